@@ -1,0 +1,69 @@
+# Everything runs from .venv, made on first use. `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format runtime torch clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Where the machine has no C compiler, ziglang's clang from PyPI is one.
+ifeq ($(shell command -v cc 2>/dev/null),)
+CC := $(BIN)/python -m ziglang cc
+ZIG := .venv/zig.stamp
+endif
+
+C_STRICT := -std=c99 -Wall -Wextra -Wpedantic -Werror -Iruntime/include -O2 -ffp-contract=off
+C_FILES := $(shell find runtime -name '*.[ch]')
+OBJECTS := $(patsubst runtime/src/%.c,build/runtime/%.o,$(wildcard runtime/src/*.c))
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
+
+demo: .venv/demo.stamp $(ZIG) ## Learn unseen handwritten digits within 64 KB
+	$(BIN)/kilograd demo
+
+test: lint runtime ## Everything that must hold: lint, the C library alone, pytest
+	$(BIN)/pytest -n $(JOBS)
+
+lint: .venv/dev.stamp ## Style, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES) </dev/null
+
+format: .venv/dev.stamp ## Rewrite the sources in house style
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_FILES) </dev/null
+
+runtime: $(OBJECTS) ## The C library compiles alone, without a warning
+
+build/runtime/%.o: runtime/src/%.c $(filter %.h,$(C_FILES)) | $(ZIG)
+	@mkdir -p $(@D)
+	$(CC) $(C_STRICT) -c $< -o $@
+
+torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
+	$(PIP) torch==2.13.0
+
+clean: ## Remove what was built (.venv stays: rm -rf .venv)
+	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp per extra, so that the demo stays light. They age with pyproject.toml.
+.venv/%.stamp: pyproject.toml | .venv/made
+	@echo "Installing kilograd[$*] into .venv"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
+
+# Debian and Ubuntu ship venv apart. A failed attempt leaves half a .venv, hence a mark of success.
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Kilograd needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { [ "$$(id -u)" = 0 ] && apt-get install -y python3-venv && $(PYTHON) -m venv .venv; } \
+		|| { echo "Python lacks its venv module. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,43 @@
+/* What kernels share among themselves; not for callers. */
+#ifndef KG_KERNELS_H
+#define KG_KERNELS_H
+
+#include "kg.h"
+
+/* Writes a block whose exponent is not known until the last element: mantissas are shifted again
+ * whenever a wider one comes, which rounding to odd makes exact (kilograd.quant.round_to_odd). */
+typedef struct {
+    kg_block16 *block;
+    int32_t size, bits, exponent, shift;
+    uint32_t seen;
+} kg_block_writer;
+
+void kg_block_begin(kg_block_writer *w, kg_block16 *block, int32_t size, int32_t exponent,
+                    int32_t bits);
+void kg_block_widen(kg_block_writer *w);
+void kg_block_end(kg_block_writer *w);
+
+static inline void kg_block_put(kg_block_writer *w, int32_t i, int32_t value) {
+    w->seen |= kg_magnitude(value);
+    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w);
+    w->block->mantissa[i] = (int16_t)kg_round_to_odd(value, w->shift);
+}
+
+/* Where `key` stands in the overlay's index, or -1. */
+int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key);
+
+/* First and one past the last kernel tap that falls inside the map. */
+static inline int32_t kg_tap_begin(int32_t origin) { return origin < 0 ? -origin : 0; }
+static inline int32_t kg_tap_end(int32_t origin, int32_t kernel, int32_t size) {
+    return kg_min(kernel, size - origin);
+}
+
+/* Step row r of a parameter along the gradient g (length floats, in real units; overwritten). */
+void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const float *lr,
+                   const int32_t *clock, const kg_update *u);
+
+/* The same for a row of int32 sums, which becomes a row of floats in place. */
+void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s0, float *s1,
+                       const float *lr, const int32_t *clock, const kg_update *u);
+
+#endif

@@ -1,0 +1,65 @@
+/* Arithmetic that every kernel shares; mirrors src/kilograd/quant/ bit for bit.
+ *
+ * Right shifts of negative numbers are arithmetic, as on every compiler for the targets. */
+#ifndef KG_MATH_H
+#define KG_MATH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* No fused multiply-add: it would round once where other machines round twice.  gcc fuses nothing
+ * with -std=c99. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+#define KG_ZERO_EXPONENT (-1000)
+
+static inline int32_t kg_min(int32_t a, int32_t b) { return a < b ? a : b; }
+static inline int32_t kg_max(int32_t a, int32_t b) { return a > b ? a : b; }
+
+static inline int8_t kg_clip_i8(int64_t x) { return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x); }
+
+/* acc * multiplier / 2^shift, rounded half up. */
+static inline int64_t kg_requantise(int32_t acc, int32_t multiplier, int32_t shift) {
+    return ((int64_t)acc * multiplier + ((int64_t)1 << (shift - 1))) >> shift;
+}
+
+/* x / 2^shift for 0 <= shift <= 31; an inexact result takes whichever neighbour is odd. */
+static inline int32_t kg_round_to_odd(int32_t x, int32_t shift) {
+    const uint32_t lost = (uint32_t)x & (((uint32_t)1 << shift) - 1);
+    return (x >> shift) | (lost != 0);
+}
+
+/* x without its sign: has as many significant bits as x needs beside the sign. */
+static inline uint32_t kg_magnitude(int32_t x) { return (uint32_t)(x ^ (x >> 31)); }
+
+static inline int32_t kg_bit_length(uint32_t x) {
+    int32_t n = 0;
+    while (x) {
+        n++;
+        x >>= 1;
+    }
+    return n;
+}
+
+/* ---- float32: only +, -, *, / and sqrt, in a stated order ---- */
+
+float kg_pow2(int32_t exponent);
+float kg_power(float base, int32_t exponent);
+float kg_exp(float x); /* x <= 0 */
+float kg_log(float x); /* normal x > 0 */
+float kg_sqrt(float x);
+
+/* ---- stochastic rounding from a counter ---- */
+
+static inline uint32_t kg_hash(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7FEB352Du;
+    x = (x ^ (x >> 15)) * 0x846CA68Bu;
+    return x ^ (x >> 16);
+}
+
+/* Round x to a neighbour; `draw` is a hash of (seed, step, tensor, element). */
+int32_t kg_stochastic_round(float x, uint32_t draw);
+
+#endif

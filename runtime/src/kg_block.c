@@ -1,0 +1,124 @@
+/* Gradients with a shared exponent, and arithmetic on them. */
+#include "kg_kernels.h"
+
+void kg_block_begin(kg_block_writer *w, kg_block16 *block, int32_t size, int32_t exponent,
+                    int32_t bits) {
+    *w = (kg_block_writer){block, size, bits, exponent, 0, 0};
+    for (int32_t i = 0; i < size; i++) block->mantissa[i] = 0;
+}
+
+void kg_block_widen(kg_block_writer *w) {
+    const int32_t shift = kg_bit_length(w->seen) - w->bits;
+    int16_t *m = w->block->mantissa;
+    for (int32_t i = 0; i < w->size; i++) m[i] = (int16_t)kg_round_to_odd(m[i], shift - w->shift);
+    w->shift = shift;
+}
+
+void kg_block_end(kg_block_writer *w) {
+    const int32_t shift = kg_bit_length(w->seen) - w->bits;
+    int16_t *m = w->block->mantissa;
+    if (shift < 0)
+        for (int32_t i = 0; i < w->size; i++) m[i] = (int16_t)(m[i] * (1 << -shift));
+    w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
+}
+
+/* Elementwise results are computed twice, once for the exponent, so that they may be written
+ * over an input. */
+#define KG_ELEMENTWISE(y, n, e, bits, VALUE)                                                       \
+    do {                                                                                           \
+        uint32_t seen = 0;                                                                         \
+        for (int32_t i = 0; i < (n); i++) seen |= kg_magnitude(VALUE);                             \
+        const int32_t shift = kg_bit_length(seen) - (bits);                                        \
+        if (shift > 0)                                                                             \
+            for (int32_t i = 0; i < (n); i++)                                                      \
+                (y)->mantissa[i] = (int16_t)kg_round_to_odd(VALUE, shift);                         \
+        else                                                                                       \
+            for (int32_t i = 0; i < (n); i++) (y)->mantissa[i] = (int16_t)((VALUE) * (1 << -shift)); \
+        (y)->exponent = seen ? (e) + shift : KG_ZERO_EXPONENT;                                     \
+    } while (0)
+
+static inline int32_t scaled(int16_t mantissa, int32_t factor) {
+    return (int32_t)(((int64_t)mantissa * factor) >> 16);
+}
+
+void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channels_params *p) {
+    const int32_t exponent = x->exponent + p->exponent, channels = p->channels;
+    const int32_t pixels = p->size / channels;
+    uint32_t seen = 0;
+    for (int32_t i = 0; i < pixels; i++)
+        for (int32_t c = 0; c < channels; c++)
+            seen |= kg_magnitude(scaled(x->mantissa[i * channels + c], p->factor[c]));
+    const int32_t shift = kg_bit_length(seen) - p->bits;
+    for (int32_t i = 0; i < pixels; i++) {
+        const int16_t *in = x->mantissa + i * channels;
+        int16_t *out = y->mantissa + i * channels;
+        for (int32_t c = 0; c < channels; c++) {
+            const int32_t v = scaled(in[c], p->factor[c]);
+            out[c] = (int16_t)(shift > 0 ? kg_round_to_odd(v, shift) : v * (1 << -shift));
+        }
+    }
+    y->exponent = seen ? exponent + shift : KG_ZERO_EXPONENT;
+}
+
+void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
+                  const kg_block_add_params *p) {
+    const int32_t exponent = kg_max(a->exponent, c->exponent);
+    const int32_t a_shift = kg_min(exponent - a->exponent, 31);
+    const int32_t c_shift = kg_min(exponent - c->exponent, 31);
+    KG_ELEMENTWISE(y, p->size, exponent, p->bits,
+                   kg_round_to_odd(a->mantissa[i], a_shift) +
+                       kg_round_to_odd(c->mantissa[i], c_shift));
+}
+
+void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
+    for (int32_t i = 0; i < p->size; i += 8) {
+        uint8_t bits = 0;
+        for (int32_t j = 0; j < kg_min(8, p->size - i); j++)
+            bits |= (uint8_t)((y[i + j] > -128 && y[i + j] < 127) << j);
+        mask[i / 8] = bits;
+    }
+}
+
+void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
+                  const kg_clip_grad_params *p) {
+    dx->exponent = dy->exponent;
+    for (int32_t i = 0; i < p->size; i++) {
+        const int16_t keep = (int16_t)-((mask[i / 8] >> (i % 8)) & 1);
+        dx->mantissa[i] = (int16_t)(dy->mantissa[i] & keep);
+    }
+}
+
+void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p) {
+    dx->exponent = dy->exponent;
+    for (int32_t i = 0; i < p->pixels; i++)
+        for (int32_t c = 0; c < p->channels; c++)
+            dx->mantissa[i * p->channels + c] = dy->mantissa[c];
+}
+
+void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p) {
+    db->exponent = dy->exponent;
+    for (int32_t c = 0; c < p->channels; c++) db->mantissa[c] = 0;
+    for (int32_t i = 0; i < p->pixels; i++)
+        for (int32_t c = 0; c < p->channels; c++)
+            db->mantissa[c] += dy->mantissa[i * p->channels + c];
+}
+
+void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p) {
+    float widest = 0;
+    for (int32_t i = 0; i < p->size; i++) {
+        const float magnitude = x[i] < 0 ? -x[i] : x[i];
+        if (magnitude > widest) widest = magnitude;
+    }
+    /* the exponent of frexp: widest = m * 2^exponent, 1/2 <= m < 1 */
+    int32_t exponent = -100;
+    while (exponent < 100 && widest >= kg_pow2(exponent)) exponent++;
+    const int zero = widest < kg_pow2(-101);
+    const float unit = kg_pow2(p->bits - exponent);
+    for (int32_t i = 0; i < p->size; i++) {
+        const float v = x[i] * unit;
+        int32_t m = (int32_t)v;
+        if ((float)m > v) m--;
+        y->mantissa[i] = (int16_t)(zero ? 0 : m | ((float)m != v));
+    }
+    y->exponent = zero ? KG_ZERO_EXPONENT : exponent - p->bits;
+}

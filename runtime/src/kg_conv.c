@@ -1,0 +1,192 @@
+/* Convolution and its gradients.
+ *
+ * All three go tile by tile over the weights: KG_ROWS filters (or columns) are fetched once, the
+ * learned ones from where they live, and used for every pixel. */
+#include "kg_kernels.h"
+
+#include <string.h>
+
+#define KG_ROWS 4
+
+int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
+    int32_t low = 0, high = overlay->count;
+    while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (overlay->index[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < overlay->count && overlay->index[low] == key ? low : -1;
+}
+
+/* Filter o as `taps` * `in` contiguous weights: where it lies, or put together in `scratch`. */
+static const int8_t *filter(const int8_t *w, const int8_t *learned, const kg_overlay *overlay,
+                            int32_t o, int32_t taps, int32_t in, int8_t *scratch) {
+    const int8_t *frozen = w + o * taps * in;
+    if (!overlay->count) return frozen;
+    if (overlay->axis == 0) {
+        const int32_t slot = kg_overlay_find(overlay, o);
+        return slot < 0 ? frozen : learned + slot * taps * in;
+    }
+    memcpy(scratch, frozen, (size_t)(taps * in));
+    learned += o * taps * overlay->count;
+    for (int32_t t = 0; t < taps; t++)
+        for (int32_t j = 0; j < overlay->count; j++)
+            scratch[t * in + overlay->index[j]] = *learned++;
+    return scratch;
+}
+
+static inline void dot_rows(int32_t *acc, const int8_t *x, int32_t x_zero,
+                            const int8_t *const *rows, int32_t at, int32_t n) {
+    const int8_t *r0 = rows[0] + at, *r1 = rows[1] + at, *r2 = rows[2] + at, *r3 = rows[3] + at;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int16_t v = (int16_t)(x[i] - x_zero);
+        a0 += v * r0[i];
+        a1 += v * r1[i];
+        a2 += v * r2[i];
+        a3 += v * r3[i];
+    }
+    acc[0] += a0;
+    acc[1] += a1;
+    acc[2] += a2;
+    acc[3] += a3;
+}
+
+void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
+             int8_t *scratch, const kg_conv_params *p) {
+    const kg_window *g = &p->window;
+    const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, length = taps * in;
+    for (int32_t o = 0; o < g->out_c; o += KG_ROWS) {
+        const int32_t n = kg_min(KG_ROWS, g->out_c - o);
+        const int8_t *rows[KG_ROWS];
+        for (int32_t k = 0; k < KG_ROWS; k++)
+            rows[k] = k < n ? filter(w, learned, &p->overlay, o + k, taps, in, scratch + k * length)
+                            : rows[0];
+        for (int32_t oy = 0; oy < g->out_h; oy++) {
+            const int32_t iy = oy * g->stride - g->pad_top;
+            const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
+            for (int32_t ox = 0; ox < g->out_w; ox++) {
+                const int32_t ix = ox * g->stride - g->pad_left;
+                const int32_t kx0 = kg_tap_begin(ix), kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
+                int32_t acc[KG_ROWS] = {0};
+                for (int32_t ky = kg_tap_begin(iy); ky < ky1; ky++)
+                    dot_rows(acc, x + ((iy + ky) * g->in_w + ix + kx0) * in, p->x_zero, rows,
+                             (ky * g->kernel_w + kx0) * in, (kx1 - kx0) * in);
+                int8_t *out = y + (oy * g->out_w + ox) * g->out_c + o;
+                for (int32_t k = 0; k < n; k++)
+                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[o + k],
+                                                                  p->multiplier[o + k],
+                                                                  p->shift[o + k]));
+            }
+        }
+    }
+}
+
+/* Weights of input channel i as [taps][out], so that dX becomes contiguous dot products. */
+static void column(int8_t *to, const int8_t *w, const int8_t *learned, const kg_overlay *overlay,
+                   int32_t i, int32_t taps, int32_t in, int32_t out) {
+    const int32_t count = overlay->count;
+    const int32_t slot = count && overlay->axis == 3 ? kg_overlay_find(overlay, i) : -1;
+    int32_t next = 0;
+    for (int32_t o = 0; o < out; o++) {
+        const int8_t *from = w + o * taps * in + i;
+        int32_t stride = in;
+        if (slot >= 0) {
+            from = learned + o * taps * count + slot;
+            stride = count;
+        } else if (count && overlay->axis == 0 && next < count && overlay->index[next] == o) {
+            from = learned + next++ * taps * in + i;
+        }
+        for (int32_t t = 0; t < taps; t++) to[t * out + o] = from[t * stride];
+    }
+}
+
+static inline void dot_columns(int32_t *acc, const int16_t *g, const int8_t *w, int32_t stride,
+                               int32_t n) {
+    const int8_t *c0 = w, *c1 = c0 + stride, *c2 = c1 + stride, *c3 = c2 + stride;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (int32_t i = 0; i < n; i++) {
+        a0 += g[i] * c0[i];
+        a1 += g[i] * c1[i];
+        a2 += g[i] * c2[i];
+        a3 += g[i] * c3[i];
+    }
+    acc[0] += a0;
+    acc[1] += a1;
+    acc[2] += a2;
+    acc[3] += a3;
+}
+
+void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
+                        const int8_t *learned, int8_t *scratch,
+                        const kg_conv_input_grad_params *p) {
+    const kg_window *g = &p->window;
+    const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
+    kg_block_writer writer;
+    kg_block_begin(&writer, dx, g->in_h * g->in_w * in, dy->exponent, p->bits);
+    for (int32_t i = 0; i < in; i += KG_ROWS) {
+        const int32_t n = kg_min(KG_ROWS, in - i);
+        for (int32_t k = 0; k < KG_ROWS; k++)
+            column(scratch + k * taps * out, w, learned, &p->overlay, i + kg_min(k, n - 1), taps,
+                   in, out);
+        for (int32_t iy = 0; iy < g->in_h; iy++)
+            for (int32_t ix = 0; ix < g->in_w; ix++) {
+                int32_t acc[KG_ROWS] = {0};
+                for (int32_t ky = 0; ky < g->kernel_h; ky++) {
+                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride;
+                    if (y < 0 || oy * g->stride != y || oy >= g->out_h) continue;
+                    for (int32_t kx = 0; kx < g->kernel_w; kx++) {
+                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride;
+                        if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
+                        dot_columns(acc, dy->mantissa + (oy * g->out_w + ox) * out,
+                                    scratch + (ky * g->kernel_w + kx) * out, taps * out, out);
+                    }
+                }
+                for (int32_t k = 0; k < n; k++)
+                    kg_block_put(&writer, (iy * g->in_w + ix) * in + i + k, acc[k]);
+            }
+    }
+    kg_block_end(&writer);
+}
+
+/* Sums for filter o: row[tap][i] = sum over pixels of (x - x_zero) * dy. */
+static void weight_row(int32_t *row, int32_t o, const int8_t *x, const kg_block16 *dy,
+                       const kg_window *g, int32_t x_zero) {
+    const int32_t in = g->in_c;
+    memset(row, 0, (size_t)(g->kernel_h * g->kernel_w * in) * sizeof *row);
+    for (int32_t oy = 0; oy < g->out_h; oy++) {
+        const int32_t iy = oy * g->stride - g->pad_top;
+        const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
+        for (int32_t ox = 0; ox < g->out_w; ox++) {
+            const int32_t d = dy->mantissa[(oy * g->out_w + ox) * g->out_c + o];
+            if (!d) continue; /* clipped */
+            const int32_t ix = ox * g->stride - g->pad_left;
+            const int32_t kx0 = kg_tap_begin(ix), kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
+            for (int32_t ky = kg_tap_begin(iy); ky < ky1; ky++) {
+                int32_t *to = row + (ky * g->kernel_w + kx0) * in;
+                const int8_t *from = x + ((iy + ky) * g->in_w + ix + kx0) * in;
+                for (int32_t i = 0; i < (kx1 - kx0) * in; i++) to[i] += d * (from[i] - x_zero);
+            }
+        }
+    }
+}
+
+void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
+                         const kg_conv_weight_grad_params *p) {
+    const kg_window *g = &p->window;
+    const int32_t length = g->kernel_h * g->kernel_w * g->in_c;
+    dw->exponent = dy->exponent;
+    for (int32_t o = 0; o < g->out_c; o++)
+        weight_row(dw->mantissa + o * length, o, x, dy, g, p->x_zero);
+}
+
+void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
+                           const float *lr, const int32_t *clock, void *scratch,
+                           const kg_conv_weight_update_params *p) {
+    for (int32_t o = 0; o < p->window.out_c; o++) {
+        weight_row(scratch, o, x, dy, &p->window, p->x_zero);
+        kg_update_row_i32(w, o, scratch, dy->exponent, s0, s1, lr, clock, &p->update);
+    }
+}

@@ -1,0 +1,45 @@
+/* int8 maps, element by element. */
+#include <string.h>
+
+#include "kg_kernels.h"
+
+void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p) {
+    const int64_t half = (int64_t)1 << (p->shift - 1);
+    for (int32_t i = 0; i < p->size; i++) {
+        const int64_t sum = (int64_t)p->a_multiplier * (a[i] - p->a_zero) +
+                            (int64_t)p->c_multiplier * (c[i] - p->c_zero);
+        y[i] = kg_clip_i8(p->y_zero + ((sum + half) >> p->shift));
+    }
+}
+
+/* Half to even: floor((2S + n) / 2n), one less where that is exact and odd. */
+static int32_t rounded_mean(int32_t sum, int32_t n) {
+    const int32_t doubled = 2 * sum + n;
+    int32_t q = doubled / (2 * n), rest = doubled % (2 * n);
+    if (rest < 0) {
+        q--;
+        rest += 2 * n;
+    }
+    return q - (rest == 0 && (q & 1));
+}
+
+void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
+    for (int32_t c = 0; c < p->channels; c++) {
+        int32_t sum = 0;
+        for (int32_t i = 0; i < p->pixels; i++) sum += x[i * p->channels + c];
+        y[c] = (int8_t)rounded_mean(sum, p->pixels);
+    }
+}
+
+void kg_take(void *y, const void *x, const kg_take_params *p) {
+    char *to = y;
+    const char *from = x;
+    memcpy(to, from, (size_t)p->header);
+    to += p->header;
+    from += p->header;
+    for (int32_t o = 0; o < p->outer; o++, from += p->length * p->inner_bytes)
+        for (int32_t i = 0; i < p->count; i++, to += p->inner_bytes)
+            memcpy(to, from + p->index[i] * p->inner_bytes, (size_t)p->inner_bytes);
+}
+
+void kg_clear(void *w, const kg_clear_params *p) { memset(w, 0, (size_t)p->bytes); }

@@ -1,0 +1,3 @@
+"""Train neural networks in kilobytes, in integers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,121 @@
+"""Entry points that share parameters, each with its memory plan.
+
+RAM is two blocks that the caller provides: the *state*, which keeps its contents between calls
+(learned parameters, optimiser states, head), and the *arena*, which does not.  Everything else
+is constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.ir import Array, Graph, Leaf, Node
+from kilograd.passes import Storage, store
+from kilograd.plan import Plan, greedy, lower_bound, validate
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A parameter in the state: its bytes start at `offset`; `value` is what it holds first."""
+
+    name: str
+    offset: int
+    value: Array
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One callable graph and where its tensors lie in the arena."""
+
+    name: str
+    graph: Graph
+    storage: Storage
+    plan: Plan
+    bound: int
+
+    def offset(self, node: Node) -> int:
+        """Return the arena offset of a computed tensor or an input."""
+        return self.plan.offsets[self.storage.tensor[node]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that is needed to emit, run and describe a training program."""
+
+    entries: Mapping[str, Entry]
+    state: tuple[Slot, ...]
+    constants: Mapping[str, Array]
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the arena: the largest plan."""
+        return max(e.plan.peak for e in self.entries.values())
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state."""
+        return max((_aligned(s.offset + s.value.nbytes) for s in self.state), default=0)
+
+    @property
+    def sram_bytes(self) -> int:
+        """Arena and state: all the memory that the program writes, its stack excepted."""
+        return self.arena_bytes + self.state_bytes
+
+    @property
+    def sram_lower_bound_bytes(self) -> int:
+        """State, and the most arena bytes alive at once: no plan for these schedules needs less."""
+        return max(e.bound for e in self.entries.values()) + self.state_bytes
+
+    @property
+    def sram_proved_optimal(self) -> bool:
+        """Whether the plan meets its lower bound."""
+        return self.sram_bytes == self.sram_lower_bound_bytes
+
+    @property
+    def flash_bytes(self) -> int:
+        """Bytes of constant tables and of the state's first values; code not counted."""
+        tables = {}
+        for entry in self.entries.values():
+            for n in entry.graph.nodes:
+                if not isinstance(n.op, Leaf) and not n.op.view:
+                    for value in n.op.kernel(n).params.values():
+                        if isinstance(value, np.ndarray):
+                            tables[value.dtype.str, value.tobytes()] = value.nbytes
+        first = sum(s.value.nbytes for s in self.state if s.value.any())
+        return sum(tables.values()) + first + sum(v.nbytes for v in self.constants.values())
+
+    def macs(self, entry: str) -> int:
+        """Return the multiply-accumulates of one call."""
+        return self.entries[entry].graph.macs() if entry in self.entries else 0
+
+
+def link(graphs: Mapping[str, Graph]) -> Program:
+    """Plan the memory of every entry point and lay out what they share.
+
+    A parameter that any entry point overwrites is state, every other one is constant.
+    """
+    written = {p.name for g in graphs.values() for p in g.written()}
+    values = {p.name: g.data[p.name] for g in graphs.values() for p in g.params()}
+    state, offset = [], 0
+    for name in values:
+        if name in written:
+            state.append(Slot(name, offset, values[name]))
+            offset = _aligned(offset + values[name].nbytes)
+    return Program(
+        entries={name: _entry(name, g) for name, g in graphs.items()},
+        state=tuple(state),
+        constants={k: v for k, v in values.items() if k not in written},
+    )
+
+
+def _entry(name: str, graph: Graph) -> Entry:
+    storage = store(graph)
+    plan = validate(storage.buffers, greedy(storage.buffers))
+    return Entry(name, graph, storage, plan, lower_bound(storage.buffers))
+
+
+def _aligned(n: int) -> int:
+    return -(-n // 4) * 4

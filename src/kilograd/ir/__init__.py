@@ -1,0 +1,33 @@
+"""The intermediate representation: types, nodes, graphs, and how they are built and read."""
+
+from kilograd.ir.builder import Builder
+from kilograd.ir.graph import Graph, Input, Kernel, Leaf, Node, Op, Param, ShapeError
+from kilograd.ir.interpret import interpret
+from kilograd.ir.rewrite import Rule, dead_code, rewrite
+from kilograd.ir.types import Affine, Array, Block, BlockExponent, DType, TensorType, Value
+from kilograd.ir.verify import GraphError, verify
+
+__all__ = [
+    "Affine",
+    "Array",
+    "Block",
+    "BlockExponent",
+    "Builder",
+    "DType",
+    "Graph",
+    "GraphError",
+    "Input",
+    "Kernel",
+    "Leaf",
+    "Node",
+    "Op",
+    "Param",
+    "Rule",
+    "ShapeError",
+    "TensorType",
+    "Value",
+    "dead_code",
+    "interpret",
+    "rewrite",
+    "verify",
+]

@@ -1,0 +1,125 @@
+"""What is known about a tensor before it has any data, and what holds the data.
+
+Tensors have no batch axis: a device sees one image at a time.  Maps are [height, width,
+channels], convolution weights [out, height, width, in], depthwise weights [height, width,
+channels].
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class DType(enum.Enum):
+    """Element types that exist on the device."""
+
+    I8 = ("int8_t", "int8")
+    U8 = ("uint8_t", "uint8")
+    I16 = ("int16_t", "int16")
+    I32 = ("int32_t", "int32")
+    F32 = ("float", "float32")
+
+    def __init__(self, c_name: str, numpy_name: str) -> None:
+        self.c_name = c_name
+        self.numpy = np.dtype(numpy_name)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of one element in bytes."""
+        return self.numpy.itemsize
+
+    @classmethod
+    def of(cls, array: Array) -> DType:
+        """Return the element type of a numpy array."""
+        return next(d for d in cls if d.numpy == array.dtype)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Integers that stand for reals: real = scale * (stored - zero_point).
+
+    `scale` has one entry for the tensor, or one for each index along `axis`.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: int = 0
+    axis: int | None = None
+
+    def take(self, index: tuple[int, ...]) -> Affine:
+        """Return the quantisation of the slices `index` along `axis`."""
+        return Affine(tuple(self.scale[i] for i in index), self.zero_point, self.axis)
+
+
+@dataclass(frozen=True)
+class BlockExponent:
+    """Mantissas that share an exponent: real = scale * mantissa * 2**exponent.
+
+    The exponent is data, chosen while the program runs; `scale` is known when it is compiled.
+    Mantissas need at most `bits` bits beside the sign: -2**bits <= mantissa < 2**bits.
+    """
+
+    bits: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The value of a tensor with a shared exponent."""
+
+    mantissa: Array
+    exponent: int
+
+    def real(self) -> Array:
+        """Return what the tensor stands for, as float64, not counting the static scale."""
+        return np.ldexp(self.mantissa.astype(np.float64), self.exponent)
+
+
+Value = Array | Block
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape, element type, and what the elements mean."""
+
+    shape: tuple[int, ...]
+    dtype: DType
+    quant: Affine | BlockExponent | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory; a shared exponent is an int32 in front of the mantissas."""
+        header = 4 if isinstance(self.quant, BlockExponent) else 0
+        return header + self.size * self.dtype.nbytes
+
+    @property
+    def affine(self) -> Affine:
+        """The quantisation of stored integers; a TypeError where there is none."""
+        if not isinstance(self.quant, Affine):
+            raise TypeError(f"{self} is not quantised")
+        return self.quant
+
+    @property
+    def block(self) -> BlockExponent:
+        """The format of a gradient; a TypeError where the tensor is none."""
+        if not isinstance(self.quant, BlockExponent):
+            raise TypeError(f"{self} does not share an exponent")
+        return self.quant
+
+    def __str__(self) -> str:
+        kind = self.dtype.name.lower()
+        if isinstance(self.quant, BlockExponent):
+            kind = f"b{self.quant.bits + 1}" if self.dtype is DType.I16 else "b32"
+        return f"{kind}[{','.join(map(str, self.shape))}]"

@@ -1,0 +1,1 @@
+"""Few-shot learning over the public API: data sets, episodes, prototypes, fine-tuning."""

@@ -1,0 +1,333 @@
+"""Few-shot tasks: which classes, which images to learn from, which to be tested on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilograd.errors import InputError
+from kilograd.learn.data import Dataset
+
+_Indices = NDArray[np.int64]
+
+MAX_DEFAULT_WAYS = 10
+"""Classes of an episode if nobody asks for a number."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One few-shot task on a data set; everything needed to repeat it.
+
+    `dataset`: name of the data set.
+    `classes`: names of the K classes, in the order that they have in the data set.
+    `support`, `query`: indices of the images to learn from and to test on, class by class. No
+        image is in both.
+    `support_labels`, `query_labels`: 0..K-1, index into `classes`, one per image.
+    `seed`: what it was drawn with.
+
+    Raises `InputError` if the fields contradict each other.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    support: tuple[int, ...]
+    support_labels: tuple[int, ...]
+    query: tuple[int, ...]
+    query_labels: tuple[int, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Check what an edited file could get wrong."""
+        for name, images, labels in (
+            ("support", self.support, self.support_labels),
+            ("query", self.query, self.query_labels),
+        ):
+            if len(images) != len(labels):
+                raise InputError(
+                    f"episode: {len(images)} {name} images but {len(labels)} {name}_labels"
+                )
+            if any(not 0 <= label < len(self.classes) for label in labels):
+                raise InputError(f"episode: {name}_labels must be in 0..{len(self.classes) - 1}")
+        images = self.support + self.query
+        if len(set(images)) != len(images):
+            raise InputError(
+                "episode: an image occurs twice; each may be in support or query, once"
+            )
+
+    def to_json(self) -> str:
+        """Write the episode as one JSON object; `from_json` gives back an equal one."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Episode":
+        """Read what `to_json` wrote.
+
+        Raises `InputError` if the text is not JSON, lacks a field or has one too many, or a field
+        is of the wrong type or contradicts another.
+        """
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"episode: not JSON ({error}); give a file that 'kilograd adapt' wrote"
+            ) from error
+        expected = {field.name for field in fields(cls)}
+        if not isinstance(value, dict) or value.keys() != expected:
+            found = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+            raise InputError(
+                f"episode: needs exactly the fields {', '.join(sorted(expected))}; has {found}"
+            )
+        return cls(
+            dataset=_string(value, "dataset"),
+            classes=_strings(value, "classes"),
+            support=_integers(value, "support"),
+            support_labels=_integers(value, "support_labels"),
+            query=_integers(value, "query"),
+            query_labels=_integers(value, "query_labels"),
+            seed=_integer(value, "seed"),
+        )
+
+
+def usable_classes(dataset: Dataset, shots: int) -> tuple[str, ...]:
+    """Name the classes that can give `shots` support images and at least one query image.
+
+    The other classes of the set are too small and never part of an episode: report them.
+
+    Raises `InputError` if `shots` is less than 1.
+    """
+    _at_least(1, "shots", shots)
+    return tuple(pool.name for pool in _pools(dataset) if pool.queries(shots) > 0)
+
+
+def sample_episode(
+    dataset: Dataset, *, ways: int | None, shots: int, queries: int, seed: int
+) -> Episode:
+    """Draw a few-shot task: the same arguments always give the same one.
+
+    `ways`: number of classes; None for all usable ones (see `usable_classes`), but at most 10.
+    `shots`: support images of each class.
+    `queries`: query images of each class, at most: every class gives as many as the one with the
+        fewest can, so that the test is balanced.
+
+    If the set has splits, support comes from train and val and queries from test. A split that
+    divides the classes and not their images, with no class on both sides, says nothing about
+    which image is for what, and is ignored; `dataclasses.replace(dataset, split=None)` ignores
+    any. If the set has groups, all classes come from one group (one alphabet, one domain), drawn
+    from those with enough classes.
+
+    For one seed, a larger `queries` only adds query images: classes and support stay.
+
+    Raises `InputError` if `ways` < 2, `shots` < 1, `queries` < 1, `seed` < 0, or the set has too
+    few usable classes.
+    """
+    if ways is not None:
+        _at_least(2, "ways", ways)
+    _at_least(1, "queries", queries)
+    _at_least(1, "shots", shots)
+    _at_least(0, "seed", seed)
+    rng = np.random.default_rng(seed)
+    pools = _pools(dataset)
+    candidates = _choose_group(dataset, pools, rng, ways=ways, shots=shots)
+    chosen_ways = min(MAX_DEFAULT_WAYS, len(candidates)) if ways is None else ways
+    chosen = [candidates[i] for i in sorted(_shuffled(rng, len(candidates))[:chosen_ways])]
+    per_class = min(queries, *(pool.queries(shots) for pool in chosen))
+    drawn = [pool.draw(rng, shots) for pool in chosen]
+    labels = range(chosen_ways)
+    return Episode(
+        dataset=dataset.name,
+        classes=tuple(pool.name for pool in chosen),
+        support=tuple(int(i) for support, _ in drawn for i in support),
+        support_labels=tuple(label for label in labels for _ in range(shots)),
+        query=tuple(int(i) for _, query in drawn for i in query[:per_class]),
+        query_labels=tuple(label for label in labels for _ in range(per_class)),
+        seed=seed,
+    )
+
+
+def check_episode(episode: Episode, dataset: Dataset) -> None:
+    """Check that a stored episode belongs to a data set, before its indices are used on it.
+
+    Indices shift when an image is added, removed or unreadable: the labels then mostly disagree.
+
+    Raises `InputError` if the set has another name, lacks a class or an image, or has another
+    label for one of the images.
+    """
+    if episode.dataset != dataset.name:
+        raise InputError(f"episode: drawn from {episode.dataset!r}, not from {dataset.name!r}")
+    for name in episode.classes:
+        if name not in dataset.classes:
+            raise InputError(f"episode: {dataset.name} has no class {name!r}; draw a new episode")
+    for images, labels in (
+        (episode.support, episode.support_labels),
+        (episode.query, episode.query_labels),
+    ):
+        for image, label in zip(images, labels, strict=True):
+            if not (
+                0 <= image < len(dataset)
+                and dataset.classes[dataset.labels[image]] == episode.classes[label]
+            ):
+                raise InputError(
+                    f"episode: image {image} of {dataset.name} is not {episode.classes[label]!r} "
+                    f"any more, the set has changed; draw a new episode"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """The images of one class that may serve as support and as query."""
+
+    name: str
+    support: _Indices
+    query: _Indices
+    shared: bool
+    """Support and query are the same images, to be divided by the draw."""
+
+    def queries(self, shots: int) -> int:
+        """Count the query images left beside `shots` support images; 0 if those are too few."""
+        if len(self.support) < shots:
+            return 0
+        return len(self.query) - shots if self.shared else len(self.query)
+
+    def draw(self, rng: np.random.Generator, shots: int) -> tuple[_Indices, _Indices]:
+        """Return `shots` support images and all possible query images, in random order."""
+        support = self.support[_shuffled(rng, len(self.support))]
+        if self.shared:
+            return support[:shots], support[shots:]
+        return support[:shots], self.query[_shuffled(rng, len(self.query))]
+
+    def __str__(self) -> str:
+        if self.shared:
+            return f"{self.name} ({_images(self.support.size)})"
+        return f"{self.name} ({len(self.support)} to learn from, {len(self.query)} to test on)"
+
+
+def _pools(dataset: Dataset) -> tuple[_Pool, ...]:
+    """Return one pool per class, in the order of `dataset.classes`."""
+    everything = np.ones(len(dataset), dtype=np.bool_)
+    if dataset.split is not None:
+        split = np.array(dataset.split)
+        learn, test = np.isin(split, ("train", "val")), split == "test"
+        if set(dataset.labels[learn].tolist()) & set(dataset.labels[test].tolist()):
+            supports, queries = _by_class(dataset, learn), _by_class(dataset, test)
+            return tuple(
+                _Pool(name, support, query, shared=False)
+                for name, support, query in zip(dataset.classes, supports, queries, strict=True)
+            )
+    return tuple(
+        _Pool(name, images, images, shared=True)
+        for name, images in zip(dataset.classes, _by_class(dataset, everything), strict=True)
+    )
+
+
+def _by_class(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[_Indices]:
+    """Return the indices of the chosen images of each class, in ascending order."""
+    indices = np.flatnonzero(chosen)
+    labels = dataset.labels[indices]
+    indices = indices[np.argsort(labels, kind="stable")]
+    ends = np.cumsum(np.bincount(labels, minlength=len(dataset.classes)))
+    return np.split(indices, ends[:-1])
+
+
+def _choose_group(
+    dataset: Dataset,
+    pools: Sequence[_Pool],
+    rng: np.random.Generator,
+    *,
+    ways: int | None,
+    shots: int,
+) -> list[_Pool]:
+    """Return the usable classes of one group with enough of them; without groups, of the set."""
+    names = dataset.groups or ("",) * len(pools)
+    # dict.fromkeys: the groups in the order of the set, where a set() would change with each run.
+    groups = {name: list[_Pool]() for name in dict.fromkeys(names)}
+    for name, pool in zip(names, pools, strict=True):
+        if pool.queries(shots) > 0:
+            groups[name].append(pool)
+    needed = 2 if ways is None else ways
+    enough = [group for group in groups.values() if len(group) >= needed]
+    if not enough:
+        raise _too_few(dataset, pools, groups, ways=ways, shots=shots)
+    return enough[_shuffled(rng, len(enough))[0]] if dataset.groups else enough[0]
+
+
+def _too_few(
+    dataset: Dataset,
+    pools: Sequence[_Pool],
+    groups: Mapping[str, Sequence[_Pool]],
+    *,
+    ways: int | None,
+    shots: int,
+) -> InputError:
+    largest = max(groups, key=lambda name: len(groups[name]))
+    most = len(groups[largest])
+    asked = "an episode needs 2 or more" if ways is None else f"{ways} ways asked for"
+    where = f", {most} in its largest group {largest!r}" if dataset.groups else ""
+    small = [str(pool) for pool in pools if pool.queries(shots) <= 0]
+    usable = len(pools) - len(small)
+    too_small = f"; too small: {_some(small)}" if small else ""
+    fix = f"at most {most} ways" if most > 1 else "more images or classes"
+    fewer = ", or fewer shots" if small and shots > 1 else ""
+    return InputError(
+        f"{dataset.name}: {asked}, but {usable} of {len(pools)} classes have "
+        f"{_images(shots)} to learn from and one to test on{where}{too_small}; use {fix}{fewer}"
+    )
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Join names to fit one line of an error message."""
+    shown = 5
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+def _shuffled(rng: np.random.Generator, n: int) -> _Indices:
+    """Return 0..n-1 in random order.
+
+    From uniform numbers and a stable sort: numpy may change how `permutation` and `choice` use
+    the generator from one version to the next, and a seed should outlive that.
+    """
+    return np.argsort(rng.random(n), kind="stable")
+
+
+def _at_least(minimum: int, name: str, value: int) -> None:
+    if value < minimum:
+        raise InputError(f"{name}: {value} is too small; give {minimum} or more")
+
+
+def _string(record: Mapping[str, object], field: str) -> str:
+    value = record[field]
+    if not isinstance(value, str):
+        raise _wrong_type(field, "text")
+    return value
+
+
+def _integer(record: Mapping[str, object], field: str) -> int:
+    value = record[field]
+    # True is an int to Python, not to the reader of the file.
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong_type(field, "an integer")
+    return value
+
+
+def _strings(record: Mapping[str, object], field: str) -> tuple[str, ...]:
+    value = record[field]
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise _wrong_type(field, "a list of text")
+    return tuple(value)
+
+
+def _integers(record: Mapping[str, object], field: str) -> tuple[int, ...]:
+    value = record[field]
+    if not isinstance(value, list) or not all(type(one) is int for one in value):
+        raise _wrong_type(field, "a list of integers")
+    return tuple(value)
+
+
+def _wrong_type(field: str, expected: str) -> InputError:
+    return InputError(f"episode: field {field!r} must be {expected}")

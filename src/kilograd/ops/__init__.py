@@ -1,0 +1,56 @@
+"""Every op, one family to a file.  `docs/ops.md` lists them with their kernels."""
+
+from kilograd.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
+from kilograd.ops.depthwise import Depthwise, DepthwiseInputGrad, DepthwiseWeightGrad
+from kilograd.ops.elementwise import Add, BlockAdd, ClipGrad, ClipMask, ScaleChannels
+from kilograd.ops.head import (
+    Cosine,
+    CosineInputGrad,
+    Dense,
+    DenseInputGrad,
+    DenseWeightGrad,
+    Dequantise,
+    ToBlock,
+)
+from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
+from kilograd.ops.pool import AvgPool, Broadcast, SumPixels
+from kilograd.ops.shape import Overlay, Take
+from kilograd.ops.update import Accumulate, Adam, Clear, Enrol, RowRms, RowUpdate, Sgd, Update
+from kilograd.ops.window import Window
+
+__all__ = [
+    "Accumulate",
+    "Adam",
+    "Add",
+    "AvgPool",
+    "BlockAdd",
+    "Broadcast",
+    "Clear",
+    "ClipGrad",
+    "ClipMask",
+    "Conv",
+    "ConvInputGrad",
+    "ConvWeightGrad",
+    "Cosine",
+    "CosineInputGrad",
+    "CrossEntropy",
+    "CrossEntropyGrad",
+    "Dense",
+    "DenseInputGrad",
+    "DenseWeightGrad",
+    "Depthwise",
+    "DepthwiseInputGrad",
+    "DepthwiseWeightGrad",
+    "Dequantise",
+    "Enrol",
+    "Overlay",
+    "RowRms",
+    "RowUpdate",
+    "ScaleChannels",
+    "Sgd",
+    "SumPixels",
+    "Take",
+    "ToBlock",
+    "Update",
+    "Window",
+]

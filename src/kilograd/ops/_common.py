@@ -1,0 +1,55 @@
+"""What ops share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from kilograd.ir import Array, Block, ShapeError, Value
+
+if TYPE_CHECKING:
+    from kilograd.ir import Builder, Node
+
+
+class NotDifferentiableError(TypeError):
+    """The gradient of a gradient or of an update was asked for."""
+
+
+def no_vjp(self: object, b: Builder, node: Node, dy: Node) -> NoReturn:
+    """Stand in for the gradient of an op that has none."""
+    raise NotDifferentiableError(f"{node.name} ({type(self).__name__}) has no gradient")
+
+
+def no_macs(self: object, node: Node) -> int:
+    """Count nothing: the cost model counts multiply-accumulates of layers only."""
+    return 0
+
+
+def require(ok: object, why: str) -> None:
+    """Raise `ShapeError` unless `ok`."""
+    if not ok:
+        raise ShapeError(why)
+
+
+def array(value: Value) -> Array:
+    """Narrow a value to an array."""
+    if isinstance(value, Block):
+        raise TypeError("expected an array, not a gradient with a shared exponent")
+    return value
+
+
+def block(value: Value) -> Block:
+    """Narrow a value to a gradient with a shared exponent."""
+    if not isinstance(value, Block):
+        raise TypeError("expected a gradient with a shared exponent, not an array")
+    return value
+
+
+def exact_matmul(a: Array, b: Array) -> Array:
+    """Product of integer matrices as int64.
+
+    float64 holds every partial sum exactly (all are far below 2**53), and numpy multiplies
+    floats a hundred times faster than integers.
+    """
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)

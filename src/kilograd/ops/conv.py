@@ -1,0 +1,205 @@
+"""Convolution of maps [h, w, c] with weights [out, kh, kw, in]; 1x1 and fully connected too.
+
+Gradients are with respect to the reals that the integers stand for, so no activation scale
+appears in them: dX needs the weight scales (`ScaleChannels` applies them before), dW carries
+the scale of x in its type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.ir import (
+    Affine,
+    Array,
+    Block,
+    BlockExponent,
+    Builder,
+    DType,
+    Kernel,
+    Node,
+    Op,
+    TensorType,
+    Value,
+)
+from kilograd.ops._common import array, block, exact_matmul, no_vjp, require
+from kilograd.ops.elementwise import ClipGrad, ClipMask, ScaleChannels
+from kilograd.ops.pool import SumPixels
+from kilograd.ops.shape import overlay_params, weight_args
+from kilograd.ops.window import Window
+from kilograd.quant import fixed_point, normalise, requantise
+
+
+def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
+    """Return multiplier and shift per output channel: x.scale * w.scale[c] / y.scale."""
+    pairs = [fixed_point(x.scale[0] * s / y.scale[0]) for s in w.scale]
+    return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.uint8)
+
+
+def check_weights(x: TensorType, w: TensorType, b: TensorType, channels: int) -> None:
+    """Raise `ShapeError` unless int8 x and w, per-channel scales and int32 b fit together."""
+    require(x.dtype is DType.I8 and w.dtype is DType.I8, f"x {x} and w {w} must be int8")
+    require(x.affine.axis is None, f"x {x} must have one scale")
+    require(len(w.affine.scale) == channels, f"w {w} needs a scale for each of {channels} channels")
+    require(b.dtype is DType.I32 and b.shape == (channels,), f"b {b} must be i32[{channels}]")
+
+
+def clipped(acc: Array, node: Node) -> Array:
+    """Requantise the accumulators of a layer to the int8 codes of its output."""
+    x, w = node.inputs[0].type.affine, node.inputs[1].type.affine
+    y = node.type.affine
+    codes = requantise(acc, *requantisation(x, w, y)) + y.zero_point
+    return np.clip(codes, -128, 127).astype(np.int8)
+
+
+def layer_gradients(
+    b: Builder, node: Node, dy: Node, input_grad: Op, weight_grad: Op
+) -> tuple[Node | None, ...]:
+    """Emit what all int8 layers share: clip mask, weight scales, dX, dW, db."""
+    x, w, _ = node.inputs
+    dm = b(ClipGrad(), dy, b(ClipMask(), node))
+    dx = b(input_grad, b(ScaleChannels(w.type.affine.scale), dm), w)
+    return dx, b(weight_grad, x, dm), b(SumPixels(), dm)
+
+
+@dataclass(frozen=True)
+class Conv(Op):
+    """int8 x int8 -> int32 -> int8; the clamp to int8 is the activation."""
+
+    window: Window
+    out: Affine
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        x, w, b = xs
+        require(len(x.shape) == 3 and len(w.shape) == 4, f"x {x} and w {w} must be maps and filters")
+        require(x.shape[2] == w.shape[3], f"x {x} does not fit w {w}")
+        check_weights(x, w, b, w.shape[0])
+        size = self.window.output(*x.shape[:2], *w.shape[1:3])
+        return TensorType((*size, w.shape[0]), DType.I8, self.out)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        x, w, b = map(array, xs)
+        centred = x.astype(np.int32) - node.inputs[0].type.affine.zero_point
+        cols = self.window.patches(centred, *w.shape[1:3])
+        acc = exact_matmul(cols.reshape(*cols.shape[:2], -1), w.reshape(w.shape[0], -1).T) + b
+        return clipped(acc, node)
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        x, w, _ = node.inputs
+        return layer_gradients(
+            b,
+            node,
+            dy,
+            ConvInputGrad(self.window, x.type.shape),
+            ConvWeightGrad(self.window, w.type.shape),
+        )
+
+    def macs(self, node: Node) -> int:
+        return node.type.size * node.inputs[1].type.size // node.type.shape[2]
+
+    def kernel(self, node: Node) -> Kernel:
+        x, w, b = node.inputs
+        shape = w.type.shape
+        multiplier, shift = requantisation(x.type.affine, w.type.affine, self.out)
+        return Kernel(
+            "kg_conv",
+            (x, *weight_args(w), b),
+            {
+                **self.window.params(x.type.shape, (shape[1], shape[2]), node.type.shape),
+                **overlay_params(w),
+                "x_zero": x.type.affine.zero_point,
+                "y_zero": self.out.zero_point,
+                "multiplier": multiplier,
+                "shift": shift,
+            },
+            scratch=4 * shape[1] * shape[2] * shape[3],  # KG_ROWS filters
+        )
+
+
+@dataclass(frozen=True)
+class ConvInputGrad(Op):
+    """dX of a convolution: (dy scaled by the weight scales, w) -> gradient of shape `shape`."""
+
+    window: Window
+    shape: tuple[int, ...]
+    bits: int = 15
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        dy, w = xs
+        size = self.window.output(*self.shape[:2], *w.shape[1:3])
+        require(
+            dy.shape == (*size, w.shape[0]) and self.shape[2] == w.shape[3],
+            f"dy {dy} and w {w} do not give a gradient of {self.shape}",
+        )
+        return TensorType(self.shape, DType.I16, BlockExponent(self.bits))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        dy, w = block(xs[0]), array(xs[1])
+        cols = exact_matmul(dy.mantissa, w.reshape(w.shape[0], -1))
+        cols = cols.reshape(*dy.mantissa.shape[:2], *w.shape[1:])
+        return normalise(self.window.scatter(cols, self.shape), dy.exponent, self.bits)
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        dy, w = node.inputs
+        return dy.type.size * w.type.size // w.type.shape[0]
+
+    def kernel(self, node: Node) -> Kernel:
+        dy, w = node.inputs
+        shape = w.type.shape
+        return Kernel(
+            "kg_conv_input_grad",
+            (dy, *weight_args(w)),
+            {
+                **self.window.params(self.shape, (shape[1], shape[2]), dy.type.shape),
+                **overlay_params(w),
+                "bits": self.bits,
+            },
+            scratch=4 * shape[0] * shape[1] * shape[2],  # KG_ROWS columns, transposed
+        )
+
+
+@dataclass(frozen=True)
+class ConvWeightGrad(Op):
+    """dW of a convolution: (x, dy) -> int32 sums of shape `shape`."""
+
+    window: Window
+    shape: tuple[int, ...]
+    update_symbol = "kg_conv_weight_update"
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        x, dy = xs
+        size = self.window.output(*x.shape[:2], *self.shape[1:3])
+        require(
+            dy.shape == (*size, self.shape[0]) and x.shape[2] == self.shape[3],
+            f"x {x} and dy {dy} do not give a gradient of {self.shape}",
+        )
+        return TensorType(self.shape, DType.I32, BlockExponent(31, x.affine.scale[0]))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        x, dy = array(xs[0]), block(xs[1])
+        centred = x.astype(np.int32) - node.inputs[0].type.affine.zero_point
+        cols = self.window.patches(centred, *self.shape[1:3])
+        pixels = dy.mantissa.reshape(-1, self.shape[0])
+        acc = exact_matmul(pixels.T, cols.reshape(len(pixels), -1))
+        return Block(acc.reshape(self.shape).astype(np.int32), dy.exponent)
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        dy = node.inputs[1]
+        return dy.type.size * node.type.size // node.type.shape[0]
+
+    def kernel(self, node: Node) -> Kernel:
+        x, dy = node.inputs
+        return Kernel(
+            "kg_conv_weight_grad",
+            (x, dy),
+            {
+                **self.window.params(x.type.shape, (self.shape[1], self.shape[2]), dy.type.shape),
+                "x_zero": x.type.affine.zero_point,
+            },
+        )

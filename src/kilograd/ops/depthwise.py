@@ -1,0 +1,166 @@
+"""Depthwise convolution: one filter a channel, weights [kh, kw, c]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.ir import (
+    Affine,
+    Block,
+    BlockExponent,
+    Builder,
+    DType,
+    Kernel,
+    Node,
+    Op,
+    TensorType,
+    Value,
+)
+from kilograd.ops._common import array, block, no_vjp, require
+from kilograd.ops.conv import check_weights, clipped, layer_gradients, requantisation
+from kilograd.ops.shape import overlay_params, weight_args
+from kilograd.ops.window import Window
+from kilograd.quant import normalise
+
+#: Channels a kernel works on at once; their filters are gathered into scratch memory first.
+CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class Depthwise(Op):
+    """int8 x int8 -> int32 -> int8, each channel by itself."""
+
+    window: Window
+    out: Affine
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        x, w, b = xs
+        require(len(x.shape) == 3 and len(w.shape) == 3, f"x {x} and w {w} must be maps and filters")
+        require(x.shape[2] == w.shape[2], f"x {x} does not fit w {w}")
+        check_weights(x, w, b, w.shape[2])
+        size = self.window.output(*x.shape[:2], *w.shape[:2])
+        return TensorType((*size, w.shape[2]), DType.I8, self.out)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        x, w, b = map(array, xs)
+        centred = x.astype(np.int64) - node.inputs[0].type.affine.zero_point
+        cols = self.window.patches(centred, *w.shape[:2])
+        return clipped((cols * w).sum(axis=(2, 3)) + b, node)
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        x, w, _ = node.inputs
+        return layer_gradients(
+            b,
+            node,
+            dy,
+            DepthwiseInputGrad(self.window, x.type.shape),
+            DepthwiseWeightGrad(self.window, w.type.shape),
+        )
+
+    def macs(self, node: Node) -> int:
+        return node.type.size * node.inputs[1].type.size // node.type.shape[2]
+
+    def kernel(self, node: Node) -> Kernel:
+        x, w, b = node.inputs
+        shape = w.type.shape
+        multiplier, shift = requantisation(x.type.affine, w.type.affine, self.out)
+        return Kernel(
+            "kg_depthwise",
+            (x, *weight_args(w), b),
+            {
+                **self.window.params(x.type.shape, (shape[0], shape[1]), node.type.shape),
+                **overlay_params(w),
+                "x_zero": x.type.affine.zero_point,
+                "y_zero": self.out.zero_point,
+                "multiplier": multiplier,
+                "shift": shift,
+            },
+            scratch=shape[0] * shape[1] * CHANNELS,
+        )
+
+
+@dataclass(frozen=True)
+class DepthwiseInputGrad(Op):
+    """dX of a depthwise convolution: (dy scaled by the weight scales, w)."""
+
+    window: Window
+    shape: tuple[int, ...]
+    bits: int = 15
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        dy, w = xs
+        size = self.window.output(*self.shape[:2], *w.shape[:2])
+        require(
+            dy.shape == (*size, w.shape[2]) and self.shape[2] == w.shape[2],
+            f"dy {dy} and w {w} do not give a gradient of {self.shape}",
+        )
+        return TensorType(self.shape, DType.I16, BlockExponent(self.bits))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        dy, w = block(xs[0]), array(xs[1])
+        cols = dy.mantissa[:, :, None, None, :].astype(np.int64) * w
+        return normalise(self.window.scatter(cols, self.shape), dy.exponent, self.bits)
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        dy, w = node.inputs
+        return dy.type.size * w.type.size // w.type.shape[2]
+
+    def kernel(self, node: Node) -> Kernel:
+        dy, w = node.inputs
+        shape = w.type.shape
+        return Kernel(
+            "kg_depthwise_input_grad",
+            (dy, *weight_args(w)),
+            {
+                **self.window.params(self.shape, (shape[0], shape[1]), dy.type.shape),
+                **overlay_params(w),
+                "bits": self.bits,
+            },
+            scratch=shape[0] * shape[1] * CHANNELS,
+        )
+
+
+@dataclass(frozen=True)
+class DepthwiseWeightGrad(Op):
+    """dW of a depthwise convolution: (x, dy) -> int32 sums of shape `shape`."""
+
+    window: Window
+    shape: tuple[int, ...]
+    update_symbol = "kg_depthwise_weight_update"
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        x, dy = xs
+        size = self.window.output(*x.shape[:2], *self.shape[:2])
+        require(
+            dy.shape == (*size, self.shape[2]) and x.shape[2] == self.shape[2],
+            f"x {x} and dy {dy} do not give a gradient of {self.shape}",
+        )
+        return TensorType(self.shape, DType.I32, BlockExponent(31, x.affine.scale[0]))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        x, dy = array(xs[0]), block(xs[1])
+        centred = x.astype(np.int64) - node.inputs[0].type.affine.zero_point
+        cols = self.window.patches(centred, *self.shape[:2])
+        acc = (cols * dy.mantissa[:, :, None, None, :].astype(np.int64)).sum(axis=(0, 1))
+        return Block(acc.astype(np.int32), dy.exponent)
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        dy = node.inputs[1]
+        return dy.type.size * node.type.size // node.type.shape[2]
+
+    def kernel(self, node: Node) -> Kernel:
+        x, dy = node.inputs
+        return Kernel(
+            "kg_depthwise_weight_grad",
+            (x, dy),
+            {
+                **self.window.params(x.type.shape, (self.shape[0], self.shape[1]), dy.type.shape),
+                "x_zero": x.type.affine.zero_point,
+            },
+        )

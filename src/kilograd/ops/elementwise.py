@@ -1,0 +1,198 @@
+"""Element by element: residual sums, clip masks, and arithmetic on gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kilograd.ir import (
+    Affine,
+    Block,
+    BlockExponent,
+    Builder,
+    DType,
+    Kernel,
+    Node,
+    Op,
+    TensorType,
+    Value,
+)
+from kilograd.ops._common import array, block, no_macs, no_vjp, require
+from kilograd.quant import normalise, round_to_odd
+
+_ADD_SHIFT = 30  # keeps the multipliers below 2**31 as long as no ratio of scales reaches 2
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Residual sum of two int8 maps, each with its own scale, clamped to int8."""
+
+    out: Affine
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        a, c = xs
+        require(a.shape == c.shape, f"{a} and {c} differ in shape")
+        require(a.dtype is c.dtype is DType.I8, f"{a} and {c} must be int8")
+        return TensorType(a.shape, DType.I8, self.out)
+
+    def multipliers(self, a: TensorType, c: TensorType) -> tuple[int, int, int]:
+        """Return m_a, m_c and the shift they share: scale / out.scale ~ m * 2**-shift."""
+        ratios = [x.affine.scale[0] / self.out.scale[0] for x in (a, c)]
+        shift = _ADD_SHIFT - max(0, math.frexp(max(ratios))[1] - 1)
+        ma, mc = (round(r * (1 << shift)) for r in ratios)
+        return ma, mc, shift
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        a, c = (x.astype(np.int64) for x in map(array, xs))
+        ta, tc = (x.type for x in node.inputs)
+        ma, mc, shift = self.multipliers(ta, tc)
+        total = ma * (a - ta.affine.zero_point) + mc * (c - tc.affine.zero_point)
+        y = self.out.zero_point + ((total + (1 << (shift - 1))) >> shift)
+        return np.clip(y, -128, 127).astype(np.int8)
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        dm = b(ClipGrad(), dy, b(ClipMask(), node))
+        return dm, dm
+
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        a, c = node.inputs
+        ma, mc, shift = self.multipliers(a.type, c.type)
+        return Kernel(
+            "kg_add",
+            (a, c),
+            {
+                "size": node.type.size,
+                "a_zero": a.type.affine.zero_point,
+                "c_zero": c.type.affine.zero_point,
+                "y_zero": self.out.zero_point,
+                "a_multiplier": ma,
+                "c_multiplier": mc,
+                "shift": shift,
+            },
+        )
+
+    overwrites = (0, 1)
+
+
+@dataclass(frozen=True)
+class ClipMask(Op):
+    """One bit an element, first element lowest: did the clamp to int8 let it pass?
+
+    A code at either end of the range counts as clamped.
+    """
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (y,) = xs
+        require(y.dtype is DType.I8, f"{y} must be int8")
+        return TensorType((-(-y.size // 8),), DType.U8)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        y = array(xs[0])
+        return np.packbits((y > -128) & (y < 127), axis=None, bitorder="little")
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        return Kernel("kg_clip_mask", node.inputs, {"size": node.inputs[0].type.size})
+
+
+@dataclass(frozen=True)
+class ClipGrad(Op):
+    """The gradient of a clamp: `dy` where the mask is set, else zero."""
+
+    overwrites = (0,)
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        dy, mask = xs
+        require(mask.size == -(-dy.size // 8), f"mask {mask} does not fit {dy}")
+        return dy
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        dy, mask = block(xs[0]), array(xs[1])
+        keep = np.unpackbits(mask, count=dy.mantissa.size, bitorder="little")
+        return Block(dy.mantissa * keep.reshape(dy.mantissa.shape).astype(np.int16), dy.exponent)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        return Kernel("kg_clip_grad", node.inputs, {"size": node.type.size})
+
+
+@dataclass(frozen=True)
+class ScaleChannels(Op):
+    """dy times a positive factor for each channel (the last axis), widened to `bits` again."""
+
+    factors: tuple[float, ...]
+    bits: int = 15
+    overwrites = (0,)
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (dy,) = xs
+        require(dy.shape[-1] == len(self.factors), f"{dy} has not {len(self.factors)} channels")
+        return replace(dy, quant=BlockExponent(self.bits))
+
+    def fixed(self) -> tuple[list[int], int]:
+        """Return factor / 2**exponent as 31-bit fractions, and the exponent."""
+        exponent = math.frexp(max(self.factors))[1]
+        top = (1 << 31) - 1
+        return [min(round(math.ldexp(f, 31 - exponent)), top) for f in self.factors], exponent
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        dy = block(xs[0])
+        fractions, exponent = self.fixed()
+        # 16 of the 46 bits of the product are below the precision of any result
+        product = (dy.mantissa.astype(np.int64) * np.array(fractions, np.int64)) >> 16
+        return normalise(product, dy.exponent + exponent - 15, self.bits)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        fractions, exponent = self.fixed()
+        return Kernel(
+            "kg_scale_channels",
+            node.inputs,
+            {
+                "size": node.type.size,
+                "channels": len(fractions),
+                "factor": np.array(fractions, np.int32),
+                "exponent": exponent - 15,
+                "bits": self.bits,
+            },
+        )
+
+    def __str__(self) -> str:
+        return f"ScaleChannels(bits={self.bits})"
+
+
+@dataclass(frozen=True)
+class BlockAdd(Op):
+    """The sum of two gradients: what reaches a tensor that was read twice."""
+
+    bits: int = 15
+    overwrites = (0, 1)
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        a, c = xs
+        require(a.shape == c.shape, f"{a} and {c} differ in shape")
+        return replace(a, quant=BlockExponent(self.bits))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        a, c = map(block, xs)
+        exponent = max(a.exponent, c.exponent)
+        aligned = (
+            round_to_odd(x.mantissa.astype(np.int64), min(exponent - x.exponent, 31)) for x in (a, c)
+        )
+        return normalise(sum(aligned, np.int64(0)), exponent, self.bits)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        return Kernel("kg_block_add", node.inputs, {"size": node.type.size, "bits": self.bits})

@@ -1,0 +1,122 @@
+"""Parts of tensors: what learns and what does not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kilograd.ir import (
+    Affine,
+    Array,
+    Block,
+    BlockExponent,
+    Builder,
+    Kernel,
+    Node,
+    Op,
+    TensorType,
+    Value,
+)
+from kilograd.ops._common import array, no_macs, no_vjp, require
+
+
+def _check(axis: int, index: tuple[int, ...], x: TensorType) -> None:
+    require(0 <= axis < len(x.shape), f"{x} has no axis {axis}")
+    require(
+        index and list(index) == sorted(set(index)) and 0 <= index[0] <= index[-1] < x.shape[axis],
+        f"an index into axis {axis} of {x} must be increasing and within it",
+    )
+
+
+@dataclass(frozen=True)
+class Take(Op):
+    """The slices `index` along `axis`, copied."""
+
+    axis: int
+    index: tuple[int, ...]
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (x,) = xs
+        _check(self.axis, self.index, x)
+        shape = (*x.shape[: self.axis], len(self.index), *x.shape[self.axis + 1 :])
+        quant = x.quant
+        if isinstance(quant, Affine) and quant.axis == self.axis:
+            quant = quant.take(self.index)
+        return replace(x, shape=shape, quant=quant)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        (x,) = xs
+        if isinstance(x, Block):
+            return Block(np.take(x.mantissa, self.index, self.axis), x.exponent)
+        return np.take(x, self.index, self.axis)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        (x,) = node.inputs
+        shape = x.type.shape
+        return Kernel(
+            "kg_take",
+            (x,),
+            {
+                "header": 4 if isinstance(x.type.quant, BlockExponent) else 0,
+                "outer": math.prod(shape[: self.axis]),
+                "length": shape[self.axis],
+                "inner_bytes": math.prod(shape[self.axis + 1 :]) * x.type.dtype.nbytes,
+                "count": len(self.index),
+                "index": np.array(self.index, np.int16),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class Overlay(Op):
+    """Weights of which some learn: `frozen`, with `learned` in place of the slices `index`.
+
+    A view: kernels fetch the rows they need from both, so the whole never exists in RAM.
+    """
+
+    axis: int
+    index: tuple[int, ...]
+    view = True
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        frozen, learned = xs
+        want = Take(self.axis, self.index).infer(frozen)
+        require(learned == want, f"what learns of {frozen} must be {want}, not {learned}")
+        return frozen
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        frozen, learned = map(array, xs)
+        out = frozen.copy()
+        out[(slice(None),) * self.axis + (list(self.index),)] = learned
+        return out
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        return None, b(Take(self.axis, self.index), dy)
+
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        raise TypeError("a view is not called")
+
+
+def weight_args(w: Node) -> tuple[Node, Node | None]:
+    """Return the two pointers that a kernel takes for weights: all, and what replaces a part."""
+    if isinstance(w.op, Overlay):
+        return w.inputs[0], w.inputs[1]
+    return w, None
+
+
+def overlay_params(w: Node) -> dict[str, int | Array | None]:
+    """Return the fields of `kg_overlay`."""
+    if isinstance(w.op, Overlay):
+        return {
+            "overlay.axis": w.op.axis,
+            "overlay.count": len(w.op.index),
+            "overlay.index": np.array(w.op.index, np.int16),
+        }
+    return {"overlay.axis": 0, "overlay.count": 0, "overlay.index": None}

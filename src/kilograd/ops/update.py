@@ -1,0 +1,346 @@
+"""Updates: the only ops that write where something already was.
+
+A step is computed in real units, `w -= lr * gradient`, and then divided by the scale of the
+stored code: for int8 weights that is quantisation-aware scaling (spec H.3).  The fraction below
+one code is rounded stochastically, so that it is neither lost nor biased.
+
+Rows are the slices of a parameter along the axis of its scales (else axis 0): one row an output
+channel.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.ir import Affine, Array, Block, DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ops._common import array, no_macs, no_vjp, require
+from kilograd.ops.conv import ConvWeightGrad
+from kilograd.ops.depthwise import DepthwiseWeightGrad
+from kilograd.ops.head import DenseWeightGrad
+from kilograd.quant import pow2, power, running_sum, stochastic_round
+
+#: Integer biases stay this far from the ends of int32, so that no accumulator can wrap.
+BIAS_LIMIT = 1 << 30
+
+
+class _Rule(enum.IntEnum):
+    """Values of `kg_rule` in kg_update.h."""
+
+    SGD = 0
+    ROWRMS = 1
+    ADAM = 2
+    ACCUMULATE = 3
+
+
+def row_axis(param: TensorType) -> int:
+    """Return the axis along which a parameter is cut into rows."""
+    quant = param.quant
+    return quant.axis if isinstance(quant, Affine) and quant.axis is not None else 0
+
+
+def _rows(x: Array, param: TensorType) -> Array:
+    """View x as [rows, elements of a row]."""
+    return np.moveaxis(x, row_axis(param), 0).reshape(param.shape[row_axis(param)], -1)
+
+
+def _unrows(rows: Array, param: TensorType) -> Array:
+    axis = row_axis(param)
+    shape = (param.shape[axis], *param.shape[:axis], *param.shape[axis + 1 :])
+    return np.moveaxis(rows.reshape(shape), 0, axis)
+
+
+def _real(grad: Value, kind: TensorType) -> Array:
+    """Return a gradient in real units, float32."""
+    if isinstance(grad, Block):
+        factor = pow2(grad.exponent) * np.float32(kind.block.scale)
+        return grad.mantissa.astype(np.float32) * np.float32(factor)
+    return grad
+
+
+def _inverse_scales(param: TensorType) -> Array:
+    """Codes per real unit for each row."""
+    rows = param.shape[row_axis(param)]
+    if not isinstance(param.quant, Affine):
+        return np.ones(rows, np.float32)
+    scales = np.array(param.quant.scale, np.float64)
+    return np.broadcast_to(1 / scales, (rows,)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Update(Op):
+    """Base of the optimisers: inputs are param, grad, states, then lr f32[1] and clock i32[2].
+
+    `clock` is (seed, step), step counting from 0.  `salt` tells tensors apart.
+    """
+
+    salt: int
+    rule = _Rule.SGD
+    states = 0
+
+    @property
+    def writes(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The parameter, and every state."""
+        return (0, *range(2, 2 + self.states))
+
+    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of each state, float32."""
+        return ()
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        param, grad, *rest = xs
+        require(param.shape == grad.shape, f"gradient {grad} does not fit {param}")
+        shapes = tuple(x.shape for x in rest[: self.states])
+        want = self.state_shapes(param)
+        require(shapes == want, f"states of {param} must be {want}, not {shapes}")
+        return param
+
+    @abc.abstractmethod
+    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
+        """Return the direction to go and the new states; `grad` is [rows, elements]."""
+
+    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
+        kind = node.inputs[0].type
+        param = array(xs[0])
+        grad = _real(xs[1], node.inputs[1].type)
+        lr, clock = array(xs[-2])[0], array(xs[-1])
+        states = [array(x) for x in xs[2 : 2 + self.states]]
+        direction, *new = self.step(_rows(grad, kind), states, int(clock[1]) + 1)
+        step = -(direction * lr) * _inverse_scales(kind)[:, None]
+        return self._applied(param, _unrows(step, kind), clock), *new
+
+    def _applied(self, param: Array, step: Array, clock: Array) -> Array:
+        if param.dtype == np.float32:
+            return param + step
+        limit = 127 if param.dtype == np.int8 else BIAS_LIMIT
+        rounded = stochastic_round(step, int(clock[0]), int(clock[1]), self.salt)
+        return np.clip(param + rounded, -limit, limit).astype(param.dtype)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def params(self, param: TensorType) -> dict[str, int | float | Array | None]:
+        """Return the fields of `kg_update`."""
+        axis = row_axis(param)
+        inner = math.prod(param.shape[axis + 1 :])
+        contiguous = axis == 0
+        inverse = None if param.dtype is DType.F32 else _inverse_scales(param)
+        require(
+            contiguous or axis == len(param.shape) - 1,
+            f"rows of {param} are neither along the first nor along the last axis",
+        )
+        return {
+            "update.rule": int(self.rule),
+            "update.element_bytes": param.dtype.nbytes,
+            "update.is_float": int(param.dtype is DType.F32),
+            "update.rows": param.shape[axis],
+            "update.length": param.size // param.shape[axis],
+            "update.row_stride": inner if contiguous else 1,
+            "update.element_stride": 1 if contiguous else param.shape[axis],
+            "update.salt": self.salt,
+            "update.codes_per_unit": inverse,
+            **self.constants(),
+        }
+
+    def constants(self) -> dict[str, int | float | Array | None]:
+        """Return the rule's own fields of `kg_update`."""
+        return {}
+
+    def args(self, node: Node, rest: tuple[Node, ...]) -> tuple[Node | None, ...]:
+        """Return `rest` = (states..., lr, clock) with absent states as null pointers."""
+        states: list[Node | None] = [*rest[: self.states], None, None]
+        tail: list[Node | None] = [*rest[self.states :], None, None]
+        return (*states[:2], *tail[:2])
+
+    def kernel(self, node: Node) -> Kernel:
+        param, grad, *rest = node.inputs
+        is_block = grad.type.dtype is not DType.F32
+        params = self.params(param.type)
+        if is_block:
+            params = {**params, "update.gradient_scale": grad.type.block.scale}
+        return Kernel(
+            "kg_update_block" if is_block else "kg_update_float",
+            (grad, *self.args(node, tuple(rest))),
+            params,
+            scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
+        )
+
+
+@dataclass(frozen=True)
+class Sgd(Update):
+    """Plain gradient descent; on int8 codes it is SGD with QAS."""
+
+    rule = _Rule.SGD
+
+    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
+        return (grad,)
+
+
+@dataclass(frozen=True)
+class RowRms(Update):
+    """The gradient divided by the root of a running mean square of its row: 4 bytes a row."""
+
+    decay: float = 0.9
+    epsilon: float = 1e-8
+    rule = _Rule.ROWRMS
+    states = 1
+
+    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
+        return ((param.shape[row_axis(param)],),)
+
+    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
+        f = np.float32
+        decay = f(self.decay)
+        mean = running_sum(grad * grad) / f(grad.shape[1])
+        v = decay * states[0] + (f(1) - decay) * mean
+        corrected = v / (f(1) - power(self.decay, t))
+        return grad / (np.sqrt(corrected) + f(self.epsilon))[:, None], v
+
+    def constants(self) -> dict[str, int | float | Array | None]:
+        return {"update.beta2": self.decay, "update.epsilon": self.epsilon}
+
+
+@dataclass(frozen=True)
+class Adam(Update):
+    """Adam (Kingma & Ba); its two float32 moments per element count as RAM."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    rule = _Rule.ADAM
+    states = 2
+
+    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
+        rows = param.shape[row_axis(param)]
+        return ((rows, param.size // rows),) * 2
+
+    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
+        f = np.float32
+        b1, b2 = f(self.beta1), f(self.beta2)
+        m, v = states
+        m = b1 * m + (f(1) - b1) * grad
+        v = b2 * v + (f(1) - b2) * (grad * grad)
+        mean = m / (f(1) - power(self.beta1, t))
+        spread = np.sqrt(v / (f(1) - power(self.beta2, t)))
+        return mean / (spread + f(self.epsilon)), m, v
+
+    def constants(self) -> dict[str, int | float | Array | None]:
+        return {
+            "update.beta1": self.beta1,
+            "update.beta2": self.beta2,
+            "update.epsilon": self.epsilon,
+        }
+
+
+@dataclass(frozen=True)
+class Accumulate(Update):
+    """sum += gradient, in real units: (sum, grad).  For gradient accumulation."""
+
+    rule = _Rule.ACCUMULATE
+
+    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
+        return (grad,)
+
+    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
+        return (array(xs[0]) + _real(xs[1], node.inputs[1].type),)
+
+
+@dataclass(frozen=True)
+class RowUpdate(Op):
+    """A weight gradient and its update, one row at a time, so that the gradient is never whole.
+
+    Inputs: param, x, dy, then what `update` takes after its gradient.
+    """
+
+    grad: ConvWeightGrad | DepthwiseWeightGrad | DenseWeightGrad
+    update: Update
+
+    @property
+    def writes(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The parameter, and every state."""
+        return (0, *(i + 1 for i in self.update.writes[1:]))
+
+    def _parts(self, node: Node) -> tuple[Node, Node]:
+        param, x, dy, *rest = node.inputs
+        grad = Node(self.grad, (x, dy), self.grad.infer(x.type, dy.type), "gradient")
+        return grad, Node(self.update, (param, grad, *rest), param.type, "update")
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        param, x, dy, *rest = xs
+        return self.update.infer(param, self.grad.infer(x, dy), *rest)
+
+    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
+        param, x, dy, *rest = xs
+        grad, update = self._parts(node)
+        g = self.grad.reference(grad, x, dy)
+        return self.update.reference(update, param, g, *rest)
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        grad, _ = self._parts(node)
+        return self.grad.macs(grad)
+
+    def kernel(self, node: Node) -> Kernel:
+        param, x, dy, *rest = node.inputs
+        grad, update = self._parts(node)
+        params = {**self.grad.kernel(grad).params, **self.update.params(param.type)}
+        if grad.type.dtype is DType.I32:
+            params = {**params, "update.gradient_scale": grad.type.block.scale}
+        return Kernel(
+            self.grad.update_symbol,
+            (x, dy, *self.update.args(update, tuple(rest))),
+            params,
+            scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
+        )
+
+
+@dataclass(frozen=True)
+class Clear(Op):
+    """Zero a parameter: (param, after...).  It runs after the nodes it names."""
+
+    writes = (0,)
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        return xs[0]
+
+    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
+        return (np.zeros_like(array(xs[0])),)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        return Kernel("kg_clear", (), {"bytes": node.type.nbytes})
+
+
+@dataclass(frozen=True)
+class Enrol(Op):
+    """prototypes[label] += x: (prototypes, x, label)."""
+
+    writes = (0,)
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        p, x, label = xs
+        require(len(p.shape) == 2 and x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
+        require(label.dtype is DType.I32 and label.size == 1, f"label {label} must be one int32")
+        return p
+
+    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
+        p, x, label = map(array, xs)
+        out = p.copy()
+        out[label[0]] += x
+        return (out,)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        _, x, label = node.inputs
+        return Kernel("kg_enrol", (x, label), {"in": x.type.size})
+
+

@@ -1,0 +1,30 @@
+"""Graph to graph, one pass a file."""
+
+from kilograd.passes.differentiate import differentiate
+from kilograd.passes.fuse import fuse_updates
+from kilograd.passes.liveness import Storage, store
+from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
+from kilograd.passes.prune import push_takes
+from kilograd.passes.schedule import schedule
+from kilograd.passes.split import Part, split
+from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries
+
+__all__ = [
+    "AccumulatorError",
+    "Bound",
+    "Head",
+    "LinearHead",
+    "Part",
+    "PrototypeHead",
+    "Storage",
+    "Training",
+    "accumulator_bounds",
+    "differentiate",
+    "entries",
+    "fuse_updates",
+    "narrow_gradients",
+    "push_takes",
+    "schedule",
+    "split",
+    "store",
+]

@@ -1,0 +1,71 @@
+"""From a schedule to buffers with lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kilograd.ir import Graph, Input, Leaf, Node, Param
+from kilograd.plan import Buffer, lower_bound
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The buffers of a graph and which of them holds each node's tensor and scratch memory."""
+
+    buffers: tuple[Buffer, ...]
+    tensor: Mapping[Node, str]
+    scratch: Mapping[Node, str]
+
+
+def peak(buffers: Sequence[Buffer]) -> int:
+    """Return the most bytes in use at one step."""
+    return lower_bound(buffers)
+
+
+def store(graph: Graph) -> Storage:
+    """Give every computed tensor a buffer, shared where an op may overwrite an input.
+
+    Parameters have their own memory; what is returned lives until the end; inputs live from the
+    start.  A buffer for scratch memory lives for one step.
+    """
+    last = dict.fromkeys(graph.nodes, 0)
+    for i, n in enumerate(graph.nodes):
+        last[n] = max(last[n], i)
+        if not n.op.view:
+            for x in n.reads():
+                last[x] = max(last[x], i)
+    end = len(graph.nodes)
+    last.update(dict.fromkeys(graph.outputs, end))
+
+    buffers: dict[str, Buffer] = {}
+    tensor: dict[Node, str] = {}
+    scratch: dict[Node, str] = {}
+    for i, n in enumerate(graph.nodes):
+        if isinstance(n.op, Param) or n.op.view:
+            continue
+        if not isinstance(n.op, Leaf) and (size := n.op.kernel(n).scratch):
+            scratch[n] = f"{n.name} scratch"
+            buffers[scratch[n]] = Buffer(scratch[n], size, i, i + 1)
+        if n.op.writes:
+            continue
+        taken = next((x for x in _free_after(n, i, last, tensor)), None)
+        if taken is not None:
+            name = tensor[taken]
+            buffers[name] = replace(buffers[name], last=last[n] + 1)
+        else:
+            name = n.name
+            first = 0 if isinstance(n.op, Input) else i
+            buffers[name] = Buffer(name, n.type.nbytes, first, last[n] + 1)
+        tensor[n] = name
+    return Storage(tuple(buffers.values()), tensor, scratch)
+
+
+def _free_after(n: Node, i: int, last: Mapping[Node, int], tensor: Mapping[Node, str]) -> list[Node]:
+    """Return the inputs whose buffer `n` may take over."""
+    candidates = [n.inputs[k] for k in n.op.overwrites]
+    return [
+        x
+        for x in candidates
+        if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
+    ]

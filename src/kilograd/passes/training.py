@@ -1,0 +1,172 @@
+"""From an inference network to the entry points of a training program.
+
+A network is a graph whose first output is the pooled feature vector, int8 [1, 1, c].  Every
+entry point is a graph of its own over the same parameters:
+
+    infer   image -> logits
+    enrol   image, label -> prototypes[label] += features          (prototype head)
+    forget  -> prototypes = 0                                       (prototype head)
+    step    image, label, lr, clock -> loss, logits; parameters updated
+    apply   lr, clock -> parameters updated from accumulated gradients, which are zeroed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, Param, TensorType, dead_code, verify
+from kilograd.ops import Accumulate, Clear, Cosine, CrossEntropy, Dense, Dequantise, Enrol, Update
+from kilograd.ops.update import row_axis
+from kilograd.passes.differentiate import differentiate
+from kilograd.passes.fuse import fuse_updates
+from kilograd.passes.overflow import narrow_gradients
+from kilograd.passes.prune import push_takes
+from kilograd.passes.schedule import schedule
+from kilograd.passes.split import Part, split
+
+LABEL = TensorType((1,), DType.I32)
+RATE = TensorType((1,), DType.F32)
+CLOCK = TensorType((2,), DType.I32)
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A float32 linear classifier, all zero at first, that learns by gradient."""
+
+    ways: int
+
+    def logits(self, b: Builder, features: Node) -> Node:
+        """Append the head."""
+        zeros = np.zeros((self.ways, features.type.size), np.float32)
+        w = b.param("head.weight", zeros)
+        return b(Dense(), features, w, b.param("head.bias", zeros[:, 0].copy()), name="logits")
+
+    learned = ("head.weight", "head.bias")
+
+
+@dataclass(frozen=True)
+class PrototypeHead:
+    """Scaled cosine to one prototype a class: the sum of its enrolled samples' features."""
+
+    ways: int
+    scale: float = 10.0
+
+    def prototypes(self, b: Builder, features: Node) -> Node:
+        """Append the prototypes, all zero at first."""
+        return b.param("head.prototypes", np.zeros((self.ways, features.type.size), np.float32))
+
+    def logits(self, b: Builder, features: Node) -> Node:
+        """Append the head."""
+        return b(Cosine(self.scale), features, self.prototypes(b, features), name="logits")
+
+    learned = ()
+
+
+Head = LinearHead | PrototypeHead
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to make of a network.
+
+    `learn` names the parameters of the network that learn, and which part of each;
+    `train_head` lets a linear head learn too; `optimizer` is a prototype of every update;
+    `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
+    until `apply` is called.
+    """
+
+    head: Head
+    optimizer: Update
+    learn: Mapping[str, Part] = field(default_factory=dict)
+    train_head: bool = True
+    accumulate: bool = False
+
+
+def entries(network: Graph, training: Training) -> dict[str, Graph]:
+    """Return every entry point, verified and scheduled; what learns decides which there are."""
+    network, learned = split(network, training.learn)
+    names = (*learned.values(), *(training.head.learned if training.train_head else ()))
+    graphs = {"infer": _infer(network, training.head)}
+    if isinstance(training.head, PrototypeHead):
+        graphs["enrol"] = _enrol(network, training.head)
+        graphs["forget"] = _forget(network, training.head)
+    if names:
+        graphs["step"] = _step(network, training, names)
+        if training.accumulate:
+            graphs["apply"] = _apply(network, training, names)
+    return {name: verify(schedule(dead_code(g))) for name, g in graphs.items()}
+
+
+def _start(network: Graph) -> tuple[Builder, Node]:
+    features, *_ = network.outputs
+    b = Builder(dead_code(replace(network, outputs=(features,))))
+    return b, b(Dequantise(), features, name="embedding")
+
+
+def _infer(network: Graph, head: Head) -> Graph:
+    b, features = _start(network)
+    return b.graph(head.logits(b, features))
+
+
+def _enrol(network: Graph, head: PrototypeHead) -> Graph:
+    b, features = _start(network)
+    prototypes = head.prototypes(b, features)
+    return b.graph(b(Enrol(), prototypes, features, b.input("label", LABEL)))
+
+
+def _forget(network: Graph, head: PrototypeHead) -> Graph:
+    _, features = _start(network)
+    b = Builder()
+    return b.graph(b(Clear(), head.prototypes(b, features)))
+
+
+def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
+    b, features = _start(network)
+    logits = training.head.logits(b, features)
+    loss = b(CrossEntropy(), logits, b.input("label", LABEL), name="loss")
+    params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
+    grads = differentiate(b, loss, params)
+    if training.accumulate:
+        updates = [b(Accumulate(0), _sum(b, p), g, name=f"{p.name}.add") for p, g in grads.items()]
+    else:
+        rate, clock = b.input("lr", RATE), b.input("clock", CLOCK)
+        updates = [
+            _update(b, replace(training.optimizer, salt=i), p, g, rate, clock)
+            for i, (p, g) in enumerate(grads.items())
+        ]
+    graph = b.graph(loss, logits, *updates)
+    return narrow_gradients(fuse_updates(push_takes(graph)), names)
+
+
+def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
+    start, features = _start(network)
+    training.head.logits(start, features)
+    params = [n for n in start.nodes if isinstance(n.op, Param) and n.name in names]
+    b = Builder()
+    rate, clock = b.input("lr", RATE), b.input("clock", CLOCK)
+    outputs = []
+    for i, p in enumerate(params):
+        own = b.append(p)
+        b.data[p.name] = start.data[p.name]
+        total = _sum(b, own)
+        done = _update(b, replace(training.optimizer, salt=i), own, total, rate, clock)
+        outputs += [done, b(Clear(), total, done, name=f"{total.name}.clear")]
+    return b.graph(*outputs)
+
+
+def _sum(b: Builder, param: Node) -> Node:
+    """Append the accumulated gradient of a parameter, cut into the same rows."""
+    rows = Affine((1.0,), axis=row_axis(param.type))
+    return b.param(f"{param.name}.sum", np.zeros(param.type.shape, np.float32), rows)
+
+
+def _update(b: Builder, rule: Update, param: Node, grad: Node, rate: Node, clock: Node) -> Node:
+    states = [
+        b.param(f"{param.name}.state{i}", np.zeros(shape, np.float32))
+        for i, shape in enumerate(rule.state_shapes(param.type))
+    ]
+    return b(rule, param, grad, *states, rate, clock, name=f"{param.name}.step")
+

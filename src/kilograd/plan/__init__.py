@@ -1,0 +1,8 @@
+"""Static memory planning: buffers to offsets.  Knows no graph."""
+
+from kilograd.plan.bounds import lower_bound
+from kilograd.plan.buffer import Buffer, Plan
+from kilograd.plan.greedy import greedy
+from kilograd.plan.validate import PlanError, validate
+
+__all__ = ["Buffer", "Plan", "PlanError", "greedy", "lower_bound", "validate"]

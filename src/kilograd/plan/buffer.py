@@ -1,0 +1,36 @@
+"""The problem and its solution, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ALIGN = 4
+"""Every offset is a multiple of this many bytes: the widest element on the device."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """`size` bytes, in use at every step of the half-open range [first, last)."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+    @property
+    def room(self) -> int:
+        """Bytes up to the next aligned offset."""
+        return -(-self.size // ALIGN) * ALIGN
+
+    def meets(self, other: Buffer) -> bool:
+        """Say whether both are in use at the same step."""
+        return self.first < other.last and other.first < self.last
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An offset for every buffer, and the bytes that all of them need."""
+
+    offsets: Mapping[str, int]
+    peak: int
