@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kilograd.errors import InputError
-from kilograd.learn.data import Dataset, Preprocess, load_dataset, prepare
+from kilograd.frontend import Preprocess
+from kilograd.learn.data import Dataset, load_dataset, prepare
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 SHARED_FILES = sorted(SHARED.glob("*.parquet"))

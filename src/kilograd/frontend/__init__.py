@@ -1,5 +1,14 @@
 """Networks from files."""
 
+from kilograd.frontend.find import Found, available_models, load_model, model_places
 from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
 
-__all__ = ["Model", "Preprocess", "load_model_folder"]
+__all__ = [
+    "Found",
+    "Model",
+    "Preprocess",
+    "available_models",
+    "load_model",
+    "load_model_folder",
+    "model_places",
+]

@@ -29,11 +29,30 @@ _LAYERS = ("conv", "depthwise_conv", "linear")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes int8: shorter side to `resize`, centre crop `size`, pixel - 128."""
+    """How an image becomes network input: resize, centre crop, channels. Sizes in pixels.
+
+    `resize`: length of the shorter side before the crop.
+    `size`: side of the square crop, at most `resize`.
+    `channels`: 3 for RGB, 1 for grey.
+
+    Raises `InputError` if a value is out of range.
+
+    >>> Preprocess(size=128, resize=147, channels=3)
+    Preprocess(size=128, resize=147, channels=3)
+    """
 
     size: int
     resize: int
     channels: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 1 <= self.size <= self.resize:
+            raise InputError(
+                f"preprocess: size {self.size} must be 1 or more, and at most resize {self.resize}"
+            )
+        if self.channels not in {1, 3}:
+            raise InputError(f"preprocess: channels is {self.channels}; give 3 (RGB) or 1 (grey)")
 
 
 @dataclass(frozen=True)
@@ -189,3 +208,12 @@ class _Reader:
                 f"expected {np.dtype(dtype)}{list(shape)}"
             )
         return value
+
+
+def folder_layout(node: Node, value: Array) -> Array:
+    """Return a parameter in the layout of the file: filters [out, in, kh, kw]."""
+    if len(node.type.shape) == 4:
+        return np.ascontiguousarray(value.transpose(0, 3, 1, 2))
+    if len(node.type.shape) == 3:
+        return np.ascontiguousarray(value.transpose(2, 0, 1)[:, None])
+    return value

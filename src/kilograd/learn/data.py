@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kilograd.errors import InputError
+from kilograd.frontend import Preprocess
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
@@ -127,34 +128,6 @@ class Dataset:
                 f"loaded and cannot now ({error}); put it back and start again"
             ) from error
         return image
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes network input: resize, centre crop, channels. Sizes in pixels.
-
-    `resize`: length of the shorter side before the crop.
-    `size`: side of the square crop, at most `resize`.
-    `channels`: 3 for RGB, 1 for grey.
-
-    Raises `InputError` if a value is out of range.
-
-    >>> Preprocess(size=128, resize=147, channels=3)
-    Preprocess(size=128, resize=147, channels=3)
-    """
-
-    size: int
-    resize: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 1 <= self.size <= self.resize:
-            raise InputError(
-                f"preprocess: size {self.size} must be 1 or more, and at most resize {self.resize}"
-            )
-        if self.channels not in {1, 3}:
-            raise InputError(f"preprocess: channels is {self.channels}; give 3 (RGB) or 1 (grey)")
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
@@ -320,7 +293,9 @@ def _image_files(folder: Path) -> list[Path]:
         file for file in _walk(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
     )
     if not files:
-        raise InputError(f"{folder}: a class folder without images; put images in it or remove it")
+        raise InputError(
+            f"{folder}: a class folder without images; put some in, move it elsewhere, or {_LAYOUT}"
+        )
     return files
 
 

@@ -1,0 +1,342 @@
+"""The command line: each command a few lines over the public API."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import kilograd
+from kilograd.emit import Entry, Program
+from kilograd.errors import InputError
+from kilograd.frontend import available_models, load_model, model_places
+from kilograd.learn.adapt import Outcome, Schedule, adapt, check_out, save
+from kilograd.learn.augment import Augment
+from kilograd.learn.data import Dataset, load_dataset
+from kilograd.learn.digits import load_digits
+from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.passes import accumulator_bounds
+from kilograd.select import METHODS, Budget
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train neural networks in kilobytes.",
+)
+_out = Console()
+_err = Console(stderr=True)
+
+DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
+
+
+def _bytes(text: str) -> int:
+    """Read a size.
+
+    >>> _bytes("256K"), _bytes("1.5 MiB"), _bytes("64000")
+    (262144, 1572864, 64000)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm]?)(?:i?[Bb])?\s*", text)
+    if not match:
+        raise InputError(f"--sram {text!r}: give bytes, or a number with K or M, as in 256K")
+    return int(float(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
+
+
+ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
+Method = Annotated[str, typer.Option(help=f"What learns: {', '.join(METHODS)}.")]
+Head = Annotated[
+    HeadKind | None, typer.Option(help="proto (default) or linear (default of method head).")
+]
+Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
+Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
+Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
+Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
+Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
+Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command("adapt")
+def adapt_command(
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
+    model: ModelName = "digits",
+    method: Method = "last",
+    ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
+    shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
+    queries: Annotated[int, typer.Option(help="Test images of each class, at most.")] = 15,
+    iterations: Iterations = 20,
+    lr: Rate = 0.003,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    head: Head = None,
+    accumulate: Accumulate = 1,
+    augment: Augmentation = Augment.FULL,
+    sram: Sram = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn new classes from a few images, and show what was gained."""
+    schedule = Schedule(iterations, lr, augment, seed)
+    budget = Budget(None if sram is None else _bytes(sram))
+    if out is not None:
+        check_out(out, force=force)
+    dataset = load_dataset(data)
+    _mention_left_out(dataset, shots)
+    episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
+    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate)
+    compiled = compile_recipe(load_model(model), recipe, budget)
+    outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
+    if out is not None:
+        save(out, compiled, episode, outcome)
+    if as_json:
+        print(json.dumps(asdict(outcome.summary)))
+        return
+    _show(compiled, episode, outcome)
+    if out is not None:
+        _out.print(f"Written to {out}: adapted.safetensors, episode.json, result.json")
+
+
+@app.command()
+def plan(
+    model: ModelName = "digits",
+    method: Method = "last",
+    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    accumulate: Accumulate = 1,
+    sram: Sram = None,
+    entry: Annotated[
+        str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the memory map of a training program, and what sets its peak."""
+    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    budget = Budget(None if sram is None else _bytes(sram))
+    compiled = compile_recipe(load_model(model), recipe, budget)
+    program = compiled.program
+    if entry is not None and entry not in program.entries:
+        raise InputError(f"--entry {entry}: no such entry point; there are {', '.join(program.entries)}")
+    chosen = program.entries[entry] if entry else max(
+        program.entries.values(), key=lambda e: e.plan.peak
+    )
+    if as_json:
+        print(json.dumps(_map_json(program, chosen)))
+    else:
+        _print_map(compiled, chosen)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the networks that can be named, and where they were found."""
+    loaded = [(found, load_model(str(found.path))) for found in available_models()]
+    if as_json:
+        rows = [
+            {
+                "name": f.name,
+                "title": m.title,
+                "path": str(f.path),
+                "origin": f.origin,
+                "input": [m.preprocess.size, m.preprocess.size, m.preprocess.channels],
+                "convolutions": len(m.layers),
+                "macs_forward": m.graph.macs(),
+            }
+            for f, m in loaded
+        ]
+        print(json.dumps({"models": rows}))
+        return
+    table = Table("name", "network", "input", "layers", "MACs", "found in", box=None)
+    for f, m in loaded:
+        size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
+        table.add_row(f.name, m.title, size, str(len(m.layers)), _count(m.graph.macs()), f.origin)
+    _out.print(table)
+    _out.print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
+
+
+@app.command()
+def demo(seed: Seed = 0, as_json: AsJson = False) -> None:
+    """Learn handwritten digits that the bundled network has never seen, within 64 KB."""
+    dataset = load_digits(DEMO_DIGITS)
+    episode = sample_episode(dataset, ways=5, shots=5, queries=40, seed=seed)
+    recipe = Recipe("last:6", 5)
+    compiled = compile_recipe(load_model("digits"), recipe, Budget(64 << 10))
+    schedule = Schedule(iterations=30, lr=0.003, augment=Augment.NOFLIP, seed=seed)
+    outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
+    if as_json:
+        print(json.dumps(asdict(outcome.summary)))
+        return
+    _show(compiled, episode, outcome)
+    _show_digits(dataset, episode, outcome)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(kilograd.__version__)
+        raise typer.Exit
+
+
+def _mention_left_out(dataset: Dataset, shots: int) -> None:
+    if dataset.skipped:
+        _err.print(f"{len(dataset.skipped)} unreadable images skipped: {_some(dataset.skipped)}")
+    usable = set(usable_classes(dataset, shots))
+    if small := [c for c in dataset.classes if c not in usable]:
+        _err.print(f"{len(small)} classes left out, too few images for {shots} shots: {_some(small)}")
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    shown = 8
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _run(
+    compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, *, quiet: bool
+) -> Outcome:
+    columns = (
+        TextColumn("learning"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err, disable=quiet, transient=True) as bar:
+        total = schedule.iterations * len(episode.support)
+        task = bar.add_task("learning", total=total, loss=float("nan"))
+        return adapt(
+            compiled,
+            dataset,
+            episode,
+            schedule,
+            lambda done, loss: bar.update(task, completed=done, loss=loss),
+        )
+
+
+def _count(n: int) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return str(n)
+
+
+def _kib(n: int) -> str:
+    return f"{n:,} B ({n / 1024:.1f} KiB)"
+
+
+def _show(compiled: Compiled, episode: Episode, outcome: Outcome) -> None:
+    s = outcome.summary
+    optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
+    table = Table(show_header=False, box=None)
+    rows = (
+        ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
+        ("task", f"{s.ways} classes, {s.shots} images each; tested on {s.queries} each"),
+        ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
+        ("accuracy after", f"[bold]{100 * s.accuracy_after:.1f} %[/bold]"),
+        ("RAM", _kib(s.sram_bytes)),
+        ("lower bound", f"{_kib(s.sram_lower_bound_bytes)}, {optimal}"),
+        ("flash (tables)", _kib(s.flash_bytes)),
+        ("MACs", f"{_count(s.macs_forward)} forward, {_count(s.macs_step)} a training step"),
+        ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table)
+
+
+def _show_digits(dataset: Dataset, episode: Episode, outcome: Outcome) -> None:
+    """Draw one test image of each class, with what the network says it is."""
+    shades = " .:-=+*#%@"
+    blocks: list[list[str]] = []
+    for way, name in enumerate(episode.classes):
+        at = episode.query_labels.index(way)
+        image = dataset.image(episode.query[at]).convert("L")
+        said = episode.classes[outcome.predictions[at]]
+        rows = [
+            "".join(2 * shades[image.getpixel((x, y)) * 10 // 256] for x in range(image.width))  # type: ignore[operator]
+            for y in range(image.height)
+        ]
+        blocks.append([*rows, f"a {name}: says {said}".ljust(16)])
+    for line in zip(*blocks, strict=True):
+        print("   ".join(line))
+
+
+def _map_json(program: Program, entry: Entry) -> dict[str, object]:
+    return {
+        "sram_bytes": program.sram_bytes,
+        "sram_lower_bound_bytes": program.sram_lower_bound_bytes,
+        "sram_proved_optimal": program.sram_proved_optimal,
+        "state_bytes": program.state_bytes,
+        "arena_bytes": program.arena_bytes,
+        "flash_bytes": program.flash_bytes,
+        "state": [
+            {"name": s.name, "offset": s.offset, "size": s.value.nbytes} for s in program.state
+        ],
+        "entries": {
+            e.name: {"peak": e.plan.peak, "lower_bound": e.bound} for e in program.entries.values()
+        },
+        "entry": entry.name,
+        "buffers": [
+            {**asdict(b), "offset": entry.plan.offsets[b.name]} for b in entry.storage.buffers
+        ],
+    }
+
+
+def _print_map(compiled: Compiled, entry: Entry) -> None:
+    program = compiled.program
+    buffers = entry.storage.buffers
+    peak_step = max(
+        {b.first for b in buffers},
+        key=lambda t: sum(b.room for b in buffers if b.first <= t < b.last),
+    )
+    nodes = entry.graph.nodes
+    table = Table("offset", "bytes", "in use", "buffer", "", box=None)
+    for b in sorted(buffers, key=lambda b: (entry.plan.offsets[b.name], b.first)):
+        mark = "peak" if b.first <= peak_step < b.last else ""
+        offset = f"{entry.plan.offsets[b.name]:,}"
+        table.add_row(offset, f"{b.size:,}", f"{b.first}-{b.last - 1}", b.name, mark)
+    _out.print(table)
+    state = Table("offset", "bytes", "kept between calls", box=None)
+    for s in program.state:
+        state.add_row(f"{s.offset:,}", f"{s.value.nbytes:,}", s.name)
+    _out.print(state)
+    names = compiled.training.learn
+    worst = max(accumulator_bounds(entry.graph, names), key=lambda b: b.worst, default=None)
+    _out.print(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}")
+    for e in program.entries.values():
+        verdict = "optimal" if e.plan.peak == e.bound else f"lower bound {e.bound:,}"
+        _out.print(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}")
+    _out.print(f"RAM: {_kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept")
+    if worst:
+        share = worst.worst / (1 << 31)
+        _out.print(f"no int32 accumulator can overflow: {worst.node} comes closest, {share:.0%}")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except InputError as e:
+        _fail(str(e), 2)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing was written", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

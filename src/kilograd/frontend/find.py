@@ -1,0 +1,59 @@
+"""Where networks are found by name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import kilograd
+from kilograd.errors import InputError
+from kilograd.frontend.model_folder import Model, load_model_folder
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model folder, and by which of the places it was found."""
+
+    name: str
+    path: Path
+    origin: str
+
+
+def model_places() -> tuple[tuple[str, Path], ...]:
+    """Return the places that are searched, in order: bundled, $KILOGRAD_MODELS, user cache."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    cache = (Path(base) if base else Path.home() / ".cache") / "kilograd" / "models"
+    places = [("bundled", Path(kilograd.__file__).parent / "models")]
+    if folder := os.environ.get("KILOGRAD_MODELS"):
+        places.append(("$KILOGRAD_MODELS", Path(folder)))
+    return (*places, ("user cache", cache))
+
+
+def available_models() -> tuple[Found, ...]:
+    """Return every model folder that can be named, each name once."""
+    found: dict[str, Found] = {}
+    for origin, place in model_places():
+        for file in sorted(place.glob("*/graph.json")):
+            name = file.parent.name
+            found.setdefault(name, Found(name, file.parent, origin))
+    return tuple(found.values())
+
+
+def load_model(name: str) -> Model:
+    """Load a network by name or by the path of its folder.
+
+    Raises `InputError` that lists the names there are and the places searched.
+    """
+    path = Path(name)
+    if (path / "graph.json").exists() or "/" in name or path.is_dir():
+        return load_model_folder(path)
+    models = available_models()
+    for m in models:
+        if m.name == name:
+            return load_model_folder(m.path)
+    places = ", ".join(f"{origin} ({place})" for origin, place in model_places())
+    raise InputError(
+        f"--model {name!r}: no such model; there are {', '.join(m.name for m in models) or 'none'} "
+        f"in {places}; set KILOGRAD_MODELS to a folder of model folders, or give a path"
+    )

@@ -1,0 +1,260 @@
+"""The main job: a network learns the classes of an episode, in the program that is flashed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from kilograd.errors import InputError
+from kilograd.frontend import Preprocess
+from kilograd.frontend.model_folder import folder_layout
+from kilograd.ir import Array
+from kilograd.learn.augment import Augment, augmented
+from kilograd.learn.data import Dataset, prepare
+from kilograd.learn.episodes import Episode
+from kilograd.learn.recipe import Compiled
+from kilograd.passes import PrototypeHead
+from kilograd.targets import HostProgram, build_host
+
+Progress = Callable[[int, float], None]
+"""Called after every sample with the number of samples done and the running loss."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn: `iterations` passes over the support at rate `lr`.
+
+    The rate falls to zero along a cosine.
+    """
+
+    iterations: int = 20
+    lr: float = 0.003
+    augment: Augment = Augment.FULL
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for numbers that make no sense."""
+        if self.iterations < 0:
+            raise InputError(f"--iterations {self.iterations}: must not be negative")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"--lr {self.lr}: must be a positive number")
+        if not 0 <= self.seed < 1 << 31:
+            raise InputError(f"--seed {self.seed}: must be in 0 ... 2147483647")
+
+    def rate(self, done: float) -> float:
+        """Return the rate when the fraction `done` of the work is done."""
+        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images as network input, int8 [n, h, w, c], and their labels."""
+
+    images: NDArray[np.int8]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1."""
+
+    accuracy_before: float
+    accuracy_after: float
+    ways: int
+    shots: int
+    queries: int
+    iterations: int
+    sram_bytes: int
+    sram_lower_bound_bytes: int
+    sram_proved_optimal: bool
+    flash_bytes: int
+    macs_forward: int
+    macs_step: int
+    learned_parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was learned: figures, the loss of every sample, predictions, and adapted tensors.
+
+    `tensors` are in the layout of a model folder; layers that did not learn are not among them.
+    """
+
+    summary: Summary
+    losses: tuple[float, ...]
+    predictions: tuple[int, ...]
+    tensors: Mapping[str, Array]
+
+
+def load_samples(
+    dataset: Dataset, indices: tuple[int, ...], labels: tuple[int, ...], preprocess: Preprocess
+) -> Samples:
+    """Decode some images of a data set."""
+    images = np.stack([prepare(dataset.image(i), preprocess) for i in indices])
+    return Samples(images, np.array(labels, np.int32))
+
+
+def adapt(
+    compiled: Compiled,
+    dataset: Dataset,
+    episode: Episode,
+    schedule: Schedule,
+    progress: Progress = lambda done, loss: None,
+) -> Outcome:
+    """Train on the support of an episode and test on its query."""
+    start = time.perf_counter()
+    preprocess = compiled.model.preprocess
+    support = load_samples(dataset, episode.support, episode.support_labels, preprocess)
+    query = load_samples(dataset, episode.query, episode.query_labels, preprocess)
+    host = build_host(compiled.program)
+    enrol(host, support)
+    before = predict(host, query.images)
+    losses = fit(host, compiled, support, schedule, progress)
+    enrol(host, support)
+    after = predict(host, query.images)
+    program = compiled.program
+    summary = Summary(
+        accuracy_before=float((before == query.labels).mean()),
+        accuracy_after=float((after == query.labels).mean()),
+        ways=len(episode.classes),
+        shots=len(support.labels) // len(episode.classes),
+        queries=len(query.labels) // len(episode.classes),
+        iterations=schedule.iterations,
+        sram_bytes=program.sram_bytes,
+        sram_lower_bound_bytes=program.sram_lower_bound_bytes,
+        sram_proved_optimal=program.sram_proved_optimal,
+        flash_bytes=program.flash_bytes,
+        macs_forward=program.macs("infer"),
+        macs_step=program.macs("step"),
+        learned_parameters=compiled.learned_parameters,
+        seconds=round(time.perf_counter() - start, 3),
+    )
+    return Outcome(summary, tuple(losses), tuple(after.tolist()), adapted_tensors(compiled, host))
+
+
+def enrol(host: HostProgram, support: Samples) -> None:
+    """Make the prototypes anew from the support; a linear head has none."""
+    if "enrol" not in host.program.entries:
+        return
+    host.call("forget")
+    for image, label in zip(support.images, support.labels, strict=True):
+        host.call("enrol", image=image, label=label)
+
+
+def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Return the most likely class of each image."""
+    return np.array([int(host.call("infer", image=x)["logits"].argmax()) for x in images])
+
+
+def fit(
+    host: HostProgram,
+    compiled: Compiled,
+    support: Samples,
+    schedule: Schedule,
+    progress: Progress = lambda done, loss: None,
+) -> list[float]:
+    """Train in place; return the loss of every sample seen.
+
+    Prototypes are detached and made anew before each pass (spec C (i)).
+    """
+    if "step" not in host.program.entries:
+        return []
+    rng = np.random.default_rng(schedule.seed)
+    every = compiled.recipe.accumulate
+    count = len(support.labels)
+    total = schedule.iterations * count
+    losses: list[float] = []
+    running = 0.0
+    updates = pending = 0
+    for _ in range(schedule.iterations):
+        enrol(host, support)
+        for last, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
+            rate = schedule.rate(len(losses) / total)
+            image = augmented(support.images[i], rng, schedule.augment)
+            inputs = {"image": image, "label": support.labels[i]}
+            if every == 1:
+                clock = np.array([schedule.seed, updates], np.int32)
+                out = host.call("step", **inputs, lr=np.float32(rate), clock=clock)
+                updates += 1
+            else:
+                out = host.call("step", **inputs)
+                pending += 1
+                if pending == every or last == 0:
+                    clock = np.array([schedule.seed, updates], np.int32)
+                    host.call("apply", lr=np.float32(rate / pending), clock=clock)
+                    updates, pending = updates + 1, 0
+            losses.append(float(out["loss"][0]))
+            running = losses[-1] if len(losses) == 1 else 0.95 * running + 0.05 * losses[-1]
+            progress(len(losses), running)
+    return losses
+
+
+def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
+    """Return whole tensors of every layer that learned, and the head."""
+    tensors: dict[str, Array] = {}
+    for name, part in compiled.training.learn.items():
+        node = compiled.model.graph[name]
+        if name in host.state:
+            value = host.state[name].copy()
+        else:
+            value = compiled.model.graph.data[name].copy()
+            where = (slice(None),) * part.axis + (list(part.index or ()),)
+            value[where] = host.state[f"{name}.learned"]
+        tensors[name] = folder_layout(node, value)
+    head = compiled.training.head
+    names = ("head.prototypes",) if isinstance(head, PrototypeHead) else head.learned
+    tensors.update((name, host.state[name].copy()) for name in names if name in host.state)
+    return tensors
+
+
+def check_out(out: Path, *, force: bool) -> None:
+    """Raise `InputError` if `out` exists and must not be replaced."""
+    if out.exists() and not force:
+        raise InputError(f"--out {out}: exists already; choose another folder or add --force")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; choose another folder")
+
+
+def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> None:
+    """Write result.json, episode.json and adapted.safetensors; all of them or none.
+
+    The folder is made under another name and renamed at the end, so that an interrupt leaves
+    nothing half written; a folder of that name is replaced.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    build = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    try:
+        result = {
+            **asdict(outcome.summary),
+            "model": compiled.model.name,
+            "method": compiled.recipe.method,
+            "head": str(compiled.recipe.head_kind),
+            "optimizer": str(compiled.recipe.optimizer),
+            "accumulate": compiled.recipe.accumulate,
+            "dataset": episode.dataset,
+            "classes": list(episode.classes),
+            "predictions": list(outcome.predictions),
+            "losses": list(outcome.losses),
+        }
+        (build / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (build / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
+        metadata = {"model": compiled.model.name, "format": "1"}
+        save_file(dict(outcome.tensors), build / "adapted.safetensors", metadata=metadata)
+        build.chmod(0o755)  # mkdtemp makes folders that only their owner may enter
+        if out.exists():
+            shutil.rmtree(out)
+        build.rename(out)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+

@@ -1,0 +1,127 @@
+"""A method, a head and an optimiser, compiled for a network."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from kilograd.emit import Program, link
+from kilograd.errors import InputError
+from kilograd.frontend import Model
+from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.passes import LinearHead, PrototypeHead, Training, entries
+from kilograd.select import Budget, Evidence, Selection, strategy
+
+
+class HeadKind(enum.StrEnum):
+    """How features become a class."""
+
+    PROTO = "proto"
+    LINEAR = "linear"
+
+
+class OptimizerKind(enum.StrEnum):
+    """How a gradient becomes a step."""
+
+    SGD = "sgd"
+    ROWRMS = "rowrms"
+    ADAM = "adam"
+
+
+_OPTIMIZERS = {
+    OptimizerKind.SGD: Sgd(0),
+    OptimizerKind.ROWRMS: RowRms(0),
+    OptimizerKind.ADAM: Adam(0),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to compile.  `head` None: linear for the method `head`, else prototypes.
+
+    `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
+    needs no memory for sums.
+    """
+
+    method: str
+    ways: int
+    head: HeadKind | None = None
+    optimizer: OptimizerKind = OptimizerKind.SGD
+    accumulate: int = 1
+
+    @property
+    def head_kind(self) -> HeadKind:
+        """The head, after its default."""
+        if self.head is not None:
+            return self.head
+        return HeadKind.LINEAR if self.method == "head" else HeadKind.PROTO
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program and what it came from."""
+
+    model: Model
+    recipe: Recipe
+    training: Training
+    program: Program
+
+    @property
+    def learned_parameters(self) -> int:
+        """Scalars that gradient descent may change."""
+        count = 0
+        for name, part in self.training.learn.items():
+            shape = self.model.graph[name].type.shape
+            share = shape[part.axis] if part.index is None else len(part.index)
+            count += math.prod(shape) // shape[part.axis] * share
+        if self.training.train_head:
+            count += sum(
+                s.value.size for s in self.program.state if s.name in self.training.head.learned
+            )
+        return count
+
+
+def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
+    """Choose what learns and compile it.
+
+    Raises `InputError` for a method that fits neither the network nor the head, and for a
+    program that needs more than `budget.sram` bytes: the message gives the smallest that would do.
+    """
+    if recipe.ways < 1:
+        raise InputError(f"--ways {recipe.ways}: must be at least 1")
+    if recipe.accumulate < 1:
+        raise InputError(f"--accumulate {recipe.accumulate}: must be at least 1")
+    evidence = Evidence(model.name, model.graph, model.layers)
+    selection = strategy(recipe.method)(evidence, budget)
+    training = Training(
+        head=_head(recipe, selection),
+        optimizer=_OPTIMIZERS[recipe.optimizer],
+        learn=selection.learn,
+        train_head=selection.head,
+        accumulate=recipe.accumulate > 1,
+    )
+    program = link(entries(model.graph, training))
+    if budget.sram is not None and program.sram_bytes > budget.sram:
+        raise InputError(
+            f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "
+            f"{program.sram_bytes} bytes ({program.state_bytes} kept, {program.arena_bytes} "
+            f"working memory); the smallest --sram that fits is {program.sram_bytes}"
+        )
+    return Compiled(model, recipe, training, program)
+
+
+def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
+    if recipe.head_kind is HeadKind.LINEAR:
+        if not selection.head:
+            raise InputError(
+                f"--head linear: method {recipe.method} learns nothing, and a linear head starts "
+                f"at zero; use --head proto or another method"
+            )
+        return LinearHead(recipe.ways)
+    if selection.head and not selection.learn:
+        raise InputError(
+            f"--head proto: prototypes do not learn by gradient, so method {recipe.method} has "
+            f"nothing to learn; use --head linear, or --method none"
+        )
+    return PrototypeHead(recipe.ways)

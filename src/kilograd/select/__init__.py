@@ -1,0 +1,16 @@
+"""What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
+
+from kilograd.select.methods import METHODS, strategy
+from kilograd.select.selection import Budget, Evidence, Selection, Strategy
+from kilograd.select.sparse_update import PLANS, UpdatePlan
+
+__all__ = [
+    "METHODS",
+    "PLANS",
+    "Budget",
+    "Evidence",
+    "Selection",
+    "Strategy",
+    "UpdatePlan",
+    "strategy",
+]

@@ -1,0 +1,86 @@
+"""The published SparseUpdate plans (spec G.3): last-k biases, and input channels of some layers.
+
+Numbers are from the compilation scripts of tiny-training (MIT licence), read as facts: layers
+are numbered in execution order, a ratio is of a layer's input channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kilograd.errors import InputError
+from kilograd.select.selection import (
+    Budget,
+    Evidence,
+    Selection,
+    Strategy,
+    biases,
+    widest_inputs,
+)
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """Biases of the last `k` convolutions, and `ratio` of the input channels of each `layer`."""
+
+    k: int
+    layers: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+
+_1, _2, _4, _8 = 1.0, 0.5, 0.25, 0.125
+_MBV2 = (27, 30, 33, 36, 39, 42, 45, 48)
+_PROXYLESS = (36, 39, 42, 45, 48, 51, 54, 57)
+
+#: By network and published label.  Layers printed with ratio 0 are left out: only biases learn.
+PLANS = {
+    "mcunet-5fps": {
+        "49kb": UpdatePlan(20, (24, 27, 30), (_4, _2, _2)),
+        "74kb": UpdatePlan(21, (21, 24, 27, 30), (_1, _1, _2, _1)),
+        "99kb": UpdatePlan(22, (21, 24, 27, 30, 36, 39), (_1, _1, _1, _1, _8, _4)),
+        "124kb": UpdatePlan(24, (21, 24, 27, 30, 33, 39), (_4, _1, _1, _1, _2, _2)),
+        "148kb": UpdatePlan(23, (21, 24, 27, 30, 36, 39), (_1, _1, _1, _1, _1, _2)),
+    },
+    "mbv2-w0.35": {
+        "49kb": UpdatePlan(16, (36, 39, 41, 42, 45, 48, 49), (_1, _1, _4, _8, _8, _8, _8)),
+        "73kb": UpdatePlan(
+            20, (32, 33, 36, 39, 41, 42, 45, 48), (_8, _2, _2, _1, _4, _8, _8, _1)
+        ),
+        "99kb": UpdatePlan(25, _MBV2, (_1, _1, _1, _1, _1, _8, _2, _1)),
+        "123kb": UpdatePlan(31, _MBV2, (_1, _1, _1, _1, _1, _2, _1, _1)),
+        "138kb": UpdatePlan(34, _MBV2, (_1,) * 8),
+    },
+    "proxyless-w0.3": {
+        "49kb": UpdatePlan(21, (39, 42, 45, 51, 54, 57), (_4, _1, _1, _8, _4, _4)),
+        "74kb": UpdatePlan(
+            28, (33, 36, 39, 42, 45, 51, 54, 57), (_2, _4, _1, _1, _1, _2, _4, _2)
+        ),
+        "98kb": UpdatePlan(25, _PROXYLESS, (_1, _2, _1, _1, _4, _2, _1, _1)),
+        "120kb": UpdatePlan(32, _PROXYLESS, (_1, _1, _1, _1, _2, _1, _1, _1)),
+        "148kb": UpdatePlan(45, _PROXYLESS, (_1,) * 8),
+    },
+}
+
+
+def sparse_update(label: str) -> Strategy:
+    """Return the strategy that follows a published plan of the network at hand."""
+
+    def strategy(evidence: Evidence, budget: Budget) -> Selection:
+        plans = PLANS.get(evidence.name)
+        if plans is None:
+            raise InputError(
+                f"--method sparse-{label}: no plan was published for {evidence.name}; "
+                f"there are plans for {', '.join(PLANS)}"
+            )
+        if label not in plans:
+            known = ", ".join(f"sparse-{x}" for x in plans)
+            raise InputError(f"--method sparse-{label}: the plans for {evidence.name} are {known}")
+        plan = plans[label]
+        learn = biases(evidence.layers[-plan.k :])
+        for i, ratio in zip(plan.layers, plan.ratios, strict=True):
+            layer = evidence.layers[i]
+            channels = evidence.graph[f"{layer}.weight"].type.shape[-1]
+            learn[f"{layer}.weight"] = widest_inputs(evidence, layer, int(channels * ratio))
+        return Selection(learn)
+
+    return strategy
