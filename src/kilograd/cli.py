@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import click
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -84,7 +85,9 @@ def adapt_command(
     sram: Sram = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the folder if it exists.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
@@ -103,7 +106,7 @@ def adapt_command(
     if as_json:
         print(json.dumps(asdict(outcome.summary)))
         return
-    _show(compiled, episode, outcome)
+    _show(compiled, outcome)
     if out is not None:
         _out.print(f"Written to {out}: adapted.safetensors, episode.json, result.json")
 
@@ -128,9 +131,13 @@ def plan(
     compiled = compile_recipe(load_model(model), recipe, budget)
     program = compiled.program
     if entry is not None and entry not in program.entries:
-        raise InputError(f"--entry {entry}: no such entry point; there are {', '.join(program.entries)}")
-    chosen = program.entries[entry] if entry else max(
-        program.entries.values(), key=lambda e: e.plan.peak
+        raise InputError(
+            f"--entry {entry}: no such entry point; there are {', '.join(program.entries)}"
+        )
+    chosen = (
+        program.entries[entry]
+        if entry
+        else max(program.entries.values(), key=lambda e: e.plan.peak)
     )
     if as_json:
         print(json.dumps(_map_json(program, chosen)))
@@ -177,7 +184,7 @@ def demo(seed: Seed = 0, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(asdict(outcome.summary)))
         return
-    _show(compiled, episode, outcome)
+    _show(compiled, outcome)
     _show_digits(dataset, episode, outcome)
 
 
@@ -195,12 +202,16 @@ def _mention_left_out(dataset: Dataset, shots: int) -> None:
         _err.print(f"{len(dataset.skipped)} unreadable images skipped: {_some(dataset.skipped)}")
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
-        _err.print(f"{len(small)} classes left out, too few images for {shots} shots: {_some(small)}")
+        _err.print(
+            f"{len(small)} classes left out, too few images for {shots} shots: {_some(small)}"
+        )
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:
     shown = 8
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    return ", ".join(names[:shown]) + (
+        f" and {len(names) - shown} more" if len(names) > shown else ""
+    )
 
 
 def _run(
@@ -236,7 +247,7 @@ def _kib(n: int) -> str:
     return f"{n:,} B ({n / 1024:.1f} KiB)"
 
 
-def _show(compiled: Compiled, episode: Episode, outcome: Outcome) -> None:
+def _show(compiled: Compiled, outcome: Outcome) -> None:
     s = outcome.summary
     optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
@@ -262,12 +273,9 @@ def _show_digits(dataset: Dataset, episode: Episode, outcome: Outcome) -> None:
     blocks: list[list[str]] = []
     for way, name in enumerate(episode.classes):
         at = episode.query_labels.index(way)
-        image = dataset.image(episode.query[at]).convert("L")
         said = episode.classes[outcome.predictions[at]]
-        rows = [
-            "".join(2 * shades[image.getpixel((x, y)) * 10 // 256] for x in range(image.width))  # type: ignore[operator]
-            for y in range(image.height)
-        ]
+        levels = np.asarray(dataset.image(episode.query[at]).convert("L"), np.int64) * 10 // 256
+        rows = ["".join(2 * shades[level] for level in row) for row in levels]
         blocks.append([*rows, f"a {name}: says {said}".ljust(16)])
     for line in zip(*blocks, strict=True):
         print("   ".join(line))

@@ -100,10 +100,10 @@ def link(graphs: Mapping[str, Graph]) -> Program:
     written = {p.name for g in graphs.values() for p in g.written()}
     values = {p.name: g.data[p.name] for g in graphs.values() for p in g.params()}
     state, offset = [], 0
-    for name in values:
+    for name, value in values.items():
         if name in written:
-            state.append(Slot(name, offset, values[name]))
-            offset = _aligned(offset + values[name].nbytes)
+            state.append(Slot(name, offset, value))
+            offset = _aligned(offset + value.nbytes)
     return Program(
         entries={name: _entry(name, g) for name, g in graphs.items()},
         state=tuple(state),

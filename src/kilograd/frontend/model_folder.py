@@ -136,7 +136,9 @@ class _Reader:
             try:
                 inputs = [values[name] for name in op["inputs"]]
             except KeyError as e:
-                raise InputError(f"{self.file}: {op['name']!r} reads {e}, which nothing makes") from e
+                raise InputError(
+                    f"{self.file}: {op['name']!r} reads {e}, which nothing makes"
+                ) from e
             values[op["output"]] = self._op(b, op, inputs)
         try:
             outputs = [values[d["outputs"][k]] for k in ("features", "logits")]
@@ -169,7 +171,9 @@ class _Reader:
                 )
         declared = math.prod(op["out_shape"])
         if node.type.size != declared:
-            raise InputError(f"{self.file}: {name!r} declares {op['out_shape']} but makes {node.type}")
+            raise InputError(
+                f"{self.file}: {name!r} declares {op['out_shape']} but makes {node.type}"
+            )
         return node
 
     def _layer(self, b: Builder, op: Mapping[str, Any], x: Node, out: Affine) -> Node:
@@ -183,10 +187,14 @@ class _Reader:
         if int(op.get("groups", 1)) != (channels if depthwise else 1):
             raise InputError(f"{self.file}: {name!r} has groups that are neither 1 nor depthwise")
         shape = (channels, inputs) if op["type"] == "linear" else (channels, inputs, kh, kw)
-        weight = self._tensor(op["weight"]["tensor"], np.int8, shape).reshape(channels, inputs, kh, kw)
+        weight = self._tensor(op["weight"]["tensor"], np.int8, shape).reshape(
+            channels, inputs, kh, kw
+        )
         scales = self._tensor(op["weight"]["scale_tensor"], np.float32, (channels,))
         if not (scales > 0).all():
-            raise InputError(f"{self.file}: {op['weight']['scale_tensor']} has scales that are not > 0")
+            raise InputError(
+                f"{self.file}: {op['weight']['scale_tensor']} has scales that are not > 0"
+            )
         axis = 2 if depthwise else 0
         layout = weight[:, 0].transpose(1, 2, 0) if depthwise else weight.transpose(0, 2, 3, 1)
         real = tuple(float(s) for s in scales)

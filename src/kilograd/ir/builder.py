@@ -7,12 +7,12 @@ from kilograd.ir.types import Affine, Array, DType, TensorType
 
 
 class Builder:
-    """Appends nodes: infers their types, keeps their names unique.
+    r"""Appends nodes: infers their types, keeps their names unique.
 
     >>> b = Builder()
     >>> x = b.input("x", TensorType((2, 3), DType.F32))
     >>> str(b.graph(x))
-    '%x: f32[2,3] = Input()()\\nreturn x'
+    '%x: f32[2,3] = Input()()\nreturn x'
     """
 
     def __init__(self, start: Graph | None = None) -> None:

@@ -134,7 +134,9 @@ class Graph:
     data: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.nodes), f"return {', '.join(o.name for o in self.outputs)}"])
+        return "\n".join(
+            [*map(str, self.nodes), f"return {', '.join(o.name for o in self.outputs)}"]
+        )
 
     def __getitem__(self, name: str) -> Node:
         """Return the node called `name`; a KeyError names the graph's outputs."""

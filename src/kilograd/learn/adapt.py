@@ -185,14 +185,14 @@ def fit(
             inputs = {"image": image, "label": support.labels[i]}
             if every == 1:
                 clock = np.array([schedule.seed, updates], np.int32)
-                out = host.call("step", **inputs, lr=np.float32(rate), clock=clock)
+                out = host.call("step", **inputs, lr=np.array([rate], np.float32), clock=clock)
                 updates += 1
             else:
                 out = host.call("step", **inputs)
                 pending += 1
                 if pending == every or last == 0:
                     clock = np.array([schedule.seed, updates], np.int32)
-                    host.call("apply", lr=np.float32(rate / pending), clock=clock)
+                    host.call("apply", lr=np.array([rate / pending], np.float32), clock=clock)
                     updates, pending = updates + 1, 0
             losses.append(float(out["loss"][0]))
             running = losses[-1] if len(losses) == 1 else 0.95 * running + 0.05 * losses[-1]
@@ -257,4 +257,3 @@ def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> N
         build.rename(out)
     finally:
         shutil.rmtree(build, ignore_errors=True)
-

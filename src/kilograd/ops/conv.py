@@ -73,7 +73,9 @@ class Conv(Op):
 
     def infer(self, *xs: TensorType) -> TensorType:
         x, w, b = xs
-        require(len(x.shape) == 3 and len(w.shape) == 4, f"x {x} and w {w} must be maps and filters")
+        require(
+            len(x.shape) == 3 and len(w.shape) == 4, f"x {x} and w {w} must be maps and filters"
+        )
         require(x.shape[2] == w.shape[3], f"x {x} does not fit w {w}")
         check_weights(x, w, b, w.shape[0])
         size = self.window.output(*x.shape[:2], *w.shape[1:3])

@@ -187,9 +187,10 @@ class BlockAdd(Op):
         a, c = map(block, xs)
         exponent = max(a.exponent, c.exponent)
         aligned = (
-            round_to_odd(x.mantissa.astype(np.int64), min(exponent - x.exponent, 31)) for x in (a, c)
+            round_to_odd(x.mantissa.astype(np.int64), min(exponent - x.exponent, 31))
+            for x in (a, c)
         )
-        return normalise(sum(aligned, np.int64(0)), exponent, self.bits)
+        return normalise(sum(aligned, np.zeros((), np.int64)), exponent, self.bits)
 
     vjp = no_vjp
     macs = no_macs

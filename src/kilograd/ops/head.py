@@ -56,7 +56,8 @@ class Dequantise(Op):
 @dataclass(frozen=True)
 class ToBlock(Op):
     """float32 to mantissas with a shared exponent, rounded to odd; magnitudes below 2**-100
-    count as zero."""
+    count as zero.
+    """
 
     shape: tuple[int, ...]
     bits: int = 15
@@ -155,7 +156,7 @@ class DenseWeightGrad(Op):
         return Kernel("kg_dense_weight_grad", node.inputs, {"in": n, "out": k})
 
 
-def _norms(x: Array, prototypes: Array) -> tuple[np.float32, Array]:
+def _norms(x: Array, prototypes: Array) -> tuple[Array, Array]:
     norm = np.sqrt(running_sum(x * x)).astype(np.float32)
     return norm, np.sqrt(running_sum(prototypes * prototypes)).astype(np.float32)
 
@@ -230,6 +231,4 @@ class CosineInputGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[2].type.shape
-        return Kernel(
-            "kg_cosine_input_grad", node.inputs, {"in": n, "out": k, "scale": self.scale}
-        )
+        return Kernel("kg_cosine_input_grad", node.inputs, {"in": n, "out": k, "scale": self.scale})

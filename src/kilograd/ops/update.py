@@ -342,5 +342,3 @@ class Enrol(Op):
     def kernel(self, node: Node) -> Kernel:
         _, x, label = node.inputs
         return Kernel("kg_enrol", (x, label), {"in": x.type.size})
-
-

@@ -61,11 +61,11 @@ def store(graph: Graph) -> Storage:
     return Storage(tuple(buffers.values()), tensor, scratch)
 
 
-def _free_after(n: Node, i: int, last: Mapping[Node, int], tensor: Mapping[Node, str]) -> list[Node]:
+def _free_after(
+    n: Node, i: int, last: Mapping[Node, int], tensor: Mapping[Node, str]
+) -> list[Node]:
     """Return the inputs whose buffer `n` may take over."""
     candidates = [n.inputs[k] for k in n.op.overwrites]
     return [
-        x
-        for x in candidates
-        if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
+        x for x in candidates if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
     ]

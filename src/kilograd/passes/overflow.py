@@ -110,7 +110,9 @@ def narrow_gradients(graph: Graph, learned: Iterable[str]) -> Graph:
             if isinstance(u.op, _PASSED_ON) and u.inputs[0] is n:
                 bits[n] = min(bits[n], bits[u])
         if bits[n] < 4:
-            raise AccumulatorError(f"{n.name!r} is summed over so many elements that int32 overflows")
+            raise AccumulatorError(
+                f"{n.name!r} is summed over so many elements that int32 overflows"
+            )
     by_name = {n.name: k for n, k in bits.items()}
 
     def rule(b: Builder, n: Node) -> Node | None:

@@ -28,7 +28,10 @@ def take_of_all(b: Builder, n: Node) -> Node | None:
 def take_of_weight_grad(b: Builder, n: Node) -> Node | None:
     """Cut dW by output channel by cutting dy, by input channel by cutting x."""
     match n.op, n.inputs:
-        case Take(axis, index), (Node(op=ConvWeightGrad() as grad, inputs=(x, dy)),) if axis in {0, 3}:
+        case Take(axis, index), (Node(op=ConvWeightGrad() as grad, inputs=(x, dy)),) if axis in {
+            0,
+            3,
+        }:
             shape = tuple(len(index) if a == axis else s for a, s in enumerate(grad.shape))
             cut = Take(2, index)
             pair = (x, b(cut, dy)) if axis == 0 else (b(cut, x), dy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kilograd.ir import Graph, Leaf, Node
@@ -19,54 +21,53 @@ def schedule(graph: Graph) -> Graph:
 
 
 def _greedy(graph: Graph) -> tuple[Node, ...]:
-    real = [n for n in graph.nodes if not n.op.view]
-    reads = {n: set(n.reads()) for n in real}
-    readers: dict[Node, set[Node]] = {n: set() for n in real}
-    for n in real:
-        for x in reads[n]:
-            readers[x].add(n)
-    waits = {n: set(reads[n]) for n in real}
-    for n in real:
-        for i in n.op.writes:
-            target = n.inputs[i]
-            before = {r for r in readers[target] if target not in _targets(r)}
-            waits[n] |= before | {r for r in _writers_before(real, n, target)}
-    left = {n: len(readers[n]) + (n in graph.outputs) for n in real}
-
-    def owned(n: Node) -> int:
-        return 0 if isinstance(n.op, Leaf) or n.op.writes else n.type.nbytes
-
-    def growth(n: Node) -> int:
-        return owned(n) - sum(owned(x) for x in reads[n] if left[x] == 1)
-
-    followers: dict[Node, list[Node]] = {n: [] for n in real}
-    for n in real:
+    nodes = [n for n in graph.nodes if not n.op.view]
+    reads = {n: set(n.reads()) for n in nodes}
+    waits = _waits(nodes, reads)
+    left = Counter(x for n in nodes for x in reads[n])
+    left.update(graph.outputs)
+    followers: dict[Node, list[Node]] = {n: [] for n in nodes}
+    for n in nodes:
         for x in waits[n]:
             followers[x].append(n)
-    pending = {n: len(waits[n]) for n in real}
-    at = {n: i for i, n in enumerate(real)}
+
+    def growth(n: Node) -> int:
+        return _owned(n) - sum(_owned(x) for x in reads[n] if left[x] == 1)
+
+    pending = {n: len(waits[n]) for n in nodes}
+    at = {n: i for i, n in enumerate(nodes)}
     done: list[Node] = []
-    ready = [n for n in real if not pending[n]]
+    ready = [n for n in nodes if not pending[n]]
     while ready:
         best = min(ready, key=lambda n: (not isinstance(n.op, Leaf), growth(n), at[n]))
         ready.remove(best)
         done.append(best)
-        for x in reads[best]:
-            left[x] -= 1
+        left.subtract(reads[best])
         for n in followers[best]:
             pending[n] -= 1
-            if not pending[n]:
-                ready.append(n)
+        ready += [n for n in followers[best] if not pending[n]]
     return _with_views(graph, done)
+
+
+def _waits(nodes: list[Node], reads: Mapping[Node, set[Node]]) -> dict[Node, set[Node]]:
+    """Return what must run before each node: its inputs; for an update, also every other reader
+    of what it overwrites, and earlier updates of the same parameter (a sum, then its clearing).
+    """
+    waits = {n: set(reads[n]) for n in nodes}
+    for i, n in enumerate(nodes):
+        for target in _targets(n):
+            waits[n] |= {m for m in nodes if target in reads[m] and target not in _targets(m)}
+            waits[n] |= {m for m in nodes[:i] if target in _targets(m)}
+    return waits
+
+
+def _owned(n: Node) -> int:
+    """Bytes of the arena that the node's tensor takes."""
+    return 0 if isinstance(n.op, Leaf) or n.op.writes else n.type.nbytes
 
 
 def _targets(n: Node) -> set[Node]:
     return {n.inputs[i] for i in n.op.writes}
-
-
-def _writers_before(nodes: list[Node], n: Node, target: Node) -> list[Node]:
-    """Return the earlier nodes that overwrite the same parameter (a sum, then its clearing)."""
-    return [m for m in nodes[: nodes.index(n)] if target in _targets(m)]
 
 
 def _with_views(graph: Graph, done: list[Node]) -> tuple[Node, ...]:

@@ -17,7 +17,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, Param, TensorType, dead_code, verify
+from kilograd.ir import (
+    Affine,
+    Builder,
+    DType,
+    Graph,
+    Node,
+    Param,
+    TensorType,
+    dead_code,
+    verify,
+)
 from kilograd.ops import Accumulate, Clear, Cosine, CrossEntropy, Dense, Dequantise, Enrol, Update
 from kilograd.ops.update import row_axis
 from kilograd.passes.differentiate import differentiate
@@ -169,4 +179,3 @@ def _update(b: Builder, rule: Update, param: Node, grad: Node, rate: Node, clock
         for i, shape in enumerate(rule.state_shapes(param.type))
     ]
     return b(rule, param, grad, *states, rate, clock, name=f"{param.name}.step")
-

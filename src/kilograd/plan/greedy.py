@@ -27,7 +27,7 @@ def greedy(buffers: Sequence[Buffer]) -> Plan:
     best = Plan({}, 0)
     bound = lower_bound(buffers)
     for order in _ORDERS:
-        plan = _place(sorted(buffers, key=lambda b: (*order(b), b.name)))  # noqa: B023 used at once
+        plan = _place(sorted(buffers, key=lambda b: (*order(b), b.name)))
         if not best.offsets or plan.peak < best.peak:
             best = plan
         if best.peak == bound:
@@ -39,9 +39,7 @@ def _place(buffers: Sequence[Buffer]) -> Plan:
     placed: list[tuple[int, Buffer]] = []
     for b in buffers:
         offset = 0
-        for start, other in sorted(
-            ((o, p) for o, p in placed if b.meets(p)), key=lambda at: at[0]
-        ):
+        for start, other in sorted(((o, p) for o, p in placed if b.meets(p)), key=lambda at: at[0]):
             if offset + b.room <= start:
                 break
             offset = max(offset, start + other.room)

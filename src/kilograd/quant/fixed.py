@@ -32,7 +32,8 @@ def requantise(acc: Array, multiplier: Array | int, shift: Array | int) -> Array
     """
     shift64 = np.asarray(shift, np.int64)
     half = np.int64(1) << (shift64 - 1)
-    return (acc.astype(np.int64) * np.asarray(multiplier, np.int64) + half) >> shift64
+    scaled: Array = acc.astype(np.int64) * np.asarray(multiplier, np.int64)
+    return np.asarray((scaled + half) >> shift64)
 
 
 def round_to_odd(x: Array, shift: int) -> Array:

@@ -55,7 +55,7 @@ def exp32(x: Array) -> Array:
     return np.where(small, _F(0), p * np.ldexp(_F(1), n).astype(np.float32))
 
 
-def log32(x: float | np.float32) -> np.float32:
+def log32(x: float | Array) -> np.float32:
     """Natural logarithm of a normal x > 0.
 
     x = m * 2**n with m in [sqrt(1/2), sqrt(2)), then log m = 2 atanh((m-1)/(m+1)).

@@ -13,13 +13,13 @@ from kilograd.ir import Array
 _RESOLUTION = 1 << 23
 
 
-def hash32(x: Array) -> Array:
+def hash32(value: Array | int) -> Array:
     """Mix 32 bits (the `lowbias32` finaliser of C. Wellons' hash-prospector, public domain)."""
-    x = np.asarray(x).astype(np.uint32)
+    x: Array = np.asarray(value).astype(np.uint32)
     with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-        x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return np.asarray(x ^ (x >> np.uint32(16)))
+        x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+        x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
+    return np.asarray(x ^ (x >> 16))
 
 
 def stochastic_round(x: Array, seed: int, step: int, salt: int) -> Array:
@@ -30,7 +30,7 @@ def stochastic_round(x: Array, seed: int, step: int, salt: int) -> Array:
     +-2**30 first.
     """
     x = np.clip(x.astype(np.float32), np.float32(-(2.0**30)), np.float32(2.0**30))
-    key = hash32(np.uint32(seed & 0xFFFFFFFF) ^ hash32(np.uint32(step)) ^ hash32(np.uint32(salt + 1)))
+    key = hash32(np.uint32(seed & 0xFFFFFFFF) ^ hash32(step) ^ hash32(salt + 1))
     index = np.arange(x.size, dtype=np.uint32).reshape(x.shape)
     draw = (hash32(index ^ key) >> np.uint32(9)).astype(np.float32) + np.float32(0.5)
     floor = np.floor(x)

@@ -53,7 +53,9 @@ class Compiler:
     @functools.cached_property
     def fingerprint(self) -> str:
         """What decides the code it makes: its version, its flags, and the processor."""
-        out = subprocess.run([*self.command, "--version"], capture_output=True, text=True, check=False)
+        out = subprocess.run(
+            [*self.command, "--version"], capture_output=True, text=True, check=False
+        )
         cpu = Path("/proc/cpuinfo")
         lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
         features = next((x for x in lines if x.startswith(("flags", "Features"))), "")
