@@ -1,11 +1,41 @@
-"""What tests share: the shared folder, compilers, running graphs as C."""
+"""What tests share: the shared folder, compilers, running a graph as C, small networks."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from kilograd import ops
+from kilograd.emit import Program, link
+from kilograd.ir import (
+    Affine,
+    Array,
+    Block,
+    BlockExponent,
+    Builder,
+    DType,
+    Graph,
+    Leaf,
+    Node,
+    Op,
+    Param,
+    TensorType,
+    Value,
+)
+from kilograd.ops import Window
+from kilograd.targets import HostProgram, build_host
+from kilograd.targets.host import LANGUAGE, Compiler
+
+# ---- the shared folder ----
 
 
 def _shared() -> Path | None:
@@ -27,3 +57,350 @@ def model_path(name: str) -> Path:
     if SHARED is None:
         pytest.skip("the published models are not here: set KILOGRAD_SHARED")
     return SHARED / "models" / name
+
+
+# ---- compilers ----
+
+GCC = ("gcc",) if shutil.which("gcc") else None
+CLANG = (sys.executable, "-m", "ziglang", "cc") if importlib.util.find_spec("ziglang") else None
+
+needs_gcc = pytest.mark.skipif(GCC is None, reason="gcc is not here: apt-get install gcc")
+needs_clang = pytest.mark.skipif(CLANG is None, reason="clang is not here: pip install ziglang")
+
+
+def gcc(*flags: str) -> Compiler:
+    """gcc with the flags that fix the language, and `flags`."""
+    return Compiler(GCC or ("gcc",), (*LANGUAGE, *flags))
+
+
+def clang(*flags: str) -> Compiler:
+    """The clang of the ziglang package; zig's own checks off, the same code as everywhere."""
+    return Compiler(CLANG or ("clang",), (*LANGUAGE, "-fno-sanitize=undefined", *flags))
+
+
+#: Every compiler and level that must give the same bits; gcc -O3 with the host's own instructions.
+COMPILERS = [
+    pytest.param(gcc("-O0"), id="gcc-O0", marks=needs_gcc),
+    pytest.param(gcc("-O2"), id="gcc-O2", marks=needs_gcc),
+    pytest.param(gcc("-O3", "-march=native"), id="gcc-O3", marks=needs_gcc),
+    pytest.param(clang("-O0"), id="clang-O0", marks=needs_clang),
+    pytest.param(clang("-O2"), id="clang-O2", marks=needs_clang),
+    pytest.param(clang("-O3"), id="clang-O3", marks=needs_clang),
+]
+
+
+def quick_build(program: Program) -> HostProgram:
+    """Build with whatever compiler is here, favouring a short build over a fast program."""
+    return build_host(program, gcc("-O1") if GCC else clang("-O1"))
+
+
+# ---- running a graph as C ----
+
+
+def real(value: Value, kind: TensorType) -> Array:
+    """Return the float64 numbers that a value stands for."""
+    if isinstance(value, Block):
+        return value.real() * kind.block.scale
+    if not isinstance(kind.quant, Affine):
+        return value.astype(np.float64)
+    scale = np.array(kind.quant.scale, np.float64)
+    if kind.quant.axis is not None:
+        scale = scale.reshape([-1 if a == kind.quant.axis else 1 for a in range(value.ndim)])
+    return (value.astype(np.float64) - kind.quant.zero_point) * scale
+
+
+def same_bits(a: Value, b: Value) -> bool:
+    """Say whether two values are equal to the bit; a zero's sign and exponent included."""
+    if isinstance(a, Block) and isinstance(b, Block):
+        return a.exponent == b.exponent and same_bits(a.mantissa, b.mantissa)
+    if isinstance(a, Block) or isinstance(b, Block):
+        return False
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def difference(got: Value, want: Value) -> str:
+    """Describe how two values differ."""
+    if isinstance(got, Block) and isinstance(want, Block):
+        text = f"exponents {got.exponent} and {want.exponent}; "
+        return text + difference(got.mantissa, want.mantissa)
+    if isinstance(got, Block) or isinstance(want, Block):
+        return f"{type(got).__name__} is not {type(want).__name__}"
+    if (got.shape, got.dtype) != (want.shape, want.dtype):
+        return f"{got.dtype}{got.shape} is not {want.dtype}{want.shape}"
+    at = np.argwhere(got != want)
+    pairs = [(tuple(i), got[tuple(i)], want[tuple(i)]) for i in at[:4].tolist()]
+    return f"{len(at)} of {got.size} elements differ: {pairs}"
+
+
+def assert_same(got: Mapping[str, Value], want: Mapping[str, Value], about: str = "") -> None:
+    """Assert that two results agree to the bit wherever both have a value."""
+    shared = sorted(got.keys() & want.keys())
+    assert shared, f"{about}: nothing to compare"
+    for name in shared:
+        assert same_bits(got[name], want[name]), f"{about} {name}: {difference(got[name], want[name])}"
+
+
+def put(memory: Array, offset: int, value: Value) -> None:
+    """Write a value into the bytes of an arena or a state as C holds it."""
+    if isinstance(value, Block):
+        put(memory, offset, np.array([value.exponent], np.int32))
+        offset, value = offset + 4, value.mantissa
+    raw = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+    memory[offset : offset + raw.size] = raw
+
+
+def get(memory: Array, offset: int, kind: TensorType) -> Value:
+    """Read what `put` wrote."""
+
+    def numbers(at: int, size: int, dtype: DType) -> Array:
+        return memory[at : at + size * dtype.nbytes].copy().view(dtype.numpy)
+
+    if isinstance(kind.quant, BlockExponent):
+        mantissa = numbers(offset + 4, kind.size, kind.dtype).reshape(kind.shape)
+        return Block(mantissa, int(numbers(offset, 1, DType.I32)[0]))
+    return numbers(offset, kind.size, kind.dtype).reshape(kind.shape)
+
+
+def call(host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int = 0) -> dict[str, Value]:
+    """Run an entry point as `interpret` would: inputs, outputs and parameters by name.
+
+    Values with a shared exponent may go in and come out.  The arena starts as noise, because no
+    kernel may count on zeros there.
+    """
+    e = host.program.entries[entry]
+    arena = host._arena
+    arena[:] = np.random.default_rng(noise).integers(0, 256, arena.size, np.uint8)
+    offsets = {slot.name: slot.offset for slot in host.program.state}
+    for n in e.graph.nodes:
+        if n.name in offsets and n.name in feeds:
+            put(host._state, offsets[n.name], feeds[n.name])
+        elif n in e.storage.tensor and isinstance(n.op, Leaf):
+            put(arena, e.offset(n), feeds[n.name])
+    run(host, entry)
+    out = {n.name: get(arena, e.offset(n), n.type) for n in e.graph.outputs if n in e.storage.tensor}
+    out.update({n.name: get(host._state, offsets[n.name], n.type) for n in e.graph.written()})
+    return out
+
+
+def run(host: HostProgram, entry: str) -> None:
+    """Call the C function of an entry point and nothing else."""
+    getattr(host._library, f"model_{entry}")(host._state.ctypes, host._arena.ctypes)
+
+
+# ---- float64 definitions, written without looking at the ops ----
+
+
+def conv64(x: Array, w: Array, window: Window, *, depthwise: bool = False) -> Array:
+    """Convolve tap by tap in float64: [h, w, c] with [o, kh, kw, c] or [kh, kw, c]."""
+    kh, kw = w.shape[:2] if depthwise else w.shape[1:3]
+    top, bottom, left, right = window.pad
+    h, width, c = x.shape
+    padded = np.zeros((h + top + bottom, width + left + right, c))
+    padded[top : top + h, left : left + width] = x
+    oh = (padded.shape[0] - kh) // window.stride + 1
+    ow = (padded.shape[1] - kw) // window.stride + 1
+    out = np.zeros((oh, ow, c if depthwise else w.shape[0]))
+    for oy in range(oh):
+        for ox in range(ow):
+            for ky in range(kh):
+                for kx in range(kw):
+                    pixel = padded[oy * window.stride + ky, ox * window.stride + kx]
+                    out[oy, ox] += pixel * w[ky, kx] if depthwise else w[:, ky, kx] @ pixel
+    return out
+
+
+def formula(op: Op, xs: tuple[Array, ...], label: int = 0) -> Array | None:
+    """What an op of the forward pass means over the reals, before any clamp; None: unknown."""
+    match op:
+        case ops.Conv(window=window):
+            return conv64(xs[0], xs[1], window) + xs[2]
+        case ops.Depthwise(window=window):
+            return conv64(xs[0], xs[1], window, depthwise=True) + xs[2]
+        case ops.Add():
+            return xs[0] + xs[1]
+        case ops.AvgPool():
+            return xs[0].mean(axis=(0, 1), keepdims=True)
+        case ops.Dequantise():
+            return xs[0].ravel()
+        case ops.Dense():
+            return xs[1] @ xs[0] + xs[2]
+        case ops.Cosine(scale=scale):
+            lengths = np.linalg.norm(xs[1], axis=1) * np.linalg.norm(xs[0])
+            return scale * np.divide(xs[1] @ xs[0], lengths, out=0 * lengths, where=lengths > 0)
+        case ops.CrossEntropy():
+            shifted = xs[0] - xs[0].max()
+            return np.array([np.log(np.exp(shifted).sum()) - shifted[label]])
+        case ops.Overlay(axis=axis, index=index):
+            out = xs[0].copy()
+            out[(slice(None),) * axis + (list(index),)] = xs[1]
+            return out
+    return None
+
+
+def passed(y: Value, kind: TensorType) -> Array | float:
+    """1 where the clamp to int8 let a value pass, else 0."""
+    if isinstance(y, Block) or kind.dtype is not DType.I8:
+        return 1.0
+    return ((y > -128) & (y < 127)).astype(np.float64)
+
+
+def tangent(graph: Graph, env: Mapping[Node, Value], seeds: Mapping[Node, Array]) -> dict[Node, Array]:
+    """Push a change of some tensors forward through the network, in float64.
+
+    Rounding counts as the identity and a clamp as its mask: the derivative that the straight-through
+    gradient must agree with, found without any reverse mode.  `env` has the integers of every node.
+    """
+    out: dict[Node, Array] = dict(seeds)
+    for n in graph.nodes:
+        if n in out or not any(x in out for x in n.inputs):
+            continue
+        xs = tuple(real(env[x], x.type) for x in n.inputs)
+        label = int(np.asarray(env[n.inputs[1]])[0]) if isinstance(n.op, ops.CrossEntropy) else 0
+        total: Array | float = 0.0
+        for i, x in enumerate(n.inputs):
+            if x not in out:
+                continue
+            eps = 1e-6 if isinstance(n.op, ops.Cosine | ops.CrossEntropy) else 1.0
+            ends = [
+                formula(n.op, (*xs[:i], xs[i] + sign * eps * out[x], *xs[i + 1 :]), label)
+                for sign in (1, -1)
+            ]
+            if ends[0] is not None and ends[1] is not None:
+                total = total + (ends[0] - ends[1]) / (2 * eps)
+        if isinstance(total, np.ndarray):
+            mask = 1.0 if isinstance(n.op, ops.AvgPool) else passed(env[n], n.type)
+            out[n] = total * mask
+    return out
+
+
+def environment(graph: Graph, feeds: Mapping[str, Value]) -> dict[Node, Value]:
+    """Every value of a graph that overwrites nothing, as its references make them."""
+    env: dict[Node, Value] = {}
+    for n in graph.nodes:
+        if isinstance(n.op, Leaf):
+            env[n] = feeds[n.name] if n.name in feeds else graph.data[n.name]
+        else:
+            out = n.op.reference(n, *(env[x] for x in n.inputs))
+            assert not isinstance(out, tuple)
+            env[n] = out
+    return env
+
+
+# ---- small networks ----
+
+
+@dataclass(frozen=True)
+class Unit:
+    """An inverted bottleneck: pointwise, depthwise, pointwise; a residual where shapes allow."""
+
+    middle: int
+    out: int
+    kernel: int = 3
+    stride: int = 1
+    residual: bool = True
+
+
+@dataclass
+class Network:
+    """Writes a random int8 network whose activations fill their range without drowning in it.
+
+    Scales are chosen as a quantiser would: from what one image gives.
+    """
+
+    rng: np.random.Generator
+    size: int = 8
+    b: Builder = field(default_factory=Builder)
+    values: dict[Node, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind = TensorType((self.size, self.size, 3), DType.I8, Affine((2 / 255,), 0))
+        self.image = self.b.input("image", kind)
+        self.values[self.image] = image(self.rng, self.size)
+
+    def layer(self, name: str, x: Node, window: Window, shape: tuple[int, ...], relu: bool) -> Node:
+        """Append a convolution with weights of `shape`; three axes: depthwise."""
+        depthwise = len(shape) == 3
+        axis, rng = (2 if depthwise else 0), self.rng
+        channels, fan = shape[axis], int(np.prod(shape)) // shape[axis]
+        w = np.clip(rng.normal(0, 45, shape).round(), -127, 127).astype(np.int8)
+        scale = tuple(float(s) for s in rng.uniform(0.4, 1.6, channels) / (45 * np.sqrt(fan)))
+        step = x.type.affine.scale[0]
+        bias = rng.normal(0, 0.3, channels) / (step * np.array(scale))
+        weight = self.b.param(f"{name}.weight", w, Affine(scale, axis=axis))
+        bias_quant = Affine(tuple(step * s for s in scale), axis=0)
+        shift = self.b.param(f"{name}.bias", bias.round().astype(np.int32), bias_quant)
+        exact = conv64(real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise)
+        exact = exact + real(bias.round(), shift.type)
+        top = float(np.quantile(exact if relu else np.abs(exact), 0.97)) or 1.0
+        zero = -128 if relu else int(rng.integers(-12, 9))
+        out = Affine((abs(top) / (255 if relu else 120),), zero)
+        kind = ops.Depthwise(window, out) if depthwise else ops.Conv(window, out)
+        return self._run(self.b(kind, x, weight, shift, name=name))
+
+    def unit(self, name: str, x: Node, u: Unit) -> Node:
+        """Append an inverted bottleneck."""
+        k, c = u.kernel, x.type.shape[2]
+        y = self.layer(f"{name}.pw1", x, Window(), (u.middle, 1, 1, c), relu=True)
+        y = self.layer(f"{name}.dw", y, Window.same(k, u.stride), (k, k, u.middle), relu=True)
+        y = self.layer(f"{name}.pw2", y, Window(), (u.out, 1, 1, u.middle), relu=False)
+        if u.residual and y.type.shape == x.type.shape:
+            a, c = x.type.affine.scale[0], y.type.affine.scale[0]
+            out = Affine((float(np.hypot(a, c)),), int(self.rng.integers(-9, 9)))
+            y = self._run(self.b(ops.Add(out), x, y, name=f"{name}.add"))
+        return y
+
+    def graph(self, x: Node) -> Graph:
+        """Pool, and finish."""
+        return self.b.graph(self._run(self.b(ops.AvgPool(), x, name="pool")))
+
+    def _run(self, n: Node) -> Node:
+        out = n.op.reference(n, *(self._value(x) for x in n.inputs))
+        assert not isinstance(out, tuple)
+        self.values[n] = out
+        return n
+
+    def _value(self, n: Node) -> Value:
+        return self.b.data[n.name] if isinstance(n.op, Param) else self.values[n]
+
+
+@functools.cache
+def network(seed: int, units: tuple[Unit, ...], size: int = 8, stem: int = 4) -> Graph:
+    """Return a random network: a strided 3x3 stem, `units`, a pool."""
+    net = Network(np.random.default_rng(seed), size)
+    x = net.layer("stem", net.image, Window(2, (0, 1, 0, 1)), (stem, 3, 3, 3), relu=True)
+    for i, u in enumerate(units):
+        x = net.unit(f"b{i}", x, u)
+    return net.graph(x)
+
+
+def image(rng: np.random.Generator, size: int) -> Array:
+    """Not a photograph, but smooth like one."""
+    coarse = rng.normal(0, 60, (2, 2, 3)).repeat(size // 2 + 1, 0).repeat(size // 2 + 1, 1)
+    noisy = coarse[:size, :size] + rng.normal(0, 25, (size, size, 3))
+    return np.clip(noisy.round(), -128, 127).astype(np.int8)
+
+
+#: Two residuals, a stride, odd channel counts, every kernel size.
+SMALL_UNITS = (Unit(6, 4), Unit(9, 5, kernel=5, stride=2), Unit(10, 5, kernel=7))
+
+
+def small_network(seed: int = 0) -> Graph:
+    """Return the network that most tests use."""
+    return network(seed, SMALL_UNITS)
+
+
+def step_feeds(rng: np.random.Generator, graph: Graph, ways: int, step: int, lr: float) -> dict[str, Value]:
+    """Return what one call of an entry point takes, whichever inputs it has."""
+    size = next((n.type.shape[0] for n in graph.inputs() if n.name == "image"), 1)
+    every: dict[str, Value] = {
+        "image": image(rng, size),
+        "label": rng.integers(0, ways, 1).astype(np.int32),
+        "lr": np.array([lr], np.float32),
+        "clock": np.array([7, step], np.int32),
+    }
+    return {n.name: every[n.name] for n in graph.inputs()}
+
+
+def linked(graphs: Mapping[str, Graph]) -> HostProgram:
+    """Compile entry points and load them."""
+    return quick_build(link(graphs))

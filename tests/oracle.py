@@ -104,14 +104,14 @@ class Layer:
         dx = self.padded(np.zeros_like(x))
         dw = np.zeros_like(real)
         views = [view for _, _, view in self.taps(dx)]
-        for into, (i, j, view) in zip(views, self.taps(self.padded(x * self.x_scale)), strict=True):
+        for to, (i, j, view) in zip(views, self.taps(self.padded(x * self.x_scale)), strict=True):
             w = real[:, :, i, j]
             if self.depthwise:
                 dw[:, 0, i, j] = (dy * view).sum(axis=(1, 2))
-                into += w[:, :, None] * dy
+                to[...] += w[:, :, None] * dy
             else:
                 dw[:, :, i, j] = np.tensordot(dy, view, ((1, 2), (1, 2)))
-                into += np.tensordot(w.T, dy, 1)
+                to[...] += np.tensordot(w.T, dy, 1)
         top, _, left, _ = self.pad
         inner = dx[:, top : top + x.shape[1], left : left + x.shape[2]]
         return inner, dw, dy.sum(axis=(1, 2))
@@ -133,7 +133,7 @@ class Network:
         the exact gradient of.
         """
         rint = np.rint if rounded else np.positive
-        codes = {"input": photo.astype(np.float64).transpose(2, 0, 1)}
+        codes = {self.description["input"]["tensor"]: photo.astype(np.float64).transpose(2, 0, 1)}
         for op in self.ops:
             xs = [codes[name] for name in op["inputs"]]
             zero, scale = op["out"]["zero_point"], op["out"]["scale"]

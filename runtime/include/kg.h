@@ -188,7 +188,8 @@ typedef struct {
     int32_t in;
 } kg_enrol_params;
 
-/* s0, s1: states of the rule or null; clock: seed and step; scratch: one row of floats. */
+/* s0, s1: states of the rule or null; clock: seed and step; scratch: one row of floats.
+ * KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
 void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_block_params *p);
 void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,

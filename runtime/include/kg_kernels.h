@@ -23,8 +23,27 @@ static inline void kg_block_put(kg_block_writer *w, int32_t i, int32_t value) {
     w->block->mantissa[i] = (int16_t)kg_round_to_odd(value, w->shift);
 }
 
+/* n neighbours at once. */
+static inline void kg_block_put_row(kg_block_writer *w, int32_t i, const int32_t *value,
+                                    int32_t n) {
+    for (int32_t k = 0; k < n; k++) w->seen |= kg_magnitude(value[k]);
+    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w);
+    int16_t *to = w->block->mantissa + i;
+    for (int32_t k = 0; k < n; k++) to[k] = (int16_t)kg_round_to_odd(value[k], w->shift);
+}
+
 /* Where `key` stands in the overlay's index, or -1. */
-int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key);
+static inline int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
+    int32_t low = 0, high = overlay->count;
+    while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (overlay->index[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < overlay->count && overlay->index[low] == key ? low : -1;
+}
 
 /* First and one past the last kernel tap that falls inside the map. */
 static inline int32_t kg_tap_begin(int32_t origin) { return origin < 0 ? -origin : 0; }

@@ -31,8 +31,8 @@ static inline int32_t kg_round_to_odd(int32_t x, int32_t shift) {
     return (x >> shift) | (lost != 0);
 }
 
-/* x without its sign: has as many significant bits as x needs beside the sign. */
-static inline uint32_t kg_magnitude(int32_t x) { return (uint32_t)(x ^ (x >> 31)); }
+/* |x|. */
+static inline uint32_t kg_magnitude(int32_t x) { return x < 0 ? 0 - (uint32_t)x : (uint32_t)x; }
 
 static inline int32_t kg_bit_length(uint32_t x) {
     int32_t n = 0;

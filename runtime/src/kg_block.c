@@ -1,6 +1,8 @@
 /* Gradients with a shared exponent, and arithmetic on them. */
 #include "kg_kernels.h"
 
+#include <string.h>
+
 void kg_block_begin(kg_block_writer *w, kg_block16 *block, int32_t size, int32_t exponent,
                     int32_t bits) {
     *w = (kg_block_writer){block, size, bits, exponent, 0, 0};
@@ -33,7 +35,8 @@ void kg_block_end(kg_block_writer *w) {
             for (int32_t i = 0; i < (n); i++)                                                      \
                 (y)->mantissa[i] = (int16_t)kg_round_to_odd(VALUE, shift);                         \
         else                                                                                       \
-            for (int32_t i = 0; i < (n); i++) (y)->mantissa[i] = (int16_t)((VALUE) * (1 << -shift)); \
+            for (int32_t i = 0; i < (n); i++)                                                      \
+                (y)->mantissa[i] = (int16_t)((VALUE) * (1 << -shift));                             \
         (y)->exponent = seen ? (e) + shift : KG_ZERO_EXPONENT;                                     \
     } while (0)
 
@@ -79,13 +82,23 @@ void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) 
     }
 }
 
+/* n = 8 wherever possible, so that compilers see a constant. */
+static inline void keep(int16_t *to, const int16_t *from, uint32_t mask, int32_t n) {
+    for (int32_t j = 0; j < n; j++) to[j] = (int16_t)(from[j] & -(int32_t)(mask >> j & 1));
+}
+
 void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
                   const kg_clip_grad_params *p) {
+    const int32_t whole = p->size & ~7;
     dx->exponent = dy->exponent;
-    for (int32_t i = 0; i < p->size; i++) {
-        const int16_t keep = (int16_t)-((mask[i / 8] >> (i % 8)) & 1);
-        dx->mantissa[i] = (int16_t)(dy->mantissa[i] & keep);
+    for (int32_t i = 0; i < whole; i += 8) {
+        const uint32_t bits = mask[i / 8];
+        int16_t copy[8]; /* dx may be dy */
+        keep(copy, dy->mantissa + i, bits, 8);
+        memcpy(dx->mantissa + i, copy, sizeof copy);
     }
+    if (whole < p->size)
+        keep(dx->mantissa + whole, dy->mantissa + whole, mask[whole / 8], p->size - whole);
 }
 
 void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p) {

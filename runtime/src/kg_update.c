@@ -34,7 +34,7 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
     int32_t element = r * u->row_stride;
     if (u->rule == KG_ACCUMULATE) {
         for (int32_t j = 0; j < u->length; j++, element += u->element_stride)
-            ((float *)w)[element] += g[j];
+            ((float *)w)[element] += g[j] * *lr;
         return;
     }
     direction(g, r, s0, s1, clock[1] + 1, u);

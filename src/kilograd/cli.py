@@ -6,15 +6,17 @@ import json
 import re
 import sys
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn, cast
 
-import click
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+from typer.main import get_command
 
 import kilograd
 from kilograd.emit import Entry, Program
@@ -30,13 +32,15 @@ from kilograd.passes import accumulator_bounds
 from kilograd.select import METHODS, Budget
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train neural networks in kilobytes.",
 )
-_out = Console()
-_err = Console(stderr=True)
+# Names of the user's are no markup: a class may be called [red].
+_out = Console(markup=False, highlight=False)
+_err = Console(markup=False, highlight=False, stderr=True)
+# What typer raises for bad usage; it may be of a copy of click that typer keeps private.
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
 
@@ -50,7 +54,7 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm]?)(?:i?[Bb])?\s*", text)
     if not match:
         raise InputError(f"--sram {text!r}: give bytes, or a number with K or M, as in 256K")
-    return int(float(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
+    return int(Decimal(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
 
 
 ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
@@ -108,7 +112,7 @@ def adapt_command(
         return
     _show(compiled, outcome)
     if out is not None:
-        _out.print(f"Written to {out}: adapted.safetensors, episode.json, result.json")
+        print(f"Written to {out}: adapted.safetensors, episode.json, result.json")
 
 
 @app.command()
@@ -169,7 +173,7 @@ def models(as_json: AsJson = False) -> None:
         size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
         table.add_row(f.name, m.title, size, str(len(m.layers)), _count(m.graph.macs()), f.origin)
     _out.print(table)
-    _out.print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
+    print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
 
 
 @app.command()
@@ -198,13 +202,18 @@ def _version(
 
 
 def _mention_left_out(dataset: Dataset, shots: int) -> None:
-    if dataset.skipped:
-        _err.print(f"{len(dataset.skipped)} unreadable images skipped: {_some(dataset.skipped)}")
+    if skipped := dataset.skipped:
+        total = len(dataset) + len(skipped)
+        _mention(f"{len(skipped)} of {total} images unreadable and skipped: {_some(skipped)}")
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
-        _err.print(
-            f"{len(small)} classes left out, too few images for {shots} shots: {_some(small)}"
-        )
+        total = len(dataset.classes)
+        reason = f"too few images for {shots} shots"
+        _mention(f"{len(small)} of {total} classes left out, {reason}: {_some(small)}")
+
+
+def _mention(text: str) -> None:
+    _err.print(text, soft_wrap=True)
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:
@@ -255,7 +264,7 @@ def _show(compiled: Compiled, outcome: Outcome) -> None:
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
         ("task", f"{s.ways} classes, {s.shots} images each; tested on {s.queries} each"),
         ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
-        ("accuracy after", f"[bold]{100 * s.accuracy_after:.1f} %[/bold]"),
+        ("accuracy after", Text(f"{100 * s.accuracy_after:.1f} %", "bold")),
         ("RAM", _kib(s.sram_bytes)),
         ("lower bound", f"{_kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("flash (tables)", _kib(s.flash_bytes)),
@@ -334,17 +343,21 @@ def _print_map(compiled: Compiled, entry: Entry) -> None:
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2."""
+    command = get_command(app)
     try:
-        app(standalone_mode=False)
+        # Not app(): what that does on Ctrl-C is typer's own, and changes with its version.
+        with command.make_context("kilograd", sys.argv[1:] or ["--help"]) as context:
+            command.invoke(context)
     except InputError as e:
         _fail(str(e), 2)
-    except click.ClickException as e:
-        e.show()
+    except _UsageError as e:
+        _fail(e.format_message(), 2)
+    except typer.Exit as e:
         sys.exit(e.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         _fail("interrupted; nothing was written", 130)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -46,12 +46,14 @@ def load_model(name: str) -> Model:
     Raises `InputError` that lists the names there are and the places searched.
     """
     path = Path(name)
-    if (path / "graph.json").exists() or "/" in name or path.is_dir():
+    if (path / "graph.json").exists() or "/" in name:
         return load_model_folder(path)
     models = available_models()
     for m in models:
         if m.name == name:
             return load_model_folder(m.path)
+    if path.is_dir():
+        return load_model_folder(path)  # says what is missing
     places = ", ".join(f"{origin} ({place})" for origin, place in model_places())
     raise InputError(
         f"--model {name!r}: no such model; there are {', '.join(m.name for m in models) or 'none'} "

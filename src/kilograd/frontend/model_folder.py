@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,19 +86,30 @@ def load_model_folder(path: Path) -> Model:
         raise InputError(
             f"{file}: format {description.get('format')!r} is unknown; this version reads {FORMAT}"
         )
-    try:
+    with _reading(str(file)):
         files = description["files"]
         tensors = _tensors(path / files.get("int8_sanitised", files["int8"]))
-        reader = _Reader(file, tensors)
-        model = reader.model(description, path)
+        model = _Reader(file, tensors).model(description, path)
+    try:
         accumulator_bounds(model.graph, ())
-    except KeyError as e:
-        raise InputError(f"{file}: field {e} is missing") from e
-    except ShapeError as e:
-        raise InputError(f"{file}: {e}") from e
     except AccumulatorError as e:
         raise InputError(f"{path}: {e}") from e
     return model
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn what Python says of a field that is absent or no such thing into a line on `where`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except KeyError as e:
+        raise InputError(f"{where}: field {e} is missing") from e
+    except ShapeError as e:
+        raise InputError(f"{where}: {e}") from e
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as e:
+        raise InputError(f"{where}: a field has a value of the wrong kind ({e})") from e
 
 
 def _json(file: Path) -> Mapping[str, Any]:
@@ -105,7 +117,7 @@ def _json(file: Path) -> Mapping[str, Any]:
         description = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise InputError(f"{file}: no such file; a model folder holds graph.json") from e
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, RecursionError) as e:
         raise InputError(f"{file}: cannot be read as JSON ({e})") from e
     if not isinstance(description, dict):
         raise InputError(f"{file}: is not a network description")
@@ -128,39 +140,68 @@ class _Reader:
 
     def model(self, d: Mapping[str, Any], path: Path) -> Model:
         b = Builder()
-        c, h, w = d["input"]["shape"]
-        quant = Affine((float(d["input"]["scale"]),), int(d["input"]["zero_point"]))
-        image = b.input("image", TensorType((h, w, c), DType.I8, quant))
-        values = {d["input"]["tensor"]: image}
-        for op in d["ops"]:
-            try:
-                inputs = [values[name] for name in op["inputs"]]
-            except KeyError as e:
-                raise InputError(
-                    f"{self.file}: {op['name']!r} reads {e}, which nothing makes"
-                ) from e
-            values[op["output"]] = self._op(b, op, inputs)
+        with _reading(f"{self.file}: input"):
+            c, h, w = (int(n) for n in d["input"]["shape"])
+            if h != w:
+                raise InputError(f"{self.file}: input shape {[c, h, w]} is not square")
+            quant = self._affine("input", d["input"])
+            image = b.input("image", TensorType((h, w, c), DType.I8, quant))
+            values = {d["input"]["tensor"]: image}
+        for i, op in enumerate(d["ops"]):
+            with _reading(f"{self.file}: operator {i}"):
+                name = op["name"]
+            with _reading(f"{self.file}: operator {name!r}"):
+                if not isinstance(name, str) or name in {n.name for n in b.nodes}:
+                    raise InputError(
+                        f"{self.file}: operator {i} needs a name of its own, not {name!r}"
+                    )
+                if op["output"] in values:
+                    raise InputError(f"{self.file}: {name!r} makes {op['output']!r} a second time")
+                if gone := [x for x in op["inputs"] if x not in values]:
+                    raise InputError(
+                        f"{self.file}: {name!r} reads {gone[0]!r}, which nothing makes"
+                    )
+                values[op["output"]] = self._op(b, op, [values[x] for x in op["inputs"]])
         try:
             outputs = [values[d["outputs"][k]] for k in ("features", "logits")]
         except KeyError as e:
             raise InputError(f"{self.file}: output {e} is not made by any operator") from e
-        steps = d["input"]["preprocess"]
+        if outputs[0].type.shape[:2] != (1, 1):
+            raise InputError(f"{self.file}: features {d['outputs']['features']!r} are not pooled")
+        with _reading(f"{self.file}: input"):
+            resize = int(d["input"]["preprocess"]["resize_shorter_side"])
+        try:
+            preprocess = Preprocess(h, resize, c)
+        except InputError as e:
+            raise InputError(f"{self.file}: {e}") from e
         return Model(
             name=str(d["name"]),
             title=str(d["title"]),
             graph=b.graph(*outputs),
             layers=tuple(o["name"] for o in d["ops"] if o["type"] in ("conv", "depthwise_conv")),
-            preprocess=Preprocess(h, int(steps["resize_shorter_side"]), c),
+            preprocess=preprocess,
             path=path,
         )
 
+    def _affine(self, name: str, d: Mapping[str, Any]) -> Affine:
+        """Read the scale and the zero point of an activation."""
+        scale, zero = float(d["scale"]), int(d["zero_point"])
+        if not 0 < scale < math.inf:
+            raise InputError(
+                f"{self.file}: {name!r} has scale {scale}, which is not > 0 and finite"
+            )
+        if not -128 <= zero <= 127:
+            raise InputError(f"{self.file}: {name!r} has zero point {zero}, which is no int8")
+        return Affine((scale,), zero)
+
     def _op(self, b: Builder, op: Mapping[str, Any], inputs: list[Node]) -> Node:
         name = op["name"]
-        out = Affine((float(op["out"]["scale"]),), int(op["out"]["zero_point"]))
+        out = self._affine(name, op["out"])
         match op["type"]:
             case "conv" | "depthwise_conv" | "linear":
                 node = self._layer(b, op, inputs[0], out)
             case "add":
+                self._check_ratios(name, [x.type.affine.scale[0] / out.scale[0] for x in inputs])
                 node = b(Add(out), *inputs, name=name)
             case "avgpool":
                 node = b(AvgPool(), inputs[0], name=name)
@@ -191,9 +232,10 @@ class _Reader:
             channels, inputs, kh, kw
         )
         scales = self._tensor(op["weight"]["scale_tensor"], np.float32, (channels,))
-        if not (scales > 0).all():
+        if not ((scales > 0) & (scales < np.inf)).all():
             raise InputError(
-                f"{self.file}: {op['weight']['scale_tensor']} has scales that are not > 0"
+                f"{self.file.parent}: tensor {op['weight']['scale_tensor']!r} has scales that are "
+                f"not > 0 and finite"
             )
         axis = 2 if depthwise else 0
         layout = weight[:, 0].transpose(1, 2, 0) if depthwise else weight.transpose(0, 2, 3, 1)
@@ -201,10 +243,22 @@ class _Reader:
         w = b.param(f"{name}.weight", np.ascontiguousarray(layout), Affine(real, axis=axis))
         bias = self._tensor(op["bias"]["tensor"], np.int32, (channels,))
         step = x.type.affine.scale[0]
+        self._check_ratios(name, [step * s / out.scale[0] for s in real])
         c = b.param(f"{name}.bias", bias, Affine(tuple(step * s for s in real), axis=0))
-        window = Window(int(stride), tuple(op.get("padding", (0, 0, 0, 0))))
+        pad = tuple(op.get("padding", (0, 0, 0, 0)))
+        if len(pad) != 4 or min(pad) < 0 or stride < 1:
+            raise InputError(f"{self.file}: {name!r} has stride {stride} and padding {list(pad)}")
+        window = Window(int(stride), pad)
         kind = Depthwise(window, out) if depthwise else Conv(window, out)
         return b(kind, x, w, c, name=name)
+
+    def _check_ratios(self, name: str, ratios: list[float]) -> None:
+        """Refuse scales whose ratio no 32-bit multiplier and shift of 1..62 can express."""
+        if not all(2.0**-32 <= r < 2.0**30 for r in ratios):
+            raise InputError(
+                f"{self.file}: {name!r} multiplies by {min(ratios):.3g} to {max(ratios):.3g}; its "
+                f"scales are out of proportion"
+            )
 
     def _tensor(self, name: str, dtype: type, shape: tuple[int, ...]) -> Array:
         if name not in self.tensors:

@@ -30,7 +30,8 @@ def rewrite(graph: Graph, *rules: Rule) -> Graph:
         for rule in rules:
             if (out := rule(b, moved)) is not None:
                 return out
-        return b.append(moved)
+        # a rule may have given this name to a node of its own: `b` finds another
+        return b.append(moved) if leaf else b(moved.op, *inputs, name=moved.name)
 
     for old in graph.nodes:
         new[old] = rebuilt(old)

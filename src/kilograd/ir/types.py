@@ -63,7 +63,7 @@ class BlockExponent:
     """Mantissas that share an exponent: real = scale * mantissa * 2**exponent.
 
     The exponent is data, chosen while the program runs; `scale` is known when it is compiled.
-    Mantissas need at most `bits` bits beside the sign: -2**bits <= mantissa < 2**bits.
+    Mantissas have at most `bits` bits beside the sign: |mantissa| < 2**bits.
     """
 
     bits: int

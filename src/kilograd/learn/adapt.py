@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save as packed
 
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
@@ -166,7 +166,7 @@ def fit(
 ) -> list[float]:
     """Train in place; return the loss of every sample seen.
 
-    Prototypes are detached and made anew before each pass (spec C (i)).
+    Prototypes are detached and made anew before each pass.
     """
     if "step" not in host.program.entries:
         return []
@@ -179,7 +179,7 @@ def fit(
     updates = pending = 0
     for _ in range(schedule.iterations):
         enrol(host, support)
-        for last, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
+        for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
             rate = schedule.rate(len(losses) / total)
             image = augmented(support.images[i], rng, schedule.augment)
             inputs = {"image": image, "label": support.labels[i]}
@@ -188,11 +188,12 @@ def fit(
                 out = host.call("step", **inputs, lr=np.array([rate], np.float32), clock=clock)
                 updates += 1
             else:
-                out = host.call("step", **inputs)
+                share = 1 / min(every, pending + left + 1)
+                out = host.call("step", **inputs, share=np.array([share], np.float32))
                 pending += 1
-                if pending == every or last == 0:
+                if pending == every or left == 0:
                     clock = np.array([schedule.seed, updates], np.int32)
-                    host.call("apply", lr=np.array([rate / pending], np.float32), clock=clock)
+                    host.call("apply", lr=np.array([rate], np.float32), clock=clock)
                     updates, pending = updates + 1, 0
             losses.append(float(out["loss"][0]))
             running = losses[-1] if len(losses) == 1 else 0.95 * running + 0.05 * losses[-1]
@@ -219,41 +220,67 @@ def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
 
 
 def check_out(out: Path, *, force: bool) -> None:
-    """Raise `InputError` if `out` exists and must not be replaced."""
-    if out.exists() and not force:
+    """Raise `InputError` if `out` exists and must not be replaced, or cannot be made."""
+    if out.is_dir() and not force:
         raise InputError(f"--out {out}: exists already; choose another folder or add --force")
+    if out.is_dir() and any(out.iterdir()) and not (out / "result.json").exists():
+        raise InputError(
+            f"--out {out}: holds something else than results, and --force would delete it; "
+            f"choose another folder"
+        )
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; choose another folder")
+    above = next(p for p in out.resolve().parents if p.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"--out {out}: nothing can be written to {above}; choose another folder")
 
 
 def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> None:
     """Write result.json, episode.json and adapted.safetensors; all of them or none.
 
-    The folder is made under another name and renamed at the end, so that an interrupt leaves
+    The folder is made elsewhere and moved into place at the end, so that an interrupt leaves
     nothing half written; a folder of that name is replaced.
+
+    Raises `InputError` if the disk refuses.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    build = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    out = out.resolve()
+    result = {
+        **asdict(outcome.summary),
+        "model": compiled.model.name,
+        "method": compiled.recipe.method,
+        "head": str(compiled.recipe.head_kind),
+        "optimizer": str(compiled.recipe.optimizer),
+        "accumulate": compiled.recipe.accumulate,
+        "dataset": episode.dataset,
+        "classes": list(episode.classes),
+        "predictions": list(outcome.predictions),
+        "losses": list(outcome.losses),
+    }
     try:
-        result = {
-            **asdict(outcome.summary),
-            "model": compiled.model.name,
-            "method": compiled.recipe.method,
-            "head": str(compiled.recipe.head_kind),
-            "optimizer": str(compiled.recipe.optimizer),
-            "accumulate": compiled.recipe.accumulate,
-            "dataset": episode.dataset,
-            "classes": list(episode.classes),
-            "predictions": list(outcome.predictions),
-            "losses": list(outcome.losses),
-        }
-        (build / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (build / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
-        metadata = {"model": compiled.model.name, "format": "1"}
-        save_file(dict(outcome.tensors), build / "adapted.safetensors", metadata=metadata)
-        build.chmod(0o755)  # mkdtemp makes folders that only their owner may enter
-        if out.exists():
-            shutil.rmtree(out)
-        build.rename(out)
-    finally:
-        shutil.rmtree(build, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=out.parent, prefix=".kilograd-", ignore_cleanup_errors=True
+        ) as scratch:
+            new, old = Path(scratch, "new"), Path(scratch, "old")
+            new.mkdir()
+            (new / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            (new / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
+            # one entry: several are written in a random order, and a run must repeat to the byte
+            metadata = {"model": compiled.model.name}
+            tensors = packed(dict(outcome.tensors), metadata=metadata)
+            (new / "adapted.safetensors").write_bytes(tensors)
+            _replace(out, new, old)
+    except OSError as e:
+        raise InputError(f"--out {out}: cannot be written ({e})") from e
+
+
+def _replace(folder: Path, new: Path, old: Path) -> None:
+    """Rename `new` to `folder`, and what has that name to `old`; or change nothing."""
+    try:
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise

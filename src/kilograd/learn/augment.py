@@ -1,4 +1,4 @@
-"""Random views of an image, so that few samples teach more (spec C; after PMF's DiffAugment).
+"""Random views of an image, so that few samples teach more (after PMF's DiffAugment).
 
 Works on network input, int8 [h, w, c] with code 0 in the middle of the range.
 """

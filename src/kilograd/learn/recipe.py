@@ -10,7 +10,7 @@ from kilograd.emit import Program, link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ops import Adam, RowRms, Sgd
-from kilograd.passes import LinearHead, PrototypeHead, Training, entries
+from kilograd.passes import AccumulatorError, LinearHead, PrototypeHead, Training, entries
 from kilograd.select import Budget, Evidence, Selection, strategy
 
 
@@ -101,7 +101,10 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,
     )
-    program = link(entries(model.graph, training))
+    try:
+        program = link(entries(model.graph, training))
+    except AccumulatorError as e:
+        raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
     if budget.sram is not None and program.sram_bytes > budget.sram:
         raise InputError(
             f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "

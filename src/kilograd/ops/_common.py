@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from kilograd.ir import Array, Block, ShapeError, Value
+from kilograd.ir import Array, Block, Op, ShapeError, Value
 
 if TYPE_CHECKING:
     from kilograd.ir import Builder, Node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalising(Op):
+    """Base of the ops that choose a shared exponent for their result.
+
+    Its mantissas have at most `bits` bits.  Other ops that result in a gradient pass mantissas on
+    as they came.
+    """
+
+    bits: int = 15
 
 
 class NotDifferentiableError(TypeError):

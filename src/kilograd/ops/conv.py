@@ -7,6 +7,7 @@ the scale of x in its type.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +25,24 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ops._common import array, block, exact_matmul, no_vjp, require
+from kilograd.ops._common import Normalising, array, block, exact_matmul, no_vjp, require
 from kilograd.ops.elementwise import ClipGrad, ClipMask, ScaleChannels
 from kilograd.ops.pool import SumPixels
 from kilograd.ops.shape import overlay_params, weight_args
 from kilograd.ops.window import Window
 from kilograd.quant import fixed_point, normalise, requantise
+
+#: Filters or input channels that a kernel works on at once; portable ones take half as many.
+LANES = 8
+_PIXELS = 4
+
+
+def _forward_scratch(window: Window, w: tuple[int, ...]) -> int:
+    """LANES filters in whole words; and what a few pixels see, unless that lies in the map."""
+    length = math.prod(w[1:])
+    words = -(-length // 4)
+    in_place = w[1:3] == (1, 1) and length % 4 == 0 and not any(window.pad)
+    return 4 * words * (LANES if in_place else LANES + _PIXELS)
 
 
 def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
@@ -116,17 +129,16 @@ class Conv(Op):
                 "multiplier": multiplier,
                 "shift": shift,
             },
-            scratch=4 * shape[1] * shape[2] * shape[3],  # KG_ROWS filters
+            scratch=_forward_scratch(self.window, shape),
         )
 
 
 @dataclass(frozen=True)
-class ConvInputGrad(Op):
+class ConvInputGrad(Normalising):
     """dX of a convolution: (dy scaled by the weight scales, w) -> gradient of shape `shape`."""
 
     window: Window
     shape: tuple[int, ...]
-    bits: int = 15
 
     def infer(self, *xs: TensorType) -> TensorType:
         dy, w = xs
@@ -160,7 +172,8 @@ class ConvInputGrad(Op):
                 **overlay_params(w),
                 "bits": self.bits,
             },
-            scratch=4 * shape[0] * shape[1] * shape[2],  # KG_ROWS columns, transposed
+            # LANES columns, transposed, for an even number of outputs
+            scratch=LANES * (shape[0] + shape[0] % 2) * shape[1] * shape[2],
         )
 
 

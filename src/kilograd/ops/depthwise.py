@@ -18,7 +18,7 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ops._common import array, block, no_vjp, require
+from kilograd.ops._common import Normalising, array, block, no_vjp, require
 from kilograd.ops.conv import check_weights, clipped, layer_gradients, requantisation
 from kilograd.ops.shape import overlay_params, weight_args
 from kilograd.ops.window import Window
@@ -84,15 +84,15 @@ class Depthwise(Op):
 
 
 @dataclass(frozen=True)
-class DepthwiseInputGrad(Op):
+class DepthwiseInputGrad(Normalising):
     """dX of a depthwise convolution: (dy scaled by the weight scales, w)."""
 
     window: Window
     shape: tuple[int, ...]
-    bits: int = 15
 
     def infer(self, *xs: TensorType) -> TensorType:
         dy, w = xs
+        require(len(w.shape) == 3, f"w {w} must be filters")
         size = self.window.output(*self.shape[:2], *w.shape[:2])
         require(
             dy.shape == (*size, w.shape[2]) and self.shape[2] == w.shape[2],

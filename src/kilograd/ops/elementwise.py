@@ -19,7 +19,7 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ops._common import array, block, no_macs, no_vjp, require
+from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
 from kilograd.quant import normalise, round_to_odd
 
 _ADD_SHIFT = 30  # keeps the multipliers below 2**31 as long as no ratio of scales reaches 2
@@ -125,11 +125,10 @@ class ClipGrad(Op):
 
 
 @dataclass(frozen=True)
-class ScaleChannels(Op):
+class ScaleChannels(Normalising):
     """dy times a positive factor for each channel (the last axis), widened to `bits` again."""
 
     factors: tuple[float, ...]
-    bits: int = 15
     overwrites = (0,)
 
     def infer(self, *xs: TensorType) -> TensorType:
@@ -172,10 +171,9 @@ class ScaleChannels(Op):
 
 
 @dataclass(frozen=True)
-class BlockAdd(Op):
+class BlockAdd(Normalising):
     """The sum of two gradients: what reaches a tensor that was read twice."""
 
-    bits: int = 15
     overwrites = (0, 1)
 
     def infer(self, *xs: TensorType) -> TensorType:

@@ -21,7 +21,7 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ops._common import array, no_macs, no_vjp, require
+from kilograd.ops._common import Normalising, array, no_macs, no_vjp, require
 from kilograd.quant import ZERO_EXPONENT, running_sum
 
 
@@ -54,13 +54,12 @@ class Dequantise(Op):
 
 
 @dataclass(frozen=True)
-class ToBlock(Op):
-    """float32 to mantissas with a shared exponent, rounded to odd; magnitudes below 2**-100
-    count as zero.
+class ToBlock(Normalising):
+    """float32 to mantissas with a shared exponent, rounded to odd; zero if the
+    largest magnitude is below 2**-101.
     """
 
     shape: tuple[int, ...]
-    bits: int = 15
 
     def infer(self, *xs: TensorType) -> TensorType:
         out = TensorType(self.shape, DType.I16, BlockExponent(self.bits))
@@ -165,7 +164,7 @@ def _norms(x: Array, prototypes: Array) -> tuple[Array, Array]:
 class Cosine(Op):
     """logits[k] = scale * cos(x, prototypes[k]); 0 where either is zero.
 
-    The length of a prototype does not matter, so sums serve as means (spec B).
+    The length of a prototype does not matter, so sums serve as means.
     """
 
     scale: float = 10.0

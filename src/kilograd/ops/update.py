@@ -1,7 +1,7 @@
 """Updates: the only ops that write where something already was.
 
 A step is computed in real units, `w -= lr * gradient`, and then divided by the scale of the
-stored code: for int8 weights that is quantisation-aware scaling (spec H.3).  The fraction below
+stored code: for int8 weights that is quantisation-aware scaling.  The fraction below
 one code is rounded stochastically, so that it is neither lost nor biased.
 
 Rows are the slices of a parameter along the axis of its scales (else axis 0): one row an output
@@ -29,7 +29,7 @@ BIAS_LIMIT = 1 << 30
 
 
 class _Rule(enum.IntEnum):
-    """Values of `kg_rule` in kg_update.h."""
+    """Values of `kg_rule` in kg.h."""
 
     SGD = 0
     ROWRMS = 1
@@ -81,6 +81,7 @@ class Update(Op):
     salt: int
     rule = _Rule.SGD
     states = 0
+    controls = 2  # lr and clock
 
     @property
     def writes(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -94,6 +95,10 @@ class Update(Op):
     def infer(self, *xs: TensorType) -> TensorType:
         param, grad, *rest = xs
         require(param.shape == grad.shape, f"gradient {grad} does not fit {param}")
+        require(
+            len(rest) == self.states + self.controls,
+            f"{type(self).__name__} takes {self.states} states and {self.controls} controls",
+        )
         shapes = tuple(x.shape for x in rest[: self.states])
         want = self.state_shapes(param)
         require(shapes == want, f"states of {param} must be {want}, not {shapes}")
@@ -238,15 +243,20 @@ class Adam(Update):
 
 @dataclass(frozen=True)
 class Accumulate(Update):
-    """sum += gradient, in real units: (sum, grad).  For gradient accumulation."""
+    """sum += gradient * share, in real units: (sum, grad, share f32[1]).
+
+    With a share of 1 / n for each of n samples the sum becomes their mean gradient.
+    """
 
     rule = _Rule.ACCUMULATE
+    controls = 1
 
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         return (grad,)
 
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
-        return (array(xs[0]) + _real(xs[1], node.inputs[1].type),)
+        total, share = array(xs[0]), array(xs[2])
+        return (total + _real(xs[1], node.inputs[1].type) * share[0],)
 
 
 @dataclass(frozen=True)

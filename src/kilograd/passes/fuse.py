@@ -18,7 +18,7 @@ def fuse_updates(graph: Graph) -> Graph:
 
 
 def update_of_weight_grad(b: Builder, n: Node) -> Node | None:
-    """Fuse an update with the gradient that it alone reads."""
+    """Fuse an update with its gradient, which is computed again for any other reader."""
     match n.op, n.inputs:
         case (
             Update() as update,

@@ -14,9 +14,6 @@ import numpy as np
 
 from kilograd.ir import Array, Builder, Graph, Node, rewrite
 from kilograd.ops import (
-    BlockAdd,
-    Broadcast,
-    ClipGrad,
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
@@ -25,17 +22,13 @@ from kilograd.ops import (
     DepthwiseWeightGrad,
     Overlay,
     RowUpdate,
-    ScaleChannels,
     SumPixels,
-    Take,
-    ToBlock,
 )
+from kilograd.ops._common import Normalising
 from kilograd.ops.update import BIAS_LIMIT
 
 _INT32 = (1 << 31) - 1
 _WIDEST_WEIGHT = 127
-_PASSED_ON = (ClipGrad, Take, Broadcast)  # mantissas leave as they came
-_CHOSEN = (ConvInputGrad, DepthwiseInputGrad, ScaleChannels, BlockAdd, ToBlock)
 
 
 class AccumulatorError(ValueError):
@@ -107,7 +100,7 @@ def narrow_gradients(graph: Graph, learned: Iterable[str]) -> Graph:
             gain = _gain(graph, u, n, names)
             while gain << bits[n] > _INT32:
                 bits[n] -= 1
-            if isinstance(u.op, _PASSED_ON) and u.inputs[0] is n:
+            if u in bits and not isinstance(u.op, Normalising):  # mantissas leave as they came
                 bits[n] = min(bits[n], bits[u])
         if bits[n] < 4:
             raise AccumulatorError(
@@ -116,7 +109,7 @@ def narrow_gradients(graph: Graph, learned: Iterable[str]) -> Graph:
     by_name = {n.name: k for n, k in bits.items()}
 
     def rule(b: Builder, n: Node) -> Node | None:
-        if isinstance(n.op, _CHOSEN) and n.op.bits != by_name[n.name]:
+        if isinstance(n.op, Normalising) and n.op.bits != by_name[n.name]:
             return b(replace(n.op, bits=by_name[n.name]), *n.inputs, name=n.name)
         return None
 

@@ -7,7 +7,11 @@ entry point is a graph of its own over the same parameters:
     enrol   image, label -> prototypes[label] += features          (prototype head)
     forget  -> prototypes = 0                                       (prototype head)
     step    image, label, lr, clock -> loss, logits; parameters updated
-    apply   lr, clock -> parameters updated from accumulated gradients, which are zeroed
+
+With gradient accumulation `step` takes, in place of lr and clock, the share of the sample in the
+mean gradient, and the parameters are updated by
+
+    apply   lr, clock -> parameters updated from the mean gradients, which are zeroed
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from kilograd.ops import Accumulate, Clear, Cosine, CrossEntropy, Dense, Dequant
 from kilograd.ops.update import row_axis
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
-from kilograd.passes.overflow import narrow_gradients
+from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.schedule import schedule
 from kilograd.passes.split import Part, split
@@ -96,7 +100,10 @@ class Training:
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
-    """Return every entry point, verified and scheduled; what learns decides which there are."""
+    """Return every entry point, verified and scheduled; what learns decides which there are.
+
+    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed.
+    """
     network, learned = split(network, training.learn)
     names = (*learned.values(), *(training.head.learned if training.train_head else ()))
     graphs = {"infer": _infer(network, training.head)}
@@ -107,6 +114,8 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
         graphs["step"] = _step(network, training, names)
         if training.accumulate:
             graphs["apply"] = _apply(network, training, names)
+    for g in graphs.values():
+        accumulator_bounds(g, names)
     return {name: verify(schedule(dead_code(g))) for name, g in graphs.items()}
 
 
@@ -140,7 +149,10 @@ def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
     grads = differentiate(b, loss, params)
     if training.accumulate:
-        updates = [b(Accumulate(0), _sum(b, p), g, name=f"{p.name}.add") for p, g in grads.items()]
+        share = b.input("share", RATE)
+        updates = [
+            b(Accumulate(0), _sum(b, p), g, share, name=f"{p.name}.add") for p, g in grads.items()
+        ]
     else:
         rate, clock = b.input("lr", RATE), b.input("clock", CLOCK)
         updates = [

@@ -25,7 +25,7 @@ def fixed_point(real: float) -> tuple[int, int]:
 
 
 def requantise(acc: Array, multiplier: Array | int, shift: Array | int) -> Array:
-    """acc * multiplier / 2**shift in 64 bits, rounded half up (models/README.md).
+    """acc * multiplier / 2**shift in 64 bits, rounded half up.
 
     >>> requantise(np.array([3, -3]), 1 << 30, 31).tolist()
     [2, -1]
@@ -52,12 +52,12 @@ def round_to_odd(x: Array, shift: int) -> Array:
 
 
 def bit_length(x: Array) -> int:
-    """Bits that the widest element needs beside its sign.
+    """Bits of the largest magnitude.
 
-    >>> bit_length(np.array([7, -8])), bit_length(np.array([8])), bit_length(np.array([0]))
-    (3, 4, 0)
+    >>> bit_length(np.array([7, -8])), bit_length(np.array([-7])), bit_length(np.array([0]))
+    (4, 3, 0)
     """
-    return int(np.bitwise_or.reduce((x ^ (x >> 63)).ravel(), initial=0)).bit_length()
+    return int(np.bitwise_or.reduce(np.abs(x).ravel(), initial=0)).bit_length()
 
 
 def normalise(x: Array, exponent: int, bits: int) -> Block:

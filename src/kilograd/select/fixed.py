@@ -1,4 +1,4 @@
-"""Baselines that look at nothing but the order of the layers (spec F)."""
+"""Baselines that look at nothing but the order of the layers."""
 
 from __future__ import annotations
 

@@ -19,20 +19,19 @@ def strategy(method: str) -> Strategy:
     kilograd.errors.InputError: --method 'last:0x': unknown; known are none, head, last, last:K, \
 bias:K, full, sparse-49kb ... sparse-148kb
     """
-    name, _, count = method.partition(":")
-    match name, count:
-        case "none", "":
+    match method.split(":"):
+        case ["none"]:
             return none
-        case "head", "":
+        case ["head"]:
             return head
-        case "last", "":
+        case ["last"]:
             return last
-        case "full", "":
+        case ["full"]:
             return full
-        case "last", k if k.isdecimal():
+        case ["last", k] if k.isdecimal():
             return last_k(int(k))
-        case "bias", k if k.isdecimal():
+        case ["bias", k] if k.isdecimal():
             return bias_k(int(k))
-        case _, "" if name.startswith("sparse-"):
+        case [name] if name.startswith("sparse-"):
             return sparse_update(name.removeprefix("sparse-"))
     raise InputError(f"--method {method!r}: unknown; known are {', '.join(METHODS)}")

@@ -49,7 +49,7 @@ def weights(layers: tuple[str, ...]) -> dict[str, Part]:
 
 
 def widest_inputs(evidence: Evidence, layer: str, count: int) -> Part:
-    """Select the `count` input channels with the largest weight norm ("magnitude+", spec G.1).
+    """Select the `count` input channels with the largest weight norm ("magnitude+").
 
     A depthwise layer has one input channel a filter.  Norms are of real weights; ties go to the
     lower channel.

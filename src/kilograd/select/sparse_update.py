@@ -1,4 +1,4 @@
-"""The published SparseUpdate plans (spec G.3): last-k biases, and input channels of some layers.
+"""The published SparseUpdate plans: last-k biases, and input channels of some layers.
 
 Numbers are from the compilation scripts of tiny-training (MIT licence), read as facts: layers
 are numbered in execution order, a ratio is of a layer's input channels.

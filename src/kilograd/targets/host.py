@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -85,9 +86,18 @@ def find_compiler() -> Compiler:
     )
 
 
-def runtime_sources() -> tuple[Path, ...]:
-    """Return the C files of the runtime."""
-    return tuple(sorted((runtime_folder() / "src").glob("*.c")))
+def runtime_sources(machine: str = "") -> tuple[Path, ...]:
+    """Return the C files of the runtime; a variant for `machine` replaces its namesake."""
+    portable = (runtime_folder() / "src").glob("*.c")
+    variants = (runtime_folder() / "variants" / machine).glob("*.c") if machine else ()
+    files = {p.name: p for p in portable} | {p.name: p for p in variants}
+    return tuple(files[name] for name in sorted(files))
+
+
+def machine() -> str:
+    """Return the name of this machine's folder of variants."""
+    name = platform.machine().lower()
+    return "x86_64" if name == "amd64" else name
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -100,14 +110,14 @@ def _digest(*parts: str | bytes) -> str:
 
 def _runtime_objects(compiler: Compiler) -> tuple[Path, ...]:
     """Compile the runtime once for each compiler, and keep it."""
-    headers = sorted((runtime_folder() / "include").glob("*.h"))
-    texts = [p.read_bytes() for p in (*runtime_sources(), *headers)]
+    sources = runtime_sources(machine())
+    texts = [p.read_bytes() for p in sorted(runtime_folder().rglob("*.[ch]"))]
     folder = cache_folder() / f"runtime-{_digest(compiler.fingerprint, *texts)}"
-    objects = tuple(folder / f"{p.stem}.o" for p in runtime_sources())
+    objects = tuple(folder / f"{p.stem}.o" for p in sources)
     if not folder.exists():
         with _atomic(folder) as build:
             include = f"-I{runtime_folder() / 'include'}"
-            for p in runtime_sources():
+            for p in sources:
                 compiler.compile(build, "-fPIC", include, "-c", str(p), "-o", f"{p.stem}.o")
     return objects
 

@@ -1,0 +1,405 @@
+"""Samples of every op: describe an op here once, and every check of `test_ops.py` runs on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.ir import (
+    Affine,
+    Array,
+    Block,
+    BlockExponent,
+    Builder,
+    DType,
+    Graph,
+    Node,
+    Op,
+    Param,
+    TensorType,
+    Value,
+    interpret,
+)
+from kilograd.ops import (
+    Accumulate,
+    Adam,
+    Add,
+    AvgPool,
+    BlockAdd,
+    Broadcast,
+    Clear,
+    ClipGrad,
+    ClipMask,
+    Conv,
+    ConvInputGrad,
+    ConvWeightGrad,
+    Cosine,
+    CosineInputGrad,
+    CrossEntropy,
+    CrossEntropyGrad,
+    Dense,
+    DenseInputGrad,
+    DenseWeightGrad,
+    Depthwise,
+    DepthwiseInputGrad,
+    DepthwiseWeightGrad,
+    Dequantise,
+    Enrol,
+    Overlay,
+    RowRms,
+    RowUpdate,
+    ScaleChannels,
+    Sgd,
+    SumPixels,
+    Take,
+    ToBlock,
+    Update,
+    Window,
+)
+from kilograd.quant import ZERO_EXPONENT
+
+X_SCALE = 0.04
+LABEL = TensorType((1,), DType.I32)
+RATE = TensorType((1,), DType.F32)
+CLOCK = TensorType((2,), DType.I32)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """An op and the types of its inputs; `overlay` has input 1 seen through it."""
+
+    op: Op
+    types: tuple[TensorType, ...]
+    name: str
+    overlay: Overlay | None = None
+
+    def graph(self, keep: tuple[int, ...] = ()) -> Graph:
+        """Return a graph of this one op; inputs in `keep` must survive it."""
+        b = Builder()
+        xs = [self._leaf(b, i, t) for i, t in enumerate(self.types)]
+        args = list(xs)
+        if self.overlay is not None:
+            learned = b.input(f"{self.name}_learned", self.learned_type)
+            args[1] = b(self.overlay, xs[1], learned)
+        return b.graph(b(self.op, *args, name=f"{self.name}_y"), *(xs[i] for i in keep))
+
+    @property
+    def learned_type(self) -> TensorType:
+        """The type of the parameter that the overlay shows."""
+        assert self.overlay is not None
+        return Take(self.overlay.axis, self.overlay.index).infer(self.types[1])
+
+    def _leaf(self, b: Builder, i: int, t: TensorType) -> Node:
+        name = f"{self.name}_x{i}"
+        if i not in self.op.writes:
+            return b.input(name, t)
+        quant = t.quant if isinstance(t.quant, Affine) else None
+        return b.param(name, np.zeros(t.shape, t.dtype.numpy), quant)
+
+    def node(self) -> Node:
+        """Return the op applied to its inputs."""
+        return self.graph().outputs[0]
+
+
+def activation(*shape: int, zero: int = -3, scale: float = X_SCALE) -> TensorType:
+    return TensorType(shape, DType.I8, Affine((scale,), zero))
+
+
+def _scales(n: int) -> tuple[float, ...]:
+    return tuple(0.01 * (1 + 0.37 * (i % 5)) for i in range(n))
+
+
+def weight(*shape: int, axis: int = 0) -> TensorType:
+    return TensorType(shape, DType.I8, Affine(_scales(shape[axis]), axis=axis))
+
+
+def bias(n: int) -> TensorType:
+    return TensorType((n,), DType.I32, Affine(tuple(X_SCALE * s for s in _scales(n)), axis=0))
+
+
+def floats(*shape: int) -> TensorType:
+    return TensorType(shape, DType.F32)
+
+
+def sums(*shape: int, axis: int = 0) -> TensorType:
+    """An accumulated gradient: float32, cut into rows along `axis`."""
+    return TensorType(shape, DType.F32, Affine((1.0,), axis=axis))
+
+
+def gradient(*shape: int, bits: int = 15) -> TensorType:
+    return TensorType(shape, DType.I16, BlockExponent(bits))
+
+
+def total(*shape: int, scale: float = 1.0) -> TensorType:
+    return TensorType(shape, DType.I32, BlockExponent(31, scale))
+
+
+#: height, width, channels in and out, kernel, stride, padding: top, bottom, left, right
+Geometry = tuple[int, int, int, int, tuple[int, int], int, tuple[int, int, int, int]]
+CONVOLUTIONS: tuple[Geometry, ...] = (
+    (4, 5, 6, 7, (1, 1), 1, (0, 0, 0, 0)),
+    (3, 3, 16, 8, (1, 1), 1, (0, 0, 0, 0)),
+    (2, 3, 33, 18, (1, 1), 1, (0, 0, 0, 0)),
+    (5, 4, 4, 3, (1, 1), 2, (0, 0, 0, 0)),
+    (1, 1, 20, 5, (1, 1), 1, (0, 0, 0, 0)),
+    (5, 4, 3, 5, (3, 3), 1, (1, 1, 1, 1)),
+    (6, 7, 3, 9, (3, 3), 2, (0, 1, 0, 1)),
+    (8, 8, 5, 4, (5, 5), 2, (2, 2, 2, 2)),
+    (4, 4, 2, 3, (7, 7), 1, (3, 3, 3, 3)),
+    (6, 5, 3, 2, (3, 1), 1, (1, 1, 0, 0)),
+    (7, 8, 2, 5, (2, 3), 3, (0, 0, 0, 0)),
+    (3, 4, 2, 1, (3, 3), 1, (2, 0, 0, 1)),
+)
+DEPTHWISE: tuple[Geometry, ...] = (
+    (5, 4, 5, 5, (3, 3), 1, (1, 1, 1, 1)),
+    (6, 7, 16, 16, (3, 3), 2, (0, 1, 0, 1)),
+    (7, 7, 19, 19, (5, 5), 1, (2, 2, 2, 2)),
+    (8, 6, 3, 3, (5, 5), 2, (2, 2, 2, 2)),
+    (4, 4, 33, 33, (7, 7), 1, (3, 3, 3, 3)),
+    (7, 6, 2, 2, (7, 7), 2, (3, 3, 3, 3)),
+    (3, 5, 1, 1, (1, 1), 1, (0, 0, 0, 0)),
+    (6, 5, 4, 4, (3, 1), 1, (0, 2, 0, 0)),
+    (2, 2, 8, 8, (3, 3), 1, (1, 1, 1, 1)),
+)
+
+
+def _samples() -> Iterator[Sample]:
+    count = 0
+
+    def sample(op: Op, *types: TensorType, overlay: Overlay | None = None) -> Sample:
+        nonlocal count
+        count += 1
+        kind = type(op).__name__
+        if isinstance(op, RowUpdate):
+            kind += type(op.grad).__name__.removesuffix("WeightGrad") + type(op.update).__name__
+        return Sample(op, types, f"{kind}{count}" + ("Overlay" if overlay else ""), overlay)
+
+    def tail(rule: Update, param: TensorType) -> tuple[TensorType, ...]:
+        states = tuple(floats(*shape) for shape in rule.state_shapes(param))
+        return (RATE,) if isinstance(rule, Accumulate) else (*states, RATE, CLOCK)
+
+    rules: tuple[Update, ...] = (Sgd(3), RowRms(4), Adam(5), Accumulate(6), RowRms(7, 0.5, 1e-3))
+
+    for i, (h, w, c, o, (kh, kw), stride, pad) in enumerate(CONVOLUTIONS):
+        window = Window(stride, pad)
+        x, filters = activation(h, w, c, zero=(-128, -3, 127)[i % 3]), weight(o, kh, kw, c)
+        oh, ow = window.output(h, w, kh, kw)
+        out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw * c),), (-128, 5)[i % 2])
+        forward = Conv(window, out)
+        back, dw = ConvInputGrad(window, x.shape, bits=15 - i % 2), ConvWeightGrad(window, filters.shape)
+        dy = gradient(oh, ow, o, bits=15 - i % 3)
+        yield sample(forward, x, filters, bias(o))
+        yield sample(back, dy, filters)
+        yield sample(dw, x, dy)
+        overlays = [
+            Overlay(0, tuple(range(0, o, 2))),
+            Overlay(3, tuple(range(c // 2, c))),
+            Overlay(0, (o - 1,)),
+            Overlay(3, tuple(range(0, c, 3))),
+            Overlay(3, (c - 1,)),
+        ]
+        for overlay in overlays[i % 2 :: 2]:
+            yield sample(forward, x, filters, bias(o), overlay=overlay)
+            yield sample(back, dy, filters, overlay=overlay)
+        for rule in rules[i % 2 :: 2] if i else rules:
+            param = sums(*filters.shape) if isinstance(rule, Accumulate) else filters
+            yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
+
+    for i, (h, w, c, _, (kh, kw), stride, pad) in enumerate(DEPTHWISE):
+        window = Window(stride, pad)
+        x, filters = activation(h, w, c, zero=(-128, 4, 127)[i % 3]), weight(kh, kw, c, axis=2)
+        oh, ow = window.output(h, w, kh, kw)
+        out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw),), (-128, 5)[i % 2])
+        forward_dw = Depthwise(window, out)
+        back_dw = DepthwiseInputGrad(window, x.shape, bits=15 - i % 2)
+        dw_dw = DepthwiseWeightGrad(window, filters.shape)
+        dy = gradient(oh, ow, c, bits=15 - i % 3)
+        yield sample(forward_dw, x, filters, bias(c))
+        yield sample(back_dw, dy, filters)
+        yield sample(dw_dw, x, dy)
+        overlay = Overlay(2, tuple(range(i % 2, c, 2)) or (0,))
+        yield sample(forward_dw, x, filters, bias(c), overlay=overlay)
+        yield sample(back_dw, dy, filters, overlay=overlay)
+        for rule in rules[i % 2 :: 2] if i else rules:
+            param = sums(*filters.shape, axis=2) if isinstance(rule, Accumulate) else filters
+            yield sample(RowUpdate(dw_dw, rule), param, x, dy, *tail(rule, param))
+
+    dense_dw = DenseWeightGrad()
+    for ways, n in ((3, 7), (10, 33)):
+        vector, w2 = floats(n), floats(ways, n)
+        yield sample(Dense(), vector, w2, floats(ways))
+        yield sample(DenseInputGrad(), floats(ways), w2)
+        yield sample(dense_dw, vector, floats(ways))
+        yield sample(Cosine(10.0), vector, w2)
+        yield sample(CosineInputGrad(7.0), floats(ways), vector, w2)
+        yield sample(CrossEntropy(), floats(ways), LABEL)
+        yield sample(CrossEntropyGrad(), floats(ways), LABEL, RATE)
+        yield sample(Enrol(), w2, vector, LABEL)
+        for rule in rules:
+            param = sums(ways, n) if isinstance(rule, Accumulate) else w2
+            yield sample(RowUpdate(dense_dw, rule), param, vector, floats(ways), *tail(rule, param))
+
+    for rule in rules:
+        steps: list[tuple[TensorType, TensorType]] = [(floats(5), floats(5))]
+        if isinstance(rule, Accumulate):
+            steps += [(sums(6), total(6)), (sums(3, 3, 4, axis=2), total(3, 3, 4, scale=X_SCALE))]
+        else:
+            steps += [
+                (bias(6), total(6)),
+                (bias(6), sums(6)),
+                (weight(4, 2, 1, 3), total(4, 2, 1, 3, scale=X_SCALE)),
+                (weight(4, 2, 1, 3), sums(4, 2, 1, 3)),
+                (weight(3, 3, 5, axis=2), total(3, 3, 5, scale=X_SCALE)),
+                (weight(3, 3, 5, axis=2), sums(3, 3, 5, axis=2)),
+            ]
+        for param, grad in steps:
+            yield sample(rule, param, grad, *tail(rule, param))
+    yield sample(Clear(), sums(3, 5))
+    yield sample(Clear(), floats(7), floats(2))
+
+    shape = (3, 5, 7)
+    for za, zc in ((-128, 6), (0, -5)):
+        a, c = activation(*shape, zero=za), activation(*shape, zero=zc, scale=0.011)
+        yield sample(Add(Affine((0.045,), 9)), a, c)
+        yield sample(Add(Affine((0.009,), -128)), c, a)  # a ratio of scales above 2
+    yield sample(ClipMask(), activation(*shape))
+    yield sample(ClipMask(), activation(2, 2, 4))
+    mask = TensorType((14,), DType.U8)
+    yield sample(ClipGrad(), gradient(*shape), mask)
+    yield sample(ClipGrad(), gradient(4, 4, 7, bits=9), mask)
+    yield sample(ScaleChannels(_scales(7)), gradient(*shape))
+    yield sample(ScaleChannels((1 / 3,), bits=14), gradient(2, 3, 1))
+    yield sample(ScaleChannels((1e-6, 1.0, 3e4), bits=12), gradient(2, 2, 3))
+    for bits in (15, 13):
+        yield sample(BlockAdd(bits=bits), gradient(*shape), gradient(*shape, bits=14))
+    for side, channels in ((1, 3), (3, 5), (4, 18)):
+        yield sample(AvgPool(), activation(side, side, channels))
+        yield sample(Broadcast((side, side, channels)), gradient(1, 1, channels))
+        yield sample(SumPixels(), gradient(side, side, channels, bits=15 - side))
+    yield sample(AvgPool(), activation(3, 2, 4, zero=-128))
+    yield sample(Dequantise(), activation(1, 1, 9))
+    yield sample(Dequantise(), activation(1, 1, 4, zero=-128))
+    yield sample(ToBlock((1, 1, 9)), floats(9))
+    yield sample(ToBlock((1, 1, 4), bits=11), floats(4))
+    yield sample(Take(2, (0, 2, 6)), activation(*shape))
+    yield sample(Take(2, (6,)), gradient(*shape))
+    yield sample(Take(0, (1, 2)), gradient(*shape))
+    yield sample(Take(1, (0, 4)), floats(3, 5, 2))
+    yield sample(Take(0, (1, 3)), weight(4, 3, 3, 2))
+    yield sample(Take(3, (0, 3)), total(2, 3, 3, 4))
+    yield sample(Overlay(0, (0, 3)), weight(4, 3, 3, 2), weight(2, 3, 3, 2))
+    yield sample(Overlay(3, (1,)), weight(4, 3, 3, 2), weight(4, 3, 3, 1))
+    yield sample(Overlay(2, (0, 4)), weight(3, 3, 5, axis=2), weight(3, 3, 2, axis=2))
+
+
+def _fits(s: Sample) -> Sample:
+    """Give the learned part of an overlay the scales of the rows it replaces."""
+    if isinstance(s.op, Overlay):
+        learned = Take(s.op.axis, s.op.index).infer(s.types[0])
+        return Sample(s.op, (s.types[0], learned), s.name)
+    return s
+
+
+SAMPLES = tuple(_fits(s) for s in _samples())
+
+#: What the data is like.  `far`: exponents far apart, gradients that are nearly all zero.
+KINDS = ("random", "zeros", "high", "low", "extremes", "far", "tiny", "again")
+
+
+def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
+    """Return a value of type `t`; `at` is its place among the inputs."""
+    if isinstance(t.quant, BlockExponent):
+        return _block(t, t.quant, kind, rng, at)
+    shape = t.shape
+    if t.dtype is DType.U8:
+        top = {"zeros": 0, "high": 255}.get(kind)
+        return np.full(shape, top, np.uint8) if top is not None else rng.integers(0, 256, shape, np.uint8)
+    if t.dtype is DType.I8:
+        zero, least = t.affine.zero_point, -128 if t.affine.axis is None else -127
+        fixed = {"zeros": zero, "high": 127, "low": least}.get(kind)
+        if fixed is not None:
+            return np.full(shape, fixed, np.int8)
+        if kind == "extremes":
+            return rng.choice(np.array([least, 127], np.int8), shape)
+        return rng.integers(least, 128, shape).astype(np.int8)
+    if t.dtype is DType.I32:
+        if t.quant is None:  # a label; every sample has at least three classes
+            return rng.integers(0, 3, shape).astype(np.int32)
+        far = 1 << 30
+        fixed = {"zeros": 0, "high": far, "low": -far}.get(kind)
+        if fixed is not None:
+            return np.full(shape, fixed, np.int32)
+        wide = [-far, -70_000, 70_000, far] if kind == "extremes" else [-5000, -1, 0, 99, 20_000]
+        return rng.choice(np.array(wide, np.int32), shape)
+    return _float(shape, kind, rng)
+
+
+def _float(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> Array:
+    match kind:
+        case "zeros":
+            return np.zeros(shape, np.float32)
+        case "high" | "low":
+            return np.full(shape, 1e3 if kind == "high" else -1e3, np.float32)
+        case "extremes":
+            return rng.choice(np.array([0, 1e-30, -1e-30, 1e6, -1e6, 1], np.float32), shape)
+        case "far":
+            return (rng.standard_normal(shape) * 10.0 ** rng.integers(-9, 3, shape)).astype(np.float32)
+        case "tiny":
+            return (rng.standard_normal(shape) * 1e-31).astype(np.float32)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _block(t: TensorType, q: BlockExponent, kind: str, rng: np.random.Generator, at: int) -> Block:
+    top, dtype = 1 << q.bits, t.dtype.numpy
+    exponent = int(rng.integers(-24, -8))
+    match kind:
+        case "zeros":
+            # a clip may leave zeros with an ordinary exponent behind
+            return Block(np.zeros(t.shape, dtype), ZERO_EXPONENT if at == 0 else exponent)
+        case "high" | "low":
+            return Block(np.full(t.shape, top - 1 if kind == "high" else 1 - top, dtype), exponent)
+        case "extremes":
+            ends = np.array([1 - top, top - 1, 0, 1, -1], np.int64)
+            return Block(rng.choice(ends, t.shape).astype(dtype), exponent)
+        case "far":
+            sparse = rng.integers(-2, 3, t.shape) * (rng.random(t.shape) < 0.3)
+            return Block(sparse.astype(dtype), (-9, -33, -20)[at % 3])
+        case "tiny":
+            return Block(rng.integers(1 - top, top, t.shape).astype(dtype), -150 if at % 2 else -60)
+    return Block(rng.integers(1 - top, top, t.shape).astype(dtype), exponent)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What goes into a sample and what its reference makes of it."""
+
+    feeds: dict[str, Value]
+    want: dict[str, Value]
+
+
+@functools.cache
+def cases(s: Sample) -> tuple[Case, ...]:
+    """Return a case for each kind of data.  What an op overwrites goes into the next case, so
+    that optimisers run on states they made themselves.
+    """
+    graph, out = s.graph(), []
+    kept: dict[str, Value] = {}
+    for step, kind in enumerate(KINDS):
+        rng = np.random.default_rng([step, len(s.name), s.types[0].size])
+        feeds: dict[str, Value] = {}
+        for i, n in enumerate([*graph.inputs(), *graph.params()]):
+            if n.type == CLOCK:
+                seed, time = rng.integers(-(1 << 31), 1 << 31), 99_999 if step == 7 else step
+                feeds[n.name] = np.array([seed, time], np.int32)
+            elif isinstance(n.op, Param) and not n.name.endswith("_x0"):
+                feeds[n.name] = np.zeros(n.type.shape, np.float32)  # the state of an optimiser
+            else:
+                feeds[n.name] = draw(n.type, kind, rng, i)
+        feeds.update(kept)
+        want = interpret(graph, feeds)
+        kept = {n.name: want[n.name] for n in graph.written()} if step % 4 else {}
+        out.append(Case(feeds, want))
+    return tuple(out)

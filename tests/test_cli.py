@@ -1,0 +1,737 @@
+"""The command line, as its user meets it: what it prints, writes, refuses, and leaves behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import (
+    FEATURES,
+    LAYERS,
+    contents,
+    listing,
+    picture,
+    replace_tensors,
+    write_model,
+    write_pictures,
+)
+from PIL import Image
+from safetensors.numpy import load_file
+from typer.main import get_command
+
+from kilograd import __version__
+from kilograd.cli import app, main
+from kilograd.frontend import available_models
+from kilograd.learn.adapt import Outcome, Schedule
+from kilograd.learn.adapt import adapt as train
+from kilograd.learn.data import Dataset
+from kilograd.learn.episodes import Episode
+from kilograd.learn.recipe import Compiled
+
+KEYS = [
+    *("accuracy_before", "accuracy_after", "ways", "shots", "queries", "iterations"),
+    *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
+    *("macs_forward", "macs_step", "learned_parameters", "seconds"),
+]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The message of a refusal: exit code 2, one line, and nothing on standard output."""
+        assert (self.code, self.out) == (2, "")
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert self.err.endswith(lines[0] + "\n")
+        assert "Traceback" not in self.err
+        return lines[0].removeprefix("error: ")
+
+    @property
+    def json(self) -> Any:
+        """The object that was printed, and nothing else."""
+        assert self.code == 0, self.err
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as e:
+            code = int(e.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, re.sub(r"\x1b\[[0-9;]*m", "", captured.out), captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model `small` and pictures `discs` of four classes, eight each."""
+    home = tmp_path_factory.mktemp("home")
+    write_model(home / "models" / "small", seed=3)
+    write_pictures(home / "discs")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def at_home(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The model goes by its name; the working folder is empty, and the home stays as it is."""
+    monkeypatch.setenv("KILOGRAD_MODELS", str(home / "models"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "no cache"))
+    monkeypatch.chdir(tmp_path)
+    before = contents(home)
+    yield
+    assert contents(home) == before
+
+
+@pytest.fixture
+def adapt(run: Run, home: Path) -> Run:
+    """Run `adapt` on the pictures with the model, quickly; later words win."""
+
+    def adapt(*words: object, data: object = None) -> Done:
+        quick = ("--model", "small", "--shots", 3, "--queries", 4, "--iterations", 1)
+        return run("adapt", data or home / "discs", *quick, *words)
+
+    return adapt
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be trained, nor compiled for this machine."""
+
+    def adapt(*_: object, **__: object) -> None:
+        pytest.fail("trained all the same")
+
+    monkeypatch.setattr("kilograd.cli.adapt", adapt)
+
+
+# ---- adapt ----
+
+
+def test_json_is_one_object_with_the_promised_keys(adapt: Run) -> None:
+    result = adapt("--json").json
+    assert list(result) == KEYS
+    wanted = {"ways": 4, "shots": 3, "queries": 4, "iterations": 1}
+    assert {k: result[k] for k in wanted} == wanted
+    kinds = {k: type(v).__name__ for k, v in result.items()}
+    floats = {"accuracy_before", "accuracy_after", "seconds"}
+    other = dict.fromkeys(floats, "float") | {"sram_proved_optimal": "bool"}
+    assert kinds == {k: other.get(k, "int") for k in KEYS}
+    assert result["learned_parameters"] == 24 * FEATURES, "the default: weights of the last layer"
+
+
+def test_without_json_a_table(adapt: Run) -> None:
+    done = adapt()
+    assert done.code == 0
+    words = ("accuracy before", "accuracy after", "RAM", "lower bound", "flash", "MACs", "learned")
+    assert all(word in done.out for word in words)
+    assert "Small random network" in done.out
+
+
+def test_out_holds_the_tensors_the_episode_and_the_figures(adapt: Run, tmp_path: Path) -> None:
+    words = ("--ways", 2, "--shots", 2, "--queries", 3, "--seed", 7, "--method", "bias:2")
+    done = adapt(*words, "--head", "linear", "--optimizer", "adam", "--out", "new/run", "--json")
+    assert listing(tmp_path) == ["new"]
+    assert listing(tmp_path / "new") == ["run"]
+    out = tmp_path / "new" / "run"
+    assert listing(out) == ["adapted.safetensors", "episode.json", "result.json"]
+    result = json.loads((out / "result.json").read_text())
+    assert done.json.items() <= result.items()
+    assert (result["method"], result["head"], result["optimizer"]) == ("bias:2", "linear", "adam")
+    episode = Episode.from_json((out / "episode.json").read_text())
+    assert (len(episode.classes), len(episode.support), len(episode.query)) == (2, 4, 6)
+    assert episode.seed == 7
+    names = {"b1.dw.bias", "b1.pw2.bias", "head.weight", "head.bias"}
+    assert load_file(out / "adapted.safetensors").keys() == names
+
+
+def test_text_says_where_it_was_written(adapt: Run, tmp_path: Path) -> None:
+    done = adapt("--out", tmp_path / "[b]run")
+    assert f"Written to {tmp_path / '[b]run'}: adapted.safetensors" in done.out
+    assert listing(tmp_path) == ["[b]run"]
+
+
+COMMAND = (
+    # A shell may have started the tests with Ctrl-C ignored, and children inherit that.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from kilograd.cli import main; main()"
+)
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", COMMAND, *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **{**pipes, **options})
+
+
+def test_a_seed_repeats_a_run_to_the_byte(home: Path, tmp_path: Path) -> None:
+    """Also in another process, where Python orders its sets otherwise."""
+    words = ("adapt", home / "discs", "--model", "small", "--shots", 3, "--iterations", 2)
+    running = [
+        start(*words, "--seed", seed, "--out", name, env={**os.environ, "PYTHONHASHSEED": hash_})
+        for seed, name, hash_ in ((1, "a", "1"), (1, "b", "2"), (2, "c", "1"))
+    ]
+    for process in running:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    a, b, c = (contents(tmp_path / x) for x in "abc")
+    assert a["adapted.safetensors"] == b["adapted.safetensors"] != c["adapted.safetensors"]
+    assert a["episode.json"] == b["episode.json"] != c["episode.json"]
+    first, second = (json.loads(x["result.json"]) for x in (a, b))
+    assert first | {"seconds": 0} == second | {"seconds": 0}
+
+
+def test_on_a_terminal_a_progress_bar_with_the_loss(home: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = ("adapt", home / "discs", "--model", "small", "--shots", 3, "--iterations", 300)
+    process = start(*words, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # how the end of a terminal reads
+        pass
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"learning.*\d+/3600 loss \d\.\d\d\d", text)
+    assert "accuracy after" in out
+
+
+# ---- pictures ----
+
+
+def test_every_kind_of_picture(adapt: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    modes = {"L": "png", "RGBA": "png", "CMYK": "jpg", "P": "png", "1": "png", "I;16": "png"}
+    for name, colour in (("red", (220, 30, 30)), ("blue", (40, 50, 230))):
+        (tmp_path / "kinds" / name).mkdir(parents=True)
+        for mode, suffix in modes.items():
+            image = picture(rng, colour)
+            if mode == "I;16":
+                image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+            else:
+                image = image.convert(mode)
+            assert image.mode == mode
+            image.save(tmp_path / "kinds" / name / f"{mode.replace(';', '')}.{suffix}")
+    done = adapt("--json", data=tmp_path / "kinds")
+    assert done.json["queries"] == len(modes) - 3
+    assert done.err == "", "nothing was skipped"
+
+
+def test_unreadable_pictures_are_named_counted_and_skipped(
+    adapt: Run, home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "discs", tmp_path / "discs")
+    whole = (tmp_path / "discs" / "red" / "0.png").read_bytes()
+    long = f"{'x' * 100}.png"
+    (tmp_path / "discs" / "red" / "[bold]broken.png").write_bytes(b"no picture")
+    (tmp_path / "discs" / "green" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "discs" / "blue" / long).write_bytes(b"")
+    done = adapt("--json", data=tmp_path / "discs")
+    assert done.json["ways"] == 4
+    (line,) = done.err.splitlines()
+    assert line.startswith("3 of 35 images unreadable and skipped: ")
+    assert all(x in line for x in ("red/[bold]broken.png", "green/cut.png", f"blue/{long}"))
+    same = adapt("--json").json
+    assert {**done.json, "seconds": 0} == {**same, "seconds": 0}, "as if they were not there"
+
+
+def test_many_unreadable_pictures_are_all_counted(adapt: Run, home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "discs", tmp_path / "discs")
+    for i in range(20):
+        (tmp_path / "discs" / "red" / f"broken{i:02}.png").write_bytes(b"no picture")
+    done = adapt("--json", data=tmp_path / "discs")
+    assert done.err.startswith("20 of 52 images unreadable and skipped: red/broken00.png, ")
+    assert "and 12 more" in done.err
+
+
+def test_class_with_one_picture_is_named_and_left_out(adapt: Run, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "discs", ("blue", "red"), count=5)
+    write_pictures(tmp_path / "discs", ("green",), count=1)
+    (tmp_path / "discs" / "green").rename(tmp_path / "discs" / "[green]")
+    done = adapt("--json", data=tmp_path / "discs")
+    assert done.json["ways"] == 2
+    assert done.err == "1 of 3 classes left out, too few images for 3 shots: [green]\n"
+
+
+def test_too_few_classes_remain(adapt: Run, tmp_path: Path, no_training: None) -> None:
+    write_pictures(tmp_path / "discs", ("blue",), count=5)
+    write_pictures(tmp_path / "discs", ("green", "red"), count=1)
+    error = adapt("--json", "--out", "run", data=tmp_path / "discs").error
+    assert error.startswith("discs: an episode needs 2 or more, but 1 of 3 classes have 3 images")
+    assert "green (1 image), red (1 image)" in error
+    assert listing(tmp_path) == ["discs"]
+
+
+def empty(folder: Path) -> None:
+    folder.mkdir()
+
+
+def no_class_folders(folder: Path) -> None:
+    folder.mkdir()
+    picture(np.random.default_rng(0), (0, 0, 0)).save(folder / "0.png")
+
+
+def class_without_pictures(folder: Path) -> None:
+    write_pictures(folder, ("red", "blue"))
+    (folder / "yellow").mkdir()
+
+
+def nothing_readable(folder: Path) -> None:
+    (folder / "red").mkdir(parents=True)
+    (folder / "red" / "0.png").write_bytes(b"no picture")
+
+
+def a_text_file(file: Path) -> None:
+    file.write_text("no picture")
+
+
+def missing(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (empty, "pets: it is empty; give a folder with one sub-folder of images per class"),
+        (no_class_folders, "pets: it holds no class folders; give a folder"),
+        (class_without_pictures, "yellow: a class folder without images; put some in"),
+        (nothing_readable, "pets: no image in it can be read (1 tried, the first is red/0.png)"),
+        (a_text_file, "pets: neither a folder nor a .parquet file; give a folder"),
+        (missing, "pets: no such file or folder; give a folder"),
+    ],
+)
+def test_no_pictures(
+    adapt: Run, tmp_path: Path, no_training: None, make: Callable[[Path], None], message: str
+) -> None:
+    make(tmp_path / "pets")
+    before = contents(tmp_path)
+    assert message in adapt("--out", "run", data="pets").error
+    assert contents(tmp_path) == before
+
+
+# ---- options ----
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--ways 5", "discs: 5 ways asked for, but 4 of 4 classes have 3 images"),
+        ("--ways 1", "ways: 1 is too small; give 2 or more"),
+        ("--shots 0", "shots: 0 is too small; give 1 or more"),
+        ("--shots 8", "discs: an episode needs 2 or more, but 0 of 4 classes have 8 images"),
+        ("--queries 0", "queries: 0 is too small; give 1 or more"),
+        ("--iterations -1", "--iterations -1: must not be negative"),
+        ("--lr nan", "--lr nan: must be a positive number"),
+        ("--lr inf", "--lr inf: must be a positive number"),
+        ("--lr 0", "--lr 0.0: must be a positive number"),
+        ("--lr -0.1", "--lr -0.1: must be a positive number"),
+        ("--lr fast", "Invalid value for '--lr': "),
+        ("--accumulate 0", "--accumulate 0: must be at least 1"),
+        ("--seed -1", "--seed -1: must be in 0 ... 2147483647"),
+        ("--optimizer sdg", "Invalid value for '--optimizer': "),
+        ("--head tail", "Invalid value for '--head': "),
+        ("--augment more", "Invalid value for '--augment': "),
+        (
+            "--method fisher",
+            "--method 'fisher': unknown; known are none, head, last, last:K, bias:K",
+        ),
+        ("--method last:8", "--method: small has 7 convolutions, 8 cannot learn"),
+        (
+            "--method sparse-49kb",
+            "--method sparse-49kb: no plan was published for small; there are",
+        ),
+        ("--method none --head linear", "--head linear: method none learns nothing"),
+        ("--method head --head proto", "--head proto: prototypes do not learn by gradient"),
+        ("--bogus", "No such option: --bogus"),
+        ("--sram much", "--sram 'much': give bytes, or a number with K or M, as in 256K"),
+        ("--sram -1", "--sram '-1': give bytes"),
+        ("--sram nan", "--sram 'nan': give bytes"),
+        ("--sram 1G", "--sram '1G': give bytes"),
+        ("--sram 0x100", "--sram '0x100': give bytes"),
+        ("--sram 1e3", "--sram '1e3': give bytes"),
+        ("--sram 0", "--sram 0: method last on small needs "),
+    ],
+)
+def test_bad_options(
+    adapt: Run, tmp_path: Path, no_training: None, words: str, message: str
+) -> None:
+    assert adapt(*words.split(" "), "--out", "run").error.startswith(message)
+    assert listing(tmp_path) == []
+
+
+def test_empty_sizes_and_methods(adapt: Run, no_training: None) -> None:
+    assert adapt("--sram", "").error.startswith("--sram '': give bytes")
+    assert adapt("--method", "").error.startswith("--method '': unknown; known are ")
+
+
+def test_no_data_given(run: Run) -> None:
+    assert run("adapt").error.startswith("Missing argument")
+    assert run("adapt", ".", "--ways").error == "Option '--ways' requires an argument."
+    assert run("adapt", "a", "b").error
+    assert run("adpat").error.startswith("No such command 'adpat'")
+
+
+@pytest.mark.parametrize("method", ["last", "last:2", "bias:4", "full"])
+@pytest.mark.parametrize("head", ["proto", "linear"])
+def test_smallest_budget_is_named_and_is_enough(adapt: Run, method: str, head: str) -> None:
+    words = ("--method", method, "--head", head, "--json")
+    error = adapt(*words, "--sram", "1K").error
+    match = re.fullmatch(
+        rf"--sram 1024: method {method} on small needs .* that fits is (\d+)", error
+    )
+    assert match
+    assert adapt(*words, "--sram", match[1]).json["sram_bytes"] == int(match[1])
+    assert adapt(*words, "--sram", int(match[1]) - 1).error.endswith(f"that fits is {match[1]}")
+
+
+@pytest.mark.parametrize(
+    "size", ["64K", "64k", "64 KiB", "65536", "65536B", "0.0625M", " 64kb ", "9" * 400]
+)
+def test_sizes(run: Run, size: str) -> None:
+    assert run("plan", "--model", "small", "--sram", size, "--json").json["sram_bytes"] < 65536
+
+
+# ---- models ----
+
+
+def test_unknown_model_lists_those_there_are(adapt: Run, home: Path, no_training: None) -> None:
+    error = adapt("--model", "smal", "--json").error
+    assert error.startswith("--model 'smal': no such model; there are ")
+    assert "small" in error
+    assert f"$KILOGRAD_MODELS ({home / 'models'})" in error
+    assert "bundled (" in error
+    assert "user cache (" in error
+
+
+def test_model_by_its_folder(adapt: Run, home: Path, tmp_path: Path) -> None:
+    by_name = adapt("--json").json
+    by_path = adapt("--model", home / "models" / "small", "--json").json
+    shutil.copytree(home / "models" / "small", tmp_path / "mine")
+    by_folder = adapt("--model", "mine", "--json").json
+    assert by_name | {"seconds": 0} == by_path | {"seconds": 0} == by_folder | {"seconds": 0}
+
+
+def test_folder_of_pictures_does_not_hide_a_model_of_that_name(
+    adapt: Run, home: Path, tmp_path: Path
+) -> None:
+    """`kilograd adapt digits` beside a folder `digits` of pictures."""
+    shutil.copytree(home / "discs", tmp_path / "small")
+    assert adapt("--model", "small", "--json", data="small").code == 0
+
+
+def test_folder_that_is_no_model(adapt: Run, home: Path, tmp_path: Path, no_training: None) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "mine/", "./nowhere", home / "discs"):
+        assert "graph.json: no such file; a model folder holds" in adapt("--model", name).error
+
+
+WRONG: dict[str, tuple[np.ndarray[Any, Any], str]] = {
+    "shape": (
+        np.zeros((24, 7, 1, 1), np.int8),
+        "tensor 'b1.pw1.weight' is int8[24, 7, 1, 1], expected int8[24, 8, 1, 1]",
+    ),
+    "type": (
+        np.zeros((24, 8, 1, 1), np.float32),
+        "tensor 'b1.pw1.weight' is float32[24, 8, 1, 1], expected int8[24, 8, 1, 1]",
+    ),
+    "scale": (
+        np.full(24, np.nan, np.float32),
+        "tensor 'b1.pw1.weight_scale' has scales that are not > 0",
+    ),
+    "infinite scale": (
+        np.full(24, np.inf, np.float32),
+        "tensor 'b1.pw1.weight_scale' has scales that are not > 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_model_with_a_wrong_tensor(
+    adapt: Run, home: Path, tmp_path: Path, no_training: None, what: str
+) -> None:
+    shutil.copytree(home / "models" / "small", tmp_path / "mine")
+    value, message = WRONG[what]
+    name = "b1.pw1.weight_scale" if "scale" in what else "b1.pw1.weight"
+    replace_tensors(tmp_path / "mine", {name: value})
+    error = adapt("--model", tmp_path / "mine", "--out", "run").error
+    assert message in error
+    assert "mine" in error
+    assert listing(tmp_path) == ["mine"]
+
+
+def test_truncated_model(adapt: Run, home: Path, tmp_path: Path, no_training: None) -> None:
+    shutil.copytree(home / "models" / "small", tmp_path / "mine")
+    file = tmp_path / "mine" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert "model.safetensors: cannot be read" in adapt("--model", tmp_path / "mine").error
+    file.unlink()
+    assert "model.safetensors: no such file" in adapt("--model", tmp_path / "mine").error
+
+
+def test_models_lists_names_and_places(run: Run, home: Path) -> None:
+    rows = run("models", "--json").json["models"]
+    (small,) = (row for row in rows if row["name"] == "small")
+    assert small.pop("macs_forward") > 10_000
+    assert small == {
+        "name": "small",
+        "title": "Small random network",
+        "path": str(home / "models" / "small"),
+        "origin": "$KILOGRAD_MODELS",
+        "input": [16, 16, 3],
+        "convolutions": len(LAYERS),
+    }
+    text = run("models").out
+    assert re.search(r"small +Small random network +16x16x3 +7 .*\$KILOGRAD_MODELS", text)
+    assert str(home / "models") in text
+    assert str(home / "no cache") in text
+
+
+def test_first_place_wins(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    (home / "kilograd").mkdir()
+    try:
+        shutil.copytree(home / "models", home / "kilograd" / "models")
+        (home / "kilograd" / "models" / "small").rename(home / "kilograd" / "models" / "other")
+        shutil.copytree(home / "models" / "small", home / "kilograd" / "models" / "small")
+        rows = {row["name"]: row["origin"] for row in run("models", "--json").json["models"]}
+    finally:
+        shutil.rmtree(home / "kilograd")
+    assert rows["small"] == "$KILOGRAD_MODELS"
+    assert rows["other"] == "user cache"
+
+
+# ---- plan ----
+
+
+def test_plan_is_that_of_the_run(run: Run, adapt: Run) -> None:
+    words = ("--model", "small", "--method", "last:2", "--optimizer", "adam", "--json")
+    plan = run("plan", *words, "--ways", 4).json
+    result = adapt(*words).json
+    shared = plan.keys() & result.keys()
+    assert shared == {
+        *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
+    }
+    assert {k: plan[k] for k in shared} == {k: result[k] for k in shared}
+
+
+@pytest.mark.parametrize("entry", ["infer", "enrol", "forget", "step", None])
+def test_plan_is_a_map_without_collisions(run: Run, entry: str | None) -> None:
+    words = ("plan", "--model", "small", "--method", "full", "--json")
+    plan = run(*words, *(("--entry", entry) if entry else ())).json
+    assert plan["entry"] == (entry or "step")
+    assert plan["entries"].keys() == {"infer", "enrol", "forget", "step"}
+    assert plan["arena_bytes"] == max(e["peak"] for e in plan["entries"].values())
+    assert plan["sram_bytes"] == plan["arena_bytes"] + plan["state_bytes"]
+    buffers = plan["buffers"]
+    ends = [b["offset"] + b["size"] for b in buffers]
+    peak = plan["entries"][plan["entry"]]["peak"]
+    assert max(ends, default=0) <= peak <= plan["arena_bytes"]
+    for i, a in enumerate(buffers):
+        for b in buffers[:i]:
+            together = a["first"] < b["last"] and b["first"] < a["last"]
+            apart = a["offset"] + a["size"] <= b["offset"] or b["offset"] + b["size"] <= a["offset"]
+            assert apart or not together, (a, b)
+    state = sorted((s["offset"], s["size"]) for s in plan["state"])
+    for (offset, size), (following, _) in itertools.pairwise(state):
+        assert offset + size <= following
+    assert sum(state[-1]) <= plan["state_bytes"]
+
+
+def test_plan_prints_the_map(run: Run) -> None:
+    text = run("plan", "--model", "small").out
+    for words in ("offset", "kept between calls", "head.prototypes", "peak of step: step "):
+        assert words in text
+    for entry in ("infer", "enrol", "forget", "step"):
+        assert re.search(rf"^{entry}: [\d,]+ B of arena", text, re.MULTILINE)
+    assert re.search(r"^RAM: [\d,]+ B \([\d.]+ KiB\), of which [\d,]+ B kept$", text, re.MULTILINE)
+    assert "no int32 accumulator can overflow: " in text
+
+
+def test_plan_refuses(run: Run) -> None:
+    error = run("plan", "--model", "small", "--entry", "steps").error
+    assert error == "--entry steps: no such entry point; there are infer, enrol, forget, step"
+    assert "that fits is" in run("plan", "--model", "small", "--sram", "100").error
+    assert run("plan", "--model", "small", "--ways", 0).error.startswith("--ways 0: must be")
+
+
+# ---- demo ----
+
+
+@pytest.mark.skipif(
+    not any(m.name == "digits" for m in available_models()), reason="no network is bundled yet"
+)
+def test_demo_learns_unseen_digits_within_64_kb(run: Run) -> None:
+    pytest.importorskip("sklearn")
+    result = run("demo", "--json").json
+    assert list(result) == KEYS
+    assert (result["ways"], result["shots"]) == (5, 5)
+    assert result["accuracy_after"] > result["accuracy_before"]
+    assert result["sram_bytes"] <= 64 << 10
+    text = run("demo").out
+    assert all(re.search(rf"a {digit}: says \d", text) for digit in (5, 6, 7, 8, 9))
+
+
+# ---- help ----
+
+GROUP = get_command(app)
+COMMANDS = sorted(GROUP.commands)  # type: ignore[attr-defined]
+
+
+def test_help_of_the_whole(run: Run) -> None:
+    assert {"adapt", "plan", "models", "demo"} <= set(COMMANDS)
+    done = run("--help")
+    assert done.code == 0
+    assert all(re.search(rf"\b{name}\b", done.out) for name in COMMANDS)
+    assert run().out == done.out, "no command is a question for help"
+    assert run("--version").out.strip() == __version__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_explained(run: Run, name: str) -> None:
+    command = GROUP.commands[name]  # type: ignore[attr-defined]
+    done = run(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert command.help
+    assert " ".join(command.help.split()) in " ".join(done.out.split())
+    options = {o for p in command.params for o in p.opts if o.startswith("--")}
+    assert {o for o in options if not re.search(rf"(?<![\w-]){o}(?![\w-])", done.out)} == set()
+    assert [
+        p.name for p in command.params if p.name != "help" and not getattr(p, "help", None)
+    ] == []
+    assert name != "adapt" or options >= {
+        *("--ways", "--shots", "--queries", "--iterations", "--lr", "--optimizer", "--head"),
+        *("--method", "--sram", "--seed", "--out", "--json", "--model", "--force"),
+    }
+    assert "--json" in options
+
+
+# ---- an output folder that exists ----
+
+
+@pytest.fixture
+def old(adapt: Run, tmp_path: Path) -> Path:
+    """The results of an earlier run."""
+    assert adapt("--out", "run", "--seed", 1).code == 0
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    return tmp_path / "run"
+
+
+def test_results_are_not_replaced_unasked(
+    adapt: Run, tmp_path: Path, old: Path, no_training: None
+) -> None:
+    before = contents(tmp_path)
+    error = adapt("--out", "run").error
+    assert error == "--out run: exists already; choose another folder or add --force"
+    assert contents(tmp_path) == before
+    # before the data is read, too: that may take minutes
+    assert "exists already" in adapt("--out", "run", data="nowhere").error
+
+
+def test_results_are_replaced_when_asked(adapt: Run, tmp_path: Path, old: Path) -> None:
+    before = contents(old)
+    assert adapt("--out", "run", "--force", "--seed", 2).code == 0
+    assert listing(tmp_path) == ["run"]
+    assert listing(old) == ["adapted.safetensors", "episode.json", "result.json"]
+    assert contents(old)["episode.json"] != before["episode.json"]
+
+
+def test_force_never_deletes_the_pictures(adapt: Run, home: Path, no_training: None) -> None:
+    """The fixture `at_home` looks after them."""
+    error = adapt("--out", home / "discs", "--force").error
+    assert error.endswith(
+        "holds something else than results, and --force would delete it; choose another folder"
+    )
+
+
+def test_out_below_a_file(adapt: Run, tmp_path: Path, no_training: None) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in adapt("--out", "file", "--force").error
+    assert "nothing can be written to" in adapt("--out", "file/run").error
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+# ---- Ctrl-C ----
+
+
+@pytest.mark.parametrize("words", [(), ("--force",), ("--force", "--json")], ids=" ".join)
+def test_interrupted_in_training(
+    adapt: Run, tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    def interrupted(
+        compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, _: object
+    ) -> Outcome:
+        def stop(done: int, loss: float) -> None:
+            raise KeyboardInterrupt
+
+        return train(compiled, dataset, episode, schedule, stop)
+
+    monkeypatch.setattr("kilograd.cli.adapt", interrupted)
+    before = contents(tmp_path)
+    done = adapt("--out", "run" if words else "new/run", *words)
+    assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-1] == "error: interrupted; nothing was written"
+    assert "Traceback" not in done.err
+    assert contents(tmp_path) == before
+    assert listing(tmp_path) == ["run"]
+
+
+@pytest.mark.parametrize("when", ["compiling", "training"])
+def test_ctrl_c(home: Path, tmp_path: Path, when: str) -> None:
+    """The signal goes to the compiler as well, as a terminal sends it."""
+    cache = Path(os.environ["KILOGRAD_CACHE"])
+    known = set(cache.glob("model-*"))
+    words = ("--model", "small", "--shots", 3, "--iterations", 10**7, "--out", "run")
+    # a program that no other test has compiled
+    method = ("--method", {"compiling": "bias:6", "training": "bias:7"}[when])
+    process = start("adapt", home / "discs", *words, *method, start_new_session=True)
+    deadline = time.monotonic() + 60
+    wanted = {"compiling": "*/model.c", "training": "model-*"}[when]
+    while not set(cache.glob(wanted)) - known - {m / "model.c" for m in known}:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    if when == "training":
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.strip() == "error: interrupted; nothing was written"
+    assert listing(tmp_path) == []
+    assert [p for p in listing(cache) if p.startswith(".")] == []

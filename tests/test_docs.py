@@ -1,0 +1,162 @@
+"""What the documents say must be so: commands exist, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from kilograd.cli import app
+from kilograd.frontend import available_models
+from kilograd.select import METHODS, strategy
+
+ROOT = Path(__file__).parents[1]
+PAGES = tuple(
+    sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")) if p.is_file())
+)
+GROUP = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = vars(GROUP)["commands"]
+
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the documents are not here")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    for language, text in re.findall(
+        r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        yield Block(page, language, text)
+
+
+def command_lines() -> Iterator[tuple[Path, list[str]]]:
+    """Yield every documented command line, without its comment."""
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "console":
+                for line in re.findall(r"^\$ (.*)$", block.text, re.MULTILINE):
+                    yield page, shlex.split(line, comments=True)
+
+
+LINES = [pytest.param(p, w, id=f"{p.name}: {' '.join(w)}") for p, w in command_lines()]
+"""A page and the words of a command."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_the_table_of_ops_is_up_to_date() -> None:
+    command = [sys.executable, "docs/make_ops.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for command in COMMANDS:
+        assert f"kilograd {command}" in readme or f"make {command}" in readme, command
+
+
+def test_every_method_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for method in METHODS:
+        assert f"`{method.partition(' ')[0]}`" in readme, method
+
+
+@pytest.mark.parametrize(("page", "words"), LINES)
+def test_a_documented_command_line_is_understood(page: Path, words: list[str]) -> None:
+    match words:
+        case ["kilograd", command, *arguments]:
+            context = COMMANDS[command].make_context(command, list(arguments))
+            if method := context.params.get("method"):
+                strategy(method)
+        case ["make", target]:
+            makefile = (ROOT / "Makefile").read_text("utf-8")
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target {target}"
+        case ["pytest" | "python", file, *_]:
+            assert (ROOT / file).is_file(), f"no file {file}"
+        case _:
+            pytest.fail(f"{name(page)} documents {words}: teach this test about it")
+
+
+# Those that need neither data nor a network that is not bundled.
+@pytest.mark.parametrize(
+    "words",
+    [w for _, w in command_lines() if w[:2] in (["kilograd", "models"], ["kilograd", "plan"])],
+)
+def test_a_documented_command_line_runs(words: list[str]) -> None:
+    needs_bundled(words)
+    call = "from kilograd.cli import main; main()"
+    command = [sys.executable, "-c", call, *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def needs_bundled(words: list[str]) -> None:
+    if "digits" in words and "digits" not in {m.name for m in available_models()}:
+        pytest.skip("the network of the demo is not bundled yet")
+
+
+def examples(page: Path) -> str:
+    """Return the interactive examples of a page, which are one session."""
+    return "\n".join(b.text for b in blocks(page) if b.language == "pycon")
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if examples(p)], ids=name)
+def test_python_examples_run(page: Path) -> None:
+    text = examples(page)
+    if "digits" in text:
+        pytest.importorskip("sklearn")
+        needs_bundled(["digits"])
+    example = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    out: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(example, out=out.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(out)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name(page)} links to {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{name(page)} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text("utf-8")
+    for page in sorted(folder.glob("[0-9]*.md")):
+        assert f"({page.name})" in index, page.name
+        number = page.name.partition("-")[0]
+        title = page.read_text("utf-8").partition("\n")[0]
+        assert title.startswith(f"# {number}: "), f"{page.name}: {title}"

@@ -1,0 +1,454 @@
+"""One contract, every op: its types, its meaning, its gradient, its kernel.  Samples: samples.py."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import (
+    COMPILERS,
+    assert_same,
+    call,
+    conv64,
+    formula,
+    gcc,
+    needs_gcc,
+    passed,
+    put,
+    real,
+    run,
+    same_bits,
+)
+from samples import SAMPLES, Case, Sample, cases, draw, gradient
+
+from kilograd import ops
+from kilograd.emit import Program, link
+from kilograd.ir import (
+    Array,
+    Block,
+    BlockExponent,
+    Builder,
+    DType,
+    Graph,
+    Leaf,
+    Op,
+    ShapeError,
+    TensorType,
+    Value,
+    interpret,
+)
+from kilograd.ops._common import NotDifferentiableError
+from kilograd.quant import ZERO_EXPONENT, bit_length
+from kilograd.targets import HostProgram, build_host
+from kilograd.targets.host import Compiler
+
+CONCRETE = {
+    op
+    for op in (getattr(ops, name) for name in ops.__all__)
+    if inspect.isclass(op) and issubclass(op, Op) and not inspect.isabstract(op)
+}
+CALLED = [s for s in SAMPLES if not s.op.view]
+each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
+
+
+def test_every_op_is_sampled() -> None:
+    assert {type(s.op) for s in SAMPLES} == CONCRETE
+
+
+def test_overlays_are_sampled_on_every_axis() -> None:
+    seen = {(type(s.op), s.overlay.axis) for s in SAMPLES if s.overlay is not None}
+    assert seen == {
+        (ops.Conv, 0),
+        (ops.Conv, 3),
+        (ops.ConvInputGrad, 0),
+        (ops.ConvInputGrad, 3),
+        (ops.Depthwise, 2),
+        (ops.DepthwiseInputGrad, 2),
+    }
+
+
+def test_every_rule_is_sampled_fused_with_every_weight_gradient() -> None:
+    seen = {
+        (type(s.op.grad), type(s.op.update)) for s in SAMPLES if isinstance(s.op, ops.RowUpdate)
+    }
+    grads = (ops.ConvWeightGrad, ops.DepthwiseWeightGrad, ops.DenseWeightGrad)
+    assert seen == {(g, u) for g in grads for u in (ops.Sgd, ops.RowRms, ops.Adam, ops.Accumulate)}
+
+
+# ---- types ----
+
+
+def results(sample: Sample, want: dict[str, Value]) -> list[tuple[Value, TensorType]]:
+    """Pair what a reference made with the types it should have."""
+    node = sample.node()
+    if node.op.writes:
+        written = [node.inputs[i] for i in node.op.writes]
+        return [(want[x.name], x.type) for x in written]
+    return [(want[node.name], node.type)]
+
+
+def check_type(value: Value, kind: TensorType) -> None:
+    """Assert that a value is what its type says."""
+    if isinstance(kind.quant, BlockExponent):
+        assert isinstance(value, Block)
+        assert bit_length(value.mantissa.astype(np.int64)) <= kind.quant.bits
+        value = value.mantissa
+    assert isinstance(value, np.ndarray)
+    assert (value.shape, value.dtype) == (kind.shape, kind.dtype.numpy)
+
+
+@each_sample
+def test_the_reference_has_the_inferred_type(sample: Sample) -> None:
+    for case in cases(sample):
+        for value, kind in results(sample, case.want):
+            check_type(value, kind)
+
+
+@each_sample
+def test_mantissas_use_the_bits_they_have(sample: Sample) -> None:
+    """An op that chooses the exponent leaves no bit unused, and gives all zeros the lowest one."""
+    if not hasattr(sample.op, "bits"):
+        return
+    for case in cases(sample):
+        y = case.want[f"{sample.name}_y"]
+        assert isinstance(y, Block)
+        if y.mantissa.any():
+            assert bit_length(y.mantissa.astype(np.int64)) in {sample.op.bits, sample.op.bits - 1}
+            assert bit_length(y.mantissa.astype(np.int64)) == sample.op.bits or isinstance(
+                sample.op, ops.ToBlock
+            )
+        else:
+            assert y.exponent == ZERO_EXPONENT
+
+
+@each_sample
+def test_inputs_of_another_shape_are_a_shape_error_or_fit(sample: Sample) -> None:
+    for i, t in enumerate(sample.types):
+        shapes = [(*t.shape, 2), (*t.shape[:-1], t.shape[-1] + 1), t.shape[1:]]
+        for shape in shapes:
+            types = [*sample.types[:i], replace(t, shape=shape), *sample.types[i + 1 :]]
+            try:
+                out = sample.op.infer(*types)
+            except ShapeError as e:
+                assert str(e)  # noqa: PT017 either outcome is right, a nameless complaint is not
+            else:
+                assert isinstance(out, TensorType)
+
+
+@each_sample
+def test_multiply_accumulates_are_counted(sample: Sample) -> None:
+    node = sample.node()
+    macs = node.op.macs(node)
+    assert isinstance(macs, int)
+    match sample.op:
+        case ops.Conv() | ops.ConvInputGrad() | ops.Depthwise() | ops.DepthwiseInputGrad():
+            w = node.inputs[1].type
+            maps = node.type if isinstance(sample.op, ops.Conv | ops.Depthwise) else sample.types[0]
+            pixels = maps.shape[0] * maps.shape[1]
+            assert macs == pixels * w.size
+        case ops.ConvWeightGrad() | ops.DepthwiseWeightGrad():
+            dy = sample.types[1]
+            assert macs == dy.shape[0] * dy.shape[1] * node.type.size
+        case _:
+            assert macs >= 0
+
+
+# ---- meaning: pairing the result with any v gives the same number in float64 ----
+
+
+def pairing(op: Op, xs: tuple[Array, ...], raw: tuple[Value, ...], v: Array) -> float | None:
+    """What <y, v> must be, from a definition over the reals; None where the op needs none."""
+    match op:
+        case ops.ConvInputGrad(window=window):
+            return float((xs[0] * conv64(v, codes(raw[1]), window)).sum())
+        case ops.DepthwiseInputGrad(window=window):
+            return float((xs[0] * conv64(v, codes(raw[1]), window, depthwise=True)).sum())
+        case ops.ConvWeightGrad(window=window):
+            return float((xs[1] * conv64(xs[0], v, window)).sum())
+        case ops.DepthwiseWeightGrad(window=window):
+            return float((xs[1] * conv64(xs[0], v, window, depthwise=True)).sum())
+        case ops.DenseInputGrad():
+            return float(xs[0] @ (xs[1] @ v))
+        case ops.DenseWeightGrad():
+            return float(xs[1] @ (v @ xs[0]))
+        case ops.BlockAdd():
+            return float((xs[0] * v).sum() + (xs[1] * v).sum())
+        case ops.ScaleChannels(factors=factors):
+            return float((xs[0] * v * np.array(factors)).sum())
+        case ops.ClipGrad():
+            keep = [int(codes(raw[1])[i // 8]) >> (i % 8) & 1 for i in range(xs[0].size)]
+            return float((xs[0].ravel() * np.array(keep) * v.ravel()).sum())
+        case ops.Broadcast():
+            return float((xs[0][0, 0] * v.sum(axis=(0, 1))).sum())
+        case ops.SumPixels():
+            return float(sum((pixel * v).sum() for row in xs[0] for pixel in row))
+        case ops.ToBlock():
+            return float((xs[0] * v.ravel()).sum())
+        case ops.Take(axis=axis, index=index):
+            rows = [np.moveaxis(xs[0], axis, 0)[i] for i in index]
+            return float((np.array(rows) * np.moveaxis(v, axis, 0)).sum())
+    return None
+
+
+def codes(value: Value) -> Array:
+    """Narrow a value to stored integers."""
+    assert isinstance(value, np.ndarray)
+    return value
+
+
+def probes(shape: tuple[int, ...], rng: np.random.Generator) -> list[Array]:
+    """Single elements, which show a wrong place, and a dense pattern, which shows any."""
+    out = []
+    for at in rng.choice(int(np.prod(shape)), 8):
+        v = np.zeros(shape)
+        v.flat[at] = 1.0
+        out.append(v)
+    return [*out, rng.choice([-1.0, 1.0], shape)]
+
+
+def check_meaning(sample: Sample, case: Case) -> None:
+    """Assert that a backward op computes what it is the adjoint of, up to its mantissas."""
+    node = sample.node()
+    feeds = {x.name: case.feeds.get(x.name) for x in node.inputs}
+    if sample.overlay is not None:
+        graph = sample.graph()
+        view = graph.outputs[0].inputs[1]
+        shown = view.op.reference(view, *(case.feeds[x.name] for x in view.inputs))
+        assert not isinstance(shown, tuple)
+        feeds[view.name] = shown
+    raw = tuple(v for v in (feeds[x.name] for x in node.inputs) if v is not None)
+    xs = tuple(real(v, x.type) for v, x in zip(raw, node.inputs, strict=True))
+    y = real(case.want[node.name], node.type)
+    bits = node.type.quant.bits if isinstance(node.type.quant, BlockExponent) else 20
+    for v in probes(node.type.shape, np.random.default_rng(0)):
+        want = pairing(node.op, xs, raw, v)
+        assert want is not None
+        tolerance = 2.0 ** (2 - bits) * np.abs(y).max() * np.abs(v).sum() + 2.0**-95
+        if isinstance(node.op, ops.BlockAdd):  # both are first brought to the larger exponent
+            units = [x.exponent for x in raw if isinstance(x, Block)]
+            tolerance += 2.0 ** max(units) * np.abs(v).sum()
+        np.testing.assert_allclose((y * v).sum(), want, rtol=1e-6, atol=tolerance)
+
+
+PAIRED = [
+    s
+    for s in SAMPLES
+    if isinstance(
+        s.op,
+        ops.ConvInputGrad
+        | ops.ConvWeightGrad
+        | ops.DepthwiseInputGrad
+        | ops.DepthwiseWeightGrad
+        | ops.DenseInputGrad
+        | ops.DenseWeightGrad
+        | ops.BlockAdd
+        | ops.ScaleChannels
+        | ops.ClipGrad
+        | ops.Broadcast
+        | ops.SumPixels
+        | ops.ToBlock
+        | ops.Take,
+    )
+]
+
+
+@pytest.mark.parametrize("sample", PAIRED, ids=lambda s: s.name)
+def test_a_gradient_op_is_the_adjoint_of_its_float64_formula(sample: Sample) -> None:
+    for case in cases(sample):
+        check_meaning(sample, case)
+
+
+# ---- gradients: <dy, J v> by calculus equals <vjp(dy), v> ----
+
+
+def differentiable(sample: Sample) -> bool:
+    """Say whether an op has a gradient."""
+    b = Builder()
+    xs = [b.input(f"x{i}", t) for i, t in enumerate(sample.types)]
+    y = b(sample.op, *xs)
+    try:
+        sample.op.vjp(b, y, b.input("dy", y.type))
+    except NotDifferentiableError:
+        return False
+    except TypeError:
+        return True
+    return True
+
+
+FORWARD = (
+    ops.Conv,
+    ops.Depthwise,
+    ops.Add,
+    ops.AvgPool,
+    ops.Dequantise,
+    ops.Dense,
+    ops.Cosine,
+    ops.CrossEntropy,
+    ops.Overlay,
+)
+CURVED = (ops.Cosine, ops.CrossEntropy)
+
+
+def test_ops_with_a_gradient_are_those_of_the_forward_pass() -> None:
+    assert {type(s.op) for s in SAMPLES if differentiable(s)} == set(FORWARD)
+
+
+def check_gradient(sample: Sample, case: Case, kind: str) -> None:
+    """Assert that vjp agrees with central differences of the float64 formula, clamps as masks."""
+    rng = np.random.default_rng(5)
+    b = Builder()
+    graph = sample.graph()
+    y = graph.outputs[0]
+    b.nodes.extend(graph.nodes)
+    if y.type.dtype is DType.F32:
+        dy_type = y.type
+    elif isinstance(sample.op, ops.Overlay):
+        dy_type = TensorType(y.type.shape, DType.I32, BlockExponent(31))
+    else:
+        dy_type = gradient(*y.type.shape)
+    dy = b.input("dy", dy_type)
+    grads = sample.op.vjp(b, y, dy)
+    assert len(grads) == len(y.inputs)
+    known = [g for g in grads if g is not None and g is not dy]
+    b.nodes[:] = [n for n in b.nodes if n not in known] + known
+    feeds = {**case.feeds, "dy": draw(dy_type, kind, rng, 0)}
+    env = interpret(b.graph(y, *known, *(x for x in y.inputs)), feeds)
+    xs = tuple(real(env[x.name], x.type) for x in y.inputs)
+    label = int(codes(env[y.inputs[1].name])[0]) if isinstance(sample.op, ops.CrossEntropy) else 0
+    mask = 1.0 if isinstance(sample.op, ops.AvgPool) else passed(env[y.name], y.type)
+    seen = real(feeds["dy"], dy_type) * (1.0 if isinstance(sample.op, ops.Overlay) else mask)
+    eps = 1e-6 if isinstance(sample.op, CURVED) else 1.0
+    for i, grad in enumerate(grads):
+        if grad is None:
+            continue
+        value = feeds["dy"] if grad is dy else env[grad.name]
+        got = real(value, grad.type)
+        assert got.shape == xs[i].shape
+        for v in probes(xs[i].shape, rng):
+            ends = [
+                formula(sample.op, (*xs[:i], xs[i] + s * eps * v, *xs[i + 1 :]), label)
+                for s in (1, -1)
+            ]
+            assert ends[0] is not None
+            assert ends[1] is not None
+            slope = (ends[0] - ends[1]) / (2 * eps)
+            exact = float((seen * slope).sum())
+            rounding = 2.0**-13 if isinstance(value, Block) else 1e-6
+            tolerance = rounding * (
+                np.abs(seen).max() * np.abs(slope).sum() + np.abs(got).max() * np.abs(v).sum()
+            )
+            np.testing.assert_allclose((got * v).sum(), exact, rtol=0, atol=tolerance + 2.0**-95)
+
+
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES if isinstance(s.op, FORWARD)], ids=lambda s: s.name
+)
+def test_the_gradient_agrees_with_finite_differences_in_float64(sample: Sample) -> None:
+    kinds = ("random",) if isinstance(sample.op, CURVED) else ("random", "extremes", "far", "zeros")
+    for kind, case in zip(kinds, cases(sample), strict=False):
+        check_gradient(sample, case, kind)
+
+
+def test_the_gradient_of_a_clamp_is_zero_at_both_ends() -> None:
+    """Codes -128 and 127 may have been clamped: nothing flows back through them."""
+    sample = next(s for s in SAMPLES if isinstance(s.op, ops.ClipMask))
+    node = sample.node()
+    y = np.zeros(node.inputs[0].type.shape, np.int8)
+    y.flat[:4] = -128, 127, -127, 126
+    mask = node.op.reference(node, y)
+    assert isinstance(mask, np.ndarray)
+    assert [int(mask[0]) >> i & 1 for i in range(4)] == [0, 0, 1, 1]
+
+
+# ---- kernels ----
+
+
+def keeps(sample: Sample) -> list[tuple[int, ...]]:
+    """Which inputs to keep alive, so that an op runs in place over each that it may, and over none."""
+    overwrites = sample.op.overwrites
+    return [overwrites[:i] for i in range(len(overwrites) + 1)]
+
+
+def entry_name(sample: Sample, keep: tuple[int, ...]) -> str:
+    """Return the name of the C function of a sample."""
+    return sample.name + "".join(f"_keep{i}" for i in keep)
+
+
+@functools.cache
+def program() -> Program:
+    """Every sample as an entry point of one program: one file to compile."""
+    return link({entry_name(s, k): s.graph(k) for s in CALLED for k in keeps(s)})
+
+
+@functools.cache
+def built(compiler: Compiler) -> HostProgram:
+    """Compile that program."""
+    return build_host(program(), compiler)
+
+
+def check_kernel(host: HostProgram, sample: Sample, keep: tuple[int, ...], case: Case) -> None:
+    """Assert that C makes of a case what the reference makes of it, to the bit."""
+    got = call(host, entry_name(sample, keep), case.feeds)
+    assert_same(got, case.want, sample.name)
+    for i in keep:
+        name = f"{sample.name}_x{i}"
+        assert same_bits(got[name], case.feeds[name]), f"{sample.name} overwrote its input {i}"
+
+
+def failures(host: HostProgram, samples: list[Sample]) -> Iterator[str]:
+    """Yield what is wrong with the kernels of `samples`."""
+    for sample in samples:
+        for keep in keeps(sample):
+            for case in cases(sample):
+                try:
+                    check_kernel(host, sample, keep, case)
+                except AssertionError as e:
+                    yield str(e).splitlines()[0]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_kernels_equal_their_references_to_the_bit(compiler: Compiler) -> None:
+    wrong = list(failures(built(compiler), CALLED))
+    assert not wrong, f"{len(wrong)} differ, of them:\n" + "\n".join(wrong[:20])
+
+
+@needs_gcc
+def test_kernels_write_their_output_and_scratch_and_nothing_else() -> None:
+    host = built(gcc("-O2"))
+    for sample in CALLED:
+        entry = host.program.entries[entry_name(sample, ())]
+        nodes = {n.name: n for n in entry.graph.nodes}
+        (node,) = (n for n in entry.graph.nodes if not isinstance(n.op, Leaf) and not n.op.view)
+        host._arena[:] = np.random.default_rng(1).integers(0, 256, host._arena.size, np.uint8)
+        feeds = cases(sample)[0].feeds
+        offsets = {s.name: s.offset for s in host.program.state}
+        for name, value in feeds.items():
+            in_state = name in offsets
+            memory = host._state if in_state else host._arena
+            put(memory, offsets[name] if in_state else entry.offset(nodes[name]), value)
+        arena, state = host._arena.copy(), host._state.copy()
+        run(host, entry.name)
+        allowed = np.zeros(arena.size, np.bool_)
+        if node in entry.storage.tensor:
+            allowed[entry.offset(node) :][: node.type.nbytes] = True
+        if node in entry.storage.scratch:
+            name = entry.storage.scratch[node]
+            size = next(b.size for b in entry.storage.buffers if b.name == name)
+            allowed[entry.plan.offsets[name] :][:size] = True
+        assert not ((arena != host._arena) & ~allowed).any(), f"{sample.name} wrote into the arena"
+        allowed = np.zeros(state.size, np.bool_)
+        for x in entry.graph.written():
+            allowed[offsets[x.name] :][: x.type.nbytes] = True
+        assert not ((state != host._state) & ~allowed).any(), f"{sample.name} wrote into the state"
+
+
+def test_a_graph_of_every_sample_prints() -> None:
+    """`str(graph)` is the debugging tool: it names the op and the types."""
+    for sample in SAMPLES:
+        graph: Graph = sample.graph()
+        assert type(sample.op).__name__ in str(graph)
+        assert str(graph.outputs[0].type) in str(graph)

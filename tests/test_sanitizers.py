@@ -1,0 +1,257 @@
+"""The generated C and the runtime as a program of their own: no warning, no byte out of place,
+nothing undefined.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import (
+    SMALL_UNITS,
+    clang,
+    gcc,
+    model_path,
+    needs_clang,
+    needs_gcc,
+    needs_shared,
+    network,
+    put,
+    small_network,
+    step_feeds,
+)
+from samples import CLOCK, cases
+from test_ops import CALLED, entry_name, keeps
+from test_ops import program as program_of_samples
+from test_passes import LEARN, WAYS, Case, large_map
+
+from kilograd.emit import Program, header, link, source
+from kilograd.frontend import load_model_folder
+from kilograd.ir import Array, Block, Graph, Value
+from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.passes import LinearHead, Part, PrototypeHead, Training, entries
+from kilograd.targets.host import Compiler, _runtime_objects, runtime_folder, runtime_sources
+
+STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wstrict-prototypes", "-Werror")
+SANITIZED = gcc("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+CLANG_UBSAN = replace(
+    clang("-O1"),
+    flags=(
+        *(f for f in clang("-O1").flags if f != "-fno-sanitize=undefined"),
+        "-fsanitize=undefined",
+        "-fsanitize-trap=undefined",  # zig would first build its runtime for messages: minutes
+    ),
+)
+
+MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model.h"
+
+static const struct {
+    void (*call)(void *, void *);
+    size_t arena;
+} entries[] = {
+%s
+};
+
+static uint32_t word(FILE *f) {
+    uint32_t x = 0;
+    if (fread(&x, 4, 1, f) != 1) exit(3);
+    return x;
+}
+
+static uint32_t mix(uint32_t hash, const unsigned char *p, size_t n) {
+    for (size_t i = 0; i < n; i++) hash = (hash ^ p[i]) * 16777619u;
+    return hash;
+}
+
+/* Every call gets blocks of exactly the size it asks for; prints a hash of all they hold. */
+int main(int argc, char **argv) {
+    FILE *f = argc == 2 ? fopen(argv[1], "rb") : 0;
+    unsigned char *state = malloc(MODEL_STATE_BYTES);
+    uint32_t hash = 2166136261u;
+    if (!f) return 2;
+    model_init(state);
+    for (uint32_t calls = word(f); calls; calls--) {
+        const uint32_t entry = word(f);
+        unsigned char *arena = malloc(entries[entry].arena);
+        memset(arena, 0xA5, entries[entry].arena);
+        for (uint32_t patches = word(f); patches; patches--) {
+            const uint32_t in_state = word(f), at = word(f), n = word(f);
+            if (fread((in_state ? state : arena) + at, 1, n, f) != n) return 3;
+        }
+        entries[entry].call(state, arena);
+        hash = mix(hash, state, MODEL_STATE_BYTES);
+        hash = mix(hash, arena, entries[entry].arena);
+        free(arena);
+    }
+    free(state);
+    fclose(f);
+    printf("%%08x\\n", hash);
+    return 0;
+}
+"""
+
+Calls = list[tuple[str, Mapping[str, Value]]]
+
+
+def raw(value: Value) -> bytes:
+    """The bytes of a value as C holds it."""
+    size = value.mantissa.nbytes + 4 if isinstance(value, Block) else value.nbytes
+    memory: Array = np.zeros(size, np.uint8)
+    put(memory, 0, value)
+    return memory.tobytes()
+
+
+def script(program: Program, calls: Iterable[tuple[str, Mapping[str, Value]]]) -> bytes:
+    """Write calls as the harness reads them."""
+    slots = {s.name: s.offset for s in program.state}
+    index = {name: i for i, name in enumerate(program.entries)}
+    out = []
+    for name, feeds in calls:
+        entry = program.entries[name]
+        nodes = {n.name: n for n in entry.graph.inputs() if n in entry.storage.tensor}
+        patches = [
+            struct.pack("<III", k in slots, slots[k] if k in slots else entry.offset(nodes[k]), len(raw(v)))
+            + raw(v)
+            for k, v in feeds.items()
+            if k in slots or k in nodes
+        ]
+        out.append(struct.pack("<II", index[name], len(patches)) + b"".join(patches))
+    return struct.pack("<I", len(out)) + b"".join(out)
+
+
+def write_program(folder: Path, program: Program) -> None:
+    """Write the generated files and the harness."""
+    rows = [f"    {{model_{e.name}, {e.plan.peak}}}," for e in program.entries.values()]
+    for name, text in (
+        ("model.c", source(program)),
+        ("model.h", header(program)),
+        ("main.c", MAIN % "\n".join(rows)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def build_and_run(folder: Path, compiler: Compiler, name: str) -> str:
+    """Compile everything into one executable, run it, and return what it prints."""
+    files = ["main.c", "model.c", *map(str, _runtime_objects(compiler))]
+    compiler.compile(folder, f"-I{runtime_folder() / 'include'}", "-I.", *files, "-lm", "-o", name)
+    done = subprocess.run(
+        [str(folder / name), "script"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"exit {done.returncode}:\n{done.stderr[:4000]}"
+    assert not done.stderr, done.stderr[:4000]
+    return done.stdout
+
+
+def check_clean(folder: Path, program: Program, calls: Calls, checked: Compiler) -> None:
+    """Assert that a checked build finds nothing and computes what the plain build computes."""
+    write_program(folder, program)
+    (folder / "script").write_bytes(script(program, calls))
+    plain = build_and_run(folder, replace(checked, flags=gcc("-O2").flags), "plain")
+    assert build_and_run(folder, checked, "checked") == plain
+
+
+def training_calls(graphs: Mapping[str, Graph], seed: int, rounds: int = 3) -> Calls:
+    """Every entry point in turn, on images that differ."""
+    rng = np.random.default_rng(seed)
+    order = ["infer", "enrol", "step", "step", "apply", "infer"] * rounds + ["forget", "step"]
+    return [
+        (name, step_feeds(rng, graphs[name], WAYS, t, 0.05))
+        for t, name in enumerate(n for n in order if n in graphs)
+    ]
+
+
+CASES = {
+    "linear-adam": Case(1, SMALL_UNITS, 4, LEARN, LinearHead(WAYS), Adam(0)),
+    "proto-rowrms-summed": Case(2, SMALL_UNITS, 4, LEARN, PrototypeHead(WAYS), RowRms(0), accumulate=True),
+    "linear-sgd-everything": Case(
+        3, SMALL_UNITS, 5, {p.name: Part() for p in network(3, SMALL_UNITS, stem=5).params()}
+    ),
+}
+CHECKED = [
+    pytest.param(SANITIZED, id="gcc-asan-ubsan", marks=needs_gcc),
+    pytest.param(CLANG_UBSAN, id="clang-ubsan", marks=needs_clang),
+]
+
+
+@needs_gcc
+def test_every_op_is_clean_under_sanitizers(tmp_path: Path) -> None:
+    """Every sample, with data at the ends of every range, each buffer exactly as large as planned."""
+    calls = [(entry_name(s, k), c.feeds) for s in CALLED for k in keeps(s) for c in cases(s)]
+    check_clean(tmp_path, program_of_samples(), list(calls), SANITIZED)
+
+
+@pytest.mark.parametrize("checked", CHECKED)
+@pytest.mark.parametrize("name", CASES)
+def test_training_is_clean_under_sanitizers(tmp_path: Path, name: str, checked: Compiler) -> None:
+    case = CASES[name]
+    graphs = entries(case.network, case.training)
+    check_clean(tmp_path, link(graphs), training_calls(graphs, case.seed), checked)
+
+
+@needs_gcc
+def test_worst_case_sums_are_clean_under_sanitizers(tmp_path: Path) -> None:
+    """Weights and images at the ends of their ranges, on maps so large that gradients are narrowed."""
+    step, learned = large_map()
+    program = link({"step": step})
+    feeds = step_feeds(np.random.default_rng(0), step, WAYS, 0, 0.1)
+    calls: Calls = []
+    for code in (-127, 127):
+        ends: dict[str, Value] = {
+            p.name: np.full(p.type.shape, code, np.int8)
+            for p in step.written()
+            if p.name in learned and p.type.dtype.nbytes == 1
+        }
+        image = np.full_like(np.asarray(feeds["image"]), 127 if code > 0 else -128)
+        calls.append(("step", {**feeds, **ends, "image": image}))
+    check_clean(tmp_path, program, calls, SANITIZED)
+
+
+@needs_gcc
+@needs_shared
+def test_a_published_network_is_clean_under_sanitizers(tmp_path: Path) -> None:
+    model = load_model_folder(model_path("mcunet-5fps"))
+    wide = [n for n in model.layers[-12:] if model.graph[f"{n}.weight"].type.shape[-1] >= 8]
+    learn = {f"{name}.bias": Part() for name in model.layers[-12:]}
+    for i, name in enumerate(wide[::2]):
+        w = model.graph[f"{name}.weight"].type
+        axis = 2 if len(w.shape) == 3 else (0, 3)[i % 2]
+        learn[f"{name}.weight"] = Part(axis, tuple(range(0, w.shape[axis], 3)))
+    graphs = entries(model.graph, Training(PrototypeHead(WAYS), Sgd(0), learn))
+    rng = np.random.default_rng(0)
+    image = rng.integers(-128, 128, (128, 128, 3)).astype(np.int8)
+    feeds = {"image": image, "label": np.ones(1, np.int32), "lr": np.full(1, 0.05, np.float32)}
+    clock = np.zeros(CLOCK.shape, np.int32)
+    calls: Calls = [("enrol", feeds), ("step", {**feeds, "clock": clock}), ("infer", feeds)]
+    check_clean(tmp_path, link(graphs), calls, SANITIZED)
+
+
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        pytest.param(gcc("-O2", *STRICT), id="gcc", marks=needs_gcc),
+        pytest.param(clang("-O2", *STRICT), id="clang", marks=needs_clang),
+    ],
+)
+def test_generated_code_and_runtime_compile_without_a_warning(tmp_path: Path, compiler: Compiler) -> None:
+    programs = {"samples": program_of_samples()}
+    for name, case in CASES.items():
+        programs[name] = link(entries(case.network, case.training))
+    programs["infer"] = link({"infer": entries(small_network(), Training(LinearHead(2), Sgd(0)))["infer"]})
+    include = f"-I{runtime_folder() / 'include'}"
+    for name, program in programs.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        write_program(folder, program)
+        compiler.compile(folder, include, "-I.", "-c", "model.c", "-o", "model.o")
+    for file in runtime_sources():
+        compiler.compile(tmp_path, include, "-c", str(file), "-o", f"{file.stem}.o")
