@@ -62,6 +62,8 @@ from kilograd.ops import (
 from kilograd.quant import ZERO_EXPONENT
 
 X_SCALE = 0.04
+#: An output scale so fine that one unit of an accumulator is more than one code, for some channels.
+STEEP = Affine((X_SCALE * 0.017,), 3)
 LABEL = TensorType((1,), DType.I32)
 RATE = TensorType((1,), DType.F32)
 CLOCK = TensorType((2,), DType.I32)
@@ -192,6 +194,7 @@ def _samples() -> Iterator[Sample]:
         back, dw = ConvInputGrad(window, x.shape, bits=15 - i % 2), ConvWeightGrad(window, filters.shape)
         dy = gradient(oh, ow, o, bits=15 - i % 3)
         yield sample(forward, x, filters, bias(o))
+        yield sample(Conv(window, STEEP), x, filters, bias(o))
         yield sample(back, dy, filters)
         yield sample(dw, x, dy)
         overlays = [
@@ -218,6 +221,7 @@ def _samples() -> Iterator[Sample]:
         dw_dw = DepthwiseWeightGrad(window, filters.shape)
         dy = gradient(oh, ow, c, bits=15 - i % 3)
         yield sample(forward_dw, x, filters, bias(c))
+        yield sample(Depthwise(window, STEEP), x, filters, bias(c))
         yield sample(back_dw, dy, filters)
         yield sample(dw_dw, x, dy)
         overlay = Overlay(2, tuple(range(i % 2, c, 2)) or (0,))
@@ -318,7 +322,7 @@ def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
         top = {"zeros": 0, "high": 255}.get(kind)
         return np.full(shape, top, np.uint8) if top is not None else rng.integers(0, 256, shape, np.uint8)
     if t.dtype is DType.I8:
-        zero, least = t.affine.zero_point, -128 if t.affine.axis is None else -127
+        zero, least = t.affine.zero_point, -128
         fixed = {"zeros": zero, "high": 127, "low": least}.get(kind)
         if fixed is not None:
             return np.full(shape, fixed, np.int8)

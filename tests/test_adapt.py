@@ -259,34 +259,34 @@ def test_every_pass_sees_every_sample_once(
     # prototypes are made anew before each pass
     names = [name for name, _ in calls.calls if name != "apply"]
     assert names == (["forget"] + ["enrol"] * size + ["step"] * size) * 3
-    # the rate falls along a cosine; each update has a clock of its own
+    # the rate falls along a cosine; each update has a clock of its own, and averages its samples
     update = "step" if accumulate == 1 else "apply"
-    done = (
-        list(range(3 * size))
-        if accumulate == 1
-        else [
-            i
-            for i in range(3 * size)
-            if i % size in {*range(accumulate - 1, size, accumulate), size - 1}
-        ]
-    )
-    share = 1 if accumulate == 1 else np.diff([-1, *done])
-    cosine = 0.01 * 0.5 * (1 + np.cos(np.pi * np.array(done) / (3 * size)))
-    rates = np.array([float(np.ravel(x)[0]) for x in calls.of(update, "lr")])
-    np.testing.assert_allclose(rates, cosine / share, rtol=1e-6)
+    ends = [min(i + accumulate, size) for i in range(0, size, accumulate)]
+    done = np.add.outer(np.arange(3) * size, np.array(ends) - 1).ravel()
+    cosine = 0.01 * 0.5 * (1 + np.cos(np.pi * done / (3 * size)))
+    rates = np.ravel(calls.of(update, "lr"))
+    np.testing.assert_allclose(rates, cosine, rtol=1e-6)
+    if accumulate > 1:
+        averaged = np.diff([0, *ends])
+        shares = np.tile(np.repeat(1 / averaged, averaged), 3)
+        np.testing.assert_allclose(np.ravel(calls.of("step", "share")), shares, rtol=1e-6)
     clocks = [tuple(x.tolist()) for x in calls.of(update, "clock")]
     assert clocks == [(9, i) for i in range(len(done))]
 
 
-def test_accumulating_over_everything_is_one_average_step(
-    model: Model, dataset: Dataset, episode: Episode
+@pytest.mark.parametrize("accumulate", [4, 100])
+def test_accumulation_averages(
+    model: Model, dataset: Dataset, episode: Episode, accumulate: int
 ) -> None:
-    compiled = compiled_as(model, "head", HeadKind.LINEAR, OptimizerKind.SGD, accumulate=100)
+    """At a head of zeros the gradient of the bias is 1/ways - [label], whatever the image."""
+    compiled = compiled_as(model, "head", HeadKind.LINEAR, OptimizerKind.SGD, accumulate)
     support = support_of(dataset, episode, model)
+    four = Samples(support.images[[0, 1, 2, 3]], np.array([0, 0, 0, 2], np.int32))
     host = build_host(compiled.program)
-    fit(host, compiled, support, Schedule(1, 0.5, Augment.NONE))
-    # at a head of zeros the gradient of the bias is 1/ways - [label], which sums to zero
-    np.testing.assert_allclose(host.state["head.bias"], 0, atol=1e-6)
+    fit(host, compiled, four, Schedule(1, 0.5, Augment.NONE))
+    rate = Schedule(1, 0.5).rate(3 / 4)
+    mean = 1 / WAYS - np.array([3, 0, 1, 0]) / 4
+    np.testing.assert_allclose(host.state["head.bias"], -rate * mean, rtol=1e-5)
     assert host.state["head.weight"].any()
     assert not host.state["head.weight.sum"].any(), "the sum starts anew after an update"
 

@@ -396,7 +396,7 @@ def integer_gradients(net: Graph, feeds: Mapping[str, Value]) -> tuple[Graph, di
     """Return the training step of all of `net` and its gradients, as the integers make them."""
     learn = {p.name: Part() for p in net.params()}
     step = entries(net, Training(LinearHead(WAYS), Sgd(0), learn, accumulate=True))["step"]
-    out = interpret(step, feeds)
+    out = interpret(step, {**feeds, "share": np.ones(1, np.float32)})
     sums = {}
     for name in learn:
         value = out[f"{name}.sum"]
@@ -456,6 +456,11 @@ def steepest(x: Node) -> int:
     return max(abs(code - x.type.affine.zero_point) for code in (-128, 127))
 
 
+def last_mantissa(dy: Node) -> int:
+    """The largest mantissa that a gradient can have."""
+    return (1 << dy.type.block.bits) - 1
+
+
 def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
     """The largest sum of a node over data that could come: all at the ends, all signs aligned.
 
@@ -464,7 +469,7 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
     match n.op:
         case ConvInputGrad(window=window, shape=shape) | DepthwiseInputGrad(window=window, shape=shape):
             dy, w = n.inputs
-            magnitude = widest(graph, w, learned) << dy.type.block.bits
+            magnitude = widest(graph, w, learned) * last_mantissa(dy)
             deep = isinstance(n.op, DepthwiseInputGrad)
             taps = magnitude if deep else magnitude.sum(axis=0)
             sums = np.zeros((shape[0] + 32, shape[1] + 32, shape[2]), np.int64)
@@ -476,7 +481,7 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
             return int(sums.max())
         case SumPixels():
             (dy,) = n.inputs
-            return dy.type.shape[0] * dy.type.shape[1] << dy.type.block.bits
+            return dy.type.shape[0] * dy.type.shape[1] * last_mantissa(dy)
         case RowUpdate(grad=ConvWeightGrad(window=window, shape=shape)):
             return _worst_dw(n.inputs[1], n.inputs[2], window, (shape[1], shape[2]))
         case RowUpdate(grad=DepthwiseWeightGrad(window=window, shape=shape)):
@@ -490,7 +495,7 @@ def _worst_dw(x: Node, dy: Node, window: Window, kernel: tuple[int, int]) -> int
     for oy, ox, ky, kx in np.ndindex(*dy.type.shape[:2], *kernel):
         y, z = oy * window.stride + ky - window.pad[0], ox * window.stride + kx - window.pad[2]
         hits[ky, kx] += 0 <= y < h and 0 <= z < w
-    return (int(hits.max()) * steepest(x)) << dy.type.block.bits
+    return int(hits.max()) * steepest(x) * last_mantissa(dy)
 
 
 def check_no_overflow(graph: Graph, learned: frozenset[str]) -> None:
@@ -654,7 +659,7 @@ def check_summed_step_is_a_step(optimizer: Update) -> None:
         state = {k: v for g in graphs for k, v in g.data.items() if k in names}
         values: dict[str, Value] = {**state, **warm}
         for t in range(2):
-            feeds = step_feeds(rng, plain, WAYS, t, 0.05)
+            feeds = {**step_feeds(rng, plain, WAYS, t, 0.05), "share": np.ones(1, np.float32)}
             for graph in graphs:
                 out = interpret(graph, {**feeds, **values})
                 values.update({k: out[k] for k in state if k in out})

@@ -39,6 +39,7 @@ from kilograd.targets.host import Compiler, _runtime_objects, runtime_folder, ru
 
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wstrict-prototypes", "-Werror")
 SANITIZED = gcc("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+NATIVE = replace(SANITIZED, flags=(*SANITIZED.flags, "-march=native"))
 CLANG_UBSAN = replace(
     clang("-O1"),
     flags=(
@@ -179,15 +180,17 @@ CASES = {
 }
 CHECKED = [
     pytest.param(SANITIZED, id="gcc-asan-ubsan", marks=needs_gcc),
+    pytest.param(NATIVE, id="gcc-native-asan-ubsan", marks=needs_gcc),
     pytest.param(CLANG_UBSAN, id="clang-ubsan", marks=needs_clang),
 ]
 
 
 @needs_gcc
-def test_every_op_is_clean_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
+def test_every_op_is_clean_under_sanitizers(tmp_path: Path, checked: Compiler) -> None:
     """Every sample, with data at the ends of every range, each buffer exactly as large as planned."""
     calls = [(entry_name(s, k), c.feeds) for s in CALLED for k in keeps(s) for c in cases(s)]
-    check_clean(tmp_path, program_of_samples(), list(calls), SANITIZED)
+    check_clean(tmp_path, program_of_samples(), list(calls), checked)
 
 
 @pytest.mark.parametrize("checked", CHECKED)
@@ -199,7 +202,8 @@ def test_training_is_clean_under_sanitizers(tmp_path: Path, name: str, checked: 
 
 
 @needs_gcc
-def test_worst_case_sums_are_clean_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
+def test_worst_case_sums_are_clean_under_sanitizers(tmp_path: Path, checked: Compiler) -> None:
     """Weights and images at the ends of their ranges, on maps so large that gradients are narrowed."""
     step, learned = large_map()
     program = link({"step": step})
@@ -213,7 +217,7 @@ def test_worst_case_sums_are_clean_under_sanitizers(tmp_path: Path) -> None:
         }
         image = np.full_like(np.asarray(feeds["image"]), 127 if code > 0 else -128)
         calls.append(("step", {**feeds, **ends, "image": image}))
-    check_clean(tmp_path, program, calls, SANITIZED)
+    check_clean(tmp_path, program, calls, checked)
 
 
 @needs_gcc
@@ -232,7 +236,7 @@ def test_a_published_network_is_clean_under_sanitizers(tmp_path: Path) -> None:
     feeds = {"image": image, "label": np.ones(1, np.int32), "lr": np.full(1, 0.05, np.float32)}
     clock = np.zeros(CLOCK.shape, np.int32)
     calls: Calls = [("enrol", feeds), ("step", {**feeds, "clock": clock}), ("infer", feeds)]
-    check_clean(tmp_path, link(graphs), calls, SANITIZED)
+    check_clean(tmp_path, link(graphs), calls, NATIVE)
 
 
 @pytest.mark.parametrize(

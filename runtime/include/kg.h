@@ -96,6 +96,27 @@ void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channe
 void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
                   const kg_block_add_params *p);
 
+/// Streams ///
+
+typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD } kg_stage_kind;
+
+/* A layer of a stream: what it computes a whole map with, and the buffer that keeps its newest
+ * rows, at `offset` of the scratch memory.  source: stages whose rows it reads; -1: the input. */
+typedef struct {
+    const void *params; /* kg_conv_params, kg_depthwise_params or kg_add_params */
+    const int8_t *w;
+    const int32_t *b;
+    int32_t row_bytes, offset;
+    int16_t kind, source[2], height, rows;
+} kg_stage;
+
+typedef struct {
+    const kg_stage *stages;
+    int32_t count, row_bytes, height, work_offset;
+} kg_stream_params;
+
+void kg_stream(int8_t *y, const int8_t *x, uint8_t *scratch, const kg_stream_params *p);
+
 /// Pixels ///
 
 typedef struct {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import asdict
@@ -183,7 +184,7 @@ def demo(seed: Seed = 0, as_json: AsJson = False) -> None:
     episode = sample_episode(dataset, ways=5, shots=5, queries=40, seed=seed)
     recipe = Recipe("last:6", 5)
     compiled = compile_recipe(load_model("digits"), recipe, Budget(64 << 10))
-    schedule = Schedule(iterations=30, lr=0.003, augment=Augment.NOFLIP, seed=seed)
+    schedule = Schedule(iterations=30, lr=0.01, augment=Augment.NOFLIP, seed=seed)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if as_json:
         print(json.dumps(asdict(outcome.summary)))
@@ -348,6 +349,7 @@ def main() -> None:
         # Not app(): what that does on Ctrl-C is typer's own, and changes with its version.
         with command.make_context("kilograd", sys.argv[1:] or ["--help"]) as context:
             command.invoke(context)
+        sys.stdout.flush()
     except InputError as e:
         _fail(str(e), 2)
     except _UsageError as e:
@@ -356,6 +358,9 @@ def main() -> None:
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted; nothing was written", 130)
+    except BrokenPipeError:  # as in `kilograd demo | head`; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -82,6 +82,7 @@ class _Writer:
         self.name = name
         self.state = {s.name: s.offset for s in program.state}
         self.tables: dict[tuple[str, bytes], str] = {}
+        self.constants: dict[tuple[str, str], str] = {}
         self.definitions: list[str] = []
 
     def lines(self) -> Iterator[str]:
@@ -123,8 +124,8 @@ class _Writer:
 
     def _function(self, entry: Entry) -> Iterator[str]:
         calls = [
-            self._call(entry, n, i)
-            for i, n in enumerate(entry.graph.nodes)
+            self._call(entry, n)
+            for n in entry.graph.nodes
             if not isinstance(n.op, Leaf) and not n.op.view
         ]
         yield f"\nvoid {self.name}_{entry.name}(void *state, void *arena) {{\n"
@@ -132,9 +133,9 @@ class _Writer:
         yield from calls
         yield "}\n"
 
-    def _call(self, entry: Entry, n: Node, index: int) -> str:
+    def _call(self, entry: Entry, n: Node) -> str:
         k = n.op.kernel(n)
-        params = self._params(k, f"{entry.name}{index}")
+        params = self._params(k)
         target = n.inputs[n.op.writes[0]] if n.op.writes else n
         args = [self._pointer(entry, target)]
         args += ["0" if x is None else self._pointer(entry, x) for x in k.args]
@@ -142,17 +143,33 @@ class _Writer:
             args.append(f"(void *)(a + {entry.plan.offsets[entry.storage.scratch[n]]})")
         return f"    {k.symbol}({', '.join(args)}, &{params}); /* {n.name} */\n"
 
-    def _params(self, k: Kernel, name: str) -> str:
+    def _params(self, k: Kernel) -> str:
+        """Write the parameters of a call and return their name."""
         fields = []
         for field, value in k.params.items():
             if isinstance(value, np.ndarray):
                 fields.append(f".{field} = {self._table(value)}")
             else:
                 fields.append(f".{field} = {'0' if value is None else _literal(value)}")
-        self.definitions.append(
-            f"static const {k.symbol}_params {name} = {{{', '.join(fields)}}};\n"
-        )
-        return name
+        if k.stages:
+            fields.append(f".stages = {self._stages(k)}")
+        return self._constant(f"{k.symbol}_params", "params", "", f"{{{', '.join(fields)}}}")
+
+    def _stages(self, k: Kernel) -> str:
+        rows = []
+        for kernel, layout, weights in k.stages:
+            fields = [f".{field} = {value}" for field, value in layout.items()]
+            fields.append(f".params = &{self._params(kernel)}")
+            fields += [f".{f} = {c_name(n.name)}" for f, n in zip("wb", weights, strict=False)]
+            rows.append(f"    {{{', '.join(fields)}}}")
+        return self._constant("kg_stage", "stages", "[]", "{\n" + ",\n".join(rows) + "}")
+
+    def _constant(self, kind: str, stem: str, suffix: str, text: str) -> str:
+        """Write a constant, or find one that is equal, and return its name."""
+        if (kind, text) not in self.constants:
+            name = self.constants[kind, text] = f"{stem}{len(self.constants)}"
+            self.definitions.append(f"static const {kind} {name}{suffix} = {text};\n")
+        return self.constants[kind, text]
 
     def _pointer(self, entry: Entry, n: Node) -> str:
         kind = _c_type(n.type)

@@ -35,6 +35,9 @@ class Kernel:
     args: tuple[Node | None, ...]
     params: Mapping[str, int | float | Array | None] = field(default_factory=dict)
     scratch: int = 0  # bytes of working memory, alive during the call only
+    #: Calls that the kernel makes itself, row by row: each with its place in the stream and its
+    #: constant weights and bias.  They become a table of `kg_stage`.
+    stages: tuple[tuple[Kernel, Mapping[str, int], tuple[Node, ...]], ...] = ()
 
 
 class Op(abc.ABC):

@@ -1,0 +1,170 @@
+"""Chains of layers over rows instead of whole maps.
+
+A stream computes what its stages compute one after the other, but a row at a time and on
+demand: each stage keeps only the rows that later stages still have to read.  Nothing is computed
+twice, and the integers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kilograd.ir import Kernel, Node, Op, Param, TensorType, Value
+from kilograd.ops._common import array, no_vjp, require
+from kilograd.ops.conv import Conv
+from kilograd.ops.depthwise import Depthwise
+from kilograd.ops.elementwise import Add
+from kilograd.ops.window import Window
+
+INPUT = -1
+"""The source that stands for the input of the stream."""
+
+_KINDS = {Conv: 0, Depthwise: 1, Add: 2}  # kg_stage_kind in kg.h
+_COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer of a stream.  Its maps come from earlier stages, or from the `INPUT`."""
+
+    op: Conv | Depthwise | Add
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stream(Op):
+    """Inputs: the map, then weights and bias of each stage that has them, in order.
+
+    Weights must be constant: a stream belongs to the part of a network that does not learn.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        maps: list[TensorType] = []
+        for stage, params in self._with_params(xs[1:]):
+            sources = [xs[0] if i == INPUT else maps[i] for i in stage.sources]
+            maps.append(stage.op.infer(*sources, *params))
+        require(maps, "a stream needs a stage")
+        return maps[-1]
+
+    def _with_params(
+        self, params: tuple[TensorType, ...]
+    ) -> Iterator[tuple[Stage, tuple[TensorType, ...]]]:
+        taken = 0
+        for stage in self.stages:
+            count = 0 if isinstance(stage.op, Add) else 2
+            yield stage, params[taken : taken + count]
+            taken += count
+        require(taken == len(params), f"the stages take {taken} parameters, not {len(params)}")
+
+    def unrolled(self, node: Node) -> tuple[Node, ...]:
+        """Return the stages as nodes of their own."""
+        out: list[Node] = []
+        params = iter(node.inputs[1:])
+        for i, stage in enumerate(self.stages):
+            inputs = [node.inputs[0] if s == INPUT else out[s] for s in stage.sources]
+            if not isinstance(stage.op, Add):
+                inputs += [next(params), next(params)]
+            kind = stage.op.infer(*(x.type for x in inputs))
+            out.append(Node(stage.op, tuple(inputs), kind, f"{node.name}.{i}"))
+        return tuple(out)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        env = dict(zip(node.inputs, map(array, xs), strict=True))
+        nodes = self.unrolled(node)
+        for n in nodes:
+            env[n] = array(n.op.reference(n, *(env[x] for x in n.inputs)))  # type: ignore[arg-type]
+        return env[nodes[-1]]
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        return sum(n.op.macs(n) for n in self.unrolled(node))
+
+    def kernel(self, node: Node) -> Kernel:
+        nodes = self.unrolled(node)
+        height, width, channels = node.inputs[0].type.shape
+        capacity = self.capacities(node)
+        offset = _COUNTER_BYTES * len(nodes)
+        stages, work = [], 0
+        for n, stage, rows in zip(nodes, self.stages, capacity, strict=True):
+            k = n.op.kernel(n)
+            row_bytes = n.type.shape[1] * n.type.shape[2]
+            if isinstance(stage.op, Add):
+                k = Kernel(k.symbol, k.args, {**k.params, "size": row_bytes})
+            weights = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
+            layout = {
+                "kind": _KINDS[type(stage.op)],
+                "source[0]": stage.sources[0],
+                "source[1]": stage.sources[-1],
+                "height": n.type.shape[0],
+                "row_bytes": row_bytes,
+                "rows": rows,
+                "offset": offset,
+            }
+            stages.append((k, layout, weights))
+            offset += -(-rows * row_bytes // 4) * 4
+            work = max(work, k.scratch)
+        return Kernel(
+            "kg_stream",
+            (node.inputs[0],),
+            {
+                "count": len(nodes),
+                "row_bytes": width * channels,
+                "height": height,
+                "work_offset": offset,
+            },
+            scratch=offset + work,
+            stages=tuple(stages),
+        )
+
+    def capacities(self, node: Node) -> tuple[int, ...]:
+        """Return how many rows each stage must be able to keep; the last one writes its map.
+
+        Found by running the schedule of kg_stream.c without the arithmetic.
+        """
+        nodes = self.unrolled(node)
+        heights = [n.type.shape[0] for n in nodes]
+        readers = [
+            [j for j, s in enumerate(self.stages) if i in s.sources] for i in range(len(nodes))
+        ]
+        done = [0] * len(nodes)
+        capacity = [0] * len(nodes)
+        while done[-1] < heights[-1]:
+            i = len(nodes) - 1
+            while (lacking := self._lacking(nodes, done, i)) is not None:
+                i = lacking
+            if i < len(nodes) - 1:
+                wanted = [
+                    self.rows_read(nodes[j], done[j])[0] for j in readers[i] if done[j] < heights[j]
+                ]
+                capacity[i] = max(capacity[i], done[i] + 1 - min(wanted))
+            done[i] += 1
+        return tuple(capacity)
+
+    def _lacking(self, nodes: tuple[Node, ...], done: list[int], i: int) -> int | None:
+        """Return a stage that must go on before stage i can compute its next row."""
+        end = self.rows_read(nodes[i], done[i])[1]
+        return next((s for s in self.stages[i].sources if s != INPUT and done[s] < end), None)
+
+    @staticmethod
+    def rows_read(n: Node, row: int) -> tuple[int, int]:
+        """Return the half-open range of input rows that output row `row` of a stage reads."""
+        if isinstance(n.op, Add):
+            return row, row + 1
+        assert isinstance(n.op, Conv | Depthwise)
+        window: Window = n.op.window
+        kernel = n.inputs[1].type.shape[1 if isinstance(n.op, Conv) else 0]
+        start = row * window.stride - window.pad[0]
+        return max(start, 0), min(start + kernel, n.inputs[0].type.shape[0])
+
+
+def streamable(n: Node, learned: frozenset[Node]) -> bool:
+    """Say whether a node can be a stage: a layer with constant weights, or a residual sum."""
+    if isinstance(n.op, Add):
+        return True
+    return isinstance(n.op, Conv | Depthwise) and all(
+        isinstance(p.op, Param) and p not in learned for p in n.inputs[1:]
+    )
