@@ -251,13 +251,12 @@ def test_gradients_of_all_convolutions(subject: Subject) -> None:
 
 @needs_shared
 def test_part_of_a_gradient_is_the_gradient_of_the_part(subject: Subject) -> None:
-    """Cut by input channel, by output channel, depthwise, and biases: the parts of a plan."""
+    """Cut by input channel, by output channel, and depthwise: the parts of a plan."""
     name_of = {op["position"]: op["name"] for op in subject.network.ops if op["block"] == 10}
     parts = {
         f"{name_of['pw1']}.weight": Part(3, (0, 3, 4, 11)),
         f"{name_of['dw']}.weight": Part(2, (1, 2, 30)),
         f"{name_of['pw2']}.weight": Part(0, (0, 5, 23)),
-        f"{name_of['pw2']}.bias": Part(0, (7, 8)),
     }
     training = Training(PrototypeHead(WAYS), Sgd(0), parts, accumulate=True)
     step = entries(subject.model.graph, training)["step"]

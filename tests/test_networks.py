@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -280,8 +281,17 @@ def assert_same(got: Mapping[str, Array], want: Mapping[str, Array], where: str)
         assert same, f"{key} differs {where}"
 
 
-def gcc(level: str) -> Compiler:
-    return replace(find_compiler(), flags=(*LANGUAGE, level))
+def gcc(*flags: str) -> Compiler:
+    """The default compiler without -march=native: the portable kernels, unless `flags` say more."""
+    return replace(find_compiler(), flags=(*LANGUAGE, *flags))
+
+
+def avx2() -> Compiler:
+    """The kernels of processors that have AVX2 and nothing newer."""
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.exists() or " avx2 " not in cpu.read_text(encoding="utf-8"):
+        pytest.skip("this processor has no AVX2, or does not say so in /proc/cpuinfo")
+    return gcc("-O3", "-mavx2")
 
 
 def clang(level: str) -> Compiler:
@@ -296,6 +306,7 @@ COMPILERS: dict[str, Callable[[], Compiler]] = {
     "cc -O0": lambda: gcc("-O0"),
     "cc -O2": lambda: gcc("-O2"),
     "cc -O3": lambda: gcc("-O3"),
+    "cc -mavx2": avx2,
     "clang -O0": lambda: clang("-O0"),
     "clang -O2": lambda: clang("-O2"),
     "clang -O3": lambda: clang("-O3"),

@@ -15,6 +15,7 @@ from kilograd.ops.head import (
 from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels
 from kilograd.ops.shape import Overlay, Take
+from kilograd.ops.stream import Stage, Stream
 from kilograd.ops.update import Accumulate, Adam, Clear, Enrol, RowRms, RowUpdate, Sgd, Update
 from kilograd.ops.window import Window
 
@@ -48,6 +49,8 @@ __all__ = [
     "RowUpdate",
     "ScaleChannels",
     "Sgd",
+    "Stage",
+    "Stream",
     "SumPixels",
     "Take",
     "ToBlock",

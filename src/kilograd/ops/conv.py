@@ -7,6 +7,7 @@ the scale of x in its type.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ def _forward_scratch(window: Window, w: tuple[int, ...]) -> int:
     return 4 * words * (LANES if in_place else LANES + _PIXELS)
 
 
+@functools.lru_cache(maxsize=1024)
 def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
     """Return multiplier and shift per output channel: x.scale * w.scale[c] / y.scale."""
     pairs = [fixed_point(x.scale[0] * s / y.scale[0]) for s in w.scale]

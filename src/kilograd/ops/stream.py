@@ -15,7 +15,6 @@ from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
 from kilograd.ops.elementwise import Add
-from kilograd.ops.window import Window
 
 INPUT = -1
 """The source that stands for the input of the stream."""
@@ -126,45 +125,46 @@ class Stream(Op):
         Found by running the schedule of kg_stream.c without the arithmetic.
         """
         nodes = self.unrolled(node)
-        heights = [n.type.shape[0] for n in nodes]
-        readers = [
-            [j for j, s in enumerate(self.stages) if i in s.sources] for i in range(len(nodes))
-        ]
+        reads = [_rows_read(n) for n in nodes]
+        final = len(nodes) - 1
+        sources = [[s for s in stage.sources if s != INPUT] for stage in self.stages]
+        readers = [[j for j, s in enumerate(sources) if i in s] for i in range(len(nodes))]
         done = [0] * len(nodes)
         capacity = [0] * len(nodes)
-        while done[-1] < heights[-1]:
-            i = len(nodes) - 1
-            while (lacking := self._lacking(nodes, done, i)) is not None:
-                i = lacking
-            if i < len(nodes) - 1:
-                wanted = [
-                    self.rows_read(nodes[j], done[j])[0] for j in readers[i] if done[j] < heights[j]
-                ]
-                capacity[i] = max(capacity[i], done[i] + 1 - min(wanted))
+
+        def lacking(i: int) -> int | None:
+            """Return a stage that must go on before stage i can compute its next row."""
+            end = reads[i][done[i]][1]
+            return next((s for s in sources[i] if done[s] < end), None)
+
+        while done[final] < len(reads[final]):
+            i = final
+            while (before := lacking(i)) is not None:
+                i = before
+            wanted = [reads[j][done[j]][0] for j in readers[i] if done[j] < len(reads[j])]
+            capacity[i] = max(capacity[i], done[i] + 1 - min(wanted, default=done[i] + 1))
             done[i] += 1
         return tuple(capacity)
 
-    def _lacking(self, nodes: tuple[Node, ...], done: list[int], i: int) -> int | None:
-        """Return a stage that must go on before stage i can compute its next row."""
-        end = self.rows_read(nodes[i], done[i])[1]
-        return next((s for s in self.stages[i].sources if s != INPUT and done[s] < end), None)
 
-    @staticmethod
-    def rows_read(n: Node, row: int) -> tuple[int, int]:
-        """Return the half-open range of input rows that output row `row` of a stage reads."""
-        if isinstance(n.op, Add):
-            return row, row + 1
-        assert isinstance(n.op, Conv | Depthwise)
-        window: Window = n.op.window
-        kernel = n.inputs[1].type.shape[1 if isinstance(n.op, Conv) else 0]
-        start = row * window.stride - window.pad[0]
-        return max(start, 0), min(start + kernel, n.inputs[0].type.shape[0])
+def _rows_read(n: Node) -> list[tuple[int, int]]:
+    """Return, for every row of a stage, the half-open range of input rows that it reads."""
+    rows, height = n.type.shape[0], n.inputs[0].type.shape[0]
+    match n.op:
+        case Conv(window=window):
+            kernel = n.inputs[1].type.shape[1]
+        case Depthwise(window=window):
+            kernel = n.inputs[1].type.shape[0]
+        case _:
+            return [(row, row + 1) for row in range(rows)]
+    starts = [row * window.stride - window.pad[0] for row in range(rows)]
+    return [(max(start, 0), min(start + kernel, height)) for start in starts]
 
 
-def streamable(n: Node, learned: frozenset[Node]) -> bool:
+def streamable(n: Node, learned: frozenset[str]) -> bool:
     """Say whether a node can be a stage: a layer with constant weights, or a residual sum."""
     if isinstance(n.op, Add):
         return True
     return isinstance(n.op, Conv | Depthwise) and all(
-        isinstance(p.op, Param) and p not in learned for p in n.inputs[1:]
+        isinstance(p.op, Param) and p.name not in learned for p in n.inputs[1:]
     )

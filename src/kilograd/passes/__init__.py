@@ -7,6 +7,7 @@ from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds
 from kilograd.passes.prune import push_takes
 from kilograd.passes.schedule import schedule
 from kilograd.passes.split import Part, split
+from kilograd.passes.stream import choose_streams, stream
 from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Storage",
     "Training",
     "accumulator_bounds",
+    "choose_streams",
     "differentiate",
     "entries",
     "fuse_updates",
@@ -27,4 +29,5 @@ __all__ = [
     "schedule",
     "split",
     "store",
+    "stream",
 ]

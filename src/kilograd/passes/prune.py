@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kilograd.ir import Builder, Graph, Node, dead_code, rewrite
-from kilograd.ops import ConvWeightGrad, DepthwiseWeightGrad, SumPixels, Take
+from kilograd.ops import ConvWeightGrad, DepthwiseWeightGrad, Take
 
 
 def push_takes(graph: Graph) -> Graph:
     """Apply the rules everywhere and drop what nothing needs any more."""
-    return dead_code(rewrite(graph, take_of_all, take_of_weight_grad, take_of_sum))
+    return dead_code(rewrite(graph, take_of_all, take_of_weight_grad))
 
 
 def take_of_all(b: Builder, n: Node) -> Node | None:
@@ -40,12 +40,4 @@ def take_of_weight_grad(b: Builder, n: Node) -> Node | None:
             cut = Take(2, index)
             shape = (*grad.shape[:2], len(index))
             return b(replace(grad, shape=shape), b(cut, x), b(cut, dy))
-    return None
-
-
-def take_of_sum(b: Builder, n: Node) -> Node | None:
-    """Cut the gradient of a bias by cutting dy."""
-    match n.op, n.inputs:
-        case Take(0, index), (Node(op=SumPixels() as total, inputs=(dy,)),):
-            return b(total, b(Take(2, index), dy))
     return None

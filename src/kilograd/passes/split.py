@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Builder, Graph, Node, Param, rewrite
+from kilograd.ir import Builder, DType, Graph, Node, Param, rewrite
 from kilograd.ops import Overlay
 
 
@@ -23,7 +23,7 @@ def split(graph: Graph, parts: Mapping[str, Part]) -> tuple[Graph, dict[str, str
     """Give every partly learned parameter a small parameter of its own, seen through an overlay.
 
     Returns the graph and, for each name in `parts`, the name of the parameter that learns: the
-    parameter itself where all of it does, else NAME.learned.
+    parameter itself where all of it does, else NAME.learned.  Biases learn whole: a ValueError.
     """
     learned = {name: name for name in parts}
 
@@ -33,6 +33,8 @@ def split(graph: Graph, parts: Mapping[str, Part]) -> tuple[Graph, dict[str, str
         part = parts[n.name]
         if part.index is None or len(part.index) == n.type.shape[part.axis]:
             return None
+        if n.type.dtype is not DType.I8:
+            raise ValueError(f"{n.name} is a bias, of which no part can learn alone")
         overlay = Overlay(part.axis, part.index)
         frozen = b.append(n)
         quant = n.type.affine

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kilograd.ir import Builder, Graph, Input, Node, dead_code, rewrite
 from kilograd.ops.stream import INPUT, Stage, Stream, streamable
@@ -30,30 +31,62 @@ class _Segment:
         return len(self.layers) if self.streamed else 0
 
 
-def stream(graph: Graph, learned: frozenset[Node], target: int = 0) -> Graph:
-    """Stream layers until the peak is `target` bytes or cannot fall further.
+_BEYOND = 5  # cuts behind the last large map at which a stream may end
 
-    `learned` are the parameters that change between calls; layers that read them stay as they
+Chain = tuple[str, ...]
+"""The names of layers that become one stream, in order."""
+
+
+def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
+    """Return what to stream so that the peak of `graph` falls as low as it can.
+
+    `learned` names the parameters that change between calls; layers that read them stay as they
     are.  `graph` must be scheduled: its peak behind the front is taken from its order.
     """
     front = _front(graph, learned)
     cuts = _cuts(graph, front)
     if len(cuts) < 2:
-        return graph
-    behind = _peak_behind(graph, front[: front.index(cuts[-1])] if cuts[-1] in front else [])
+        return ()
+    behind = _peak_behind(graph, cuts[-1])
+    plain = [_bytes_unstreamed(a, _between(a, b, front)) for a, b in pairwise(cuts)]
+    too_large = [i for i, size in enumerate(plain) if size > behind]
+    if not too_large:
+        return ()
+    cuts = cuts[: too_large[-1] + 1 + _BEYOND]
     segments = {
         (i, j): options
         for i in range(len(cuts))
         for j in range(i + 1, len(cuts))
-        if (options := _options(graph, cuts[i], cuts[j], front))
+        if (options := _options(cuts[i], cuts[j], front))
     }
     lowest = _best(segments, len(cuts), limit=None)
-    limit = max(behind, target, max(s.bytes for s in lowest))
+    limit = max(behind, *(s.bytes for s in lowest))
     chosen = _best(segments, len(cuts), limit)
-    return _replaced(graph, [s for s in chosen if s.streamed])
+    return tuple(tuple(n.name for n in s.layers) for s in chosen if s.streamed)
 
 
-def _front(graph: Graph, learned: frozenset[Node]) -> list[Node]:
+def stream(graph: Graph, chains: Sequence[Chain]) -> Graph:
+    """Turn each chain of layers into one node."""
+    last = {chain[-1]: chain for chain in chains}
+    inner = {name for chain in chains for name in chain[:-1]}
+    layers = {n.name: n for n in graph.nodes}
+    rebuilt: dict[str, Node] = {}
+
+    def rule(b: Builder, n: Node) -> Node | None:
+        out = None
+        if n.name in last:
+            chain = [layers[name] for name in last[n.name]]
+            node = _stream_node(chain[0].inputs[0], chain)
+            out = b(node.op, *(rebuilt[x.name] for x in node.inputs), name=n.name)
+        elif n.name in inner:
+            out = b.append(n)  # nobody will read it: dead code
+        rebuilt[n.name] = out or n
+        return out
+
+    return dead_code(rewrite(graph, rule))
+
+
+def _front(graph: Graph, learned: frozenset[str]) -> list[Node]:
     """Return the layers, from the image on, that can be stages."""
     reached: set[Node] = {n for n in graph.inputs() if len(n.type.shape) == 3}
     front = []
@@ -74,11 +107,13 @@ def _cuts(graph: Graph, front: Sequence[Node]) -> list[Node]:
     at = {n: i for i, n in enumerate(order)}
     last = [max((at.get(u, len(order)) for u in users[n]), default=len(order)) for n in order]
     return [
-        n for i, n in enumerate(order) if all(last[k] <= i for k in range(i)) or isinstance(n.op, Input)
+        n
+        for i, n in enumerate(order)
+        if all(last[k] <= i for k in range(i)) or isinstance(n.op, Input)
     ]
 
 
-def _options(graph: Graph, begin: Node, end: Node, front: Sequence[Node]) -> list[_Segment]:
+def _options(begin: Node, end: Node, front: Sequence[Node]) -> list[_Segment]:
     layers = _between(begin, end, front)
     if not layers:
         return []
@@ -114,14 +149,11 @@ def _stream_node(begin: Node, layers: Sequence[Node]) -> Node:
     return Node(Stream(tuple(stages)), (begin, *params), layers[-1].type, layers[-1].name)
 
 
-def _peak_behind(graph: Graph, front: Sequence[Node]) -> int:
-    """Return the most bytes in use at a step after the front."""
+def _peak_behind(graph: Graph, end: Node) -> int:
+    """Return the most bytes in use at a step after `end`, the last cut."""
     buffers = store(graph).buffers
-    start = max((graph.nodes.index(n) for n in front), default=0) + 1
-    return max(
-        (sum(b.room for b in buffers if b.first <= t < b.last) for t in range(start, len(graph.nodes))),
-        default=0,
-    )
+    steps = range(graph.nodes.index(end) + 1, len(graph.nodes))
+    return max((sum(b.room for b in buffers if b.first <= t < b.last) for t in steps), default=0)
 
 
 def _best(
@@ -142,27 +174,4 @@ def _best(
                 if known is None or cost < known[0]:
                     best[j] = (cost, [*before[1], s])
     end = best[-1]
-    assert end is not None, "every layer is a segment of its own"
-    return end[1]
-
-
-def _replaced(graph: Graph, segments: Sequence[_Segment]) -> Graph:
-    ends = {s.layers[-1].name: s for s in segments}
-    inner = {n.name for s in segments for n in s.layers[:-1]}
-    rebuilt: dict[str, Node] = {}
-
-    def rule(b: Builder, n: Node) -> Node | None:
-        out = None
-        if n.name in ends:
-            s = ends[n.name]
-            begin = next(x for x in s.layers[0].inputs if x not in s.layers)
-            old = _stream_node(begin, s.layers)
-            out = b(old.op, *(rebuilt[x.name] for x in old.inputs), name=n.name)
-        elif n.name in inner:
-            out = b.append(n)
-        rebuilt[n.name] = out or n
-        return out
-
-    return dead_code(rewrite(graph, rule))
-
-
+    return end[1] if end else []

@@ -40,6 +40,7 @@ from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.schedule import schedule
 from kilograd.passes.split import Part, split
+from kilograd.passes.stream import choose_streams, stream
 
 LABEL = TensorType((1,), DType.I32)
 RATE = TensorType((1,), DType.F32)
@@ -89,7 +90,7 @@ class Training:
     `learn` names the parameters of the network that learn, and which part of each;
     `train_head` lets a linear head learn too; `optimizer` is a prototype of every update;
     `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
-    until `apply` is called.
+    until `apply` is called; `stream` computes early layers row by row.
     """
 
     head: Head
@@ -97,6 +98,7 @@ class Training:
     learn: Mapping[str, Part] = field(default_factory=dict)
     train_head: bool = True
     accumulate: bool = False
+    stream: bool = True
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
@@ -116,7 +118,12 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
             graphs["apply"] = _apply(network, training, names)
     for g in graphs.values():
         accumulator_bounds(g, names)
-    return {name: verify(schedule(dead_code(g))) for name, g in graphs.items()}
+    graphs = {name: schedule(dead_code(g)) for name, g in graphs.items()}
+    if training.stream:
+        largest = graphs.get("step", graphs["infer"])
+        chains = choose_streams(largest, frozenset(names))
+        graphs = {name: stream(g, chains) for name, g in graphs.items()}
+    return {name: verify(g) for name, g in graphs.items()}
 
 
 def _start(network: Graph) -> tuple[Builder, Node]:
