@@ -80,7 +80,7 @@ def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
         HeadKind(head) if head else None,
         OptimizerKind(optimizer) if optimizer else OptimizerKind.SGD,
     )
-    return recipe, float(lr or 0.003), int(iterations or 20), Augment(augment or "full")
+    return recipe, float(lr or 0.003), int(iterations or 10), Augment(augment or "full")
 
 
 @cache

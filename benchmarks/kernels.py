@@ -23,7 +23,8 @@ from kilograd.frontend import load_model
 from kilograd.ir import Array
 from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
 from kilograd.select import PLANS, Budget
-from kilograd.targets.host import find_compiler, machine, runtime_folder, runtime_sources
+from kilograd.targets.host import machine
+from kilograd.targets.toolchain import find_compiler, runtime_folder, runtime_sources
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -33,7 +33,7 @@ from kilograd.ir import (
 )
 from kilograd.ops import Window
 from kilograd.targets import HostProgram, build_host
-from kilograd.targets.host import LANGUAGE, Compiler
+from kilograd.targets.toolchain import LANGUAGE, Compiler
 
 # ---- the shared folder ----
 

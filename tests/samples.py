@@ -53,6 +53,8 @@ from kilograd.ops import (
     RowUpdate,
     ScaleChannels,
     Sgd,
+    Stage,
+    Stream,
     SumPixels,
     Take,
     ToBlock,
@@ -96,10 +98,13 @@ class Sample:
 
     def _leaf(self, b: Builder, i: int, t: TensorType) -> Node:
         name = f"{self.name}_x{i}"
-        if i not in self.op.writes:
-            return b.input(name, t)
         quant = t.quant if isinstance(t.quant, Affine) else None
-        return b.param(name, np.zeros(t.shape, t.dtype.numpy), quant)
+        if i in self.op.writes:
+            return b.param(name, np.zeros(t.shape, t.dtype.numpy), quant)
+        if isinstance(self.op, Stream) and i:  # its weights are constants
+            rng = np.random.default_rng([i, t.size])
+            return b.param(name, codes_of(draw(t, KINDS[i % 6 * 5 % 6], rng, i)), quant)
+        return b.input(name, t)
 
     def node(self) -> Node:
         """Return the op applied to its inputs."""
@@ -166,6 +171,124 @@ DEPTHWISE: tuple[Geometry, ...] = (
     (6, 5, 4, 4, (3, 1), 1, (0, 2, 0, 0)),
     (2, 2, 8, 8, (3, 3), 1, (1, 1, 1, 1)),
 )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A convolution of a stream; `channels` 0: depthwise.  `source`: a stage, or -1: the input."""
+
+    source: int
+    channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A residual sum of a stream."""
+
+    a: int
+    c: int
+
+
+Layers = tuple[Filter | Sum, ...]
+SAME3, SAME5, SAME7 = (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)
+#: Height, width and channels of the input, and the layers.
+STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
+    "a stem and a bottleneck": (
+        (11, 9, 3),
+        (
+            Filter(-1, 6, (3, 3), 2, (0, 1, 0, 1)),
+            Filter(0, 0, (3, 3), 1, SAME3),
+            Filter(1, 6),
+            Sum(0, 2),
+        ),
+    ),
+    "a skip of the input": (
+        (7, 6, 5),
+        (Filter(-1, 18), Filter(0, 0, (5, 5), 1, SAME5), Filter(1, 5), Sum(-1, 2)),
+    ),
+    "a skip inside, then a stride": (
+        (13, 7, 4),
+        (
+            Filter(-1, 8),
+            Filter(0, 0, (7, 7), 1, SAME7),
+            Filter(1, 8),
+            Sum(2, 0),
+            Filter(3, 17, (1, 1)),
+            Filter(4, 0, (5, 5), 2, SAME5),
+            Filter(5, 7),
+        ),
+    ),
+    "skips over skips": (
+        (6, 5, 4),
+        (
+            Filter(-1, 4, (3, 3), 1, SAME3),
+            Sum(0, -1),
+            Filter(1, 4, (5, 5), 1, SAME5),
+            Sum(2, 0),
+            Sum(3, 1),
+            Sum(-1, 4),
+        ),
+    ),
+    "kernels of every size, no height divides": (
+        (23, 8, 2),
+        (
+            Filter(-1, 3, (3, 3), 2, (1, 0, 0, 1)),
+            Filter(0, 0, (5, 3), 2, (2, 1, 1, 1)),
+            Filter(1, 5, (3, 5), 1, (2, 0, 0, 3)),
+            Filter(2, 0, (2, 1), 3, (0, 0, 0, 0)),
+        ),
+    ),
+    "rows that nobody reads": (
+        (9, 4, 3),
+        (Filter(-1, 4, (3, 3), 1, SAME3), Filter(0, 5, (1, 1), 4), Filter(1, 0, (2, 2), 1)),
+    ),
+    "one row": (
+        (1, 6, 3),
+        (Filter(-1, 4), Filter(0, 0, (3, 3), 1, SAME3), Filter(1, 3), Sum(-1, 2)),
+    ),
+    "one row left, then padding above and below": (
+        (5, 5, 3),
+        (Filter(-1, 4, (5, 5)), Filter(0, 6, (7, 7), 1, SAME7), Filter(1, 0, (1, 1), 1)),
+    ),
+    "a single stage": ((6, 5, 3), (Filter(-1, 9, (3, 3), 1, SAME3),)),
+    "a sum of a map with itself": ((4, 3, 2), (Filter(-1, 3, (2, 2)), Sum(0, 0))),
+    "wide": (
+        (8, 6, 16),
+        (Filter(-1, 40), Filter(0, 0, (3, 3), 2, (0, 1, 0, 1)), Filter(1, 24)),
+    ),
+}
+
+
+def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tuple[TensorType, ...]]:
+    """Return the op of some layers, and the types of its inputs."""
+    first = activation(*shape)
+    maps, stages, params = [first], [], []
+    for i, layer in enumerate(layers):
+        zero = (-128, 5, -7)[i % 3]
+        if isinstance(layer, Sum):
+            both = maps[layer.a + 1], maps[layer.c + 1]
+            scale = 0.6 * sum(x.affine.scale[0] for x in both)
+            stages.append(Stage(Add(Affine((scale,), zero)), (layer.a, layer.c)))
+            maps.append(stages[-1].op.infer(*both))
+            continue
+        x = maps[layer.source + 1]
+        inputs = x.shape[2] if layer.channels else 1
+        w = (
+            weight(layer.channels, *layer.kernel, inputs)
+            if layer.channels
+            else weight(*layer.kernel, x.shape[2], axis=2)
+        )
+        scale = x.affine.scale[0] * 0.018 * 90 * np.sqrt(np.prod(layer.kernel) * inputs)
+        out, window = Affine((float(scale),), zero), Window(layer.stride, layer.pad)
+        op = Conv(window, out) if layer.channels else Depthwise(window, out)
+        own = (w, bias(w.shape[w.affine.axis or 0]))
+        stages.append(Stage(op, (layer.source,)))
+        maps.append(op.infer(x, *own))
+        params += own
+    return Stream(tuple(stages)), (first, *params)
 
 
 def _samples() -> Iterator[Sample]:
@@ -269,6 +392,9 @@ def _samples() -> Iterator[Sample]:
         a, c = activation(*shape, zero=za), activation(*shape, zero=zc, scale=0.011)
         yield sample(Add(Affine((0.045,), 9)), a, c)
         yield sample(Add(Affine((0.009,), -128)), c, a)  # a ratio of scales above 2
+    for size, layers in STREAMS.values():
+        op, kinds = stream_of(size, layers)
+        yield sample(op, *kinds)
     yield sample(ClipMask(), activation(*shape))
     yield sample(ClipMask(), activation(2, 2, 4))
     mask = TensorType((14,), DType.U8)
@@ -341,6 +467,12 @@ def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
     return _float(shape, kind, rng)
 
 
+def codes_of(value: Value) -> Array:
+    """Narrow a value to an array."""
+    assert isinstance(value, np.ndarray)
+    return value
+
+
 def _float(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> Array:
     match kind:
         case "zeros":
@@ -394,7 +526,7 @@ def cases(s: Sample) -> tuple[Case, ...]:
     for step, kind in enumerate(KINDS):
         rng = np.random.default_rng([step, len(s.name), s.types[0].size])
         feeds: dict[str, Value] = {}
-        for i, n in enumerate([*graph.inputs(), *graph.params()]):
+        for i, n in enumerate([*graph.inputs(), *(p for p in graph.params() if p in graph.written())]):
             if n.type == CLOCK:
                 seed, time = rng.integers(-(1 << 31), 1 << 31), 99_999 if step == 7 else step
                 feeds[n.name] = np.array([seed, time], np.int32)

@@ -31,12 +31,12 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.adapt import (
+    RESULT,
     Outcome,
     Samples,
     Schedule,
     adapt,
     adapted_tensors,
-    check_out,
     enrol,
     fit,
     load_samples,
@@ -46,6 +46,7 @@ from kilograd.learn.adapt import (
 from kilograd.learn.augment import Augment, augmented
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.output import check_out
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import PLANS, Budget, UpdatePlan
 from kilograd.targets import HostProgram, build_host
@@ -550,16 +551,16 @@ def test_interrupted_training_writes_nothing(
 
 def test_folder_that_exists(tmp_path: Path, finished: Finished) -> None:
     out = tmp_path / "run"
-    check_out(out, force=False)
-    check_out(tmp_path / "a" / "b" / "c", force=False)
+    check_out(out, RESULT, force=False)
+    check_out(tmp_path / "a" / "b" / "c", RESULT, force=False)
     out.mkdir()
     with pytest.raises(
         InputError, match="run: exists already; choose another folder or add --force"
     ):
-        check_out(out, force=False)
-    check_out(out, force=True)
+        check_out(out, RESULT, force=False)
+    check_out(out, RESULT, force=True)
     save(out, *finished)
-    check_out(out, force=True)
+    check_out(out, RESULT, force=True)
     assert listing(tmp_path) == ["run"]
 
 
@@ -568,11 +569,11 @@ def test_what_is_no_results_folder_is_never_replaced(tmp_path: Path, force: bool
     """`--out photos --force` with the folder of the photographs must not delete them."""
     photos = write_pictures(tmp_path / "photos", count=1)
     with pytest.raises(InputError, match="--force"):
-        check_out(photos, force=force)
+        check_out(photos, RESULT, force=force)
     with pytest.raises(InputError, match="is a file; choose another folder"):
-        check_out(photos / "red" / "0.png", force=force)
+        check_out(photos / "red" / "0.png", RESULT, force=force)
     with pytest.raises(InputError, match=r"nothing can be written to .*0.png"):
-        check_out(photos / "red" / "0.png" / "run" / "1", force=force)
+        check_out(photos / "red" / "0.png" / "run" / "1", RESULT, force=force)
 
 
 @pytest.mark.parametrize(

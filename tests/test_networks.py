@@ -24,7 +24,7 @@ from kilograd.learn.data import prepare
 from kilograd.ops import Adam, RowRms, Sgd, Update
 from kilograd.passes import Head, LinearHead, Part, PrototypeHead, Training, entries
 from kilograd.targets import HostProgram, build_host
-from kilograd.targets.host import LANGUAGE, Compiler, find_compiler
+from kilograd.targets.toolchain import LANGUAGE, Compiler, find_compiler
 
 pytestmark = needs_shared
 

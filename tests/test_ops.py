@@ -44,7 +44,7 @@ from kilograd.ir import (
 from kilograd.ops._common import NotDifferentiableError
 from kilograd.quant import ZERO_EXPONENT, bit_length
 from kilograd.targets import HostProgram, build_host
-from kilograd.targets.host import Compiler
+from kilograd.targets.toolchain import Compiler
 
 CONCRETE = {
     op

@@ -31,7 +31,7 @@ from kilograd.quant import (
     running_sum,
     stochastic_round,
 )
-from kilograd.targets.host import Compiler, runtime_folder
+from kilograd.targets.toolchain import Compiler, runtime_folder
 
 int64s = st.integers(-(1 << 40), 1 << 40)
 int32s = st.integers(-(1 << 31), (1 << 31) - 1)

@@ -35,7 +35,8 @@ from kilograd.frontend import load_model_folder
 from kilograd.ir import Array, Block, Graph, Value
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import LinearHead, Part, PrototypeHead, Training, entries
-from kilograd.targets.host import Compiler, _runtime_objects, runtime_folder, runtime_sources
+from kilograd.targets.host import _runtime_objects
+from kilograd.targets.toolchain import Compiler, runtime_folder, runtime_sources
 
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wstrict-prototypes", "-Werror")
 SANITIZED = gcc("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import re
@@ -23,14 +24,24 @@ import kilograd
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError
 from kilograd.frontend import available_models, load_model, model_places
-from kilograd.learn.adapt import Outcome, Schedule, adapt, check_out, save
+from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, save
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.output import check_out, whole_folder
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
 from kilograd.select import METHODS, Budget
+from kilograd.targets import (
+    CORTEX_M4,
+    CORTEX_M7,
+    CORTEX_TARGETS,
+    Cortex,
+    Measurement,
+    export_project,
+    measure,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -73,6 +84,20 @@ Augmentation = Annotated[Augment, typer.Option(help="Random views of the support
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+class TargetKind(enum.StrEnum):
+    """What can be built for."""
+
+    CORTEX_M7 = CORTEX_M7.name
+    CORTEX_M4 = CORTEX_M4.name
+
+
+TargetName = Annotated[TargetKind, typer.Option(help="The processor.")]
+
+
+def _target(kind: TargetKind) -> Cortex:
+    return next(t for t in CORTEX_TARGETS if t.name == kind)
+
+
 @app.command("adapt")
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
@@ -81,7 +106,7 @@ def adapt_command(
     ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
     shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
     queries: Annotated[int, typer.Option(help="Test images of each class, at most.")] = 15,
-    iterations: Iterations = 20,
+    iterations: Iterations = 10,
     lr: Rate = 0.003,
     optimizer: Optimizer = OptimizerKind.SGD,
     head: Head = None,
@@ -99,7 +124,7 @@ def adapt_command(
     schedule = Schedule(iterations, lr, augment, seed)
     budget = Budget(None if sram is None else _bytes(sram))
     if out is not None:
-        check_out(out, force=force)
+        check_out(out, RESULT, force=force)
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
@@ -148,6 +173,69 @@ def plan(
         print(json.dumps(_map_json(program, chosen)))
     else:
         _print_map(compiled, chosen)
+
+
+@app.command("run")
+def run_command(
+    target: TargetName = TargetKind.CORTEX_M7,
+    model: ModelName = "digits",
+    method: Method = "last",
+    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    accumulate: Accumulate = 1,
+    sram: Sram = None,
+    steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build the firmware, run it in an emulator, and measure it there."""
+    if steps < 1:
+        raise InputError(f"--steps {steps}: must be at least 1")
+    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    budget = Budget(None if sram is None else _bytes(sram))
+    compiled = compile_recipe(load_model(model), recipe, budget)
+    columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, disable=as_json, transient=True) as bar:
+        task = bar.add_task("emulating", total=steps)
+        found = measure(
+            compiled.program,
+            _target(target),
+            steps,
+            seed,
+            lambda done: bar.update(task, completed=done),
+        )
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        _show_measurement(compiled, found)
+    if not found.bit_exact:
+        _fail(f"{found.target} and this machine disagree: a defect of kilograd", 1)
+
+
+@app.command("export")
+def export_command(
+    out: Annotated[Path, typer.Option(help="Folder for the C project.")],
+    target: TargetName = TargetKind.CORTEX_M7,
+    model: ModelName = "digits",
+    method: Method = "last",
+    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    accumulate: Accumulate = 1,
+    sram: Sram = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the folder if it exists.")
+    ] = False,
+) -> None:
+    """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
+    check_out(out, "model.h", force=force)
+    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    budget = Budget(None if sram is None else _bytes(sram))
+    compiled = compile_recipe(load_model(model), recipe, budget)
+    with whole_folder(out) as folder:
+        export_project(compiled.program, _target(target), folder)
+    _out.print(f"Written to {out}: start with README.md", markup=False)
 
 
 @app.command()
@@ -271,6 +359,26 @@ def _show(compiled: Compiled, outcome: Outcome) -> None:
         ("flash (tables)", _kib(s.flash_bytes)),
         ("MACs", f"{_count(s.macs_forward)} forward, {_count(s.macs_step)} a training step"),
         ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table)
+
+
+def _show_measurement(compiled: Compiled, found: Measurement) -> None:
+    table = Table(show_header=False, box=None)
+    exact = "every loss and every byte kept equal this machine's"
+    rows = (
+        ("target", f"{found.target}, emulated"),
+        ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
+        ("RAM in all", _kib(found.ram_bytes)),
+        ("  arena", _kib(found.arena_bytes)),
+        ("  kept", _kib(found.data_bss_bytes - found.arena_bytes)),
+        ("  stack", _kib(found.stack_bytes)),
+        ("flash", _kib(found.flash_bytes)),
+        ("instructions", f"{_count(found.instructions_forward)} forward"),
+        ("", f"{_count(found.instructions_step)} a training step"),
+        ("bit exact", f"yes, {found.steps} steps: {exact}" if found.bit_exact else "NO"),
     )
     for row in rows:
         table.add_row(*row)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,9 +20,13 @@ from kilograd.ir import Array
 from kilograd.learn.augment import Augment, augmented
 from kilograd.learn.data import Dataset, prepare
 from kilograd.learn.episodes import Episode
+from kilograd.learn.output import whole_folder
 from kilograd.learn.recipe import Compiled
 from kilograd.passes import PrototypeHead
 from kilograd.targets import HostProgram, build_host
+
+RESULT = "result.json"
+"""The file that tells a folder of results."""
 
 Progress = Callable[[int, float], None]
 """Called after every sample with the number of samples done and the running loss."""
@@ -37,7 +39,7 @@ class Schedule:
     The rate falls to zero along a cosine.
     """
 
-    iterations: int = 20
+    iterations: int = 10
     lr: float = 0.003
     augment: Augment = Augment.FULL
     seed: int = 0
@@ -219,31 +221,11 @@ def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
     return tensors
 
 
-def check_out(out: Path, *, force: bool) -> None:
-    """Raise `InputError` if `out` exists and must not be replaced, or cannot be made."""
-    if out.is_dir() and not force:
-        raise InputError(f"--out {out}: exists already; choose another folder or add --force")
-    if out.is_dir() and any(out.iterdir()) and not (out / "result.json").exists():
-        raise InputError(
-            f"--out {out}: holds something else than results, and --force would delete it; "
-            f"choose another folder"
-        )
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
-    above = next(p for p in out.resolve().parents if p.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise InputError(f"--out {out}: nothing can be written to {above}; choose another folder")
-
-
 def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> None:
     """Write result.json, episode.json and adapted.safetensors; all of them or none.
 
-    The folder is made elsewhere and moved into place at the end, so that an interrupt leaves
-    nothing half written; a folder of that name is replaced.
-
     Raises `InputError` if the disk refuses.
     """
-    out = out.resolve()
     result = {
         **asdict(outcome.summary),
         "model": compiled.model.name,
@@ -256,31 +238,10 @@ def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> N
         "predictions": list(outcome.predictions),
         "losses": list(outcome.losses),
     }
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=out.parent, prefix=".kilograd-", ignore_cleanup_errors=True
-        ) as scratch:
-            new, old = Path(scratch, "new"), Path(scratch, "old")
-            new.mkdir()
-            (new / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            (new / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
-            # one entry: several are written in a random order, and a run must repeat to the byte
-            metadata = {"model": compiled.model.name}
-            tensors = packed(dict(outcome.tensors), metadata=metadata)
-            (new / "adapted.safetensors").write_bytes(tensors)
-            _replace(out, new, old)
-    except OSError as e:
-        raise InputError(f"--out {out}: cannot be written ({e})") from e
-
-
-def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Rename `new` to `folder`, and what has that name to `old`; or change nothing."""
-    try:
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
+    with whole_folder(out) as new:
+        (new / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (new / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
+        # one entry: several are written in a random order, and a run must repeat to the byte
+        metadata = {"model": compiled.model.name}
+        tensors = packed(dict(outcome.tensors), metadata=metadata)
+        (new / "adapted.safetensors").write_bytes(tensors)

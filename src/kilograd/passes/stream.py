@@ -68,19 +68,17 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
 def stream(graph: Graph, chains: Sequence[Chain]) -> Graph:
     """Turn each chain of layers into one node."""
     last = {chain[-1]: chain for chain in chains}
-    inner = {name for chain in chains for name in chain[:-1]}
     layers = {n.name: n for n in graph.nodes}
     rebuilt: dict[str, Node] = {}
 
-    def rule(b: Builder, n: Node) -> Node | None:
-        out = None
+    def rule(b: Builder, n: Node) -> Node:
         if n.name in last:
             chain = [layers[name] for name in last[n.name]]
             node = _stream_node(chain[0].inputs[0], chain)
             out = b(node.op, *(rebuilt[x.name] for x in node.inputs), name=n.name)
-        elif n.name in inner:
-            out = b.append(n)  # nobody will read it: dead code
-        rebuilt[n.name] = out or n
+        else:
+            out = b.append(n)  # what a chain holds, nobody will read: dead code
+        rebuilt[n.name] = out
         return out
 
     return dead_code(rewrite(graph, rule))
