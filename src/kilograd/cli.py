@@ -227,6 +227,7 @@ def export_command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
@@ -235,7 +236,12 @@ def export_command(
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:
         export_project(compiled.program, _target(target), folder)
-    _out.print(f"Written to {out}: start with README.md", markup=False)
+    if as_json:
+        files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+        sizes = {"sram_bytes": compiled.program.sram_bytes}
+        print(json.dumps({"out": str(out), **sizes, "files": files}))
+    else:
+        _out.print(f"Written to {out}: start with README.md", markup=False)
 
 
 @app.command()
