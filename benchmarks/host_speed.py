@@ -17,6 +17,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -27,9 +28,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
-
-for _pool in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch is imported
-    os.environ[_pool] = "1"
 
 import numpy as np
 import onnx
@@ -64,15 +62,18 @@ class Folder:
     float: Mapping[str, Array]
     int8: Mapping[str, Array]
     head: Array
+    bias: Array
 
     @staticmethod
     def read(path: Path) -> Folder:
         graph = json.loads((path / "graph.json").read_text(encoding="utf-8"))
         files = graph["files"]
         (width,) = graph["activations"][graph["outputs"]["features"]]["shape"]
-        head = np.random.default_rng(1).normal(0, 0.05, (WAYS, width)).astype(np.float32)
+        rng = np.random.default_rng(1)
+        head = rng.normal(0, 0.05, (WAYS, width)).astype(np.float32)
+        bias = rng.normal(0, 0.05, WAYS).astype(np.float32)  # exporters drop a bias of zero
         real, codes = (load_file(path / files[k]) for k in ("float32", "int8_sanitised"))
-        return Folder(path, graph, real, codes, head)
+        return Folder(path, graph, real, codes, head, bias)
 
     @property
     def ops(self) -> list[Mapping[str, Any]]:
@@ -109,6 +110,7 @@ def ours(compiled: Compiled, folder: Folder, feed: Feed) -> tuple[HostProgram, R
     """Return the program, a forward and a step."""
     host = build_host(compiled.program)
     host.state["head.weight"][...] = folder.head
+    host.state["head.bias"][...] = folder.bias
     rate = np.array([LR], np.float32)
 
     def forward() -> object:
@@ -154,7 +156,8 @@ class Network(torch.nn.Module):
             self.layers[module_name(op["name"])] = conv
         self.head = torch.nn.Linear(folder.head.shape[1], WAYS)
         self.head.weight.data = torch.from_numpy(folder.head.copy())
-        self.head.bias.data.zero_()
+        self.head.bias.data = torch.from_numpy(folder.bias.copy())
+        self.to(memory_format=torch.channels_last)  # measured: faster here, by a seventh
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         values = {self.first: image}
@@ -184,7 +187,7 @@ def module_name(layer: str) -> str:
 
 def torch_forward(folder: Folder, feed: Feed) -> Run:
     network = Network(folder).eval()
-    images = torch.from_numpy(feed.real)
+    images = torch.from_numpy(feed.real).to(memory_format=torch.channels_last)
 
     def forward() -> object:
         with torch.inference_mode():
@@ -212,7 +215,7 @@ def torch_step(folder: Folder, compiled: Compiled, feed: Feed) -> Run:
     frozen = sum(int((1 - m).sum()) for _, m in masks)
     assert sum(p.numel() for p in learned) - frozen == compiled.learned_parameters
     optimizer = torch.optim.SGD(learned, lr=LR, fused=True)
-    images = torch.from_numpy(feed.real)
+    images = torch.from_numpy(feed.real).to(memory_format=torch.channels_last)
     labels = torch.arange(IMAGES) % WAYS
 
     def step() -> object:
@@ -274,14 +277,12 @@ class Qdq:
             real[op["output"]] = self._dequantised(self._quantised(y, op["out"]), op["out"])
         flat = self._node("Flatten", [real[graph["outputs"]["features"]]])
         head = [self._constant("head.weight", self.folder.head)]
-        head += [self._constant("head.bias", np.zeros(WAYS, np.float32))]
+        head += [self._constant("head.bias", self.folder.bias)]
         self.nodes.append(helper.make_node("Gemm", [flat, *head], ["logits"], transB=1))
         image = helper.make_tensor_value_info("image", TensorProto.INT8, (1, *x["shape"]))
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, WAYS))
         body = helper.make_graph(self.nodes, "int8", [image], [logits], self.tensors)
-        return helper.make_model(
-            body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
-        )
+        return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
     def _op(self, op: Mapping[str, Any], inputs: list[str]) -> str:
         match op["type"]:
@@ -348,12 +349,12 @@ def ort_step(folder: Folder, compiled: Compiled, feed: Feed) -> Run:
     from onnxruntime.training import api, artifacts
 
     model = exported(folder)
-    names = [t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT]
+    names = [name for name, _ in Network(folder).named_parameters()]
     learned = {"head.weight", "head.bias"}
     for name in compiled.training.learn:
         layer, _, part = name.rpartition(".")
         learned.add(f"layers.{module_name(layer)}.{part}")
-    assert learned <= set(names)
+    assert learned <= set(names) <= {t.name for t in model.graph.initializer}
     with tempfile.TemporaryDirectory() as place:
         artifacts.generate_artifacts(
             model,
@@ -419,15 +420,13 @@ def check(programs: Mapping[str, Run], folder: Folder, codes: Array) -> str:
     assert np.allclose(eager, runtime, rtol=1e-3, atol=1e-3 * np.abs(eager).max())
     like = [float(np.corrcoef(int8.ravel(), other.ravel())[0, 1]) for other in (eager, qdq)]
     assert like[1] > 0.99, like
-    return f"correlation of our logits with PyTorch {like[0]:.4f}, with ONNX Runtime int8 {like[1]:.4f}"
+    return f"our logits correlate {like[0]:.4f} with PyTorch, {like[1]:.4f} with ONNX Runtime int8"
 
 
 def benchmark(name: str, turns: int, *, training: bool) -> Iterator[str]:
     folder = Folder.read(SHARED / "models" / name)
     network = load_model(str(folder.path))
-    made = {
-        m: compile_recipe(network, Recipe(m, WAYS, HeadKind.LINEAR), Budget()) for m in METHODS
-    }
+    made = {m: compile_recipe(network, Recipe(m, WAYS, HeadKind.LINEAR), Budget()) for m in METHODS}
     side = network.preprocess.size
     shape = (side, side, network.preprocess.channels)
 
@@ -460,7 +459,8 @@ def machine() -> Iterator[str]:
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
     model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
-    yield f"{model or platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    yield f"{model or platform.processor()}, {os.cpu_count()} cores"
+    yield f"Python {platform.python_version()}"
     for package in ("torch", "onnxruntime", "onnxruntime-training", "numpy"):
         if importlib.util.find_spec(package.partition("-")[0]):
             try:
@@ -475,6 +475,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=300)
     parser.add_argument("--models", default="mcunet-5fps,mbv2-w0.35")
     chosen = parser.parse_args()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that there is no torchvision
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     training = importlib.util.find_spec("onnxruntime.training") is not None

@@ -243,7 +243,7 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
     ),
     "rows that nobody reads": (
         (9, 4, 3),
-        (Filter(-1, 4, (3, 3), 1, SAME3), Filter(0, 5, (1, 1), 4), Filter(1, 0, (2, 2), 1)),
+        (Filter(-1, 4, (3, 3), 1, SAME3), Filter(0, 5, (1, 1), 4), Filter(1, 0, (2, 1), 1)),
     ),
     "one row": (
         (1, 6, 3),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kilograd.emit import Program
+from kilograd.emit import Entry, Program
 from kilograd.ir import Array, Node
 
 
@@ -22,7 +22,18 @@ class Runner(abc.ABC):
         self._state = state
         self._arena = arena
         self._views = {s.name: _view(state, s.offset, s.value) for s in program.state}
+        self._ports = {e.name: self._entry_ports(e) for e in program.entries.values()}
         self.reset()
+
+    def _entry_ports(self, entry: Entry) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return views of an entry point's inputs and outputs in the arena."""
+        inputs = [n for n in entry.graph.inputs() if n in entry.storage.tensor]
+        outputs = [n for n in entry.graph.outputs if not n.op.writes]
+        first, second = (
+            {n.name: _node_view(self._arena, entry.offset(n), n) for n in nodes}
+            for nodes in (inputs, outputs)
+        )
+        return first, second
 
     @abc.abstractmethod
     def run(self, function: str) -> None:
@@ -33,20 +44,18 @@ class Runner(abc.ABC):
         self.run("init")
 
     def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
-        """Run an entry point; return copies of its outputs by name."""
-        e = self.program.entries[entry]
-        for n in e.graph.inputs():
-            if n in e.storage.tensor:
-                value = np.ascontiguousarray(inputs[n.name], n.type.dtype.numpy)
-                if value.size != n.type.size:
-                    raise ValueError(f"{n.name} must be {n.type}, not {value.shape}")
-                _node_view(self._arena, e.offset(n), n)[...] = value.reshape(n.type.shape)
+        """Run an entry point; return copies of its outputs by name.
+
+        Raises a ValueError for an input of the wrong size.
+        """
+        into, out = self._ports[entry]
+        for name, view in into.items():
+            value = np.asarray(inputs[name])
+            if value.size != view.size:
+                raise ValueError(f"{name} must have shape {view.shape}, not {value.shape}")
+            view[...] = value.reshape(view.shape)
         self.run(entry)
-        return {
-            n.name: _node_view(self._arena, e.offset(n), n).copy()
-            for n in e.graph.outputs
-            if not n.op.writes
-        }
+        return {name: view.copy() for name, view in out.items()}
 
     @property
     def state(self) -> Mapping[str, Array]:
