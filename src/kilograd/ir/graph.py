@@ -98,6 +98,8 @@ class Node:
         args = ", ".join(x.name for x in self.inputs)
         return f"%{self.name}: {self.type} = {self.op}({args})"
 
+    __repr__ = __str__  # with inputs in full it would double at every fork
+
 
 class Leaf(Op):
     """A tensor that nothing computes."""

@@ -20,7 +20,7 @@ INPUT = -1
 """The source that stands for the input of the stream."""
 
 _KINDS = {Conv: 0, Depthwise: 1, Add: 2}  # kg_stage_kind in kg.h
-_COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
+COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Stream(Op):
         nodes = self.unrolled(node)
         height, width, channels = node.inputs[0].type.shape
         capacity = self.capacities(node)
-        offset = _COUNTER_BYTES * len(nodes)
+        offset = COUNTER_BYTES * len(nodes)
         stages, work = [], 0
         for n, stage, rows in zip(nodes, self.stages, capacity, strict=True):
             k = n.op.kernel(n)

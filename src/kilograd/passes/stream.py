@@ -8,13 +8,17 @@ that takes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from kilograd.ir import Builder, Graph, Input, Node, dead_code, rewrite
-from kilograd.ops.stream import INPUT, Stage, Stream, streamable
+from kilograd.ops.stream import COUNTER_BYTES, INPUT, Stage, Stream, streamable
 from kilograd.passes.liveness import store
+
+_BEYOND = 5  # cuts behind the last large map at which a stream may end
+
+Chain = tuple[str, ...]
+"""The names of layers that become one stream, in order."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,6 @@ class _Segment:
         return len(self.layers) if self.streamed else 0
 
 
-_BEYOND = 5  # cuts behind the last large map at which a stream may end
-
-Chain = tuple[str, ...]
-"""The names of layers that become one stream, in order."""
-
-
 def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
     """Return what to stream so that the peak of `graph` falls as low as it can.
 
@@ -47,21 +45,38 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
     cuts = _cuts(graph, front)
     if len(cuts) < 2:
         return ()
+    order = (cuts[0], *front)
+    work = {n: n.op.kernel(n).scratch for n in front}
+
+    def between(i: int, j: int) -> tuple[Node, ...]:
+        return order[order.index(cuts[i]) + 1 : order.index(cuts[j]) + 1]
+
+    plain = [
+        _Segment(layers, _bytes_in_use(begin, layers, work), streamed=False)
+        for i, begin in enumerate(cuts[:-1])
+        if (layers := between(i, i + 1))
+    ]
     behind = _peak_behind(graph, cuts[-1])
-    plain = [_bytes_unstreamed(a, _between(a, b, front)) for a, b in pairwise(cuts)]
-    too_large = [i for i, size in enumerate(plain) if size > behind]
+    too_large = [i for i, s in enumerate(plain) if s.bytes > behind]
     if not too_large:
         return ()
-    cuts = cuts[: too_large[-1] + 1 + _BEYOND]
-    segments = {
-        (i, j): options
-        for i in range(len(cuts))
-        for j in range(i + 1, len(cuts))
-        if (options := _options(cuts[i], cuts[j], front))
-    }
-    lowest = _best(segments, len(cuts), limit=None)
+    count = min(len(cuts), too_large[-1] + 2 + _BEYOND)
+    last = order.index(cuts[count - 1])
+    kept = _bytes_kept(_stream_node(order[0], order[1 : last + 1]), order[1 : last + 1])
+
+    def streamed(i: int, j: int) -> _Segment:
+        layers = between(i, j)
+        own = sum(kept[n] for n in layers[:-1]) + max(work[n] for n in layers)
+        size = cuts[i].type.nbytes + cuts[j].type.nbytes + own
+        return _Segment(layers, size, streamed=True)
+
+    segments = {(i, i + 1): [plain[i]] for i in range(count - 1)}
+    for i in range(count):
+        for j in range(i + 1, count):
+            segments.setdefault((i, j), []).append(streamed(i, j))
+    lowest = _best(segments, count, limit=None)
     limit = max(behind, *(s.bytes for s in lowest))
-    chosen = _best(segments, len(cuts), limit)
+    chosen = _best(segments, count, limit)
     return tuple(tuple(n.name for n in s.layers) for s in chosen if s.streamed)
 
 
@@ -111,30 +126,27 @@ def _cuts(graph: Graph, front: Sequence[Node]) -> list[Node]:
     ]
 
 
-def _options(begin: Node, end: Node, front: Sequence[Node]) -> list[_Segment]:
-    layers = _between(begin, end, front)
-    if not layers:
-        return []
-    plain = _Segment(layers, _bytes_unstreamed(begin, layers), streamed=False)
-    node = _stream_node(begin, layers)
-    both = begin.type.nbytes + end.type.nbytes + node.op.kernel(node).scratch
-    return [plain, _Segment(layers, both, streamed=True)] if len(layers) > 1 else [plain]
-
-
-def _between(begin: Node, end: Node, front: Sequence[Node]) -> tuple[Node, ...]:
-    start = front.index(begin) + 1 if begin in front else 0
-    return tuple(front[start : front.index(end) + 1]) if end in front else ()
-
-
-def _bytes_unstreamed(begin: Node, layers: Sequence[Node]) -> int:
+def _bytes_in_use(begin: Node, layers: Sequence[Node], work: Mapping[Node, int]) -> int:
     """Return the most bytes in use while the layers run one after the other."""
     order = [begin, *layers]
     last = {n: i for i, m in enumerate(order) for n in (*m.inputs, m) if n in order}
     return max(
-        sum(n.type.nbytes for n in order[: i + 1] if last[n] >= i)
-        + (m.op.kernel(m).scratch if m is not begin else 0)
+        sum(n.type.nbytes for n in order[: i + 1] if last[n] >= i) + work.get(m, 0)
         for i, m in enumerate(order)
     )
+
+
+def _bytes_kept(whole: Node, layers: Sequence[Node]) -> dict[Node, int]:
+    """Return the bytes that each layer keeps inside a stream, wherever that begins and ends.
+
+    How many rows a layer must keep depends only on who reads them.
+    """
+    assert isinstance(whole.op, Stream)  # noqa: S101 says so to the type checker
+    rows = whole.op.capacities(whole)
+    return {
+        n: COUNTER_BYTES + -(-r * n.type.shape[1] * n.type.shape[2] // 4) * 4
+        for n, r in zip(layers, rows, strict=True)
+    }
 
 
 def _stream_node(begin: Node, layers: Sequence[Node]) -> Node:
