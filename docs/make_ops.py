@@ -16,14 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from samples import SAMPLES, Sample  # noqa: E402 the tests are no package
+from samples import CLOCK, SAMPLES, Sample  # noqa: E402 the tests are no package
 
 from kilograd import ops  # noqa: E402
-from kilograd.ir import Builder, DType, Op, TensorType  # noqa: E402
+from kilograd.ir import Builder, Op, TensorType  # noqa: E402
 from kilograd.ops._common import NotDifferentiableError  # noqa: E402
 
 TARGET = ROOT / "docs" / "ops.md"
-FAMILIES = ("conv", "depthwise", "elementwise", "pool", "shape", "head", "loss", "update")
+FAMILIES = ("conv", "depthwise", "elementwise", "stream", "pool", "shape", "head", "loss", "update")
 
 INTRODUCTION = """\
 # Every op
@@ -96,7 +96,7 @@ def signature(kind: type[Op]) -> str:
 
 def rest(types: tuple[TensorType, ...]) -> list[str]:
     """Return how the inputs that an op does not name are called: the end of every update."""
-    if any(t.dtype is DType.I32 for t in types):
+    if CLOCK in types:
         return [*(["states"] if len(types) > 2 else []), "lr", "clock"]
     return ["..."] if types else []
 

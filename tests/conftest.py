@@ -9,7 +9,9 @@ import pytest
 from hypothesis import settings
 
 # The same examples on every run: a failure on one machine is a failure on all.
-settings.register_profile("kilograd", derandomize=True, deadline=None, print_blob=False, database=None)
+settings.register_profile(
+    "kilograd", derandomize=True, deadline=None, print_blob=False, database=None
+)
 settings.load_profile("kilograd")
 
 

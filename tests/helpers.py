@@ -48,7 +48,7 @@ SHARED = _shared()
 
 needs_shared = pytest.mark.skipif(
     SHARED is None,
-    reason="the published models are not here: set KILOGRAD_SHARED to a folder with models/ and data/",
+    reason="the published models are not here: set KILOGRAD_SHARED to a folder with models/, data/",
 )
 
 
@@ -148,7 +148,9 @@ def assert_same(got: Mapping[str, Value], want: Mapping[str, Value], about: str 
     shared = sorted(got.keys() & want.keys())
     assert shared, f"{about}: nothing to compare"
     for name in shared:
-        assert same_bits(got[name], want[name]), f"{about} {name}: {difference(got[name], want[name])}"
+        assert same_bits(got[name], want[name]), (
+            f"{about} {name}: {difference(got[name], want[name])}"
+        )
 
 
 def put(memory: Array, offset: int, value: Value) -> None:
@@ -172,7 +174,9 @@ def get(memory: Array, offset: int, kind: TensorType) -> Value:
     return numbers(offset, kind.size, kind.dtype).reshape(kind.shape)
 
 
-def call(host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int = 0) -> dict[str, Value]:
+def call(
+    host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int = 0
+) -> dict[str, Value]:
     """Run an entry point as `interpret` would: inputs, outputs and parameters by name.
 
     Values with a shared exponent may go in and come out.  The arena starts as noise, because no
@@ -188,7 +192,9 @@ def call(host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int =
         elif n in e.storage.tensor and isinstance(n.op, Leaf):
             put(arena, e.offset(n), feeds[n.name])
     run(host, entry)
-    out = {n.name: get(arena, e.offset(n), n.type) for n in e.graph.outputs if n in e.storage.tensor}
+    out = {
+        n.name: get(arena, e.offset(n), n.type) for n in e.graph.outputs if n in e.storage.tensor
+    }
     out.update({n.name: get(host._state, offsets[n.name], n.type) for n in e.graph.written()})
     return out
 
@@ -254,11 +260,14 @@ def passed(y: Value, kind: TensorType) -> Array | float:
     return ((y > -128) & (y < 127)).astype(np.float64)
 
 
-def tangent(graph: Graph, env: Mapping[Node, Value], seeds: Mapping[Node, Array]) -> dict[Node, Array]:
+def tangent(
+    graph: Graph, env: Mapping[Node, Value], seeds: Mapping[Node, Array]
+) -> dict[Node, Array]:
     """Push a change of some tensors forward through the network, in float64.
 
-    Rounding counts as the identity and a clamp as its mask: the derivative that the straight-through
-    gradient must agree with, found without any reverse mode.  `env` has the integers of every node.
+    Rounding counts as the identity and a clamp as its mask: the derivative that the
+    straight-through gradient must agree with, found without any reverse mode.  `env` has the
+    integers of every node.
     """
     out: dict[Node, Array] = dict(seeds)
     for n in graph.nodes:
@@ -339,7 +348,9 @@ class Network:
         weight = self.b.param(f"{name}.weight", w, Affine(scale, axis=axis))
         bias_quant = Affine(tuple(step * s for s in scale), axis=0)
         shift = self.b.param(f"{name}.bias", bias.round().astype(np.int32), bias_quant)
-        exact = conv64(real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise)
+        exact = conv64(
+            real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise
+        )
         exact = exact + real(bias.round(), shift.type)
         top = float(np.quantile(exact if relu else np.abs(exact), 0.97)) or 1.0
         zero = -128 if relu else int(rng.integers(-12, 9))
@@ -354,8 +365,8 @@ class Network:
         y = self.layer(f"{name}.dw", y, Window.same(k, u.stride), (k, k, u.middle), relu=True)
         y = self.layer(f"{name}.pw2", y, Window(), (u.out, 1, 1, u.middle), relu=False)
         if u.residual and y.type.shape == x.type.shape:
-            a, c = x.type.affine.scale[0], y.type.affine.scale[0]
-            out = Affine((float(np.hypot(a, c)),), int(self.rng.integers(-9, 9)))
+            scale = np.hypot(x.type.affine.scale[0], y.type.affine.scale[0])
+            out = Affine((float(scale),), int(self.rng.integers(-9, 9)))
             y = self._run(self.b(ops.Add(out), x, y, name=f"{name}.add"))
         return y
 
@@ -399,7 +410,9 @@ def small_network(seed: int = 0) -> Graph:
     return network(seed, SMALL_UNITS)
 
 
-def step_feeds(rng: np.random.Generator, graph: Graph, ways: int, step: int, lr: float) -> dict[str, Value]:
+def step_feeds(
+    rng: np.random.Generator, graph: Graph, ways: int, step: int, lr: float
+) -> dict[str, Value]:
     """Return what one call of an entry point takes, whichever inputs it has."""
     size = next((n.type.shape[0] for n in graph.inputs() if n.name == "image"), 1)
     every: dict[str, Value] = {

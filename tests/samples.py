@@ -103,7 +103,7 @@ class Sample:
             return b.param(name, np.zeros(t.shape, t.dtype.numpy), quant)
         if isinstance(self.op, Stream) and i:  # its weights are constants
             rng = np.random.default_rng([i, t.size])
-            return b.param(name, codes_of(draw(t, KINDS[i % 6 * 5 % 6], rng, i)), quant)
+            return b.param(name, codes_of(draw(t, "random", rng, i)), quant)
         return b.input(name, t)
 
     def node(self) -> Node:
@@ -169,6 +169,7 @@ DEPTHWISE: tuple[Geometry, ...] = (
     (7, 6, 2, 2, (7, 7), 2, (3, 3, 3, 3)),
     (3, 5, 1, 1, (1, 1), 1, (0, 0, 0, 0)),
     (6, 5, 4, 4, (3, 1), 1, (0, 2, 0, 0)),
+    (4, 6, 3, 3, (3, 3), 2, (1, 0, 0, 1)),
     (2, 2, 8, 8, (3, 3), 1, (1, 1, 1, 1)),
 )
 
@@ -253,6 +254,10 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
         (5, 5, 3),
         (Filter(-1, 4, (5, 5)), Filter(0, 6, (7, 7), 1, SAME7), Filter(1, 0, (1, 1), 1)),
     ),
+    "branches that wait for each other": (
+        (8, 4, 3),
+        (Filter(-1, 4), Filter(0, 4, (5, 5), 1, SAME5), Filter(0, 4), Sum(1, 2)),
+    ),
     "a single stage": ((6, 5, 3), (Filter(-1, 9, (3, 3), 1, SAME3),)),
     "a sum of a map with itself": ((4, 3, 2), (Filter(-1, 3, (2, 2)), Sum(0, 0))),
     "wide": (
@@ -265,7 +270,8 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
 def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tuple[TensorType, ...]]:
     """Return the op of some layers, and the types of its inputs."""
     first = activation(*shape)
-    maps, stages, params = [first], [], []
+    maps, stages = [first], []
+    params: list[TensorType] = []
     for i, layer in enumerate(layers):
         zero = (-128, 5, -7)[i % 3]
         if isinstance(layer, Sum):
@@ -291,30 +297,30 @@ def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tupl
     return Stream(tuple(stages)), (first, *params)
 
 
-def _samples() -> Iterator[Sample]:
-    count = 0
+RULES: tuple[Update, ...] = (Sgd(3), RowRms(4), Adam(5), Accumulate(6), RowRms(7, 0.5, 1e-3))
 
-    def sample(op: Op, *types: TensorType, overlay: Overlay | None = None) -> Sample:
-        nonlocal count
-        count += 1
-        kind = type(op).__name__
-        if isinstance(op, RowUpdate):
-            kind += type(op.grad).__name__.removesuffix("WeightGrad") + type(op.update).__name__
-        return Sample(op, types, f"{kind}{count}" + ("Overlay" if overlay else ""), overlay)
 
-    def tail(rule: Update, param: TensorType) -> tuple[TensorType, ...]:
-        states = tuple(floats(*shape) for shape in rule.state_shapes(param))
-        return (RATE,) if isinstance(rule, Accumulate) else (*states, RATE, CLOCK)
+def sample(op: Op, *types: TensorType, overlay: Overlay | None = None) -> Sample:
+    return Sample(op, types, "", overlay)
 
-    rules: tuple[Update, ...] = (Sgd(3), RowRms(4), Adam(5), Accumulate(6), RowRms(7, 0.5, 1e-3))
 
+def tail(rule: Update, param: TensorType) -> tuple[TensorType, ...]:
+    """Return the types of what an update takes after its gradient."""
+    states = tuple(floats(*shape) for shape in rule.state_shapes(param))
+    return (RATE,) if isinstance(rule, Accumulate) else (*states, RATE, CLOCK)
+
+
+def _convolutions() -> Iterator[Sample]:
     for i, (h, w, c, o, (kh, kw), stride, pad) in enumerate(CONVOLUTIONS):
         window = Window(stride, pad)
         x, filters = activation(h, w, c, zero=(-128, -3, 127)[i % 3]), weight(o, kh, kw, c)
         oh, ow = window.output(h, w, kh, kw)
         out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw * c),), (-128, 5)[i % 2])
         forward = Conv(window, out)
-        back, dw = ConvInputGrad(window, x.shape, bits=15 - i % 2), ConvWeightGrad(window, filters.shape)
+        back, dw = (
+            ConvInputGrad(window, x.shape, bits=15 - i % 2),
+            ConvWeightGrad(window, filters.shape),
+        )
         dy = gradient(oh, ow, o, bits=15 - i % 3)
         yield sample(forward, x, filters, bias(o))
         yield sample(Conv(window, STEEP), x, filters, bias(o))
@@ -330,30 +336,34 @@ def _samples() -> Iterator[Sample]:
         for overlay in overlays[i % 2 :: 2]:
             yield sample(forward, x, filters, bias(o), overlay=overlay)
             yield sample(back, dy, filters, overlay=overlay)
-        for rule in rules[i % 2 :: 2] if i else rules:
+        for rule in RULES[i % 2 :: 2] if i else RULES:
             param = sums(*filters.shape) if isinstance(rule, Accumulate) else filters
             yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
 
+
+def _depthwise() -> Iterator[Sample]:
     for i, (h, w, c, _, (kh, kw), stride, pad) in enumerate(DEPTHWISE):
         window = Window(stride, pad)
         x, filters = activation(h, w, c, zero=(-128, 4, 127)[i % 3]), weight(kh, kw, c, axis=2)
         oh, ow = window.output(h, w, kh, kw)
         out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw),), (-128, 5)[i % 2])
-        forward_dw = Depthwise(window, out)
-        back_dw = DepthwiseInputGrad(window, x.shape, bits=15 - i % 2)
-        dw_dw = DepthwiseWeightGrad(window, filters.shape)
+        forward = Depthwise(window, out)
+        back = DepthwiseInputGrad(window, x.shape, bits=15 - i % 2)
+        dw = DepthwiseWeightGrad(window, filters.shape)
         dy = gradient(oh, ow, c, bits=15 - i % 3)
-        yield sample(forward_dw, x, filters, bias(c))
+        yield sample(forward, x, filters, bias(c))
         yield sample(Depthwise(window, STEEP), x, filters, bias(c))
-        yield sample(back_dw, dy, filters)
-        yield sample(dw_dw, x, dy)
+        yield sample(back, dy, filters)
+        yield sample(dw, x, dy)
         overlay = Overlay(2, tuple(range(i % 2, c, 2)) or (0,))
-        yield sample(forward_dw, x, filters, bias(c), overlay=overlay)
-        yield sample(back_dw, dy, filters, overlay=overlay)
-        for rule in rules[i % 2 :: 2] if i else rules:
+        yield sample(forward, x, filters, bias(c), overlay=overlay)
+        yield sample(back, dy, filters, overlay=overlay)
+        for rule in RULES[i % 2 :: 2] if i else RULES:
             param = sums(*filters.shape, axis=2) if isinstance(rule, Accumulate) else filters
-            yield sample(RowUpdate(dw_dw, rule), param, x, dy, *tail(rule, param))
+            yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
 
+
+def _heads() -> Iterator[Sample]:
     dense_dw = DenseWeightGrad()
     for ways, n in ((3, 7), (10, 33)):
         vector, w2 = floats(n), floats(ways, n)
@@ -365,16 +375,18 @@ def _samples() -> Iterator[Sample]:
         yield sample(CrossEntropy(), floats(ways), LABEL)
         yield sample(CrossEntropyGrad(), floats(ways), LABEL, RATE)
         yield sample(Enrol(), w2, vector, LABEL)
-        for rule in rules:
+        for rule in RULES:
             param = sums(ways, n) if isinstance(rule, Accumulate) else w2
             yield sample(RowUpdate(dense_dw, rule), param, vector, floats(ways), *tail(rule, param))
 
-    for rule in rules:
+
+def _updates() -> Iterator[Sample]:
+    for rule in RULES:
         steps: list[tuple[TensorType, TensorType]] = [(floats(5), floats(5))]
-        if isinstance(rule, Accumulate):
-            steps += [(sums(6), total(6)), (sums(3, 3, 4, axis=2), total(3, 3, 4, scale=X_SCALE))]
-        else:
-            steps += [
+        steps += (
+            [(sums(6), total(6)), (sums(3, 3, 4, axis=2), total(3, 3, 4, scale=X_SCALE))]
+            if isinstance(rule, Accumulate)
+            else [
                 (bias(6), total(6)),
                 (bias(6), sums(6)),
                 (weight(4, 2, 1, 3), total(4, 2, 1, 3, scale=X_SCALE)),
@@ -382,11 +394,14 @@ def _samples() -> Iterator[Sample]:
                 (weight(3, 3, 5, axis=2), total(3, 3, 5, scale=X_SCALE)),
                 (weight(3, 3, 5, axis=2), sums(3, 3, 5, axis=2)),
             ]
+        )
         for param, grad in steps:
             yield sample(rule, param, grad, *tail(rule, param))
     yield sample(Clear(), sums(3, 5))
     yield sample(Clear(), floats(7), floats(2))
 
+
+def _maps() -> Iterator[Sample]:
     shape = (3, 5, 7)
     for za, zc in ((-128, 6), (0, -5)):
         a, c = activation(*shape, zero=za), activation(*shape, zero=zc, scale=0.011)
@@ -395,6 +410,10 @@ def _samples() -> Iterator[Sample]:
     for size, layers in STREAMS.values():
         op, kinds = stream_of(size, layers)
         yield sample(op, *kinds)
+
+
+def _gradients_and_parts() -> Iterator[Sample]:
+    shape = (3, 5, 7)
     yield sample(ClipMask(), activation(*shape))
     yield sample(ClipMask(), activation(2, 2, 4))
     mask = TensorType((14,), DType.U8)
@@ -425,15 +444,18 @@ def _samples() -> Iterator[Sample]:
     yield sample(Overlay(2, (0, 4)), weight(3, 3, 5, axis=2), weight(3, 3, 2, axis=2))
 
 
-def _fits(s: Sample) -> Sample:
-    """Give the learned part of an overlay the scales of the rows it replaces."""
+def _named(number: int, s: Sample) -> Sample:
+    """Name a sample after its op, and give the learned part of an overlay the scales it needs."""
+    name, types = type(s.op).__name__, s.types
+    if isinstance(s.op, RowUpdate):
+        name += type(s.op.grad).__name__.removesuffix("WeightGrad") + type(s.op.update).__name__
     if isinstance(s.op, Overlay):
-        learned = Take(s.op.axis, s.op.index).infer(s.types[0])
-        return Sample(s.op, (s.types[0], learned), s.name)
-    return s
+        types = (types[0], Take(s.op.axis, s.op.index).infer(types[0]))
+    return Sample(s.op, types, f"{name}{number}" + ("Overlay" if s.overlay else ""), s.overlay)
 
 
-SAMPLES = tuple(_fits(s) for s in _samples())
+_FAMILIES = (_convolutions, _depthwise, _heads, _updates, _maps, _gradients_and_parts)
+SAMPLES = tuple(_named(i, s) for i, s in enumerate((s for f in _FAMILIES for s in f()), 1))
 
 #: What the data is like.  `far`: exponents far apart, gradients that are nearly all zero.
 KINDS = ("random", "zeros", "high", "low", "extremes", "far", "tiny", "again")
@@ -446,7 +468,11 @@ def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
     shape = t.shape
     if t.dtype is DType.U8:
         top = {"zeros": 0, "high": 255}.get(kind)
-        return np.full(shape, top, np.uint8) if top is not None else rng.integers(0, 256, shape, np.uint8)
+        return (
+            np.full(shape, top, np.uint8)
+            if top is not None
+            else rng.integers(0, 256, shape, np.uint8)
+        )
     if t.dtype is DType.I8:
         zero, least = t.affine.zero_point, -128
         fixed = {"zeros": zero, "high": 127, "low": least}.get(kind)
@@ -482,7 +508,9 @@ def _float(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> Array
         case "extremes":
             return rng.choice(np.array([0, 1e-30, -1e-30, 1e6, -1e6, 1], np.float32), shape)
         case "far":
-            return (rng.standard_normal(shape) * 10.0 ** rng.integers(-9, 3, shape)).astype(np.float32)
+            return (rng.standard_normal(shape) * 10.0 ** rng.integers(-9, 3, shape)).astype(
+                np.float32
+            )
         case "tiny":
             return (rng.standard_normal(shape) * 1e-31).astype(np.float32)
     return rng.standard_normal(shape).astype(np.float32)
@@ -526,7 +554,9 @@ def cases(s: Sample) -> tuple[Case, ...]:
     for step, kind in enumerate(KINDS):
         rng = np.random.default_rng([step, len(s.name), s.types[0].size])
         feeds: dict[str, Value] = {}
-        for i, n in enumerate([*graph.inputs(), *(p for p in graph.params() if p in graph.written())]):
+        for i, n in enumerate(
+            [*graph.inputs(), *(p for p in graph.params() if p in graph.written())]
+        ):
             if n.type == CLOCK:
                 seed, time = rng.integers(-(1 << 31), 1 << 31), 99_999 if step == 7 else step
                 feeds[n.name] = np.array([seed, time], np.int32)

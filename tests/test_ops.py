@@ -1,11 +1,12 @@
-"""One contract, every op: its types, its meaning, its gradient, its kernel.  Samples: samples.py."""
+"""One contract, every op: types, meaning, gradient, kernel.  Samples: samples.py."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,38 +161,41 @@ def test_multiply_accumulates_are_counted(sample: Sample) -> None:
 # ---- meaning: pairing the result with any v gives the same number in float64 ----
 
 
-def pairing(op: Op, xs: tuple[Array, ...], raw: tuple[Value, ...], v: Array) -> float | None:
-    """What <y, v> must be, from a definition over the reals; None where the op needs none."""
-    match op:
-        case ops.ConvInputGrad(window=window):
-            return float((xs[0] * conv64(v, codes(raw[1]), window)).sum())
-        case ops.DepthwiseInputGrad(window=window):
-            return float((xs[0] * conv64(v, codes(raw[1]), window, depthwise=True)).sum())
-        case ops.ConvWeightGrad(window=window):
-            return float((xs[1] * conv64(xs[0], v, window)).sum())
-        case ops.DepthwiseWeightGrad(window=window):
-            return float((xs[1] * conv64(xs[0], v, window, depthwise=True)).sum())
-        case ops.DenseInputGrad():
-            return float(xs[0] @ (xs[1] @ v))
-        case ops.DenseWeightGrad():
-            return float(xs[1] @ (v @ xs[0]))
-        case ops.BlockAdd():
-            return float((xs[0] * v).sum() + (xs[1] * v).sum())
-        case ops.ScaleChannels(factors=factors):
-            return float((xs[0] * v * np.array(factors)).sum())
-        case ops.ClipGrad():
-            keep = [int(codes(raw[1])[i // 8]) >> (i % 8) & 1 for i in range(xs[0].size)]
-            return float((xs[0].ravel() * np.array(keep) * v.ravel()).sum())
-        case ops.Broadcast():
-            return float((xs[0][0, 0] * v.sum(axis=(0, 1))).sum())
-        case ops.SumPixels():
-            return float(sum((pixel * v).sum() for row in xs[0] for pixel in row))
-        case ops.ToBlock():
-            return float((xs[0] * v.ravel()).sum())
-        case ops.Take(axis=axis, index=index):
-            rows = [np.moveaxis(xs[0], axis, 0)[i] for i in index]
-            return float((np.array(rows) * np.moveaxis(v, axis, 0)).sum())
-    return None
+def clip_keeps(mask: Value, shape: tuple[int, ...]) -> Array:
+    """Unpack a clip mask bit by bit."""
+    count = int(np.prod(shape))
+    keep = [int(codes(mask)[i // 8]) >> (i % 8) & 1 for i in range(count)]
+    return np.array(keep).reshape(shape)
+
+
+def taken(op: ops.Take, x: Array) -> Array:
+    """Take slices one by one."""
+    rows = [np.moveaxis(x, op.axis, 0)[i] for i in op.index]
+    return np.moveaxis(np.array(rows), 0, op.axis)
+
+
+Pairing = Callable[[Any, tuple[Array, ...], tuple[Value, ...], Array], Any]
+
+#: (op, inputs as reals, inputs as stored, v) -> what <y, v> must be, by a definition over the reals
+PAIRINGS: dict[type[Op], Pairing] = {
+    ops.ConvInputGrad: lambda op, xs, raw, v: (xs[0] * conv64(v, codes(raw[1]), op.window)).sum(),
+    ops.DepthwiseInputGrad: lambda op, xs, raw, v: (
+        xs[0] * conv64(v, codes(raw[1]), op.window, depthwise=True)
+    ).sum(),
+    ops.ConvWeightGrad: lambda op, xs, raw, v: (xs[1] * conv64(xs[0], v, op.window)).sum(),
+    ops.DepthwiseWeightGrad: lambda op, xs, raw, v: (
+        xs[1] * conv64(xs[0], v, op.window, depthwise=True)
+    ).sum(),
+    ops.DenseInputGrad: lambda op, xs, raw, v: xs[0] @ (xs[1] @ v),
+    ops.DenseWeightGrad: lambda op, xs, raw, v: xs[1] @ (v @ xs[0]),
+    ops.BlockAdd: lambda op, xs, raw, v: (xs[0] * v).sum() + (xs[1] * v).sum(),
+    ops.ScaleChannels: lambda op, xs, raw, v: (xs[0] * v * np.array(op.factors)).sum(),
+    ops.ClipGrad: lambda op, xs, raw, v: (xs[0] * clip_keeps(raw[1], v.shape) * v).sum(),
+    ops.Broadcast: lambda op, xs, raw, v: (xs[0][0, 0] * v.sum(axis=(0, 1))).sum(),
+    ops.SumPixels: lambda op, xs, raw, v: sum((pixel * v).sum() for row in xs[0] for pixel in row),
+    ops.ToBlock: lambda op, xs, raw, v: (xs[0] * v.ravel()).sum(),
+    ops.Take: lambda op, xs, raw, v: (taken(op, xs[0]) * v).sum(),
+}
 
 
 def codes(value: Value) -> Array:
@@ -225,8 +229,7 @@ def check_meaning(sample: Sample, case: Case) -> None:
     y = real(case.want[node.name], node.type)
     bits = node.type.quant.bits if isinstance(node.type.quant, BlockExponent) else 20
     for v in probes(node.type.shape, np.random.default_rng(0)):
-        want = pairing(node.op, xs, raw, v)
-        assert want is not None
+        want = PAIRINGS[type(node.op)](node.op, xs, raw, v)
         tolerance = 2.0 ** (2 - bits) * np.abs(y).max() * np.abs(v).sum() + 2.0**-95
         if isinstance(node.op, ops.BlockAdd):  # both are first brought to the larger exponent
             units = [x.exponent for x in raw if isinstance(x, Block)]
@@ -234,26 +237,7 @@ def check_meaning(sample: Sample, case: Case) -> None:
         np.testing.assert_allclose((y * v).sum(), want, rtol=1e-6, atol=tolerance)
 
 
-PAIRED = [
-    s
-    for s in SAMPLES
-    if isinstance(
-        s.op,
-        ops.ConvInputGrad
-        | ops.ConvWeightGrad
-        | ops.DepthwiseInputGrad
-        | ops.DepthwiseWeightGrad
-        | ops.DenseInputGrad
-        | ops.DenseWeightGrad
-        | ops.BlockAdd
-        | ops.ScaleChannels
-        | ops.ClipGrad
-        | ops.Broadcast
-        | ops.SumPixels
-        | ops.ToBlock
-        | ops.Take,
-    )
-]
+PAIRED = [s for s in SAMPLES if type(s.op) in PAIRINGS]
 
 
 @pytest.mark.parametrize("sample", PAIRED, ids=lambda s: s.name)
@@ -368,7 +352,7 @@ def test_the_gradient_of_a_clamp_is_zero_at_both_ends() -> None:
 
 
 def keeps(sample: Sample) -> list[tuple[int, ...]]:
-    """Which inputs to keep alive, so that an op runs in place over each that it may, and over none."""
+    """Which inputs to keep alive: an op runs in place over each that it may, and over none."""
     overwrites = sample.op.overwrites
     return [overwrites[:i] for i in range(len(overwrites) + 1)]
 

@@ -82,6 +82,7 @@ from kilograd.passes.training import CLOCK, LABEL, RATE
 
 WAYS = 4
 INT32 = (1 << 31) - 1
+LINEAR, SGD = LinearHead(WAYS), Sgd(0)
 
 # ---- random programs ----
 
@@ -94,8 +95,8 @@ class Case:
     units: tuple[Unit, ...]
     stem: int
     learn: Mapping[str, Part] = field(default_factory=dict)
-    head: Head = LinearHead(WAYS)
-    optimizer: Update = Sgd(0)
+    head: Head = LINEAR
+    optimizer: Update = SGD
     train_head: bool = True
     accumulate: bool = False
 
@@ -145,7 +146,8 @@ def programs(draw: st.DrawFn) -> Case:
     """A network, parts of it on either axis, biases, both heads, every optimiser."""
     case = draw(networks())
     learn = {p.name: part_of(draw, p) for p in case.network.params() if draw(st.booleans())}
-    head: Head = draw(st.sampled_from([LinearHead(WAYS), PrototypeHead(WAYS)]))
+    heads: tuple[Head, ...] = (LinearHead(WAYS), PrototypeHead(WAYS))
+    head = draw(st.sampled_from(heads))
     optimizer: Update = draw(st.sampled_from([Sgd(0), RowRms(0), Adam(0)]))
     if isinstance(head, PrototypeHead) and not learn:
         learn = {"stem.bias": Part()}
@@ -307,7 +309,9 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "fuse_updates": fuse_updates,
     "schedule": schedule,
     "narrow_gradients": lambda g: narrow_gradients(g, {p.name for p in g.written()}),
-    "all": lambda g: schedule(narrow_gradients(fuse_updates(push_takes(g)), {p.name for p in g.written()})),
+    "all": lambda g: schedule(
+        narrow_gradients(fuse_updates(push_takes(g)), {p.name for p in g.written()})
+    ),
 }
 
 
@@ -346,23 +350,16 @@ def test_a_buffer_is_shared_only_where_the_value_is_not_read_later(case: Case) -
     for graph in entries(case.network, case.training).values():
         storage = store(graph)
         owner: dict[str, Node] = {}
-        lives = {b.name: (b.first, b.last) for b in storage.buffers}
+        lives = {b.name: range(b.first, b.last) for b in storage.buffers}
         for i, n in enumerate(graph.nodes):
-            if n.op.view or isinstance(n.op, Param):
-                continue
-            if not isinstance(n.op, Input):
-                for x in n.reads():
-                    if not isinstance(x.op, Param) and not x.op.writes:
-                        assert owner[storage.tensor[x]] is x, f"{n.name} reads {x.name} too late"
-            for name in (storage.tensor.get(n), storage.scratch.get(n)):
-                if name is not None:
-                    first, last = lives[name]
-                    assert first <= i < last
+            for x in n.reads() if not n.op.view else ():
+                if x in storage.tensor:
+                    assert owner[storage.tensor[x]] is x, f"{n.name} reads {x.name} too late"
+            names = {storage.tensor.get(n), storage.scratch.get(n)} - {None}
+            assert all(i in lives[str(name)] for name in names)
             if n in storage.tensor:
                 owner[storage.tensor[n]] = n
-        for o in graph.outputs:
-            if o in storage.tensor:
-                assert owner[storage.tensor[o]] is o
+        assert all(owner[storage.tensor[o]] is o for o in graph.outputs if o in storage.tensor)
 
 
 def test_selecting_less_costs_less() -> None:
@@ -381,7 +378,11 @@ def test_the_backward_pass_stops_at_the_earliest_tensor_that_learns() -> None:
     learn = {"b2.pw2.weight": Part()}
     step = entries(small_network(), Training(LinearHead(WAYS), Sgd(0), learn))["step"]
     assert not [n for n in step.nodes if isinstance(n.op, ConvInputGrad | DepthwiseInputGrad)]
-    assert not [n for n in step.nodes if isinstance(n.op, RowUpdate) and isinstance(n.op.grad, DepthwiseWeightGrad)]
+    assert not [
+        n
+        for n in step.nodes
+        if isinstance(n.op, RowUpdate) and isinstance(n.op.grad, DepthwiseWeightGrad)
+    ]
 
 
 # ---- a value read twice ----
@@ -426,7 +427,11 @@ def check_gradients_by_tangents(net: Graph, seed: int) -> None:
 
 def test_a_value_read_twice_gets_both_gradients() -> None:
     """The skip of a residual block and its branch both reach the block's input."""
-    step, _ = integer_gradients(forked(), step_feeds(np.random.default_rng(0), forked(), WAYS, 0, 1.0) | {"label": np.zeros(1, np.int32)})
+    step, _ = integer_gradients(
+        forked(),
+        step_feeds(np.random.default_rng(0), forked(), WAYS, 0, 1.0)
+        | {"label": np.zeros(1, np.int32)},
+    )
     assert sum(isinstance(n.op, BlockAdd) for n in step.nodes) == 2
     check_gradients_by_tangents(forked(), 0)
 
@@ -467,7 +472,10 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
     Plain int64 sums over the geometry, nothing shared with the pass.
     """
     match n.op:
-        case ConvInputGrad(window=window, shape=shape) | DepthwiseInputGrad(window=window, shape=shape):
+        case (
+            ConvInputGrad(window=window, shape=shape)
+            | DepthwiseInputGrad(window=window, shape=shape)
+        ):
             dy, w = n.inputs
             magnitude = widest(graph, w, learned) * last_mantissa(dy)
             deep = isinstance(n.op, DepthwiseInputGrad)
@@ -511,25 +519,34 @@ def check_no_overflow(graph: Graph, learned: frozenset[str]) -> None:
     assert summed
 
 
-def large_map() -> tuple[Graph, frozenset[str]]:
-    """A step that learns all of a network on a large image, narrowed."""
+def large_program() -> dict[str, Graph]:
+    """A program that learns all of a network on a large image."""
     net = network(5, (Unit(4, 3),), size=48, stem=3)
     learn = {p.name: Part() for p in net.params()}
-    step = entries(net, Training(PrototypeHead(WAYS), Sgd(0), learn))["step"]
-    return step, frozenset(learn)
+    return entries(net, Training(PrototypeHead(WAYS), Sgd(0), learn))
+
+
+def large_map() -> tuple[Graph, frozenset[str]]:
+    """Its step, narrowed, and what it learns."""
+    step = large_program()["step"]
+    return step, frozenset(p.name for p in step.written())
 
 
 def test_gradients_over_large_maps_are_narrowed_until_nothing_can_overflow() -> None:
     step, learned = large_map()
     check_no_overflow(step, learned)
-    bits = {n.type.block.bits for n in step.nodes if isinstance(n.op, ConvInputGrad | DepthwiseInputGrad)}
+    bits = {
+        n.type.block.bits
+        for n in step.nodes
+        if isinstance(n.op, ConvInputGrad | DepthwiseInputGrad)
+    }
     assert min(bits) < 15, "this network was meant to need narrowing"
 
 
 def test_fifteen_bits_would_overflow_there() -> None:
     """The bound is not idle: with the mantissas as wide as they come, worst-case data overflows."""
     step, learned = large_map()
-    wide = {}
+    wide: dict[Node, Node] = {}
     b = Builder()
     b.data.update(step.data)
     for n in step.nodes:
@@ -558,7 +575,10 @@ def test_no_data_overflows_the_sums_of_a_random_program(case: Case) -> None:
 def test_mantissas_are_as_wide_as_the_sum_allows(side: int, bits: int) -> None:
     """side² pixels of 255 each: 2**31 / (255 * side²) is the room for a mantissa."""
     b = Builder()
-    x, w = b.input("x", activation(side, side, 1, zero=-128)), b.param("w", np.ones((1, 1, 1, 1), np.int8))
+    x, w = (
+        b.input("x", activation(side, side, 1, zero=-128)),
+        b.param("w", np.ones((1, 1, 1, 1), np.int8)),
+    )
     dy = b.input("dy", gradient(side, side, 1))
     summed = b(BlockAdd(), dy, dy)
     dw = b(ConvWeightGrad(Window(), w.type.shape), x, summed)
@@ -570,7 +590,10 @@ def test_mantissas_are_as_wide_as_the_sum_allows(side: int, bits: int) -> None:
 
 def test_a_sum_that_leaves_no_bits_is_refused() -> None:
     b = Builder()
-    x, dy = b.input("x", activation(1024, 1024, 1, zero=-128)), b.input("dy", gradient(1024, 1024, 1))
+    x, dy = (
+        b.input("x", activation(1024, 1024, 1, zero=-128)),
+        b.input("dy", gradient(1024, 1024, 1)),
+    )
     dw = b(ConvWeightGrad(Window(), (1, 1, 1, 1)), x, b(BlockAdd(), dy, dy, name="wide"))
     with pytest.raises(AccumulatorError, match="wide"):
         narrow_gradients(b.graph(dw), ())
@@ -580,7 +603,9 @@ def test_a_bias_out_of_proportion_is_refused_by_name() -> None:
     b = Builder()
     w = b.param("w", np.full((2, 1, 1, 4), 127, np.int8), weight(2, 1, 1, 4).affine)
     c = b.param("c", np.array([0, INT32 - 4 * 127 * 130 + 1], np.int32), bias(2).affine)
-    y = b(Conv(Window(), activation(1).affine), b.input("x", activation(2, 2, 4)), w, c, name="layer")
+    y = b(
+        Conv(Window(), activation(1).affine), b.input("x", activation(2, 2, 4)), w, c, name="layer"
+    )
     with pytest.raises(AccumulatorError, match="'layer'"):
         accumulator_bounds(b.graph(y), ())
     b.data["c"] = b.data["c"] - np.array([0, 1], np.int32)
@@ -630,7 +655,11 @@ def test_verify_rejects_an_update_before_its_last_reader() -> None:
     """dX must read the weights that the forward pass used, not the new ones."""
     step = entries(small_network(), Training(PrototypeHead(WAYS), Sgd(0), LEARN))["step"]
     update = next(n for n in step.nodes if n.name == "b2.pw2.weight.learned.step")
-    reader = next(n for n in step.nodes if isinstance(n.op, ConvInputGrad) and update.inputs[0] in set(n.reads()))
+    reader = next(
+        n
+        for n in step.nodes
+        if isinstance(n.op, ConvInputGrad) and update.inputs[0] in set(n.reads())
+    )
     early = [n for n in step.nodes if n is not update]
     early.insert(early.index(reader), update)
     with pytest.raises(ValueError, match="overwritten"):
@@ -646,7 +675,7 @@ def test_verify_accepts_what_the_compiler_makes() -> None:
 
 
 def check_summed_step_is_a_step(optimizer: Update) -> None:
-    """Assert that one sample, summed and applied, moves everything as one plain step does; twice."""
+    """Assert that one sample, summed and applied, moves everything as a plain step does; twice."""
     net, head = small_network(), PrototypeHead(WAYS)
     plain = entries(net, Training(head, optimizer, LEARN))["step"]
     summed = entries(net, Training(head, optimizer, LEARN, accumulate=True))
@@ -735,5 +764,8 @@ def test_an_unchanged_overlay_changes_nothing() -> None:
 def test_real_reads_blocks_and_codes() -> None:
     """The helper that other tests stand on."""
     block = Block(np.array([3, -4], np.int16), -1)
-    assert real(block, TensorType((2,), gradient(2).dtype, BlockExponent(15, 2.0))).tolist() == [3, -4]
+    assert real(block, TensorType((2,), gradient(2).dtype, BlockExponent(15, 2.0))).tolist() == [
+        3,
+        -4,
+    ]
     assert real(np.array([0, -3], np.int8), activation(2)).tolist() == [0.12, 0]

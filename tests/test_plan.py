@@ -30,7 +30,9 @@ def bytes_in_use(buffers: list[Buffer], plan: Plan) -> int:
         for b in buffers:
             if b.first <= t < b.last:
                 for byte in range(plan.offsets[b.name], plan.offsets[b.name] + b.size):
-                    assert byte not in owner, f"{owner.get(byte)} and {b.name} share byte {byte} at {t}"
+                    assert byte not in owner, (
+                        f"{owner.get(byte)} and {b.name} share byte {byte} at {t}"
+                    )
                     owner[byte] = b.name
                     highest = max(highest, byte + 1)
     return highest
@@ -54,7 +56,8 @@ def test_a_plan_does_not_depend_on_the_order_of_the_problem(buffers: list[Buffer
 @given(problems())
 def test_the_lower_bound_is_the_most_bytes_alive(buffers: list[Buffer]) -> None:
     alive = [
-        sum(-(-b.size // ALIGN) * ALIGN for b in buffers if b.first <= t < b.last) for t in range(20)
+        sum(-(-b.size // ALIGN) * ALIGN for b in buffers if b.first <= t < b.last)
+        for t in range(20)
     ]
     assert lower_bound(buffers) == max(alive)
 

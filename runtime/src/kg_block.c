@@ -24,22 +24,6 @@ void kg_block_end(kg_block_writer *w) {
     w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
 }
 
-/* Elementwise results are computed twice, once for the exponent, so that they may be written
- * over an input. */
-#define KG_ELEMENTWISE(y, n, e, bits, VALUE)                                                       \
-    do {                                                                                           \
-        uint32_t seen = 0;                                                                         \
-        for (int32_t i = 0; i < (n); i++) seen |= kg_magnitude(VALUE);                             \
-        const int32_t shift = kg_bit_length(seen) - (bits);                                        \
-        if (shift > 0)                                                                             \
-            for (int32_t i = 0; i < (n); i++)                                                      \
-                (y)->mantissa[i] = (int16_t)kg_round_to_odd(VALUE, shift);                         \
-        else                                                                                       \
-            for (int32_t i = 0; i < (n); i++)                                                      \
-                (y)->mantissa[i] = (int16_t)((VALUE) * (1 << -shift));                             \
-        (y)->exponent = seen ? (e) + shift : KG_ZERO_EXPONENT;                                     \
-    } while (0)
-
 static inline int32_t scaled(int16_t mantissa, int32_t factor) {
     return (int32_t)(((int64_t)mantissa * factor) >> 16);
 }
@@ -63,14 +47,37 @@ void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channe
     y->exponent = seen ? exponent + shift : KG_ZERO_EXPONENT;
 }
 
+static uint32_t widest(const kg_block16 *x, int32_t size) {
+    uint32_t seen = 0;
+    for (int32_t i = 0; i < size; i++) seen |= kg_magnitude(x->mantissa[i]);
+    return seen;
+}
+
+/* x * 2^-shift, either way. */
+static inline int32_t moved(int32_t x, int32_t shift) {
+    return shift > 0 ? kg_round_to_odd(x, shift) : x * (1 << -shift);
+}
+
+/* Both are brought to one exponent, with 29 bits for the larger, added, and shortened: twice, first
+ * for the exponent of the sum, so that it may be written over an input. */
 void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
                   const kg_block_add_params *p) {
-    const int32_t exponent = kg_max(a->exponent, c->exponent);
-    const int32_t a_shift = kg_min(exponent - a->exponent, 31);
-    const int32_t c_shift = kg_min(exponent - c->exponent, 31);
-    KG_ELEMENTWISE(y, p->size, exponent, p->bits,
-                   kg_round_to_odd(a->mantissa[i], a_shift) +
-                       kg_round_to_odd(c->mantissa[i], c_shift));
+    const uint32_t a_seen = widest(a, p->size), c_seen = widest(c, p->size);
+    int32_t top = KG_ZERO_EXPONENT;
+    if (a_seen) top = kg_max(top, a->exponent + kg_bit_length(a_seen));
+    if (c_seen) top = kg_max(top, c->exponent + kg_bit_length(c_seen));
+    const int32_t common = top - 29;
+    const int32_t a_shift = a_seen ? kg_min(common - a->exponent, 31) : 0;
+    const int32_t c_shift = c_seen ? kg_min(common - c->exponent, 31) : 0;
+    uint32_t seen = 0;
+    for (int32_t i = 0; i < p->size; i++)
+        seen |= kg_magnitude(moved(a->mantissa[i], a_shift) + moved(c->mantissa[i], c_shift));
+    const int32_t shift = kg_bit_length(seen) - p->bits;
+    for (int32_t i = 0; i < p->size; i++) {
+        const int32_t sum = moved(a->mantissa[i], a_shift) + moved(c->mantissa[i], c_shift);
+        y->mantissa[i] = (int16_t)moved(sum, shift);
+    }
+    y->exponent = seen ? common + shift : KG_ZERO_EXPONENT;
 }
 
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {

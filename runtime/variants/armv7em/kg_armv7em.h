@@ -11,7 +11,15 @@
 /* Four bytes from anywhere: one LDR, which these processors allow at any address. */
 static inline uint32_t load4(const void *from) {
     uint32_t v;
-    memcpy(&v, from, sizeof v);
+    __builtin_memcpy(&v, from, sizeof v); /* a call, were it memcpy, in a freestanding program */
+    return v;
+}
+
+/* n <= 4 bytes and zeros. */
+static inline uint32_t load_some(const void *from, int32_t n) {
+    uint32_t v = 0;
+    if (n == 4) return load4(from);
+    memcpy(&v, from, (size_t)n);
     return v;
 }
 
@@ -34,13 +42,15 @@ static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum) {
  * zero point can be added before the shift: neither has bits below 2^32.  n < 0: it has, or the
  * offset would not fit. */
 typedef struct {
-    int32_t multiplier, offset, n, bias;
+    int32_t multiplier, offset, n;
 } scaler;
 
-static inline scaler make_scaler(int32_t bias, int32_t multiplier, int32_t shift, int32_t y_zero) {
+static inline int32_t is_plain(int32_t shift) { return shift > 32 && shift <= 52; }
+
+static inline scaler make_scaler(int32_t multiplier, int32_t shift, int32_t y_zero) {
     const int32_t n = shift - 32;
-    if (n < 1 || n > 20) return (scaler){multiplier, y_zero, -shift, bias};
-    return (scaler){multiplier, y_zero * (1 << n) + (1 << (n - 1)), n, bias};
+    if (!is_plain(shift)) return (scaler){multiplier, y_zero, -shift};
+    return (scaler){multiplier, y_zero * (1 << n) + (1 << (n - 1)), n};
 }
 
 static inline int8_t scaled(int32_t acc, const scaler *s) {
@@ -52,5 +62,90 @@ static inline int8_t scaled_any(int32_t acc, const scaler *s) {
     if (s->n > 0) return scaled(acc, s);
     return kg_clip_i8(s->offset + kg_requantise(acc, s->multiplier, -s->n));
 }
+
+/// Loops over pixels ///
+
+#define LANES 4 /* output channels at once */
+
+/* What a loop over neighbouring pixels needs; the assembly knows this layout. */
+typedef struct {
+    int32_t count, bias[LANES]; /* count: for the loop over weights */
+    const uint32_t *weights;    /* pairs of int16, interleaved */
+    scaler scalers[LANES];
+    int8_t *y, *end;        /* the next pixel, and where to stop */
+    int32_t x_skip, y_step; /* from behind what one pixel reads to the next; between pixels */
+} tile;
+
+/* The whole loop over pixels, because around sums that take all registers compilers move more
+ * than they compute.  SUMS adds products to r2 .. r5 and uses
+ *
+ *     r0 x    r1 count    r6 weights    r7 .. r12, lr anything
+ *
+ * r7 may be the compiler's frame pointer and cannot be declared as lost, so it is restored. */
+#define KG_SPAN(x, tile, SUMS)                                                                     \
+    do {                                                                                           \
+        register const void *r0 __asm__("r0") = (x);                                               \
+        register void *r1 __asm__("r1") = (tile);                                                  \
+        __asm__ volatile("1: push {r1, r7}\n"                                                      \
+                         "   ldm r1, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */        \
+                         SUMS                                                                      \
+                         "   pop {r1, r7}\n"                                                       \
+                         "   add r6, r1, #24\n"                                                    \
+                         "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n" /* two scalers */             \
+                         "   smmla r2, r2, r8, r9\n"                                               \
+                         "   smmla r3, r3, r11, r12\n"                                             \
+                         "   asr r2, r10\n"                                                        \
+                         "   asr r3, lr\n"                                                         \
+                         "   ssat r2, #8, r2\n"                                                    \
+                         "   ssat r3, #8, r3\n"                                                    \
+                         "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n"                               \
+                         "   smmla r4, r4, r8, r9\n"                                               \
+                         "   smmla r5, r5, r11, r12\n"                                             \
+                         "   asr r4, r10\n"                                                        \
+                         "   asr r5, lr\n"                                                         \
+                         "   ssat r4, #8, r4\n"                                                    \
+                         "   ssat r5, #8, r5\n"                                                    \
+                         "   ldm r6, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */            \
+                         "   strb r2, [r8]\n"                                                      \
+                         "   strb r3, [r8, #1]\n"                                                  \
+                         "   strb r4, [r8, #2]\n"                                                  \
+                         "   strb r5, [r8, #3]\n"                                                  \
+                         "   add r8, r11\n"                                                        \
+                         "   str r8, [r6]\n"                                                       \
+                         "   add r0, r10\n"                                                        \
+                         "   cmp r8, r9\n"                                                         \
+                         "   bne 1b\n"                                                             \
+                         : "+r"(r0), "+r"(r1)                                                      \
+                         :                                                                         \
+                         : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",    \
+                           "cc", "memory");                                                        \
+    } while (0)
+
+/* Adds products to four sums: SUMS without the loop over pixels. */
+#define KG_SUM(acc, x, weights, SUMS)                                                              \
+    do {                                                                                           \
+        register const void *r0 __asm__("r0") = (x), *r6 __asm__("r6") = (weights);                \
+        register int32_t r2 __asm__("r2") = (acc)[0], r3 __asm__("r3") = (acc)[1];                 \
+        register int32_t r4 __asm__("r4") = (acc)[2], r5 __asm__("r5") = (acc)[3];                 \
+        __asm__ volatile("push {r7}\n" SUMS "pop {r7}\n"                                           \
+                         : "+r"(r0), "+r"(r6), "+r"(r2), "+r"(r3), "+r"(r4), "+r"(r5)              \
+                         :                                                                         \
+                         : "r1", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");           \
+        (acc)[0] = r2;                                                                             \
+        (acc)[1] = r3;                                                                             \
+        (acc)[2] = r4;                                                                             \
+        (acc)[3] = r5;                                                                             \
+    } while (0)
+
+/* SUMS of pairs that are int16 already: four channels, two products each. */
+#define KG_PAIRS(N)                                                                                \
+    ".rept " #N "\n"                                                                               \
+    "   ldm r0!, {r7, r8, r9, r10}\n"                                                              \
+    "   ldm r6!, {r1, r11, r12, lr}\n"                                                             \
+    "   smlad r2, r7, r1, r2\n"                                                                    \
+    "   smlad r3, r8, r11, r3\n"                                                                   \
+    "   smlad r4, r9, r12, r4\n"                                                                   \
+    "   smlad r5, r10, lr, r5\n"                                                                   \
+    ".endr\n"
 
 #endif

@@ -7,12 +7,12 @@ is constant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Array, Graph, Leaf, Node
+from kilograd.ir import Array, Graph, Kernel, Leaf, Node
 from kilograd.passes import Storage, store
 from kilograd.plan import Plan, greedy, lower_bound, validate
 
@@ -81,15 +81,21 @@ class Program:
         for entry in self.entries.values():
             for n in entry.graph.nodes:
                 if not isinstance(n.op, Leaf) and not n.op.view:
-                    for value in n.op.kernel(n).params.values():
-                        if isinstance(value, np.ndarray):
-                            tables[value.dtype.str, value.tobytes()] = value.nbytes
+                    for value in _tables(n.op.kernel(n)):
+                        tables[value.dtype.str, value.tobytes()] = value.nbytes
         first = sum(s.value.nbytes for s in self.state if s.value.any())
         return sum(tables.values()) + first + sum(v.nbytes for v in self.constants.values())
 
     def macs(self, entry: str) -> int:
         """Return the multiply-accumulates of one call."""
         return self.entries[entry].graph.macs() if entry in self.entries else 0
+
+
+def _tables(kernel: Kernel) -> Iterator[Array]:
+    """Yield the constant tables of a call, those of its stages included."""
+    yield from (v for v in kernel.params.values() if isinstance(v, np.ndarray))
+    for stage, *_ in kernel.stages:
+        yield from _tables(stage)
 
 
 def link(graphs: Mapping[str, Graph]) -> Program:

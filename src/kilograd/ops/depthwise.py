@@ -26,6 +26,14 @@ from kilograd.quant import normalise
 
 #: Channels a kernel works on at once; their filters are gathered into scratch memory first.
 CHANNELS = 16
+_MORE_COLUMNS = 7
+
+
+def _scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
+    """CHANNELS filters; or a quarter of them and some columns of the map as pairs of int16."""
+    rows, columns = kernel
+    most = columns + min(_MORE_COLUMNS, (width - 1) * stride)
+    return max(rows * columns * CHANNELS, 16 * -(-rows // 2) * (columns + most))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Depthwise(Op):
                 "multiplier": multiplier,
                 "shift": shift,
             },
-            scratch=shape[0] * shape[1] * CHANNELS,
+            scratch=_scratch(shape[:2], node.type.shape[1], self.window.stride),
         )
 
 
@@ -122,7 +130,7 @@ class DepthwiseInputGrad(Normalising):
                 **overlay_params(w),
                 "bits": self.bits,
             },
-            scratch=shape[0] * shape[1] * CHANNELS,
+            scratch=_scratch(shape[:2], self.shape[1], 1),
         )
 
 

@@ -20,7 +20,7 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
-from kilograd.quant import normalise, round_to_odd
+from kilograd.quant import bit_length, normalise, round_to_odd
 
 _ADD_SHIFT = 30  # keeps the multipliers below 2**31 as long as no ratio of scales reaches 2
 
@@ -182,13 +182,18 @@ class BlockAdd(Normalising):
         return replace(a, quant=BlockExponent(self.bits))
 
     def reference(self, node: Node, *xs: Value) -> Value:
-        a, c = map(block, xs)
-        exponent = max(a.exponent, c.exponent)
-        aligned = (
-            round_to_odd(x.mantissa.astype(np.int64), min(exponent - x.exponent, 31))
-            for x in (a, c)
-        )
-        return normalise(sum(aligned, np.zeros((), np.int64)), exponent, self.bits)
+        pair = [block(x) for x in xs]
+        tops = [
+            x.exponent + bit_length(x.mantissa.astype(np.int64)) for x in pair if x.mantissa.any()
+        ]
+        common = max(tops, default=0) - 29  # 29 bits for the larger, so that the sum fits int32
+        total = np.zeros(node.type.shape, np.int64)
+        for x in pair:
+            if x.mantissa.any():
+                shift = min(common - x.exponent, 31)
+                mantissa = x.mantissa.astype(np.int64)
+                total += round_to_odd(mantissa, shift) if shift > 0 else mantissa << -shift
+        return normalise(total, common, self.bits)
 
     vjp = no_vjp
     macs = no_macs

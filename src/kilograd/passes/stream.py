@@ -8,8 +8,9 @@ that takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kilograd.ir import Builder, Graph, Input, Node, dead_code, rewrite
 from kilograd.ops.stream import COUNTER_BYTES, INPUT, Stage, Stream, streamable
@@ -47,16 +48,16 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
         return ()
     order = (cuts[0], *front)
     work = {n: n.op.kernel(n).scratch for n in front}
+    memory = _Memory(graph)
 
     def between(i: int, j: int) -> tuple[Node, ...]:
         return order[order.index(cuts[i]) + 1 : order.index(cuts[j]) + 1]
 
     plain = [
-        _Segment(layers, _bytes_in_use(begin, layers, work), streamed=False)
-        for i, begin in enumerate(cuts[:-1])
-        if (layers := between(i, i + 1))
+        _Segment(between(i, i + 1), memory.peak(begin, end), streamed=False)
+        for i, (begin, end) in enumerate(pairwise(cuts))
     ]
-    behind = _peak_behind(graph, cuts[-1])
+    behind = memory.peak(cuts[-1], graph.nodes[-1])
     too_large = [i for i, s in enumerate(plain) if s.bytes > behind]
     if not too_large:
         return ()
@@ -66,9 +67,9 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
 
     def streamed(i: int, j: int) -> _Segment:
         layers = between(i, j)
-        own = sum(kept[n] for n in layers[:-1]) + max(work[n] for n in layers)
-        size = cuts[i].type.nbytes + cuts[j].type.nbytes + own
-        return _Segment(layers, size, streamed=True)
+        scratch = sum(kept[n] for n in layers[:-1]) + COUNTER_BYTES + max(work[n] for n in layers)
+        size = memory.room(cuts[i]) + memory.room(cuts[j]) + scratch
+        return _Segment(layers, size + memory.others((cuts[i], *layers)), streamed=True)
 
     segments = {(i, i + 1): [plain[i]] for i in range(count - 1)}
     for i in range(count):
@@ -126,14 +127,34 @@ def _cuts(graph: Graph, front: Sequence[Node]) -> list[Node]:
     ]
 
 
-def _bytes_in_use(begin: Node, layers: Sequence[Node], work: Mapping[Node, int]) -> int:
-    """Return the most bytes in use while the layers run one after the other."""
-    order = [begin, *layers]
-    last = {n: i for i, m in enumerate(order) for n in (*m.inputs, m) if n in order}
-    return max(
-        sum(n.type.nbytes for n in order[: i + 1] if last[n] >= i) + work.get(m, 0)
-        for i, m in enumerate(order)
-    )
+class _Memory:
+    """The bytes in use at every step of a graph as it stands: whole maps, sums in place."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._step = {n: t for t, n in enumerate(graph.nodes)}
+        self._storage = store(graph)
+        buffers = self._storage.buffers
+        self._room = {b.name: b.room for b in buffers}
+        self._alive = [[b for b in buffers if b.first <= t < b.last] for t in self._step.values()]
+
+    def room(self, n: Node) -> int:
+        """Return the bytes of a tensor."""
+        return self._room[self._storage.tensor[n]]
+
+    def peak(self, begin: Node, end: Node) -> int:
+        """Return the most bytes in use at a step behind `begin`, up to `end`."""
+        steps = range(self._step[begin] + 1, self._step[end] + 1)
+        return max((sum(b.room for b in self._alive[t]) for t in steps), default=0)
+
+    def others(self, chain: Sequence[Node]) -> int:
+        """Return what is in use while the last layer of a chain runs and belongs to none of it."""
+        own = {
+            names[n]
+            for n in chain
+            for names in (self._storage.tensor, self._storage.scratch)
+            if n in names
+        }
+        return sum(b.room for b in self._alive[self._step[chain[-1]]] if b.name not in own)
 
 
 def _bytes_kept(whole: Node, layers: Sequence[Node]) -> dict[Node, int]:
@@ -157,13 +178,6 @@ def _stream_node(begin: Node, layers: Sequence[Node]) -> Node:
         sources = tuple(INPUT if x is begin else layers.index(x) for x in maps)
         stages.append(Stage(n.op, sources))  # type: ignore[arg-type]
     return Node(Stream(tuple(stages)), (begin, *params), layers[-1].type, layers[-1].name)
-
-
-def _peak_behind(graph: Graph, end: Node) -> int:
-    """Return the most bytes in use at a step after `end`, the last cut."""
-    buffers = store(graph).buffers
-    steps = range(graph.nodes.index(end) + 1, len(graph.nodes))
-    return max((sum(b.room for b in buffers if b.first <= t < b.last) for t in steps), default=0)
 
 
 def _best(
