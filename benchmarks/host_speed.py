@@ -6,7 +6,7 @@
 The same network, image and linear head everywhere: int8 in Kilograd, float32 in PyTorch eager and
 ONNX Runtime, and int8 (QDQ, the same codes and scales) in ONNX Runtime.  One thread, batch 1.
 Programs take turns: A B C A B C ...; in its turn a program runs twice, and the second run counts.
-Where `onnxruntime-training` is installed in place of `onnxruntime`, it takes part in the steps.
+With `onnxruntime-training` 1.19.2 in place of `onnxruntime`, it takes part in the steps.
 Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 """
 

@@ -23,16 +23,16 @@ ENGINE_TOTAL = 252_448
 
 def parts(compiled: Compiled) -> dict[str, int]:
     """Return bytes by what they hold; the stack is not known here."""
-    sizes = {"arena": compiled.program.arena_bytes, "weights": 0, "biases": 0, "head": 0, "stack": 0}
+    sizes = dict.fromkeys(ENGINE, 0) | {"arena": compiled.program.arena_bytes}
     for slot in compiled.program.state:
         name = slot.name.removesuffix(".learned")
-        part = "head" if name.startswith("head.") else "biases" if name.endswith("bias") else "weights"
-        sizes[part] += slot.value.nbytes
+        kind = "biases" if name.endswith("bias") else "weights"
+        sizes["head" if name.startswith("head.") else kind] += slot.value.nbytes
     return sizes
 
 
 def main() -> None:
-    print("| network | plan | arena | learned weights | biases | head | RAM | lower bound | optimal |")
+    print("| network | plan | arena | weights | biases | head | RAM | lower bound | optimal |")
     print("|---|---|---|---|---|---|---|---|---|")
     for model, plans in PLANS.items():
         network = load_model(str(SHARED / "models" / model))

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from samples import CLOCK, SAMPLES, Sample  # noqa: E402 the tests are no package
+from samples import CLOCK, RATE, SAMPLES, Sample  # noqa: E402 the tests are no package
 
 from kilograd import ops  # noqa: E402
 from kilograd.ir import Builder, Op, TensorType  # noqa: E402
@@ -96,6 +96,8 @@ def signature(kind: type[Op]) -> str:
 
 def rest(types: tuple[TensorType, ...]) -> list[str]:
     """Return how the inputs that an op does not name are called: the end of every update."""
+    if types == (RATE,):
+        return ["share"]
     if CLOCK in types:
         return [*(["states"] if len(types) > 2 else []), "lr", "clock"]
     return ["..."] if types else []

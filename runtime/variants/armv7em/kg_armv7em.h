@@ -8,6 +8,9 @@
 
 #include "kg_kernels.h"
 
+/* Inlined into a large function, a loop that needs every register gets few of them. */
+#define ALONE __attribute__((noinline))
+
 /* Four bytes from anywhere: one LDR, which these processors allow at any address. */
 static inline uint32_t load4(const void *from) {
     uint32_t v;
@@ -31,36 +34,39 @@ static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16(v >> 8 
 static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
 static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000); }
 
+/* Columns of two rows of four bytes: (a0, b0), (a1, b1) and so on. */
+static inline void put_columns(uint32_t *to, uint32_t a, uint32_t b) {
+    const uint32_t low = low_halves(a, b), high = high_halves(a, b);
+    to[0] = even_bytes(low);
+    to[1] = odd_bytes(low);
+    to[2] = even_bytes(high);
+    to[3] = odd_bytes(high);
+}
+
 static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum) {
     return __smlad((int16x2_t)a, (int16x2_t)b, sum);
 }
 
 /// Requantising ///
 
-/* What turns the sums of one output channel into codes.  With 2^n below the high word of
- * acc * multiplier, y_zero + requantised acc is (high word + offset) >> n, because rounding and
- * zero point can be added before the shift: neither has bits below 2^32.  n < 0: it has, or the
- * offset would not fit. */
+/* What turns the sums of one output channel into codes.  With n = shift - 32, a code is
+ * (high word of sum * multiplier + offset) >> n: rounding and zero point can be added before the
+ * shift, because they have no bits below 2^32.  The processors have an instruction for the term
+ * in brackets. */
 typedef struct {
     int32_t multiplier, offset, n;
 } scaler;
 
-static inline int32_t is_plain(int32_t shift) { return shift > 32 && shift <= 52; }
-
 static inline scaler make_scaler(int32_t multiplier, int32_t shift, int32_t y_zero) {
     const int32_t n = shift - 32;
-    if (!is_plain(shift)) return (scaler){multiplier, y_zero, -shift};
     return (scaler){multiplier, y_zero * (1 << n) + (1 << (n - 1)), n};
 }
 
-static inline int8_t scaled(int32_t acc, const scaler *s) {
-    const int32_t high = (int32_t)(((int64_t)acc * s->multiplier) >> 32);
-    return (int8_t)__ssat((high + s->offset) >> s->n, 8);
-}
-
-static inline int8_t scaled_any(int32_t acc, const scaler *s) {
-    if (s->n > 0) return scaled(acc, s);
-    return kg_clip_i8(s->offset + kg_requantise(acc, s->multiplier, -s->n));
+/* Is that possible for all channels? */
+static inline int32_t all_plain(const uint8_t *shift, int32_t channels) {
+    for (int32_t c = 0; c < channels; c++)
+        if (shift[c] < 33 || shift[c] > 52) return 0;
+    return 1;
 }
 
 /// Loops over pixels ///
@@ -74,6 +80,7 @@ typedef struct {
     scaler scalers[LANES];
     int8_t *y, *end;        /* the next pixel, and where to stop */
     int32_t x_skip, y_step; /* from behind what one pixel reads to the next; between pixels */
+    int32_t runs, run_skip; /* of contiguous bytes of x; from one to the next */
 } tile;
 
 /* The whole loop over pixels, because around sums that take all registers compilers move more
@@ -122,15 +129,16 @@ typedef struct {
     } while (0)
 
 /* Adds products to four sums: SUMS without the loop over pixels. */
-#define KG_SUM(acc, x, weights, SUMS)                                                              \
+#define KG_SUM(acc, x, weights, n, SUMS)                                                             \
     do {                                                                                           \
         register const void *r0 __asm__("r0") = (x), *r6 __asm__("r6") = (weights);                \
+        register int32_t r1 __asm__("r1") = (n);                                                   \
         register int32_t r2 __asm__("r2") = (acc)[0], r3 __asm__("r3") = (acc)[1];                 \
         register int32_t r4 __asm__("r4") = (acc)[2], r5 __asm__("r5") = (acc)[3];                 \
         __asm__ volatile("push {r7}\n" SUMS "pop {r7}\n"                                           \
-                         : "+r"(r0), "+r"(r6), "+r"(r2), "+r"(r3), "+r"(r4), "+r"(r5)              \
+                         : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6)   \
                          :                                                                         \
-                         : "r1", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");           \
+                         : "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");           \
         (acc)[0] = r2;                                                                             \
         (acc)[1] = r3;                                                                             \
         (acc)[2] = r4;                                                                             \

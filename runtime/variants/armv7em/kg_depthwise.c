@@ -55,50 +55,53 @@ static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_
     }
 }
 
-/// Forward ///
+/* Two rows of a map: element 0 of each, and how far apart elements are; 0 where there is no row. */
+typedef struct {
+    const char *a, *b;
+    int32_t a_step, b_step;
+} row_pair;
 
-static inline void pair_bytes(uint32_t *to, uint32_t a, uint32_t b) {
-    const uint32_t low = low_halves(a, b), high = high_halves(a, b);
-    to[0] = even_bytes(low);
-    to[1] = odd_bytes(low);
-    to[2] = even_bytes(high);
-    to[3] = odd_bytes(high);
-}
-
-/* Columns ix .. ix + n of LANES channels, `zeros` where there is no map. */
-static inline void columns(uint32_t *to, const int8_t *x, int32_t iy, int32_t ix, int32_t n,
-                           int32_t kernel, const kg_window *g, uint32_t zeros) {
-    const int32_t row = g->in_w * g->in_c;
-    const int32_t begin = kg_tap_begin(iy), end = kg_tap_end(iy, kernel, g->in_h);
-    int32_t at = iy * row + ix * g->in_c;
-    for (; n; n--, ix++, at += g->in_c) {
-        const int32_t inside = ix >= 0 && ix < g->in_w;
-        if (inside && begin == 0 && end == kernel) {
-            const int8_t *from = x + at;
-            for (int32_t ky = 1; ky < kernel; ky += 2, from += 2 * row, to += LANES)
-                pair_bytes(to, load4(from), load4(from + row));
-            pair_bytes(to, load4(from), zeros);
-            to += LANES;
-            continue;
+/* All rows of the windows of one row of outputs, the first of them row y of the map. */
+static void find_rows(row_pair *rows, const void *map, int32_t y, int32_t kernel, int32_t height,
+                      int32_t row_bytes, int32_t step, int32_t stride, const void *none) {
+    for (int32_t ky = 0; ky < kernel; ky += 2, rows++) {
+        *rows = (row_pair){none, none, 0, 0};
+        if (y + ky >= 0 && (y + ky) % stride == 0 && (y + ky) / stride < height) {
+            rows->a = (const char *)map + (y + ky) / stride * row_bytes;
+            rows->a_step = step;
         }
-        for (int32_t ky = 0; ky < kernel; ky += 2, to += LANES) {
-            const int32_t a = inside && ky >= begin && ky < end;
-            const int32_t b = inside && ky + 1 >= begin && ky + 1 < end;
-            pair_bytes(to, a ? load4(x + at + ky * row) : zeros,
-                       b ? load4(x + at + (ky + 1) * row) : zeros);
+        const int32_t next = y + ky + 1;
+        if (next >= 0 && next % stride == 0 && next / stride < height) {
+            rows->b = (const char *)map + next / stride * row_bytes;
+            rows->b_step = step;
         }
     }
 }
 
-/* Constants, so that loops over rows unroll. */
-static void fill(uint32_t *to, const int8_t *x, int32_t iy, int32_t ix, int32_t n,
-                 const kg_window *g, uint32_t zeros) {
-    if (g->kernel_h == 3)
-        columns(to, x, iy, ix, n, 3, g, zeros);
-    else if (g->kernel_h == 5)
-        columns(to, x, iy, ix, n, 5, g, zeros);
-    else
-        columns(to, x, iy, ix, n, 7, g, zeros);
+static void set(uint32_t *to, uint32_t value, int32_t n) {
+    while (n-- > 0) *to++ = value;
+}
+
+/// Forward ///
+
+/* n columns from x on, `column` words apart. */
+ALONE static void put_rows(uint32_t *to, int32_t column, const row_pair *r, int32_t x, int32_t n) {
+    const int32_t a_step = r->a_step, b_step = r->b_step;
+    const char *a = r->a + x * a_step, *b = r->b + x * b_step;
+    for (; n > 0; n--, to += column, a += a_step, b += b_step) put_columns(to, load4(a), load4(b));
+}
+
+/* Columns x .. x + n of the map, zero where there is none. */
+static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const kg_window *g,
+                 int32_t zero) {
+    const int32_t column = (g->kernel_h + 1) / 2 * LANES;
+    const int32_t begin = kg_min(n, kg_tap_begin(x)), end = kg_max(begin, kg_tap_end(x, n, g->in_w));
+    const uint32_t zeros = low_halves((uint32_t)zero, (uint32_t)zero);
+    if (begin) set(to, zeros, begin * column);
+    if (end < n) set(to + end * column, zeros, (n - end) * column);
+    to += begin * column;
+    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES)
+        put_rows(to, column, rows++, x + begin, end - begin);
 }
 
 static void span(const uint32_t *x, tile *t, int32_t kernel) {
@@ -114,14 +117,13 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride;
-    int32_t known = common(g);
-    for (int32_t c = 0; c < channels; c++) known &= is_plain(p->shift[c]);
-    if (!known) {
+    if (!common(g) || !all_plain(p->shift, channels)) {
         portable_depthwise(y, x, w, learned, b, scratch, p);
         return;
     }
     const int32_t column = (kernel + 1) / 2 * LANES, most = MORE_COLUMNS / stride + 1;
     const uint32_t zeros = (uint8_t)p->x_zero * 0x01010101u;
+    row_pair rows[4];
     uint32_t *weights = (uint32_t *)(void *)scratch, *map = weights + kernel * column;
     tile t = {.weights = weights,
               .x_skip = (stride - kernel) * column * (int32_t)sizeof *map,
@@ -136,10 +138,11 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
+            find_rows(rows, x + c, oy * stride - g->pad_top, kernel, g->in_h, g->in_w * channels,
+                      channels, 1, &zeros);
             for (int32_t ox = 0; ox < g->out_w; ox += most) {
                 const int32_t n = kg_min(most, g->out_w - ox);
-                fill(map, x + c, oy * stride - g->pad_top, ox * stride - g->pad_left,
-                     (n - 1) * stride + kernel, g, zeros);
+                fill(map, rows, ox * stride - g->pad_left, (n - 1) * stride + kernel, g, p->x_zero);
                 t.end = t.y + n * channels;
                 span(map, &t, kernel);
             }
@@ -149,38 +152,39 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
 
 /// Input gradient ///
 
-/* Columns of dy, with rows and columns of zeros between its own where the stride is more than
- * one. */
-static void gradient_columns(uint32_t *to, const int16_t *dy, int32_t y, int32_t x, int32_t n,
-                             const kg_window *g) {
-    const int32_t kernel = g->kernel_h, stride = g->stride;
-    for (; n; n--, x++) {
-        const int32_t ox = x / stride;
-        const int32_t inside = x >= 0 && ox * stride == x && ox < g->out_w;
-        for (int32_t ky = 0; ky < kernel + 1; ky += 2, to += LANES) {
-            uint32_t row[2][2] = {{0, 0}, {0, 0}};
-            for (int32_t j = 0; j < 2; j++) {
-                const int32_t at = y + ky + j, oy = at / stride;
-                if (!inside || at < 0 || oy * stride != at || oy >= g->out_h) continue;
-                const int16_t *from = dy + (oy * g->out_w + ox) * g->out_c;
-                row[j][0] = load4(from);
-                row[j][1] = load4(from + 2);
-            }
-            to[0] = low_halves(row[0][0], row[1][0]);
-            to[1] = high_halves(row[0][0], row[1][0]);
-            to[2] = low_halves(row[0][1], row[1][1]);
-            to[3] = high_halves(row[0][1], row[1][1]);
-        }
+ALONE static void put_gradient_rows(uint32_t *to, int32_t column, const row_pair *r, int32_t x,
+                                    int32_t n) {
+    const int32_t a_step = r->a_step, b_step = r->b_step;
+    const char *a = r->a + x * a_step, *b = r->b + x * b_step;
+    for (; n > 0; n--, to += column, a += a_step, b += b_step) {
+        const uint32_t a0 = load4(a), a1 = load4(a + 4), b0 = load4(b), b1 = load4(b + 4);
+        to[0] = low_halves(a0, b0);
+        to[1] = high_halves(a0, b0);
+        to[2] = low_halves(a1, b1);
+        to[3] = high_halves(a1, b1);
     }
+}
+
+/* Columns x .. x + n of a map that has rows and columns of zeros between those of dy where the
+ * stride is more than one. */
+static void fill_gradient(uint32_t *to, const row_pair *rows, int32_t x, int32_t n,
+                          const kg_window *g) {
+    const int32_t stride = g->stride, column = (g->kernel_h + 1) / 2 * LANES;
+    const int32_t ox = kg_max(0, (x + stride - 1) / stride), begin = ox * stride - x;
+    const int32_t count = kg_min(g->out_w - ox, (n - begin + stride - 1) / stride);
+    if (count < n) set(to, 0, n * column);
+    to += begin * column;
+    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES)
+        put_gradient_rows(to, stride * column, rows++, ox, count);
 }
 
 static inline void sum_pairs(int32_t *acc, const uint32_t *x, const uint32_t *w, int32_t kernel) {
     if (kernel == 3)
-        KG_SUM(acc, x, w, KG_PAIRS(6));
+        KG_SUM(acc, x, w, 0, KG_PAIRS(6));
     else if (kernel == 5)
-        KG_SUM(acc, x, w, KG_PAIRS(15));
+        KG_SUM(acc, x, w, 0, KG_PAIRS(15));
     else
-        KG_SUM(acc, x, w, KG_PAIRS(28));
+        KG_SUM(acc, x, w, 0, KG_PAIRS(28));
 }
 
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
@@ -194,23 +198,27 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     }
     const int32_t column = (kernel + 1) / 2 * LANES;
     uint32_t *weights = (uint32_t *)(void *)scratch, *map = weights + kernel * column;
+    static const int16_t none[LANES];
     kg_block_writer writer;
     kg_block_begin(&writer, dx, g->in_h * g->in_w * channels, dy->exponent, p->bits);
     for (int32_t first = 0; first < channels; first += LANES) {
         const int32_t c = kg_min(first, channels - LANES);
         int32_t sum[LANES];
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 1);
-        for (int32_t iy = 0; iy < g->in_h; iy++)
+        for (int32_t iy = 0; iy < g->in_h; iy++) {
+            row_pair rows[4];
+            find_rows(rows, dy->mantissa + c, iy + g->pad_top - kernel + 1, kernel, g->out_h,
+                      g->out_w * channels * 2, channels * 2, g->stride, none);
             for (int32_t ix = 0; ix < g->in_w; ix += MORE_COLUMNS + 1) {
                 const int32_t n = kg_min(MORE_COLUMNS + 1, g->in_w - ix);
-                gradient_columns(map, dy->mantissa + c, iy + g->pad_top - kernel + 1,
-                                 ix + g->pad_left - kernel + 1, n - 1 + kernel, g);
+                fill_gradient(map, rows, ix + g->pad_left - kernel + 1, n - 1 + kernel, g);
                 for (int32_t j = 0; j < n; j++) {
                     int32_t acc[LANES] = {0};
                     sum_pairs(acc, map + j * column, weights, kernel);
                     kg_block_put_row(&writer, (iy * g->in_w + ix + j) * channels + c, acc, LANES);
                 }
             }
+        }
     }
     kg_block_end(&writer);
 }

@@ -33,8 +33,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Stream(Op):
-    """Inputs: the map, then weights and bias of each stage that has them, in order.
+    """Several layers, all of them a row at a time.
 
+    Inputs: the map, then weights and bias of each stage that has them, in order.
     Weights must be constant: a stream belongs to the part of a network that does not learn.
     """
 
