@@ -18,14 +18,6 @@ static inline uint32_t load4(const void *from) {
     return v;
 }
 
-/* n <= 4 bytes and zeros. */
-static inline uint32_t load_some(const void *from, int32_t n) {
-    uint32_t v = 0;
-    if (n == 4) return load4(from);
-    memcpy(&v, from, (size_t)n);
-    return v;
-}
-
 /* Bytes 0 and 2, or 1 and 3, as two int16. */
 static inline uint32_t even_bytes(uint32_t v) { return (uint32_t)__sxtb16(v); }
 static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16(v >> 8 | v << 24); }
@@ -41,6 +33,13 @@ static inline void put_columns(uint32_t *to, uint32_t a, uint32_t b) {
     to[1] = odd_bytes(low);
     to[2] = even_bytes(high);
     to[3] = odd_bytes(high);
+}
+
+/* The same for n such squares. */
+ALONE static inline void put_squares(uint32_t *to, int32_t to_step, const int8_t *a, int32_t a_step,
+                                     const int8_t *b, int32_t b_step, int32_t n) {
+    for (; n > 0; n--, to += to_step, a += a_step, b += b_step)
+        put_columns(to, load4(a), load4(b));
 }
 
 static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum) {
@@ -155,5 +154,47 @@ typedef struct {
     "   smlad r4, r9, r12, r4\n"                                                                   \
     "   smlad r5, r10, lr, r5\n"                                                                   \
     ".endr\n"
+
+/// Writing gradients ///
+
+/* Writes a block like kg_block_writer, but LANES channels of all pixels after LANES others: when a
+ * wider value comes, only what has been written is shifted again. */
+typedef struct {
+    kg_block16 *block;
+    int32_t pixels, channels, bits, exponent, shift;
+    uint32_t seen;
+} lane_writer;
+
+static inline lane_writer begin_lanes(kg_block16 *block, int32_t pixels, int32_t channels,
+                                      int32_t exponent, int32_t bits) {
+    return (lane_writer){block, pixels, channels, bits, exponent, 0, 0};
+}
+
+/* Shifts channels 0 .. end so that all that was seen fits. */
+ALONE static void widen_lanes(lane_writer *w, int32_t end) {
+    const int32_t shift = kg_bit_length(w->seen) - w->bits, more = shift - w->shift;
+    int16_t *m = w->block->mantissa;
+    for (int32_t i = 0; i < w->pixels; i++, m += w->channels)
+        for (int32_t c = 0; c < end; c++) m[c] = (int16_t)kg_round_to_odd(m[c], more);
+    w->shift = shift;
+}
+
+static inline void put_lanes(lane_writer *w, int32_t pixel, int32_t c, const int32_t *value) {
+    for (int32_t k = 0; k < LANES; k++) w->seen |= kg_magnitude(value[k]);
+    if (w->seen >> (w->bits + w->shift)) widen_lanes(w, c + LANES);
+    const int32_t shift = w->shift;
+    uint32_t odd[LANES];
+    for (int32_t k = 0; k < LANES; k++) odd[k] = (uint32_t)kg_round_to_odd(value[k], shift);
+    const uint32_t pairs[2] = {low_halves(odd[0], odd[1]), low_halves(odd[2], odd[3])};
+    __builtin_memcpy(w->block->mantissa + pixel * w->channels + c, pairs, sizeof pairs);
+}
+
+static inline void end_lanes(lane_writer *w) {
+    const int32_t shift = kg_bit_length(w->seen) - w->bits;
+    int16_t *m = w->block->mantissa;
+    if (shift < 0)
+        for (int32_t i = 0; i < w->pixels * w->channels; i++) m[i] = (int16_t)(m[i] * (1 << -shift));
+    w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
+}
 
 #endif

@@ -30,38 +30,39 @@ typedef struct {
     int32_t runs, length, quads;
 } layout;
 
-/* Writes one filter; returns its sum. */
-static int32_t widen(uint32_t *to, const int8_t *from, const layout *l) {
+/* Writes one run of a filter; returns its sum. */
+ALONE static int32_t widen(uint32_t *to, const int8_t *from, int32_t length) {
     int32_t sum = 0;
-    for (int32_t r = 0; r < l->runs; r++) {
-        const int8_t *end = from + l->length;
-        for (; from < end; to += 2 * LANES) {
-            const uint32_t v = load_some(from, kg_min(4, (int32_t)(end - from)));
-            from += kg_min(4, (int32_t)(end - from));
-            to[0] = even_bytes(v);
-            to[1] = odd_bytes(v);
-            sum = multiply_add(to[0], 0x10001, multiply_add(to[1], 0x10001, sum));
-        }
+    for (; length > 0; length -= 4, from += 4, to += 2 * LANES) {
+        uint32_t v = 0;
+        if (length >= 4)
+            v = load4(from);
+        else
+            memcpy(&v, from, (size_t)length);
+        const uint32_t even = even_bytes(v), odd = odd_bytes(v);
+        sum = multiply_add(even, 0x10001, multiply_add(odd, 0x10001, sum));
+        to[0] = even;
+        to[1] = odd;
     }
     return sum;
 }
 
 /* Puts the learned weights of some input channels in their place; returns by how much that changes
  * the sum. */
-static int32_t replace(uint32_t *to, const int8_t *learned, const kg_overlay *overlay, int32_t taps,
-                       int32_t in, const layout *l) {
+static int32_t replace(uint32_t *to, const int8_t *learned, const kg_overlay *overlay,
+                       const kg_window *g, const layout *l) {
     int32_t change = 0;
-    for (int32_t t = 0; t < taps; t++)
-        for (int32_t j = 0; j < overlay->count; j++) {
-            const int32_t at = t * in + overlay->index[j], byte = at % l->length;
-            const int32_t quad = at / l->length * l->quads + byte / 4;
-            char *half = (char *)(to + quad * 2 * LANES + byte % 2) + (byte & 2);
-            const int16_t new = *learned++;
-            int16_t old;
-            memcpy(&old, half, sizeof old);
-            memcpy(half, &new, sizeof new);
-            change += new - old;
-        }
+    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * 2 * LANES)
+        for (int32_t kx = 0; kx < g->kernel_w; kx++)
+            for (int32_t j = 0; j < overlay->count; j++) {
+                const int32_t at = kx * g->in_c + overlay->index[j];
+                char *half = (char *)(to + at / 4 * 2 * LANES + at % 2) + (at & 2);
+                const int16_t new = *learned++;
+                int16_t old;
+                __builtin_memcpy(&old, half, sizeof old);
+                __builtin_memcpy(half, &new, sizeof new);
+                change += new - old;
+            }
     return change;
 }
 
@@ -74,9 +75,11 @@ static void fetch(tile *tile, uint32_t *to, const int8_t *w, const int8_t *learn
     for (int32_t k = 0; k < LANES; k++, o++, to += 2) {
         const int32_t slot = rows ? kg_overlay_find(overlay, o) : -1;
         const int8_t *from = slot < 0 ? w + o * taps * in : learned + slot * taps * in;
-        int32_t sum = widen(to, from, l);
+        int32_t sum = 0;
+        for (int32_t r = 0; r < l->runs; r++)
+            sum += widen(to + r * l->quads * 2 * LANES, from + r * l->length, l->length);
         if (overlay->count && !rows)
-            sum += replace(to, learned + o * taps * overlay->count, overlay, taps, in, l);
+            sum += replace(to, learned + o * taps * overlay->count, overlay, &p->window, l);
         tile->bias[k] = b[o] - p->x_zero * sum;
         tile->scalers[k] = make_scaler(p->multiplier[o], p->shift[o], p->y_zero);
     }
@@ -192,31 +195,33 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
 
 /// Input gradient ///
 
+static inline void put_half(uint32_t *to, int32_t high, int16_t value) {
+    __builtin_memcpy((char *)to + 2 * high, &value, sizeof value);
+}
+
 /* Weights of input channels i .. i + LANES as [taps][pairs of outputs][LANES]. */
 static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
                           const kg_overlay *overlay, int32_t i, int32_t taps, int32_t in,
                           int32_t out) {
-    const int32_t count = overlay->count, rows = count && overlay->axis == 0 ? count : 0;
-    int32_t next = 0;
-    for (int32_t o = 0; o < out; o += 2) {
-        const int8_t *row[2];
-        for (int32_t j = 0; j < 2; j++)
-            row[j] = i + (next < rows && overlay->index[next] == o + j
-                              ? learned + next++ * taps * in
-                              : w + (o + j) * taps * in);
-        for (int32_t t = 0; t < taps; t++)
-            put_columns(to + (t * out / 2 + o / 2) * LANES, load4(row[0] + t * in),
-                        load4(row[1] + t * in));
+    const int32_t count = overlay->count, row = taps * in, size = out / 2 * LANES;
+    for (int32_t t = 0; t < taps; t++) {
+        const int8_t *from = w + t * in + i;
+        put_squares(to + t * size, LANES, from, 2 * row, from + row, 2 * row, out / 2);
     }
-    for (int32_t k = 0; k < LANES && count > rows; k++) {
+    for (int32_t j = 0; overlay->axis == 0 && j < count; j++) {
+        const int32_t o = overlay->index[j];
+        for (int32_t t = 0; t < taps; t++)
+            for (int32_t k = 0; k < LANES; k++)
+                put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                         learned[(j * taps + t) * in + i + k]);
+    }
+    for (int32_t k = 0; overlay->axis && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, i + k);
         if (slot < 0) continue;
         for (int32_t t = 0; t < taps; t++)
-            for (int32_t o = 0; o < out; o += 2) {
-                const int8_t *from = learned + (o * taps + t) * count + slot;
-                to[(t * out / 2 + o / 2) * LANES + k] =
-                    low_halves((uint32_t)from[0], (uint32_t)from[taps * count]);
-            }
+            for (int32_t o = 0; o < out; o++)
+                put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                         learned[(o * taps + t) * count + slot]);
     }
 }
 
@@ -255,8 +260,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     }
     const int32_t flat = taps == 1 && g->stride == 1 && !g->pad_top && !g->pad_left;
     uint32_t *columns = (uint32_t *)(void *)scratch;
-    kg_block_writer writer;
-    kg_block_begin(&writer, dx, g->in_h * g->in_w * in, dy->exponent, p->bits);
+    lane_writer writer = begin_lanes(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
     for (int32_t first = 0; first < in; first += LANES) {
         const int32_t i = kg_min(first, in - LANES); /* the last ones some again */
         fetch_columns(columns, w, learned, &p->overlay, i, taps, in, out);
@@ -264,7 +268,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
             for (int32_t at = 0; at < g->in_h * g->in_w; at++) {
                 int32_t acc[LANES] = {0};
                 multiply_columns(acc, dy->mantissa + at * out, columns, out);
-                kg_block_put_row(&writer, at * in + i, acc, LANES);
+                put_lanes(&writer, at, i, acc);
             }
             continue;
         }
@@ -282,9 +286,9 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                                          out);
                     }
                 }
-                kg_block_put_row(&writer, (iy * g->in_w + ix) * in + i, acc, LANES);
+                put_lanes(&writer, iy * g->in_w + ix, i, acc);
             }
     }
-    kg_block_end(&writer);
+    end_lanes(&writer);
 }
 #endif

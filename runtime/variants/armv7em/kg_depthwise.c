@@ -84,13 +84,6 @@ static void set(uint32_t *to, uint32_t value, int32_t n) {
 
 /// Forward ///
 
-/* n columns from x on, `column` words apart. */
-ALONE static void put_rows(uint32_t *to, int32_t column, const row_pair *r, int32_t x, int32_t n) {
-    const int32_t a_step = r->a_step, b_step = r->b_step;
-    const char *a = r->a + x * a_step, *b = r->b + x * b_step;
-    for (; n > 0; n--, to += column, a += a_step, b += b_step) put_columns(to, load4(a), load4(b));
-}
-
 /* Columns x .. x + n of the map, zero where there is none. */
 static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const kg_window *g,
                  int32_t zero) {
@@ -100,8 +93,10 @@ static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const
     if (begin) set(to, zeros, begin * column);
     if (end < n) set(to + end * column, zeros, (n - end) * column);
     to += begin * column;
-    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES)
-        put_rows(to, column, rows++, x + begin, end - begin);
+    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES, rows++)
+        put_squares(to, column, (const int8_t *)rows->a + (x + begin) * rows->a_step, rows->a_step,
+                    (const int8_t *)rows->b + (x + begin) * rows->b_step, rows->b_step,
+                    end - begin);
 }
 
 static void span(const uint32_t *x, tile *t, int32_t kernel) {
@@ -199,8 +194,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     const int32_t column = (kernel + 1) / 2 * LANES;
     uint32_t *weights = (uint32_t *)(void *)scratch, *map = weights + kernel * column;
     static const int16_t none[LANES];
-    kg_block_writer writer;
-    kg_block_begin(&writer, dx, g->in_h * g->in_w * channels, dy->exponent, p->bits);
+    lane_writer writer = begin_lanes(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
     for (int32_t first = 0; first < channels; first += LANES) {
         const int32_t c = kg_min(first, channels - LANES);
         int32_t sum[LANES];
@@ -215,11 +209,11 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                 for (int32_t j = 0; j < n; j++) {
                     int32_t acc[LANES] = {0};
                     sum_pairs(acc, map + j * column, weights, kernel);
-                    kg_block_put_row(&writer, (iy * g->in_w + ix + j) * channels + c, acc, LANES);
+                    put_lanes(&writer, iy * g->in_w + ix + j, c, acc);
                 }
             }
         }
     }
-    kg_block_end(&writer);
+    end_lanes(&writer);
 }
 #endif

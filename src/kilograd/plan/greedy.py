@@ -18,8 +18,14 @@ _ORDERS: tuple[_Key, ...] = (
 )
 
 
+_REPAIRS = 40
+
+
 def greedy(buffers: Sequence[Buffer]) -> Plan:
     """Return the best plan over a few orders: by size, by life, by area, by start, by end.
+
+    While the lower bound is not met, the buffer that sticks out most goes first in its order, and
+    all are placed again.
 
     >>> greedy([Buffer("a", 8, 0, 2), Buffer("b", 4, 1, 3), Buffer("c", 8, 2, 3)]).peak
     12
@@ -27,11 +33,17 @@ def greedy(buffers: Sequence[Buffer]) -> Plan:
     best = Plan({}, 0)
     bound = lower_bound(buffers)
     for order in _ORDERS:
-        plan = _place(sorted(buffers, key=lambda b: (*order(b), b.name)))
-        if not best.offsets or plan.peak < best.peak:
-            best = plan
-        if best.peak == bound:
-            break
+        queue = sorted(buffers, key=lambda b: (*order(b), b.name))
+        for _ in range(_REPAIRS):
+            plan = _place(queue)
+            if not best.offsets or plan.peak < best.peak:
+                best = plan
+            if best.peak == bound:
+                return best
+            top = max(queue, key=lambda b: plan.offsets[b.name] + b.room)
+            if top is queue[0]:
+                break
+            queue = [top, *(b for b in queue if b is not top)]
     return best
 
 
