@@ -201,7 +201,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
         everything = [r for rs in by_data.values() for r in rs]
         mean, half = interval([r.after for r in everything])
         gain, gain_half = interval([r.after - r.before for r in everything])
-        sram = max(r.sram_bytes for r in everything)
+        sram = everything[-1].sram_bytes
         yield (
             f"| {model} | {recipe} | {sram:,} | {' | '.join(shown)} | {mean:.1f} ± {half:.1f} "
             f"| {gain:+.1f} ± {gain_half:.1f} |"
