@@ -556,7 +556,7 @@ def test_a_streamed_program_is_clean_under_sanitizers(
 
 # ---- published networks ----
 
-ARENA = {"mcunet-5fps": 82_000, "mbv2-w0.35": 73_200, "proxyless-w0.3": 82_000}
+ARENA = {"mcunet-5fps": 82_000, "mbv2-w0.35": 73_500, "proxyless-w0.3": 82_000}
 """Bytes that the published 49 KB plan may take, prototype head, ten classes."""
 
 

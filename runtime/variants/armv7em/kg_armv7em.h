@@ -9,7 +9,7 @@
 #include "kg_kernels.h"
 
 /* Inlined into a large function, a loop that needs every register gets few of them. */
-#define ALONE __attribute__((noinline))
+#define ALONE __attribute__((noinline, unused))
 
 /* Four bytes from anywhere: one LDR, which these processors allow at any address. */
 static inline uint32_t load4(const void *from) {
@@ -36,10 +36,27 @@ static inline void put_columns(uint32_t *to, uint32_t a, uint32_t b) {
 }
 
 /* The same for n such squares. */
-ALONE static inline void put_squares(uint32_t *to, int32_t to_step, const int8_t *a, int32_t a_step,
-                                     const int8_t *b, int32_t b_step, int32_t n) {
-    for (; n > 0; n--, to += to_step, a += a_step, b += b_step)
-        put_columns(to, load4(a), load4(b));
+ALONE static void put_squares(uint32_t *to, int32_t to_step, const int8_t *a, int32_t a_step,
+                              const int8_t *b, int32_t b_step, int32_t n) {
+    for (; n > 0; n--, to += to_step, a += a_step, b += b_step) put_columns(to, load4(a), load4(b));
+}
+
+/* Replaces the low or high half of a word. */
+static inline void put_half(uint32_t *to, int32_t high, int16_t value) {
+    __builtin_memcpy((char *)to + 2 * high, &value, sizeof value);
+}
+
+/* sum + a * b, which compilers may rather write as products of 64 bits. */
+static inline int64_t multiply_add_wide(int64_t sum, int32_t a, int32_t b) {
+    __asm__("smlal %Q0, %R0, %1, %2" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+}
+
+/* kg_magnitude in two instructions. */
+static inline uint32_t magnitude(int32_t x) {
+    uint32_t v;
+    __asm__("eor %0, %1, %1, asr #31\n   sub %0, %0, %1, asr #31" : "=&r"(v) : "r"(x));
+    return v;
 }
 
 static inline int32_t multiply_add(uint32_t a, uint32_t b, int32_t sum) {
@@ -94,8 +111,7 @@ typedef struct {
         register void *r1 __asm__("r1") = (tile);                                                  \
         __asm__ volatile("1: push {r1, r7}\n"                                                      \
                          "   ldm r1, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */        \
-                         SUMS                                                                      \
-                         "   pop {r1, r7}\n"                                                       \
+                         SUMS "   pop {r1, r7}\n"                                                  \
                          "   add r6, r1, #24\n"                                                    \
                          "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n" /* two scalers */             \
                          "   smmla r2, r2, r8, r9\n"                                               \
@@ -128,32 +144,37 @@ typedef struct {
     } while (0)
 
 /* Adds products to four sums: SUMS without the loop over pixels. */
-#define KG_SUM(acc, x, weights, n, SUMS)                                                             \
+#define KG_SUM(acc, x, weights, n, SUMS)                                                           \
     do {                                                                                           \
         register const void *r0 __asm__("r0") = (x), *r6 __asm__("r6") = (weights);                \
         register int32_t r1 __asm__("r1") = (n);                                                   \
         register int32_t r2 __asm__("r2") = (acc)[0], r3 __asm__("r3") = (acc)[1];                 \
         register int32_t r4 __asm__("r4") = (acc)[2], r5 __asm__("r5") = (acc)[3];                 \
         __asm__ volatile("push {r7}\n" SUMS "pop {r7}\n"                                           \
-                         : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6)   \
+                         : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6)    \
                          :                                                                         \
-                         : "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");           \
+                         : "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");                 \
         (acc)[0] = r2;                                                                             \
         (acc)[1] = r3;                                                                             \
         (acc)[2] = r4;                                                                             \
         (acc)[3] = r5;                                                                             \
     } while (0)
 
-/* SUMS of pairs that are int16 already: four channels, two products each. */
-#define KG_PAIRS(N)                                                                                \
-    ".rept " #N "\n"                                                                               \
+/* SUMS of pairs that are int16 already: four channels, two products each.  Written out by the
+ * preprocessor, because compilers count lines to know how far a branch goes. */
+#define KG_PAIR                                                                                    \
     "   ldm r0!, {r7, r8, r9, r10}\n"                                                              \
     "   ldm r6!, {r1, r11, r12, lr}\n"                                                             \
     "   smlad r2, r7, r1, r2\n"                                                                    \
     "   smlad r3, r8, r11, r3\n"                                                                   \
     "   smlad r4, r9, r12, r4\n"                                                                   \
-    "   smlad r5, r10, lr, r5\n"                                                                   \
-    ".endr\n"
+    "   smlad r5, r10, lr, r5\n"
+#define KG_PAIRS_3  KG_PAIR KG_PAIR KG_PAIR
+#define KG_PAIRS_6  KG_PAIRS_3 KG_PAIRS_3
+#define KG_PAIRS_7  KG_PAIRS_6 KG_PAIR
+#define KG_PAIRS_14 KG_PAIRS_7 KG_PAIRS_7
+#define KG_PAIRS_15 KG_PAIRS_14 KG_PAIR
+#define KG_PAIRS_28 KG_PAIRS_14 KG_PAIRS_14
 
 /// Writing gradients ///
 
@@ -180,7 +201,7 @@ ALONE static void widen_lanes(lane_writer *w, int32_t end) {
 }
 
 static inline void put_lanes(lane_writer *w, int32_t pixel, int32_t c, const int32_t *value) {
-    for (int32_t k = 0; k < LANES; k++) w->seen |= kg_magnitude(value[k]);
+    for (int32_t k = 0; k < LANES; k++) w->seen |= magnitude(value[k]);
     if (w->seen >> (w->bits + w->shift)) widen_lanes(w, c + LANES);
     const int32_t shift = w->shift;
     uint32_t odd[LANES];
@@ -193,7 +214,8 @@ static inline void end_lanes(lane_writer *w) {
     const int32_t shift = kg_bit_length(w->seen) - w->bits;
     int16_t *m = w->block->mantissa;
     if (shift < 0)
-        for (int32_t i = 0; i < w->pixels * w->channels; i++) m[i] = (int16_t)(m[i] * (1 << -shift));
+        for (int32_t i = 0; i < w->pixels * w->channels; i++)
+            m[i] = (int16_t)(m[i] * (1 << -shift));
     w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
 }
 

@@ -11,11 +11,14 @@
 /* The portable kernel does what the other cannot. */
 #define kg_conv            portable_conv
 #define kg_conv_input_grad portable_conv_input_grad
-static void portable_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                          const int32_t *b, int8_t *scratch, const kg_conv_params *p);
-static void portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
-                                     const int8_t *learned, int8_t *scratch,
-                                     const kg_conv_input_grad_params *p);
+__attribute__((noinline)) static void portable_conv(int8_t *y, const int8_t *x, const int8_t *w,
+                                                    const int8_t *learned, const int32_t *b,
+                                                    int8_t *scratch, const kg_conv_params *p);
+__attribute__((noinline)) static void portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy,
+                                                               const int8_t *w,
+                                                               const int8_t *learned,
+                                                               int8_t *scratch,
+                                                               const kg_conv_input_grad_params *p);
 #include "../../src/kg_conv.c"
 #undef kg_conv
 #undef kg_conv_input_grad
@@ -93,8 +96,7 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
     const int32_t begin = kg_tap_begin(ix), end = kg_tap_end(ix, g->kernel_w, g->in_w);
     for (int32_t ky = 0; ky < g->kernel_h; ky++, to += pitch) {
         const int32_t inside = iy + ky >= 0 && iy + ky < g->in_h;
-        if (!inside || end - begin < g->kernel_w)
-            memset(to, p->x_zero, (size_t)(g->kernel_w * in));
+        if (!inside || end - begin < g->kernel_w) memset(to, p->x_zero, (size_t)(g->kernel_w * in));
         if (!inside || end <= begin) continue;
         memcpy(to + begin * in, x + ((iy + ky) * g->in_w + ix + begin) * in,
                (size_t)((end - begin) * in));
@@ -123,13 +125,12 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
 #define RUNS                                                                                       \
     "   ldr r7, [sp]\n"                                                                            \
     "   ldr r7, [r7, #88]\n" /* runs */                                                            \
-    "2:\n" QUAD                                                                                    \
-    "   subs r1, #1\n"                                                                             \
+    "2:\n" QUAD "   subs r1, #1\n"                                                                 \
     "   bne 2b\n"                                                                                  \
     "   subs r7, #1\n"                                                                             \
     "   beq 3f\n"                                                                                  \
     "   ldr r12, [sp]\n"                                                                           \
-    "   ldr r1, [r12]\n"      /* count */                                                          \
+    "   ldr r1, [r12]\n"       /* count */                                                         \
     "   ldr r12, [r12, #92]\n" /* run_skip */                                                      \
     "   add r0, r12\n"                                                                             \
     "   b 2b\n"                                                                                    \
@@ -156,8 +157,8 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
         portable_conv(y, x, w, learned, b, scratch, p);
         return;
     }
-    /* a whole map of single pixels is one row */
-    const int32_t flat = taps == 1 && g->stride == 1 && !g->pad_top && !g->pad_left;
+    /* a whole map of single pixels, none of which needs a patch, is one row */
+    const int32_t flat = taps == 1 && in % 4 == 0 && g->stride == 1 && !g->pad_top && !g->pad_left;
     const int32_t in_w = flat ? g->in_h * g->in_w : g->in_w, in_h = flat ? 1 : g->in_h;
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
     const int32_t run = 4 * l.quads, row = in_w * in, step = g->stride * in;
@@ -194,10 +195,6 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
 }
 
 /// Input gradient ///
-
-static inline void put_half(uint32_t *to, int32_t high, int16_t value) {
-    __builtin_memcpy((char *)to + 2 * high, &value, sizeof value);
-}
 
 /* Weights of input channels i .. i + LANES as [taps][pairs of outputs][LANES]. */
 static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
@@ -282,8 +279,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int32_t x = ix + g->pad_left - kx, ox = x / g->stride;
                         if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
                         multiply_columns(acc, dy->mantissa + (oy * g->out_w + ox) * out,
-                                         columns + (ky * g->kernel_w + kx) * out / 2 * LANES,
-                                         out);
+                                         columns + (ky * g->kernel_w + kx) * out / 2 * LANES, out);
                     }
                 }
                 put_lanes(&writer, iy * g->in_w + ix, i, acc);

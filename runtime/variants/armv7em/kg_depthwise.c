@@ -12,11 +12,14 @@
 /* The portable kernels do what the others cannot. */
 #define kg_depthwise            portable_depthwise
 #define kg_depthwise_input_grad portable_depthwise_input_grad
-static void portable_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                               const int32_t *b, int8_t *scratch, const kg_depthwise_params *p);
-static void portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
-                                          const int8_t *learned, int8_t *scratch,
-                                          const kg_depthwise_input_grad_params *p);
+__attribute__((noinline)) static void portable_depthwise(int8_t *y, const int8_t *x,
+                                                         const int8_t *w, const int8_t *learned,
+                                                         const int32_t *b, int8_t *scratch,
+                                                         const kg_depthwise_params *p);
+__attribute__((noinline)) static void
+portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
+                              const int8_t *learned, int8_t *scratch,
+                              const kg_depthwise_input_grad_params *p);
 #include "../../src/kg_depthwise.c"
 #undef kg_depthwise
 #undef kg_depthwise_input_grad
@@ -24,7 +27,7 @@ static void portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, 
 #include "kg_armv7em.h"
 
 /* Columns beside those of one window; ops/depthwise.py asks for scratch memory accordingly. */
-#define MORE_COLUMNS 7
+#define MORE_COLUMNS 15
 
 /* Is this a size of window, and a number of channels, for which there is code? */
 static int32_t common(const kg_window *g) {
@@ -36,23 +39,26 @@ static int32_t common(const kg_window *g) {
  * [pairs of rows][LANES], where the last pair lacks its second row.  `flip`: turned around. */
 static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_t *learned,
                         const kg_overlay *overlay, int32_t c, const kg_window *g, int32_t flip) {
-    const int32_t kernel = g->kernel_h, taps = kernel * kernel;
-    for (int32_t k = 0; k < LANES; k++) {
-        const int32_t slot = overlay->count ? kg_overlay_find(overlay, c + k) : -1;
-        const int32_t stride = slot < 0 ? g->in_c : overlay->count;
-        const int8_t *from = slot < 0 ? w + c + k : learned + slot;
-        uint32_t *pair = to + k;
-        sum[k] = 0;
-        for (int32_t kx = 0; kx < kernel; kx++)
-            for (int32_t ky = 0; ky < kernel; ky += 2, pair += LANES) {
-                const int32_t tap = ky * kernel + kx, next = tap + kernel;
-                const int32_t a = from[(flip ? taps - 1 - tap : tap) * stride];
-                const int32_t b =
-                    next < taps ? from[(flip ? taps - 1 - next : next) * stride] : 0;
-                *pair = low_halves((uint32_t)a, (uint32_t)b);
-                sum[k] += a + b;
-            }
+    const int32_t kernel = g->kernel_h, taps = kernel * kernel, column = (kernel + 1) / 2 * LANES;
+    const int32_t step = flip ? -g->in_c : g->in_c;
+    const int8_t *from = w + c + (flip ? (taps - 1) * g->in_c : 0);
+    const uint32_t none = 0;
+    for (int32_t ky = 0; ky < kernel; ky += 2, from += 2 * kernel * step) {
+        const int32_t two = ky + 1 < kernel;
+        put_squares(to + ky / 2 * LANES, column, from, step,
+                    two ? from + kernel * step : (const int8_t *)&none, two ? step : 0, kernel);
     }
+    for (int32_t k = 0; overlay->count && k < LANES; k++) {
+        const int32_t slot = kg_overlay_find(overlay, c + k);
+        for (int32_t t = 0; slot >= 0 && t < taps; t++) {
+            const int32_t at = flip ? taps - 1 - t : t, ky = at / kernel;
+            put_half(to + at % kernel * column + ky / 2 * LANES + k, ky % 2,
+                     learned[t * overlay->count + slot]);
+        }
+    }
+    for (int32_t k = 0; k < LANES; k++) sum[k] = 0;
+    for (int32_t i = 0; i < kernel * column; i += LANES)
+        for (int32_t k = 0; k < LANES; k++) sum[k] = multiply_add(to[i + k], 0x10001, sum[k]);
 }
 
 /* Two rows of a map: element 0 of each, and how far apart elements are; 0 where there is no row. */
@@ -88,7 +94,8 @@ static void set(uint32_t *to, uint32_t value, int32_t n) {
 static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const kg_window *g,
                  int32_t zero) {
     const int32_t column = (g->kernel_h + 1) / 2 * LANES;
-    const int32_t begin = kg_min(n, kg_tap_begin(x)), end = kg_max(begin, kg_tap_end(x, n, g->in_w));
+    const int32_t begin = kg_min(n, kg_tap_begin(x)),
+                  end = kg_max(begin, kg_tap_end(x, n, g->in_w));
     const uint32_t zeros = low_halves((uint32_t)zero, (uint32_t)zero);
     if (begin) set(to, zeros, begin * column);
     if (end < n) set(to + end * column, zeros, (n - end) * column);
@@ -101,11 +108,11 @@ static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const
 
 static void span(const uint32_t *x, tile *t, int32_t kernel) {
     if (kernel == 3)
-        KG_SPAN(x, t, KG_PAIRS(6));
+        KG_SPAN(x, t, KG_PAIRS_6);
     else if (kernel == 5)
-        KG_SPAN(x, t, KG_PAIRS(15));
+        KG_SPAN(x, t, KG_PAIRS_15);
     else
-        KG_SPAN(x, t, KG_PAIRS(28));
+        KG_SPAN(x, t, KG_PAIRS_28);
 }
 
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
@@ -167,7 +174,12 @@ static void fill_gradient(uint32_t *to, const row_pair *rows, int32_t x, int32_t
     const int32_t stride = g->stride, column = (g->kernel_h + 1) / 2 * LANES;
     const int32_t ox = kg_max(0, (x + stride - 1) / stride), begin = ox * stride - x;
     const int32_t count = kg_min(g->out_w - ox, (n - begin + stride - 1) / stride);
-    if (count < n) set(to, 0, n * column);
+    if (stride > 1) {
+        set(to, 0, n * column);
+    } else {
+        set(to, 0, begin * column);
+        set(to + (begin + count) * column, 0, (n - begin - count) * column);
+    }
     to += begin * column;
     for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES)
         put_gradient_rows(to, stride * column, rows++, ox, count);
@@ -175,11 +187,11 @@ static void fill_gradient(uint32_t *to, const row_pair *rows, int32_t x, int32_t
 
 static inline void sum_pairs(int32_t *acc, const uint32_t *x, const uint32_t *w, int32_t kernel) {
     if (kernel == 3)
-        KG_SUM(acc, x, w, 0, KG_PAIRS(6));
+        KG_SUM(acc, x, w, 0, KG_PAIRS_6);
     else if (kernel == 5)
-        KG_SUM(acc, x, w, 0, KG_PAIRS(15));
+        KG_SUM(acc, x, w, 0, KG_PAIRS_15);
     else
-        KG_SUM(acc, x, w, 0, KG_PAIRS(28));
+        KG_SUM(acc, x, w, 0, KG_PAIRS_28);
 }
 
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,

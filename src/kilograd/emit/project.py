@@ -152,7 +152,8 @@ _MAKEFILE = """\
 # make libmodel.a CC=arm-none-eabi-gcc AR=arm-none-eabi-ar \\
 #     TARGET='-mcpu=cortex-m7 -mfpu=fpv5-d16 -mfloat-abi=hard'
 CFLAGS ?= -O3
-FLAGS = -std=c99 -ffp-contract=off -Wall -Wextra -Wpedantic -I. -Iruntime/include $(TARGET)
+WARNINGS = -Wall -Wextra -Wpedantic -Wno-overlength-strings
+FLAGS = -std=c99 -ffp-contract=off $(WARNINGS) -I. -Iruntime/include $(TARGET)
 FILES = {files}
 OBJECTS = $(FILES:.c=.o)
 

@@ -26,7 +26,7 @@ from kilograd.quant import normalise
 
 #: Channels a kernel works on at once; their filters are gathered into scratch memory first.
 CHANNELS = 16
-_MORE_COLUMNS = 7
+_MORE_COLUMNS = 15
 
 
 def _scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
