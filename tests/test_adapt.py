@@ -106,7 +106,7 @@ def same(a: dict[str, Array], b: dict[str, Array]) -> bool:
 
 #: Rates that suit the network, by head and optimiser; four samples an update bear more.
 RATES = {
-    ("proto", "sgd"): 0.1,
+    ("proto", "sgd"): 0.05,
     ("proto", "rowrms"): 0.01,
     ("proto", "adam"): 0.01,
     ("linear", "sgd"): 0.2,

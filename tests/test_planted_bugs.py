@@ -185,7 +185,7 @@ C_BUGS = [
     ),
     CBug("the mask passes 127", "src/kg_block.c", "y[i + j] < 127", "y[i + j] <= 127"),
     CBug("the mask passes -128", "src/kg_block.c", "y[i + j] > -128", "y[i + j] >= -128"),
-    CBug("exponents are not aligned", "src/kg_block.c", "kg_min(exponent - c->exponent, 31)", "0"),
+    CBug("exponents are not aligned", "src/kg_block.c", "kg_min(common - c->exponent, 31)", "0"),
     CBug(
         "an exponent is off by one",
         "src/kg_block.c",
