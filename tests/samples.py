@@ -36,6 +36,7 @@ from kilograd.ops import (
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
+    Copy,
     Cosine,
     CosineInputGrad,
     CrossEntropy,
@@ -437,6 +438,7 @@ def _gradients_and_parts() -> Iterator[Sample]:
     yield sample(Take(2, (6,)), gradient(*shape))
     yield sample(Take(0, (1, 2)), gradient(*shape))
     yield sample(Take(1, (0, 4)), floats(3, 5, 2))
+    yield sample(Copy(), weight(4, 3, 3, 2), gradient(*shape))
     yield sample(Take(0, (1, 3)), weight(4, 3, 3, 2))
     yield sample(Take(3, (0, 3)), total(2, 3, 3, 4))
     yield sample(Overlay(0, (0, 3)), weight(4, 3, 3, 2), weight(2, 3, 3, 2))

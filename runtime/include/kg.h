@@ -130,6 +130,12 @@ void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_par
 /// Parts ///
 
 typedef struct {
+    int32_t bytes;
+} kg_copy_params;
+
+void kg_copy(void *y, const void *x, const kg_copy_params *p);
+
+typedef struct {
     int32_t header, outer, length, inner_bytes, count;
     const int16_t *index;
 } kg_take_params;

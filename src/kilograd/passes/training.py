@@ -39,6 +39,7 @@ from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.schedule import schedule
+from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
 from kilograd.passes.stream import choose_streams, stream
 
@@ -167,7 +168,7 @@ def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
             for i, (p, g) in enumerate(grads.items())
         ]
     graph = b.graph(loss, logits, *updates)
-    return narrow_gradients(fuse_updates(push_takes(graph)), names)
+    return narrow_gradients(snapshot_weights(fuse_updates(push_takes(graph))), names)
 
 
 def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
