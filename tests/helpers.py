@@ -32,6 +32,7 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ops import Window
+from kilograd.ops._common import array
 from kilograd.targets import HostProgram, build_host
 from kilograd.targets.toolchain import LANGUAGE, Compiler
 
@@ -191,17 +192,12 @@ def call(
             put(host._state, offsets[n.name], feeds[n.name])
         elif n in e.storage.tensor and isinstance(n.op, Leaf):
             put(arena, e.offset(n), feeds[n.name])
-    run(host, entry)
+    host.run(entry, *(array(feeds[n.name]) for n in e.rows))
     out = {
         n.name: get(arena, e.offset(n), n.type) for n in e.graph.outputs if n in e.storage.tensor
     }
     out.update({n.name: get(host._state, offsets[n.name], n.type) for n in e.graph.written()})
     return out
-
-
-def run(host: HostProgram, entry: str) -> None:
-    """Call the C function of an entry point and nothing else."""
-    getattr(host._library, f"model_{entry}")(host._state.ctypes, host._arena.ctypes)
 
 
 # ---- float64 definitions, written without looking at the ops ----

@@ -21,7 +21,6 @@ from helpers import (
     passed,
     put,
     real,
-    run,
     same_bits,
 )
 from samples import SAMPLES, Case, Sample, cases, draw, gradient
@@ -412,7 +411,7 @@ def test_kernels_write_their_output_and_scratch_and_nothing_else() -> None:
             memory = host._state if in_state else host._arena
             put(memory, offsets[name] if in_state else entry.offset(nodes[name]), value)
         arena, state = host._arena.copy(), host._state.copy()
-        run(host, entry.name)
+        host.run(entry.name)
         allowed = np.zeros(arena.size, np.bool_)
         if node in entry.storage.tensor:
             allowed[entry.offset(node) :][: node.type.nbytes] = True

@@ -76,6 +76,9 @@ Head = Annotated[
 ]
 Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
 Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Rows = Annotated[
+    bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
+]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
@@ -111,6 +114,7 @@ def adapt_command(
     optimizer: Optimizer = OptimizerKind.SGD,
     head: Head = None,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     augment: Augmentation = Augment.FULL,
     sram: Sram = None,
     seed: Seed = 0,
@@ -128,7 +132,7 @@ def adapt_command(
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate)
+    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, rows)
     compiled = compile_recipe(load_model(model), recipe, budget)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
@@ -149,6 +153,7 @@ def plan(
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     sram: Sram = None,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
@@ -156,7 +161,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     program = compiled.program
@@ -184,6 +189,7 @@ def run_command(
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     sram: Sram = None,
     steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
     seed: Seed = 0,
@@ -192,7 +198,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -223,6 +229,7 @@ def export_command(
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     sram: Sram = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
@@ -231,7 +238,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Array, Graph, Kernel, Leaf, Node
+from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
 from kilograd.passes import Storage, store
 from kilograd.plan import Plan, greedy, lower_bound, validate
 
@@ -35,6 +35,11 @@ class Entry:
     storage: Storage
     plan: Plan
     bound: int
+
+    @property
+    def rows(self) -> tuple[Node, ...]:
+        """The images that come row by row, from a callback; in the order of the C arguments."""
+        return tuple(n for n in self.graph.inputs() if isinstance(n.op, StreamedInput))
 
     def offset(self, node: Node) -> int:
         """Return the arena offset of a computed tensor or an input."""
@@ -95,7 +100,8 @@ def _tables(kernel: Kernel) -> Iterator[Array]:
     """Yield the constant tables of a call, those of its stages included."""
     yield from (v for v in kernel.params.values() if isinstance(v, np.ndarray))
     for stage, *_ in kernel.stages:
-        yield from _tables(stage)
+        if stage:
+            yield from _tables(stage)
 
 
 def link(graphs: Mapping[str, Graph]) -> Program:

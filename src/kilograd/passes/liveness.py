@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kilograd.ir import Graph, Input, Leaf, Node, Param
+from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput
 from kilograd.plan import Buffer, lower_bound
 
 
@@ -42,7 +42,7 @@ def store(graph: Graph) -> Storage:
     tensor: dict[Node, str] = {}
     scratch: dict[Node, str] = {}
     for i, n in enumerate(graph.nodes):
-        if isinstance(n.op, Param) or n.op.view:
+        if isinstance(n.op, Param | StreamedInput) or n.op.view:
             continue
         if not isinstance(n.op, Leaf) and (size := n.op.kernel(n).scratch):
             scratch[n] = f"{n.name} scratch"
