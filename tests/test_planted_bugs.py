@@ -193,6 +193,30 @@ C_BUGS = [
         "w->exponent + shift + 1 :",
     ),
     CBug(
+        "a shift of what is not yet read",
+        "src/kg_block.c",
+        "i < pixel ? c + n : c",
+        "c + n",
+    ),
+    CBug(
+        "a shift forgets earlier channels",
+        "src/kg_block.c",
+        "i < pixel ? c + n : c",
+        "i < pixel ? c + n : 0",
+    ),
+    CBug(
+        "dx overwrites dy before it is read",
+        "src/kg_depthwise.c",
+        "copied < end; copied++",
+        "copied < end - 1; copied++",
+    ),
+    CBug(
+        "a row too few is kept",
+        "src/kg_depthwise.c",
+        "int16_t *to = rows + copied % g->kernel_h * row;",
+        "int16_t *to = rows + copied % (g->kernel_h - 1) * row;",
+    ),
+    CBug(
         "zeros keep an exponent",
         "src/kg_block.c",
         "seen ? exponent + shift : KG_ZERO_EXPONENT",

@@ -65,7 +65,8 @@ def _free_after(
     n: Node, i: int, last: Mapping[Node, int], tensor: Mapping[Node, str]
 ) -> list[Node]:
     """Return the inputs whose buffer `n` may take over."""
-    candidates = [n.inputs[k] for k in n.op.overwrites]
+    inputs = [n.inputs[k] for k in n.op.overwrites]
+    candidates = [x for x in inputs if x.type.shape == n.type.shape]
     return [
         x for x in candidates if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
     ]
