@@ -342,7 +342,7 @@ class Network:
         step = x.type.affine.scale[0]
         bias = rng.normal(0, 0.3, channels) / (step * np.array(scale))
         weight = self.b.param(f"{name}.weight", w, Affine(scale, axis=axis))
-        bias_quant = Affine(tuple(step * s for s in scale), axis=0)
+        bias_quant = Affine(tuple(scale), axis=0, unit=step)
         shift = self.b.param(f"{name}.bias", bias.round().astype(np.int32), bias_quant)
         exact = conv64(
             real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise

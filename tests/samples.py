@@ -125,7 +125,7 @@ def weight(*shape: int, axis: int = 0) -> TensorType:
 
 
 def bias(n: int) -> TensorType:
-    return TensorType((n,), DType.I32, Affine(tuple(X_SCALE * s for s in _scales(n)), axis=0))
+    return TensorType((n,), DType.I32, Affine(tuple(_scales(n)), axis=0, unit=X_SCALE))
 
 
 def floats(*shape: int) -> TensorType:

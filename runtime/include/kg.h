@@ -206,8 +206,8 @@ typedef struct {
     int32_t element_bytes, is_float;
     int32_t rows, length, row_stride, element_stride;
     uint32_t salt;
-    const float *codes_per_unit; /* 1 / scale of each row; null: stored as it is */
-    float gradient_scale, beta1, beta2, epsilon;
+    const int32_t *scale; /* of each row: codes / scale codes a real unit; null: reals are stored */
+    float codes, gradient_scale, beta1, beta2, epsilon;
 } kg_update;
 
 typedef struct {

@@ -134,7 +134,11 @@ class _Writer:
         yield f"void {self.name}_init(void *state) {{\n    uint8_t *s = state;\n"
         yield f"    memset(s, 0, {self.program.state_bytes});\n"
         for slot in self.program.state:
-            if slot.value.any():
+            if slot.origin:
+                k = slot.origin.op.kernel(slot.origin)
+                whole = c_name(slot.origin.inputs[0].name)
+                yield f"    {k.symbol}(s + {slot.offset}, {whole}, &{self._params(k)});\n"
+            elif slot.value.any():
                 table = self._define(f"first_{c_name(slot.name)}", slot.value)
                 yield f"    memcpy(s + {slot.offset}, {table}, sizeof {table});\n"
         yield "    (void)s;\n}\n"
