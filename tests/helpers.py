@@ -33,6 +33,7 @@ from kilograd.ir import (
 )
 from kilograd.ops import Window
 from kilograd.targets import HostProgram, build_host
+from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import LANGUAGE, Compiler
 
 # ---- the shared folder ----
@@ -174,9 +175,7 @@ def get(memory: Array, offset: int, kind: TensorType) -> Value:
     return numbers(offset, kind.size, kind.dtype).reshape(kind.shape)
 
 
-def call(
-    host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int = 0
-) -> dict[str, Value]:
+def call(host: Runner, entry: str, feeds: Mapping[str, Value], noise: int = 0) -> dict[str, Value]:
     """Run an entry point as `interpret` would: inputs, outputs and parameters by name.
 
     Values with a shared exponent may go in and come out.  The arena starts as noise, because no
@@ -199,9 +198,9 @@ def call(
     return out
 
 
-def run(host: HostProgram, entry: str) -> None:
+def run(host: Runner, entry: str) -> None:
     """Call the C function of an entry point and nothing else."""
-    getattr(host._library, f"model_{entry}")(host._state.ctypes, host._arena.ctypes)
+    host.run(entry)
 
 
 # ---- float64 definitions, written without looking at the ops ----
