@@ -34,6 +34,7 @@ from kilograd.ir import (
 from kilograd.ops import Window
 from kilograd.ops._common import array
 from kilograd.targets import HostProgram, build_host
+from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import LANGUAGE, Compiler
 
 # ---- the shared folder ----
@@ -175,9 +176,7 @@ def get(memory: Array, offset: int, kind: TensorType) -> Value:
     return numbers(offset, kind.size, kind.dtype).reshape(kind.shape)
 
 
-def call(
-    host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int = 0
-) -> dict[str, Value]:
+def call(host: Runner, entry: str, feeds: Mapping[str, Value], noise: int = 0) -> dict[str, Value]:
     """Run an entry point as `interpret` would: inputs, outputs and parameters by name.
 
     Values with a shared exponent may go in and come out.  The arena starts as noise, because no

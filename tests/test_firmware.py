@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_ops
 from helpers import model_path, needs_shared
 
 from kilograd.emit import Program
@@ -54,6 +55,15 @@ def test_a_microcontroller_computes_the_same_bits(target: Cortex, options: dict[
     assert found.ram_bytes == found.data_bss_bytes + found.stack_bytes
     assert found.flash_bytes > made.flash_bytes
     assert found.instructions_step > found.instructions_forward > made.macs("infer")
+
+
+@needs_emulator
+@pytest.mark.parametrize("target", [CORTEX_M7, CORTEX_M4], ids=lambda t: t.name)
+def test_kernels_equal_their_references_to_the_bit(target: Cortex) -> None:
+    """Every sample of every op, with the kernels that are made for the processor."""
+    firmware = build_cortex(test_ops.program(), target)
+    wrong = list(test_ops.failures(firmware, test_ops.CALLED))
+    assert not wrong, f"{len(wrong)} differ, of them:\n" + "\n".join(wrong[:20])
 
 
 @needs_emulator

@@ -44,6 +44,7 @@ from kilograd.ir import (
 from kilograd.ops._common import NotDifferentiableError
 from kilograd.quant import ZERO_EXPONENT, bit_length
 from kilograd.targets import HostProgram, build_host
+from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import Compiler
 
 CONCRETE = {
@@ -370,7 +371,7 @@ def built(compiler: Compiler) -> HostProgram:
     return build_host(program(), compiler)
 
 
-def check_kernel(host: HostProgram, sample: Sample, keep: tuple[int, ...], case: Case) -> None:
+def check_kernel(host: Runner, sample: Sample, keep: tuple[int, ...], case: Case) -> None:
     """Assert that C makes of a case what the reference makes of it, to the bit."""
     got = call(host, entry_name(sample, keep), case.feeds)
     assert_same(got, case.want, sample.name)
@@ -379,7 +380,7 @@ def check_kernel(host: HostProgram, sample: Sample, keep: tuple[int, ...], case:
         assert same_bits(got[name], case.feeds[name]), f"{sample.name} overwrote its input {i}"
 
 
-def failures(host: HostProgram, samples: list[Sample]) -> Iterator[str]:
+def failures(host: Runner, samples: list[Sample]) -> Iterator[str]:
     """Yield what is wrong with the kernels of `samples`."""
     for sample in samples:
         for keep in keeps(sample):

@@ -36,14 +36,18 @@ def _forward_scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
     return max(rows * columns * CHANNELS, 16 * -(-rows // 2) * (columns + most))
 
 
-def _backward_scratch(kernel: tuple[int, ...], window: Window, width: int) -> int:
-    """As many rows of dy as a filter has, with padding, for eight channels or as pairs for four;
-    and that many filters, twice.
+def _backward_scratch(kernel: tuple[int, ...], window: Window, width: int, out_width: int) -> int:
+    """As many rows of dy as a filter has, with padding, and filters: eight channels at a time; or
+    four, and some columns as pairs of int16.
     """
     rows, columns = kernel
     left = max(0, -(-(columns - 1 - window.pad[2]) // window.stride))
     padded = left + (width - 1 + window.pad[2]) // window.stride + 1
-    return 16 * rows * (padded + 2 * -(-columns // 2))
+    most = columns + min(_MORE_COLUMNS, width - 1)
+    return max(
+        8 * rows * (2 * padded + columns),
+        8 * rows * out_width + 16 * -(-rows // 2) * (columns + most),
+    )
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class DepthwiseInputGrad(Normalising):
                 **overlay_params(w),
                 "bits": self.bits,
             },
-            scratch=_backward_scratch(shape[:2], self.window, self.shape[1]),
+            scratch=_backward_scratch(shape[:2], self.window, self.shape[1], dy.type.shape[1]),
         )
 
 
