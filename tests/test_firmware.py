@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,41 @@ from helpers import model_path, needs_shared
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.ir import Array
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import Budget
-from kilograd.targets import CORTEX_M4, CORTEX_M7, Cortex, build_cortex, export_project, measure
-from kilograd.targets.cortex import ram_bytes, read_elf
+from kilograd.targets import (
+    AARCH64,
+    CORTEX_M4,
+    CORTEX_M7,
+    WASM32,
+    CrossCompiler,
+    ElfTarget,
+    Emulator,
+    Target,
+    build_host,
+    measure,
+)
+from kilograd.targets.elf import build_elf, ram_bytes
+from kilograd.targets.qemu import QemuDevice
+from kilograd.targets.unicorn import UnicornDevice
+from kilograd.targets.wasm import WasmDevice
 
 needs_emulator = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools"))),
+    not all(
+        map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools", "capstone", "wasmtime"))
+    ),
     reason="needs pip install 'kilograd[emulate]'",
+)
+needs_qemu = pytest.mark.skipif(
+    not shutil.which("qemu-system-arm"), reason="needs apt-get install qemu-system-arm"
+)
+needs_qemu_user = pytest.mark.skipif(
+    not shutil.which("qemu-aarch64"), reason="needs apt-get install qemu-user"
+)
+needs_arm_gcc = pytest.mark.skipif(
+    not shutil.which("arm-none-eabi-gcc"),
+    reason="needs apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
 )
 
 
@@ -34,7 +63,7 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
 
 
 @needs_emulator
-@pytest.mark.parametrize("target", [CORTEX_M7, CORTEX_M4], ids=lambda t: t.name)
+@pytest.mark.parametrize("target", [CORTEX_M7, CORTEX_M4, AARCH64, WASM32], ids=lambda t: t.name)
 @pytest.mark.parametrize(
     "options",
     [
@@ -45,23 +74,30 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
     ],
     ids=["sgd", "linear adam", "rowrms accumulated", "rows"],
 )
-def test_a_microcontroller_computes_the_same_bits(target: Cortex, options: dict[str, Any]) -> None:
+def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]) -> None:
     made = program(**options)
     found = measure(made, target, steps=4)
     assert found.bit_exact
     assert found.steps == 4
     assert 0 <= found.data_bss_bytes - made.sram_bytes < 16, "RAM that the plan does not know of"
     assert 0 < found.stack_bytes < 1024
+    if target.name == WASM32.name:
+        assert found.stack_bound_bytes is None, "what the engine keeps cannot be bounded here"
+    else:
+        assert found.stack_bound_bytes is not None
+        assert found.stack_bytes <= found.stack_bound_bytes <= found.stack_bytes + 64
     assert found.ram_bytes == found.data_bss_bytes + found.stack_bytes
     assert found.flash_bytes > made.flash_bytes
+    assert found.instructions_step
+    assert found.instructions_forward
     assert found.instructions_step > found.instructions_forward > made.macs("infer")
 
 
 @needs_emulator
 @pytest.mark.parametrize("target", [CORTEX_M7, CORTEX_M4], ids=lambda t: t.name)
-def test_kernels_equal_their_references_to_the_bit(target: Cortex) -> None:
+def test_kernels_equal_their_references_to_the_bit(target: Target) -> None:
     """Every sample of every op, with the kernels that are made for the processor."""
-    firmware = build_cortex(test_ops.program(), target)
+    firmware = target.build(test_ops.program())
     wrong = list(test_ops.failures(firmware, test_ops.CALLED))
     assert not wrong, f"{len(wrong)} differ, of them:\n" + "\n".join(wrong[:20])
 
@@ -73,43 +109,114 @@ def test_instruction_counts_repeat() -> None:
 
 
 @needs_emulator
-def test_a_difference_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", [CORTEX_M7, WASM32], ids=lambda t: t.name)
+def test_a_difference_is_noticed(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail: a program that forgets a byte of its state is not bit exact."""
-    from kilograd.targets import cortex
+    device = WasmDevice if target is WASM32 else UnicornDevice
+    run = device.run
 
-    run = cortex.Firmware.run
-
-    def forgetful(self: cortex.Firmware, function: str) -> None:
+    def forgetful(self: Any, function: str) -> None:
         run(self, function)
         if function == "step":
             self._state[0] ^= 1
 
-    monkeypatch.setattr(cortex.Firmware, "run", forgetful)
-    assert not measure(program(), CORTEX_M7, steps=1).bit_exact
+    monkeypatch.setattr(device, "run", forgetful)
+    assert not measure(program(), target, steps=1).bit_exact
 
 
 @needs_emulator
-def test_ram_ends_where_the_plan_says_and_flash_cannot_be_written() -> None:
+@pytest.mark.parametrize("target", [CORTEX_M7, AARCH64], ids=lambda t: t.name)
+def test_ram_ends_where_the_plan_says_and_flash_cannot_be_written(target: ElfTarget) -> None:
     import unicorn
 
-    firmware = build_cortex(program(), CORTEX_M7)
-    uc = firmware._emulator
-    end = 0x20000000 + ram_bytes(firmware.program)
+    device = target.build(program())
+    assert isinstance(device, UnicornDevice)
+    uc = device._emulator
+    end = 0x20000000 + ram_bytes(device.program)
     uc.mem_read(end - 1, 1)
     with pytest.raises(unicorn.UcError):
         uc.mem_read(end, 1)
     regions = {begin: perms for begin, _, perms in uc.mem_regions()}
-    assert not regions[0x08000000] & unicorn.UC_PROT_WRITE
+    assert len(regions) == 2, "a null pointer must lead nowhere"
+    assert not regions[0x00100000] & unicorn.UC_PROT_WRITE
+
+
+@needs_emulator
+def test_wasm_memory_cannot_grow_and_constants_are_watched() -> None:
+    import wasmtime
+
+    made = program()
+    device = WASM32.build(made)
+    assert isinstance(device, WasmDevice)
+    with pytest.raises(wasmtime.WasmtimeError):
+        device._exports["memory"].grow(device._store, 1)
+    device._constants[0] ^= 1
+    with pytest.raises(RuntimeError, match="wrote to constants"):
+        device.run("forget")
 
 
 @needs_emulator
 def test_floating_point_is_done_by_the_processor() -> None:
     """Without its FPU named, the compiler would call soft-float routines without a word."""
-    from kilograd.targets.cortex import build_firmware
+    symbols = build_elf(program(), CORTEX_M4).symbols
+    assert "kg_sqrt" in symbols
+    assert not {"__aeabi_fmul", "__aeabi_fadd"} & set(symbols)
 
-    image = read_elf(build_firmware(program(), CORTEX_M4))
-    soft = [name for name in image.symbols if name in {"__aeabi_fmul", "__aeabi_fadd"}]
-    assert soft == []
+
+# ---- a second opinion ----
+
+SECOND_OPINIONS = [
+    pytest.param(CORTEX_M7, CrossCompiler.CLANG, 1, id="m7", marks=needs_qemu),
+    pytest.param(CORTEX_M4, CrossCompiler.CLANG, 2, id="m4", marks=needs_qemu),
+    pytest.param(CORTEX_M7, CrossCompiler.GCC, 1, id="m7 gcc", marks=[needs_qemu, needs_arm_gcc]),
+    pytest.param(AARCH64, CrossCompiler.CLANG, 1, id="aarch64", marks=needs_qemu_user),
+]
+
+
+@needs_emulator
+@pytest.mark.parametrize(("target", "compiler", "accumulate"), SECOND_OPINIONS)
+def test_two_emulators_agree_about_the_same_file(
+    target: ElfTarget, compiler: CrossCompiler, accumulate: int
+) -> None:
+    target = replace(target, compiler=compiler)
+    made = program(accumulate=accumulate)
+    first = measure(made, target, steps=3)
+    second = measure(made, replace(target, emulator=Emulator.QEMU), steps=3)
+    assert first.bit_exact
+    assert second.bit_exact
+    counts = ("instructions_forward", "instructions_step")
+    told = {k: v for k, v in asdict(first).items() if k not in (*counts, "tools")}
+    assert told.items() <= asdict(second).items()
+    for count in counts:
+        ours, theirs = getattr(first, count), getattr(second, count)
+        if target.name == AARCH64.name:
+            assert theirs is None, "qemu-user cannot count, and must not say that it does"
+        else:  # its clock ticks once in 40 instructions and sees the harness call the program
+            assert abs(theirs - ours) <= 64 * accumulate, "a step with accumulation is two calls"
+
+
+@needs_emulator
+@needs_arm_gcc
+@pytest.mark.parametrize("target", [CORTEX_M7, CORTEX_M4], ids=lambda t: t.name)
+def test_two_compilers_agree(target: ElfTarget) -> None:
+    made = program()
+    clang = measure(made, target, steps=3)
+    gcc = measure(made, replace(target, compiler=CrossCompiler.GCC), steps=3)
+    assert clang.bit_exact
+    assert gcc.bit_exact
+    assert abs(clang.data_bss_bytes - gcc.data_bss_bytes) < 16
+    assert clang.flash_bytes != gcc.flash_bytes, "that was one compiler"
+
+
+@needs_emulator
+@needs_qemu
+def test_a_fault_in_qemu_is_an_error() -> None:
+    """A device that stops before its answer is no device that answered."""
+    device = replace(CORTEX_M7, emulator=Emulator.QEMU).build(program())
+    assert isinstance(device, QemuDevice)
+    device._functions = (*("",) * 100, "model_nowhere")
+    with pytest.raises(RuntimeError, match="exit status"):
+        device.run("nowhere")
 
 
 @pytest.mark.parametrize("missing", ["ziglang", "unicorn"])
@@ -143,7 +250,7 @@ COMPILERS = [
 def test_an_exported_project_builds_without_a_warning_and_learns(
     tmp_path: Path, compiler: str, options: dict[str, Any]
 ) -> None:
-    export_project(program(**options), CORTEX_M7, tmp_path)
+    CORTEX_M7.export(program(**options), tmp_path)
     archiver = compiler.replace(" cc", " ar") if " " in compiler else "ar"
     command = ["make", f"CC={compiler}", f"AR={archiver}", "CFLAGS=-O2 -Werror"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -153,6 +260,42 @@ def test_an_exported_project_builds_without_a_warning_and_learns(
     assert np.mean(losses[-6:]) < np.mean(losses[:2])
     outside = [p for p in tmp_path.rglob("*.[ch]") if "/../.." in p.read_text(encoding="utf-8")]
     assert all("variants" in p.parts for p in outside)
+
+
+@needs_emulator
+def test_an_exported_start_links(tmp_path: Path) -> None:
+    """startup.c and link.ld make firmware, at the addresses of the board they are written for."""
+    from elftools.elf.elffile import ELFFile
+
+    CORTEX_M7.export(program(), tmp_path)
+    files = re.findall(r"^FILES = (.*)$", (tmp_path / "Makefile").read_text(), re.MULTILINE)
+    link = ("-Wl,--entry=Reset_Handler", "-Wl,-T,link.ld", "-o", "firmware.elf")
+    includes = ("-I.", "-Iruntime/include", "-Iruntime/freestanding")
+    compiler = CORTEX_M7.cross_compiler()
+    compiler.compile(tmp_path, "-Werror", *includes, "startup.c", *files[0].split(), *link)
+    with (tmp_path / "firmware.elf").open("rb") as f:
+        assert ELFFile(f)["e_entry"] & ~1 >= 0x08000000
+
+
+@needs_emulator
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_an_exported_module_learns(tmp_path: Path) -> None:
+    """The module that users build computes what this machine computes."""
+    made = program()
+    WASM32.export(made, tmp_path)
+    command = ["make", "-f", "wasm.mk", f"ZIG={sys.executable} -m ziglang"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    device, host = WasmDevice(made, tmp_path / "model.wasm"), build_host(made)
+    shape = made.entries["infer"].graph["image"].type.shape
+    inputs: dict[str, Array] = {
+        "image": np.random.default_rng(0).integers(-128, 128, shape),
+        "label": np.array([1]),
+        "lr": np.array([0.01]),
+        "clock": np.array([1, 0]),
+    }
+    there, here = device.call("step", **inputs), host.call("step", **inputs)
+    assert here["loss"] > 0
+    assert all(np.array_equal(there[k], v) for k, v in here.items())
 
 
 @needs_shared
@@ -165,3 +308,5 @@ def test_mcunet_trains_in_half_the_ram_of_the_released_engine(rows: bool, ram: i
     found = measure(made, CORTEX_M7, steps=2)
     assert found.bit_exact
     assert found.ram_bytes < ram
+    assert found.stack_bound_bytes is not None
+    assert found.stack_bytes <= found.stack_bound_bytes <= found.stack_bytes + 64

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
@@ -34,12 +34,16 @@ from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, com
 from kilograd.passes import accumulator_bounds
 from kilograd.select import METHODS, Budget
 from kilograd.targets import (
+    AARCH64,
     CORTEX_M4,
     CORTEX_M7,
-    CORTEX_TARGETS,
-    Cortex,
+    TARGETS,
+    WASM32,
+    CrossCompiler,
+    ElfTarget,
+    Emulator,
     Measurement,
-    export_project,
+    Target,
     measure,
 )
 
@@ -57,7 +61,7 @@ _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str, option: str = "--sram") -> int:
     """Read a size.
 
     >>> _bytes("256K"), _bytes("1.5 MiB"), _bytes("64000")
@@ -65,7 +69,7 @@ def _bytes(text: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm]?)(?:i?[Bb])?\s*", text)
     if not match:
-        raise InputError(f"--sram {text!r}: give bytes, or a number with K or M, as in 256K")
+        raise InputError(f"{option} {text!r}: give bytes, or a number with K or M, as in 256K")
     return int(Decimal(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
 
 
@@ -92,13 +96,32 @@ class TargetKind(enum.StrEnum):
 
     CORTEX_M7 = CORTEX_M7.name
     CORTEX_M4 = CORTEX_M4.name
+    AARCH64 = AARCH64.name
+    WASM32 = WASM32.name
 
 
 TargetName = Annotated[TargetKind, typer.Option(help="The processor.")]
 
 
-def _target(kind: TargetKind) -> Cortex:
-    return next(t for t in CORTEX_TARGETS if t.name == kind)
+CompilerName = Annotated[
+    CrossCompiler, typer.Option(help="clang comes with ziglang; gcc is the system's.")
+]
+EmulatorName = Annotated[
+    Emulator, typer.Option(help="unicorn comes from PyPI; qemu is the system's.")
+]
+BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
+
+
+def _target(kind: TargetKind) -> Target:
+    return next(t for t in TARGETS if t.name == kind)
+
+
+def _with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> Target:
+    if isinstance(target, ElfTarget):
+        return replace(target, compiler=compiler, emulator=emulator)
+    if compiler is CrossCompiler.GCC or emulator is Emulator.QEMU:
+        raise InputError(f"--target {target.name}: has no other tools than {target.tools}")
+    return target
 
 
 @app.command("adapt")
@@ -191,6 +214,9 @@ def run_command(
     accumulate: Accumulate = 1,
     rows: Rows = False,
     sram: Sram = None,
+    board_ram: BoardRam = None,
+    compiler: CompilerName = CrossCompiler.CLANG,
+    emulator: EmulatorName = Emulator.UNICORN,
     steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -206,10 +232,11 @@ def run_command(
         task = bar.add_task("emulating", total=steps)
         found = measure(
             compiled.program,
-            _target(target),
+            _with_tools(_target(target), compiler, emulator),
             steps,
             seed,
-            lambda done: bar.update(task, completed=done),
+            ram=None if board_ram is None else _bytes(board_ram, "--board-ram"),
+            progress=lambda done: bar.update(task, completed=done),
         )
     if as_json:
         print(json.dumps(asdict(found)))
@@ -242,7 +269,7 @@ def export_command(
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:
-        export_project(compiled.program, _target(target), folder)
+        _target(target).export(compiled.program, folder)
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
         sizes = {"sram_bytes": compiled.program.sram_bytes}
@@ -347,7 +374,9 @@ def _run(
         )
 
 
-def _count(n: int) -> str:
+def _count(n: int | None) -> str:
+    if n is None:
+        return "unknown"
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if n >= size:
             return f"{n / size:.1f} {unit}"
@@ -382,20 +411,28 @@ def _show_measurement(compiled: Compiled, found: Measurement) -> None:
     table = Table(show_header=False, box=None)
     exact = "every loss and every byte kept equal this machine's"
     rows = (
-        ("target", f"{found.target}, emulated"),
+        ("target", f"{found.target} ({found.tools})"),
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
         ("RAM in all", _kib(found.ram_bytes)),
         ("  arena", _kib(found.arena_bytes)),
         ("  kept", _kib(found.data_bss_bytes - found.arena_bytes)),
-        ("  stack", _kib(found.stack_bytes)),
+        ("  stack", _stack(found)),
         ("flash", _kib(found.flash_bytes)),
-        ("instructions", f"{_count(found.instructions_forward)} forward"),
+        (found.counted, f"{_count(found.instructions_forward)} forward"),
         ("", f"{_count(found.instructions_step)} a training step"),
         ("bit exact", f"yes, {found.steps} steps: {exact}" if found.bit_exact else "NO"),
     )
     for row in rows:
         table.add_row(*row)
     _out.print(table)
+
+
+def _stack(found: Measurement) -> str:
+    if found.stack_bound_bytes is None:
+        return f"{_kib(found.stack_bytes)} in linear memory"
+    without = f", calls through pointers in {', '.join(found.unresolved)} not counted"
+    bound = f"at most {found.stack_bound_bytes:,} B"
+    return f"{_kib(found.stack_bytes)}, {bound}{without if found.unresolved else ''}"
 
 
 def _show_digits(dataset: Dataset, episode: Episode, outcome: Outcome) -> None:

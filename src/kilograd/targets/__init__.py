@@ -1,29 +1,33 @@
 """Where programs run: one value a target, and how to build, run and measure there."""
 
-from kilograd.targets.cortex import (
-    CORTEX_M4,
-    CORTEX_M7,
-    CORTEX_TARGETS,
-    Cortex,
-    Firmware,
-    build_cortex,
-    export_project,
-)
+from kilograd.targets.aarch64 import AARCH64, AArch64
+from kilograd.targets.cortex import CORTEX_M4, CORTEX_M7, Cortex
+from kilograd.targets.elf import CrossCompiler, ElfTarget, Emulator
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.measure import Measurement, measure
 from kilograd.targets.runner import Runner
+from kilograd.targets.target import Device, Target
+from kilograd.targets.wasm import WASM32, Wasm
+
+TARGETS = (CORTEX_M7, CORTEX_M4, AARCH64, WASM32)
 
 __all__ = [
+    "AARCH64",
     "CORTEX_M4",
     "CORTEX_M7",
-    "CORTEX_TARGETS",
+    "TARGETS",
+    "WASM32",
+    "AArch64",
     "Cortex",
-    "Firmware",
+    "CrossCompiler",
+    "Device",
+    "ElfTarget",
+    "Emulator",
     "HostProgram",
     "Measurement",
     "Runner",
-    "build_cortex",
+    "Target",
+    "Wasm",
     "build_host",
-    "export_project",
     "measure",
 ]

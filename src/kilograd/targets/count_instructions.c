@@ -1,4 +1,4 @@
-/* A hook for the emulator: counts the Thumb instructions of every block that runs. */
+/* Hooks for the emulator: count the instructions of every block that runs. */
 #include <stdint.h>
 
 typedef struct {
@@ -7,7 +7,7 @@ typedef struct {
     uint64_t base;
 } counter;
 
-void count_block(void *emulator, uint64_t address, uint32_t size, void *user) {
+void count_thumb(void *emulator, uint64_t address, uint32_t size, void *user) {
     counter *c = user;
     const uint8_t *p = c->flash + (address - c->base), *end = p + size;
     (void)emulator;
@@ -16,4 +16,10 @@ void count_block(void *emulator, uint64_t address, uint32_t size, void *user) {
         p += wide ? 4 : 2;
         c->count++;
     }
+}
+
+void count_words(void *emulator, uint64_t address, uint32_t size, void *user) {
+    (void)emulator;
+    (void)address;
+    ((counter *)user)->count += size / 4;
 }

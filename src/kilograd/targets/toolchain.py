@@ -1,9 +1,10 @@
-"""Compilers, where the C runtime lies, and a cache of what was compiled."""
+"""Compilers and optional packages, where the C runtime lies, a cache of what was compiled."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import kilograd
 from kilograd.errors import InputError
@@ -77,6 +79,24 @@ def find_compiler() -> Compiler:
     raise InputError(
         "no C compiler: install one (apt-get install gcc), or pip install 'kilograd[zig]'"
     )
+
+
+def zig(target: str, flags: tuple[str, ...]) -> Compiler:
+    """Return the clang inside `ziglang` as a cross compiler.
+
+    Raises `InputError` where it is not installed.
+    """
+    if importlib.util.find_spec("ziglang") is None:
+        raise InputError(f"--target {target}: no cross compiler; pip install 'kilograd[emulate]'")
+    return Compiler((sys.executable, "-m", "ziglang", "cc"), (*LANGUAGE, *flags))
+
+
+def extra(name: str, what: str) -> ModuleType:
+    """Import a package of the extra `emulate`; `what` is what needs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        raise InputError(f"{what}: {name} is missing; pip install 'kilograd[emulate]'") from e
 
 
 def runtime_sources(machine: str = "") -> tuple[Path, ...]:

@@ -1,0 +1,208 @@
+"""The most stack that a program can use, from its machine code.
+
+A function takes what its instructions subtract from the stack pointer, and then what the deepest
+function that it calls takes; after its own frame is released it may end in another function.
+That is a bound for what compilers make of C: they release what they took before they take it
+again, except for arrays whose length is known only when the program runs, which are refused.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kilograd.targets.toolchain import extra
+
+
+class StackError(ValueError):
+    """A program whose stack has no bound."""
+
+
+@dataclass(frozen=True)
+class StackBound:
+    """`bytes` at most, on the calls of `path`.
+
+    `unresolved` names functions that call through a pointer nobody named a function for: what
+    is called there comes on top.
+    """
+
+    bytes: int
+    path: tuple[str, ...]
+    unresolved: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """What a function takes from the stack itself, and the functions it calls and ends in.
+
+    `variable` shows the instruction that takes an amount which is not constant, if there is one.
+    """
+
+    name: str
+    frame: int
+    variable: str
+    calls: frozenset[int]
+    tails: frozenset[int]
+    indirect: bool
+
+
+def stack_bound(
+    elf: Path, entries: tuple[str, ...], pointers: Mapping[str, tuple[str, ...]] | None = None
+) -> StackBound:
+    """Return the bound over some functions of an ELF file for Thumb or AArch64.
+
+    `pointers` names, for functions that call through a pointer, what they may call.
+
+    Raises `StackError` for recursion and for frames whose size is not constant.
+    """
+    functions = read_functions(elf)
+    at = {f.name: address for address, f in functions.items()}
+    through = pointers or {}
+    known: dict[int, tuple[int, tuple[str, ...]]] = {}
+
+    def deepest(these: frozenset[int], above: tuple[int, ...]) -> tuple[int, tuple[str, ...]]:
+        return max((visit(to, above) for to in sorted(these)), default=(0, ()))
+
+    def visit(address: int, above: tuple[int, ...]) -> tuple[int, tuple[str, ...]]:
+        f = functions[address]
+        if f.variable:
+            raise StackError(f"{f.name}: the size of its frame is not constant ({f.variable})")
+        above = (*above, address)
+        if address in above[:-1]:
+            circle = " -> ".join(functions[a].name for a in above[above.index(address) :])
+            raise StackError(f"recursion has no bound: {circle}")
+        if address not in known:
+            named = frozenset(at[name] for name in through.get(f.name, ()))
+            inside, path = deepest(f.calls | named, above)
+            after, tail = deepest(f.tails, above)
+            within = f.frame + inside
+            known[address] = max((within, (f.name, *path)), (after, (f.name, *tail)))
+        return known[address]
+
+    used, path = deepest(frozenset(at[name] for name in entries), ())
+    pointing = {f.name for a, f in functions.items() if a in known and f.indirect}
+    return StackBound(used, path, tuple(sorted(pointing - set(through))))
+
+
+def read_functions(elf: Path) -> dict[int, Function]:
+    """Return the functions of an ELF file by address."""
+    elffile = extra("elftools.elf.elffile", "reading firmware")
+    with elf.open("rb") as f:
+        file = elffile.ELFFile(f)
+        thumb = file["e_machine"] == "EM_ARM"
+        symbols = list(file.get_section_by_name(".symtab").iter_symbols())
+        code = [(s["sh_addr"], s.data()) for s in file.iter_sections() if s["sh_flags"] & _CODE]
+    names: dict[int, str] = {}
+    ends: dict[int, int] = {}
+    for s in symbols:
+        if s["st_info"]["type"] == "STT_FUNC":
+            start = s["st_value"] & ~int(thumb)
+            # of several names the one in C, not that of the compiler's library
+            names[start] = min(s.name, names.get(start, s.name), key=lambda n: ("." in n, n))
+            ends[start] = start + s["st_size"]
+    marks = sorted((s["st_value"], s.name[1:2]) for s in symbols if s.name.startswith("$"))
+    decoder = _decoder(thumb=thumb)
+    starts = sorted(names)
+    for start, following in itertools.pairwise(starts):
+        if ends[start] == start:  # assembler need not say how long a function is
+            ends[start] = following
+    functions = {}
+    for start in starts:
+        frame, variable, indirect = 0, "", False
+        calls: set[int] = set()
+        tails: set[int] = set()
+        for insn in _instructions(decoder, code, marks, start, ends[start]):
+            taken = _taken(insn)
+            if taken is None:
+                variable = f"{insn.mnemonic} {insn.op_str}"
+            frame += taken or 0
+            indirect |= _is_indirect(insn)
+            to = _branch(insn)
+            if to is not None and (insn.group(_CALL) or not start <= to < ends[start]):
+                home = starts[bisect.bisect(starts, to) - 1]
+                (calls if insn.group(_CALL) else tails).add(home)
+        functions[start] = Function(
+            names[start], frame, variable, frozenset(calls), frozenset(tails), indirect
+        )
+    return functions
+
+
+_CODE = 4  # SHF_EXECINSTR
+_JUMP, _CALL = 1, 2  # groups of instructions
+_REGISTER, _NUMBER, _MEMORY = 1, 2, 3  # kinds of operands
+_FRAME_POINTERS = {"r7", "r11", "fp", "x29"}
+
+
+def _decoder(*, thumb: bool) -> Any:  # noqa: ANN401 capstone has no types
+    capstone = extra("capstone", "bounding the stack")
+    decoder = (
+        capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+        if thumb
+        else capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
+    )
+    decoder.detail = True
+    return decoder
+
+
+def _instructions(
+    decoder: Any,  # noqa: ANN401
+    code: list[tuple[int, bytes]],
+    marks: list[tuple[int, str]],
+    start: int,
+    end: int,
+) -> Iterator[Any]:
+    """Yield the instructions of a function; compilers mark the constants among them ($d)."""
+    base, data = next((b, d) for b, d in code if b <= start < b + len(d))
+    inside = [m for m in marks if start < m[0] < end]
+    kinds = [m[1] for m in marks if m[0] <= start]
+    pieces = [(start, kinds[-1] if kinds else "t"), *inside, (end, "")]
+    for (first, kind), (last, _) in itertools.pairwise(pieces):
+        if kind != "d":
+            decoded = first
+            for insn in decoder.disasm(data[first - base : last - base], first):
+                decoded += insn.size
+                yield insn
+            if decoded != last:
+                raise StackError(f"no instruction is known at {decoded:#x}")
+
+
+def _taken(insn: Any) -> int | None:  # noqa: ANN401
+    """Return the bytes that an instruction takes from the stack; None if that is no constant."""
+    name, operands = insn.mnemonic, insn.operands
+    registers = [insn.reg_name(o.reg) if o.type == _REGISTER else "" for o in operands]
+    if name.startswith(("push", "vpush")):
+        return sum(8 if r.startswith("d") else 4 for r in registers)
+    memory = next((o for o in operands if o.type == _MEMORY), None)
+    if memory is not None and insn.reg_name(memory.mem.base) == "sp" and insn.writeback:
+        return None if memory.mem.index else max(0, -memory.mem.disp)
+    if registers[:1] != ["sp"] or name.startswith(("cmp", "stm", "ldm", "vstm", "vldm", "tst")):
+        return 0
+    source, last = registers[-2] or registers[-1], operands[-1]
+    if name.startswith("mov") and registers[1] in _FRAME_POINTERS:
+        return 0
+    if last.type == _NUMBER and name.startswith("add"):
+        return 0
+    if last.type == _NUMBER and name.startswith("sub"):
+        return 0 if source in _FRAME_POINTERS else last.imm << last.shift.value
+    return None
+
+
+def _branch(insn: Any) -> int | None:  # noqa: ANN401
+    """Return where an instruction may go on, if that is a constant."""
+    if insn.group(_JUMP) and insn.operands and insn.operands[-1].type == _NUMBER:
+        return int(insn.operands[-1].imm)
+    return None
+
+
+def _is_indirect(insn: Any) -> bool:  # noqa: ANN401
+    """Say whether an instruction goes where a register or a table of functions says."""
+    registers = [insn.reg_name(o.reg) for o in insn.operands if o.type == _REGISTER]
+    if insn.group(_JUMP):
+        return len(registers) == len(insn.operands) == 1 and registers != ["lr"]
+    memory = next((o for o in insn.operands if o.type == _MEMORY), None)
+    returns = memory is not None and insn.reg_name(memory.mem.base) == "sp"
+    return registers[:1] == ["pc"] and insn.mnemonic.startswith(("mov", "ldr")) and not returns
