@@ -83,6 +83,9 @@ Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update."
 Rows = Annotated[
     bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
 ]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Run layers again to keep fewer maps: less RAM, slower.")
+]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
@@ -138,6 +141,7 @@ def adapt_command(
     head: Head = None,
     accumulate: Accumulate = 1,
     rows: Rows = False,
+    recompute: Recompute = False,
     augment: Augmentation = Augment.FULL,
     sram: Sram = None,
     seed: Seed = 0,
@@ -155,7 +159,7 @@ def adapt_command(
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, rows)
+    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, rows, recompute)
     compiled = compile_recipe(load_model(model), recipe, budget)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
@@ -177,6 +181,7 @@ def plan(
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
     rows: Rows = False,
+    recompute: Recompute = False,
     sram: Sram = None,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
@@ -184,7 +189,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     program = compiled.program
@@ -213,6 +218,7 @@ def run_command(
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
     rows: Rows = False,
+    recompute: Recompute = False,
     sram: Sram = None,
     board_ram: BoardRam = None,
     compiler: CompilerName = CrossCompiler.CLANG,
@@ -224,7 +230,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -257,6 +263,7 @@ def export_command(
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
     rows: Rows = False,
+    recompute: Recompute = False,
     sram: Sram = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
@@ -265,7 +272,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:

@@ -49,6 +49,7 @@ class Recipe:
 
     `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
     needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
+    `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
     """
 
     method: str
@@ -57,6 +58,7 @@ class Recipe:
     optimizer: OptimizerKind = OptimizerKind.SGD
     accumulate: int = 1
     rows: bool = False
+    recompute: bool = False
 
     @property
     def head_kind(self) -> HeadKind:
@@ -109,6 +111,7 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,
         rows=recipe.rows,
+        recompute=recipe.recompute,
     )
     try:
         program = link(entries(model.graph, training))

@@ -5,6 +5,7 @@ from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
@@ -28,6 +29,7 @@ __all__ = [
     "fuse_updates",
     "narrow_gradients",
     "push_takes",
+    "recompute",
     "schedule",
     "snapshot_weights",
     "split",

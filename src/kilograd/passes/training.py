@@ -41,6 +41,7 @@ from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
@@ -95,7 +96,8 @@ class Training:
     `train_head` lets a linear head learn too; `optimizer` is a prototype of every update;
     `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
     until `apply` is called; `stream` computes early layers row by row; `rows` takes the image row
-    by row as well, so that it is never in memory as a whole.
+    by row as well, so that it is never in memory as a whole; `recompute` runs layers again in place
+    of keeping their maps for the backward pass, where that lowers the peak.
     """
 
     head: Head
@@ -105,6 +107,7 @@ class Training:
     accumulate: bool = False
     stream: bool = True
     rows: bool = False
+    recompute: bool = False
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
@@ -128,6 +131,8 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
     for g in graphs.values():
         accumulator_bounds(g, names)
     graphs = {name: schedule(dead_code(g)) for name, g in graphs.items()}
+    if training.recompute and "step" in graphs:
+        graphs["step"] = recompute(graphs["step"])
     if training.stream:
         largest = graphs.get("step", graphs["infer"])
         chains = choose_streams(largest, frozenset(names))
