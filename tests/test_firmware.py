@@ -34,6 +34,7 @@ from kilograd.targets import (
     measure,
 )
 from kilograd.targets.elf import build_elf, ram_bytes
+from kilograd.targets.fit import STACK_BYTES
 from kilograd.targets.qemu import QemuDevice
 from kilograd.targets.unicorn import UnicornDevice
 from kilograd.targets.wasm import WasmDevice
@@ -84,6 +85,7 @@ def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]
     else:
         assert found.stack_bound_bytes is not None
         assert found.stack_bytes <= found.stack_bound_bytes <= found.stack_bytes + 64
+        assert found.stack_bound_bytes <= STACK_BYTES, "what a board is checked for"
     assert found.ram_bytes == found.data_bss_bytes + found.stack_bytes
     assert found.flash_bytes > made.flash_bytes
     assert found.instructions_step

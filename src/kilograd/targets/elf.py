@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.emit import Program
-from kilograd.emit.project import write_build_files, write_project
-from kilograd.targets.fit import check_fits
+from kilograd.emit.project import write_project
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import Device, Sizes, Target
 from kilograd.targets.toolchain import Compiler, cache_folder, digest, extra, runtime_folder
@@ -64,17 +63,11 @@ class ElfTarget(Target):
         """Return the compiler, with flags; raises `InputError` where it is missing."""
 
     @abstractmethod
-    def load(self, program: Program, firmware: ElfFile) -> Device:
-        """Load a program into the emulator."""
+    def start(self, program: Program, firmware: ElfFile) -> Device:
+        """Load an ELF file into the emulator."""
 
-    def build(self, program: Program, ram: int | None = None) -> Device:
-        if ram is not None:
-            check_fits(program, ram, f"--board-ram {ram}")
-        return self.load(program, build_elf(program, self, ram))
-
-    def export(self, program: Program, folder: Path) -> None:
-        files = write_project(program, folder, runtime_folder(), self.variant)
-        write_build_files(program, folder, files)
+    def load(self, program: Program, ram: int | None) -> Device:
+        return self.start(program, build_elf(program, self, ram))
 
 
 @dataclass(frozen=True)
