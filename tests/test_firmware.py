@@ -154,6 +154,18 @@ def test_floating_point_is_done_by_the_processor() -> None:
     assert not {"__aeabi_fmul", "__aeabi_fadd"} & set(symbols)
 
 
+@needs_emulator
+def test_a_stack_larger_than_expected_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kilograd.targets.fit.STACK_BYTES", 8)
+    made = program()
+    with pytest.raises(InputError, match=r"bytes of stack do not fit; the smallest") as refused:
+        CORTEX_M7.build(made, made.sram_bytes + 8)
+    smallest = int(str(refused.value).rpartition(" ")[2])
+    found = measure(made, CORTEX_M7, 1, ram=smallest)
+    assert found.bit_exact
+    assert found.ram_bytes <= smallest
+
+
 # ---- a second opinion ----
 
 SECOND_OPINIONS = [

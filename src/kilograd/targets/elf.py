@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kilograd.emit import Program
 from kilograd.emit.project import write_project
+from kilograd.errors import InputError
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import Device, Sizes, Target
 from kilograd.targets.toolchain import Compiler, cache_folder, digest, extra, runtime_folder
@@ -67,7 +68,14 @@ class ElfTarget(Target):
         """Load an ELF file into the emulator."""
 
     def load(self, program: Program, ram: int | None) -> Device:
-        return self.start(program, build_elf(program, self, ram))
+        firmware = build_elf(program, self, ram)
+        need = firmware.sizes.data_bss_bytes + firmware.stack_bound.bytes
+        if ram is not None and need > ram:  # check() cannot know the stack as well as this
+            raise InputError(
+                f"--board-ram {ram}: {firmware.stack_bound.bytes} bytes of stack do not fit; "
+                f"the smallest RAM that fits is {need}"
+            )
+        return self.start(program, firmware)
 
 
 @dataclass(frozen=True)
