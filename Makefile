@@ -1,7 +1,7 @@
 # Everything runs from .venv, made on first use. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format runtime torch clean
+.PHONY: help demo test lint format runtime tools torch clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -45,6 +45,22 @@ runtime: $(OBJECTS) ## The C library compiles alone, without a warning
 build/runtime/%.o: runtime/src/%.c $(filter %.h,$(C_FILES)) | $(ZIG)
 	@mkdir -p $(@D)
 	$(CC) $(C_STRICT) -c $< -o $@
+
+# Tools of the system that tests compare with. Downloading may fail or be slow; installing is not
+# interrupted, so that no package is left half installed.
+APT_TOOLS := qemu-system-arm qemu-user gcc-arm-none-eabi libnewlib-arm-none-eabi
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=1
+
+tools: ## Add QEMU and GCC for Arm from apt: more tests then run
+	@if command -v qemu-system-arm && command -v qemu-aarch64 && command -v arm-none-eabi-gcc; then \
+		echo "tools: all there"; \
+	elif command -v apt-get >/dev/null && $(APT) update && timeout 180 $(APT) install -y -d --no-install-recommends $(APT_TOOLS) \
+		&& $(APT) install -y --no-install-recommends $(APT_TOOLS) >/dev/null; then \
+		echo "tools: installed $(APT_TOOLS)"; \
+	else \
+		echo "tools: cannot install $(APT_TOOLS); going on without, some tests will be skipped"; \
+	fi
 
 torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
 	$(PIP) torch==2.13.0

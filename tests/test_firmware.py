@@ -35,6 +35,7 @@ from kilograd.targets import (
     measure,
 )
 from kilograd.targets.elf import build_elf, ram_bytes
+from kilograd.targets.fit import STACK_BYTES
 from kilograd.targets.qemu import QemuDevice
 from kilograd.targets.unicorn import UnicornDevice
 from kilograd.targets.wasm import WasmDevice
@@ -86,6 +87,7 @@ def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]
     else:
         assert found.stack_bound_bytes is not None
         assert found.stack_bytes <= found.stack_bound_bytes <= found.stack_bytes + 64
+        assert found.stack_bound_bytes <= STACK_BYTES, "what a board is checked for"
     assert found.ram_bytes == found.data_bss_bytes + found.stack_bytes
     assert found.flash_bytes > made.flash_bytes
     assert found.instructions_step
@@ -161,6 +163,18 @@ def test_floating_point_is_done_by_the_processor() -> None:
     symbols = build_elf(program(), CORTEX_M4).symbols
     assert "kg_sqrt" in symbols
     assert not {"__aeabi_fmul", "__aeabi_fadd"} & set(symbols)
+
+
+@needs_emulator
+def test_a_stack_larger_than_expected_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kilograd.targets.fit.STACK_BYTES", 8)
+    made = program()
+    with pytest.raises(InputError, match=r"bytes of stack do not fit; the smallest") as refused:
+        CORTEX_M7.build(made, made.sram_bytes + 8)
+    smallest = int(str(refused.value).rpartition(" ")[2])
+    found = measure(made, CORTEX_M7, 1, ram=smallest)
+    assert found.bit_exact
+    assert found.ram_bytes <= smallest
 
 
 # ---- a second opinion ----

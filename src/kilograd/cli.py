@@ -119,6 +119,10 @@ def _target(kind: TargetKind) -> Target:
     return next(t for t in TARGETS if t.name == kind)
 
 
+def _ram(board_ram: str | None) -> int | None:
+    return None if board_ram is None else _bytes(board_ram, "--board-ram")
+
+
 def _with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> Target:
     if isinstance(target, ElfTarget):
         return replace(target, compiler=compiler, emulator=emulator)
@@ -241,7 +245,7 @@ def run_command(
             _with_tools(_target(target), compiler, emulator),
             steps,
             seed,
-            ram=None if board_ram is None else _bytes(board_ram, "--board-ram"),
+            ram=_ram(board_ram),
             progress=lambda done: bar.update(task, completed=done),
         )
     if as_json:
@@ -265,6 +269,7 @@ def export_command(
     rows: Rows = False,
     recompute: Recompute = False,
     sram: Sram = None,
+    board_ram: BoardRam = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
@@ -276,7 +281,7 @@ def export_command(
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:
-        _target(target).export(compiled.program, folder)
+        _target(target).export(compiled.program, folder, _ram(board_ram))
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
         sizes = {"sram_bytes": compiled.program.sram_bytes}

@@ -37,8 +37,8 @@ def write_build_files(program: Program, folder: Path, files: list[Path]) -> None
     (folder / "README.md").write_text(_readme(program), encoding="utf-8")
 
 
-def write_startup(program: Program, folder: Path) -> None:
-    """Add a start for firmware and a linker script, and say so in the README."""
+def write_startup(program: Program, folder: Path, ram: int) -> None:
+    """Add a start for firmware, and a linker script for `ram` bytes; say so in the README."""
     entries = program.entries.values()
     calls = "\n".join(
         f"        model_{e.name}(state, arena{', &camera' * len(e.rows)});" for e in entries
@@ -46,7 +46,7 @@ def write_startup(program: Program, folder: Path) -> None:
     camera = _DRIVER if any(e.rows for e in entries) else ""
     startup = _STARTUP.format(camera=camera, calls=calls)
     (folder / "startup.c").write_text(startup, encoding="utf-8")
-    (folder / "link.ld").write_text(_LINKER_SCRIPT, encoding="utf-8")
+    (folder / "link.ld").write_text(_LINKER_SCRIPT.format(ram=ram), encoding="utf-8")
     _append(folder / "README.md", _README_STARTUP)
 
 
@@ -234,17 +234,17 @@ static const kg_rows camera = {read_row, 0};
 """
 
 _LINKER_SCRIPT = """\
-MEMORY {
+MEMORY {{
     FLASH (rx) : ORIGIN = 0x08000000, LENGTH = 2M
-    RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 512K
-}
+    RAM (rwx) : ORIGIN = 0x20000000, LENGTH = {ram}
+}}
 stack_top = ORIGIN(RAM) + LENGTH(RAM);
-SECTIONS {
-    .text : { KEEP(*(.vectors)) *(.text*) *(.rodata*) } > FLASH
-    .data : { *(.data*) } > RAM AT > FLASH
-    .bss : { *(.bss*) *(COMMON) } > RAM
-    /DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) }
-}
+SECTIONS {{
+    .text : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }} > FLASH
+    .data : {{ *(.data*) }} > RAM AT > FLASH
+    .bss : {{ *(.bss*) *(COMMON) }} > RAM
+    /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) }}
+}}
 """
 
 _WASM = """\

@@ -32,7 +32,7 @@ class AArch64(ElfTarget):
         sections = ("-ffunction-sections", "-fdata-sections", "-fno-unwind-tables")
         return zig(self.name, (*machine, "-O3", "-g0", *sections, "-static"))
 
-    def load(self, program: Program, firmware: ElfFile) -> Device:
+    def start(self, program: Program, firmware: ElfFile) -> Device:
         if self.emulator is Emulator.UNICORN:
             return UnicornDevice(program, firmware, _UNICORN, self.unicorn_cpu)
         qemu = find_qemu("qemu-aarch64", "qemu-user")

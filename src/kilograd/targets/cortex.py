@@ -18,6 +18,8 @@ from kilograd.targets.unicorn import Registers, UnicornDevice
 #: One tick of the timer at 0x40000000, at 25 MHz, when an instruction takes a nanosecond.
 TICK_INSTRUCTIONS = 40
 
+_BOARD_RAM = 512 << 10  # what the exported linker script says if nobody knows better
+
 _FLAGS = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-static")
 
 
@@ -50,7 +52,7 @@ class Cortex(ElfTarget):
         library = ("-fno-math-errno", "-nostartfiles", "--specs=nano.specs")
         return Compiler((command,), (*cpu, *LANGUAGE, *_FLAGS, *library))
 
-    def load(self, program: Program, firmware: ElfFile) -> Device:
+    def start(self, program: Program, firmware: ElfFile) -> Device:
         if self.emulator is Emulator.UNICORN:
             return UnicornDevice(program, firmware, _UNICORN, self.unicorn_cpu)
         qemu = find_qemu("qemu-system-arm", "qemu-system-arm")
@@ -60,9 +62,10 @@ class Cortex(ElfTarget):
         command = (qemu, *machine, *quiet, *semihosting, "-kernel", str(firmware.path))
         return QemuDevice(program, firmware, command, TICK_INSTRUCTIONS)
 
-    def export(self, program: Program, folder: Path) -> None:
-        super().export(program, folder)
-        write_startup(program, folder)
+    def write_start(
+        self, program: Program, folder: Path, files: list[Path], ram: int | None
+    ) -> None:
+        write_startup(program, folder, _BOARD_RAM if ram is None else ram)
 
 
 #: The FPU must be named: without it ziglang falls back to software floating point.

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.emit import Program
-from kilograd.emit.project import write_build_files, write_project
+from kilograd.emit.project import write_project
+from kilograd.errors import InputError
 from kilograd.ir import Node
-from kilograd.targets.fit import check_fits
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import Device, Sizes, Target
 from kilograd.targets.toolchain import Compiler, cache_folder, digest, extra, runtime_folder
@@ -66,17 +66,18 @@ class ElfTarget(Target):
         """Return the compiler, with flags; raises `InputError` where it is missing."""
 
     @abstractmethod
-    def load(self, program: Program, firmware: ElfFile) -> Device:
-        """Load a program into the emulator."""
+    def start(self, program: Program, firmware: ElfFile) -> Device:
+        """Load an ELF file into the emulator."""
 
-    def build(self, program: Program, ram: int | None = None) -> Device:
-        if ram is not None:
-            check_fits(program, ram, f"--board-ram {ram}")
-        return self.load(program, build_elf(program, self, ram))
-
-    def export(self, program: Program, folder: Path) -> None:
-        files = write_project(program, folder, runtime_folder(), self.variant)
-        write_build_files(program, folder, files)
+    def load(self, program: Program, ram: int | None) -> Device:
+        firmware = build_elf(program, self, ram)
+        need = firmware.sizes.data_bss_bytes + firmware.stack_bound.bytes
+        if ram is not None and need > ram:  # check() cannot know the stack as well as this
+            raise InputError(
+                f"--board-ram {ram}: {firmware.stack_bound.bytes} bytes of stack do not fit; "
+                f"the smallest RAM that fits is {need}"
+            )
+        return self.start(program, firmware)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.emit import Program
+from kilograd.emit.project import write_build_files, write_project
+from kilograd.targets.fit import check_fits
 from kilograd.targets.runner import Runner
 from kilograd.targets.stack import StackBound
+from kilograd.targets.toolchain import runtime_folder
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,14 @@ class Device(Runner):
 class Target(abc.ABC):
     """A kind of processor.
 
-    `variant` is the folder of kernels made for it, `counted` what `Device.instructions` counts.
+    `variant` is the folder of kernels made for it, `counted` what `Device.instructions` counts,
+    `ram` the RAM that it has; None where that is a matter of the board.
     """
 
     name: str
     variant: str | None = None
     counted: str = "instructions"
+    ram: int | None = None
 
     @property
     @abc.abstractmethod
@@ -49,13 +54,36 @@ class Target(abc.ABC):
         """What compiles and what executes."""
 
     @abc.abstractmethod
+    def load(self, program: Program, ram: int | None) -> Device:
+        """Compile a program and load it into an emulated machine."""
+
     def build(self, program: Program, ram: int | None = None) -> Device:
         """Compile a program and load it into an emulated machine with `ram` bytes of RAM.
 
         Without `ram` it has what the program needs.  Raises `InputError` where a tool is
         missing, and where the program does not fit.
         """
+        self.check(program, ram)
+        return self.load(program, ram)
 
-    @abc.abstractmethod
-    def export(self, program: Program, folder: Path) -> None:
-        """Write a C project that stands alone: library, build files, example, what to do."""
+    def export(self, program: Program, folder: Path, ram: int | None = None) -> None:
+        """Write a C project that stands alone: library, build files, example, what to do.
+
+        Raises `InputError` where the program does not fit.
+        """
+        self.check(program, ram)
+        files = write_project(program, folder, runtime_folder(), self.variant)
+        write_build_files(program, folder, files)
+        self.write_start(program, folder, files, ram)
+
+    def write_start(  # noqa: B027 most targets need nothing more
+        self, program: Program, folder: Path, files: list[Path], ram: int | None
+    ) -> None:
+        """Add to a project what only this target needs; `files` are its C files."""
+
+    def check(self, program: Program, ram: int | None) -> None:
+        """Raise `InputError` where a program does not fit into the RAM there is."""
+        if ram is not None:
+            check_fits(program, ram, f"--board-ram {ram}")
+        elif self.ram is not None:
+            check_fits(program, self.ram, f"--target {self.name}")

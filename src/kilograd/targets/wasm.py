@@ -18,18 +18,14 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.emit.project import (
     wasm_exports,
-    write_build_files,
     write_project,
     write_wasm_files,
     write_wasm_readme,
 )
 from kilograd.ir import Array
-from kilograd.targets.fit import check_fits
 from kilograd.targets.target import Device, Sizes, Target
 from kilograd.targets.toolchain import cache_folder, digest, extra, runtime_folder, zig
 
-_PAGE = 1 << 16
-RAM_BYTES = 4 * _PAGE
 _STACK = 4096
 _PAINT = 0xC5
 _FUEL = 1 << 62
@@ -47,19 +43,17 @@ class Wasm(Target):
     def tools(self) -> str:
         return "clang, wasmtime"
 
-    def build(self, program: Program, ram: int | None = None) -> WasmDevice:
-        option = f"--target {self.name}" if ram is None else f"--board-ram {ram}"
-        check_fits(program, RAM_BYTES if ram is None else ram, option)
+    def load(self, program: Program, ram: int | None) -> WasmDevice:
         return WasmDevice(program, _build_module(program, self))
 
-    def export(self, program: Program, folder: Path) -> None:
-        files = write_project(program, folder, runtime_folder(), self.variant)
-        write_build_files(program, folder, files)
-        write_wasm_readme(folder)
+    def write_start(
+        self, program: Program, folder: Path, files: list[Path], ram: int | None
+    ) -> None:
         write_wasm_files(program, folder, files)
+        write_wasm_readme(folder)
 
 
-WASM32 = Wasm(name="wasm32", counted="wasm operations")
+WASM32 = Wasm(name="wasm32", counted="wasm operations", ram=4 * 65536)
 
 
 def _build_module(program: Program, target: Wasm) -> Path:

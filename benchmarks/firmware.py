@@ -1,0 +1,98 @@
+"""Networks on every target, and one network on all tools: tables of docs/results/firmware.md.
+
+    python benchmarks/firmware.py
+
+Needs the extra `emulate`, and the model folders: KILOGRAD_SHARED, by default ../shared.
+Tools of the system that are not installed (QEMU, GCC for Arm) leave their rows out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from kilograd.emit import Program
+from kilograd.errors import InputError
+from kilograd.frontend import load_model
+from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.select import Budget
+from kilograd.targets import (
+    AARCH64,
+    CORTEX_M4,
+    CORTEX_M7,
+    TARGETS,
+    CrossCompiler,
+    ElfTarget,
+    Emulator,
+    Measurement,
+    Target,
+    measure,
+)
+
+SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
+STEPS = 20
+
+NETWORKS = (
+    ("digits", "last:6"),
+    ("mcunet-5fps", "sparse-49kb"),
+    ("mbv2-w0.35", "sparse-49kb"),
+    ("proxyless-w0.3", "sparse-49kb"),
+)
+
+
+def program(name: str, method: str) -> Program:
+    folder = SHARED / "models" / name
+    network = load_model(str(folder) if folder.is_dir() else name)
+    return compile_recipe(network, Recipe(method, 10), Budget()).program
+
+
+def tools(target: ElfTarget) -> list[ElfTarget]:
+    """Return a target with every compiler and emulator it may have."""
+    return [replace(target, compiler=c, emulator=e) for c in CrossCompiler for e in Emulator]
+
+
+def cells(found: Measurement) -> str:
+    numbers = (
+        found.ram_bytes,
+        found.stack_bytes,
+        found.stack_bound_bytes,
+        found.flash_bytes,
+        found.instructions_forward,
+        found.instructions_step,
+    )
+    shown = ["unknown" if n is None else f"{n:,}" for n in numbers]
+    return " | ".join([*shown, "yes" if found.bit_exact else "NO"])
+
+
+def row(made: Program, target: Target, *first: str) -> None:
+    try:
+        found = measure(made, target, STEPS)
+    except InputError as e:
+        print(f"left out: {e}", file=sys.stderr)
+        return
+    print(f"| {' | '.join(first)} | {cells(found)} |", flush=True)
+
+
+def head(*first: str) -> None:
+    names = (*first, "RAM", "stack", "bound", "flash", "forward", "step", "bit exact")
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+
+
+def main() -> None:
+    programs = {name: program(name, method) for name, method in NETWORKS}
+    head("network", "method", "target")
+    for name, method in NETWORKS:
+        for target in TARGETS:
+            row(programs[name], target, name, method, target.name)
+    print()
+    head("target", "compiler", "emulator")
+    for processor in (CORTEX_M7, CORTEX_M4, AARCH64):
+        for target in tools(processor):
+            first = (target.name, target.compiler.value, target.emulator.value)
+            row(programs["mcunet-5fps"], target, *first)
+
+
+if __name__ == "__main__":
+    main()
