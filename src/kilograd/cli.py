@@ -77,6 +77,7 @@ Head = Annotated[
 Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
 Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
@@ -113,6 +114,7 @@ def adapt_command(
     accumulate: Accumulate = 1,
     augment: Augmentation = Augment.FULL,
     sram: Sram = None,
+    exact: Exact = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     force: Annotated[
@@ -128,7 +130,7 @@ def adapt_command(
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate)
+    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, exact)
     compiled = compile_recipe(load_model(model), recipe, budget)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
@@ -150,13 +152,14 @@ def plan(
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
     sram: Sram = None,
+    exact: Exact = False,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     program = compiled.program
@@ -185,6 +188,7 @@ def run_command(
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
     sram: Sram = None,
+    exact: Exact = False,
     steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -192,7 +196,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -224,6 +228,7 @@ def export_command(
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
     sram: Sram = None,
+    exact: Exact = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
@@ -231,7 +236,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:
@@ -417,7 +422,8 @@ def _map_json(program: Program, entry: Entry) -> dict[str, object]:
             {"name": s.name, "offset": s.offset, "size": s.value.nbytes} for s in program.state
         ],
         "entries": {
-            e.name: {"peak": e.plan.peak, "lower_bound": e.bound} for e in program.entries.values()
+            e.name: {"peak": e.plan.peak, "lower_bound": e.plan.bound}
+            for e in program.entries.values()
         },
         "entry": entry.name,
         "buffers": [
@@ -448,7 +454,7 @@ def _print_map(compiled: Compiled, entry: Entry) -> None:
     worst = max(accumulator_bounds(entry.graph, names), key=lambda b: b.worst, default=None)
     _out.print(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}")
     for e in program.entries.values():
-        verdict = "optimal" if e.plan.peak == e.bound else f"lower bound {e.bound:,}"
+        verdict = "optimal" if e.plan.peak == e.plan.bound else f"lower bound {e.plan.bound:,}"
         _out.print(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}")
     _out.print(f"RAM: {_kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept")
     if worst:

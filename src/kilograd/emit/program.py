@@ -14,7 +14,7 @@ import numpy as np
 
 from kilograd.ir import Array, Graph, Kernel, Leaf, Node
 from kilograd.passes import Storage, store
-from kilograd.plan import Plan, greedy, lower_bound, validate
+from kilograd.plan import Plan, Planner, greedy, validate
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class Entry:
     graph: Graph
     storage: Storage
     plan: Plan
-    bound: int
 
     def offset(self, node: Node) -> int:
         """Return the arena offset of a computed tensor or an input."""
@@ -66,8 +65,8 @@ class Program:
 
     @property
     def sram_lower_bound_bytes(self) -> int:
-        """State, and the most arena bytes alive at once: no plan for these schedules needs less."""
-        return max(e.bound for e in self.entries.values()) + self.state_bytes
+        """State and the largest bound of a plan: no plan for these schedules needs less."""
+        return max(e.plan.bound for e in self.entries.values()) + self.state_bytes
 
     @property
     def sram_proved_optimal(self) -> bool:
@@ -98,7 +97,7 @@ def _tables(kernel: Kernel) -> Iterator[Array]:
         yield from _tables(stage)
 
 
-def link(graphs: Mapping[str, Graph]) -> Program:
+def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     """Plan the memory of every entry point and lay out what they share.
 
     A parameter that any entry point overwrites is state, every other one is constant.
@@ -111,16 +110,15 @@ def link(graphs: Mapping[str, Graph]) -> Program:
             state.append(Slot(name, offset, value))
             offset = _aligned(offset + value.nbytes)
     return Program(
-        entries={name: _entry(name, g) for name, g in graphs.items()},
+        entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
         constants={k: v for k, v in values.items() if k not in written},
     )
 
 
-def _entry(name: str, graph: Graph) -> Entry:
+def _entry(name: str, graph: Graph, planner: Planner) -> Entry:
     storage = store(graph)
-    plan = validate(storage.buffers, greedy(storage.buffers))
-    return Entry(name, graph, storage, plan, lower_bound(storage.buffers))
+    return Entry(name, graph, storage, validate(storage.buffers, planner(storage.buffers)))
 
 
 def _aligned(n: int) -> int:

@@ -11,6 +11,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import AccumulatorError, LinearHead, PrototypeHead, Training, entries
+from kilograd.plan import exact, greedy
 from kilograd.select import Budget, Evidence, Selection, strategy
 
 
@@ -41,7 +42,7 @@ class Recipe:
     """What to compile.  `head` None: linear for the method `head`, else prototypes.
 
     `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
-    needs no memory for sums.
+    needs no memory for sums.  `exact`: where the plan does not meet its bound, search for the best.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Recipe:
     head: HeadKind | None = None
     optimizer: OptimizerKind = OptimizerKind.SGD
     accumulate: int = 1
+    exact: bool = False
 
     @property
     def head_kind(self) -> HeadKind:
@@ -86,7 +88,8 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
     """Choose what learns and compile it.
 
     Raises `InputError` for a method that fits neither the network nor the head, and for a
-    program that needs more than `budget.sram` bytes: the message gives the smallest that would do.
+    program that needs more than `budget.sram` bytes: the message gives the smallest that would do;
+    and for an exact plan where OR-Tools is not installed.
     """
     if recipe.ways < 1:
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
@@ -102,7 +105,7 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         accumulate=recipe.accumulate > 1,
     )
     try:
-        program = link(entries(model.graph, training))
+        program = link(entries(model.graph, training), exact if recipe.exact else greedy)
     except AccumulatorError as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
     if budget.sram is not None and program.sram_bytes > budget.sram:
