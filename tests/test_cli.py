@@ -386,6 +386,7 @@ def test_no_pictures(
         ("--sram 0x100", "--sram '0x100': give bytes"),
         ("--sram 1e3", "--sram '1e3': give bytes"),
         ("--sram 0", "--sram 0: method last on small needs "),
+        ("--method full --rows", "--rows: method full on small: no layers at the front could read"),
     ],
 )
 def test_bad_options(
@@ -405,6 +406,14 @@ def test_no_data_given(run: Run) -> None:
     assert run("adapt", ".", "--ways").error == "Option '--ways' requires an argument."
     assert run("adapt", "a", "b").error
     assert run("adpat").error.startswith("No such command 'adpat'")
+
+
+def test_images_by_rows_teach_the_same(adapt: Run) -> None:
+    whole, rows = (adapt("--json", *words).json for words in ((), ("--rows",)))
+    assert rows.pop("sram_bytes") <= whole.pop("sram_bytes")
+    for found in (whole, rows):
+        del found["seconds"], found["sram_lower_bound_bytes"], found["flash_bytes"]
+    assert rows == whole
 
 
 @pytest.mark.parametrize("method", ["last", "last:2", "bias:4", "full"])

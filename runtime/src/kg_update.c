@@ -38,7 +38,7 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
         return;
     }
     direction(g, r, s0, s1, clock[1] + 1, u);
-    const float codes = u->codes_per_unit ? u->codes_per_unit[r] : 1;
+    const float codes = u->scale ? u->codes / (float)u->scale[r] : 1;
     const uint32_t key =
         kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(u->salt + 1));
     for (int32_t j = 0; j < u->length; j++, element += u->element_stride) {

@@ -76,6 +76,9 @@ Head = Annotated[
 ]
 Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
 Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Rows = Annotated[
+    bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
+]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
@@ -112,6 +115,7 @@ def adapt_command(
     optimizer: Optimizer = OptimizerKind.SGD,
     head: Head = None,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     augment: Augmentation = Augment.FULL,
     sram: Sram = None,
     exact: Exact = False,
@@ -130,7 +134,7 @@ def adapt_command(
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, exact)
+    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, rows, exact)
     compiled = compile_recipe(load_model(model), recipe, budget)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
@@ -151,6 +155,7 @@ def plan(
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     sram: Sram = None,
     exact: Exact = False,
     entry: Annotated[
@@ -159,7 +164,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
-    recipe = Recipe(method, ways, head, optimizer, accumulate, exact)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     program = compiled.program
@@ -187,6 +192,7 @@ def run_command(
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     sram: Sram = None,
     exact: Exact = False,
     steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
@@ -196,7 +202,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate, exact)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -227,6 +233,7 @@ def export_command(
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
+    rows: Rows = False,
     sram: Sram = None,
     exact: Exact = False,
     force: Annotated[
@@ -236,7 +243,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate, exact)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:

@@ -178,45 +178,15 @@ typedef struct {
 
 /// Writing gradients ///
 
-/* Writes a block like kg_block_writer, but LANES channels of all pixels after LANES others: when a
- * wider value comes, only what has been written is shifted again. */
-typedef struct {
-    kg_block16 *block;
-    int32_t pixels, channels, bits, exponent, shift;
-    uint32_t seen;
-} lane_writer;
-
-static inline lane_writer begin_lanes(kg_block16 *block, int32_t pixels, int32_t channels,
-                                      int32_t exponent, int32_t bits) {
-    return (lane_writer){block, pixels, channels, bits, exponent, 0, 0};
-}
-
-/* Shifts channels 0 .. end so that all that was seen fits. */
-ALONE static void widen_lanes(lane_writer *w, int32_t end) {
-    const int32_t shift = kg_bit_length(w->seen) - w->bits, more = shift - w->shift;
-    int16_t *m = w->block->mantissa;
-    for (int32_t i = 0; i < w->pixels; i++, m += w->channels)
-        for (int32_t c = 0; c < end; c++) m[c] = (int16_t)kg_round_to_odd(m[c], more);
-    w->shift = shift;
-}
-
-static inline void put_lanes(lane_writer *w, int32_t pixel, int32_t c, const int32_t *value) {
+/* kg_block_put for LANES channels. */
+static inline void put_lanes(kg_block_writer *w, int32_t pixel, int32_t c, const int32_t *value) {
     for (int32_t k = 0; k < LANES; k++) w->seen |= magnitude(value[k]);
-    if (w->seen >> (w->bits + w->shift)) widen_lanes(w, c + LANES);
+    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w, pixel, c, LANES);
     const int32_t shift = w->shift;
     uint32_t odd[LANES];
     for (int32_t k = 0; k < LANES; k++) odd[k] = (uint32_t)kg_round_to_odd(value[k], shift);
     const uint32_t pairs[2] = {low_halves(odd[0], odd[1]), low_halves(odd[2], odd[3])};
     __builtin_memcpy(w->block->mantissa + pixel * w->channels + c, pairs, sizeof pairs);
-}
-
-static inline void end_lanes(lane_writer *w) {
-    const int32_t shift = kg_bit_length(w->seen) - w->bits;
-    int16_t *m = w->block->mantissa;
-    if (shift < 0)
-        for (int32_t i = 0; i < w->pixels * w->channels; i++)
-            m[i] = (int16_t)(m[i] * (1 << -shift));
-    w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
 }
 
 #endif

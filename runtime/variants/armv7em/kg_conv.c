@@ -257,7 +257,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     }
     const int32_t flat = taps == 1 && g->stride == 1 && !g->pad_top && !g->pad_left;
     uint32_t *columns = (uint32_t *)(void *)scratch;
-    lane_writer writer = begin_lanes(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
     for (int32_t first = 0; first < in; first += LANES) {
         const int32_t i = kg_min(first, in - LANES); /* the last ones some again */
         fetch_columns(columns, w, learned, &p->overlay, i, taps, in, out);
@@ -285,6 +285,6 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                 put_lanes(&writer, iy * g->in_w + ix, i, acc);
             }
     }
-    end_lanes(&writer);
+    kg_block_end(&writer);
 }
 #endif

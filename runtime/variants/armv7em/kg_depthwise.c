@@ -67,18 +67,20 @@ typedef struct {
     int32_t a_step, b_step;
 } row_pair;
 
-/* All rows of the windows of one row of outputs, the first of them row y of the map. */
+/* All rows of the windows of one row of outputs, the first of them row y of the map, of which
+ * there is memory for the newest `kept`. */
 static void find_rows(row_pair *rows, const void *map, int32_t y, int32_t kernel, int32_t height,
-                      int32_t row_bytes, int32_t step, int32_t stride, const void *none) {
+                      int32_t kept, int32_t row_bytes, int32_t step, int32_t stride,
+                      const void *none) {
     for (int32_t ky = 0; ky < kernel; ky += 2, rows++) {
         *rows = (row_pair){none, none, 0, 0};
         if (y + ky >= 0 && (y + ky) % stride == 0 && (y + ky) / stride < height) {
-            rows->a = (const char *)map + (y + ky) / stride * row_bytes;
+            rows->a = (const char *)map + (y + ky) / stride % kept * row_bytes;
             rows->a_step = step;
         }
         const int32_t next = y + ky + 1;
         if (next >= 0 && next % stride == 0 && next / stride < height) {
-            rows->b = (const char *)map + next / stride * row_bytes;
+            rows->b = (const char *)map + next / stride % kept * row_bytes;
             rows->b_step = step;
         }
     }
@@ -140,8 +142,8 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
-            find_rows(rows, x + c, oy * stride - g->pad_top, kernel, g->in_h, g->in_w * channels,
-                      channels, 1, &zeros);
+            find_rows(rows, x + c, oy * stride - g->pad_top, kernel, g->in_h, g->in_h,
+                      g->in_w * channels, channels, 1, &zeros);
             for (int32_t ox = 0; ox < g->out_w; ox += most) {
                 const int32_t n = kg_min(most, g->out_w - ox);
                 fill(map, rows, ox * stride - g->pad_left, (n - 1) * stride + kernel, g, p->x_zero);
@@ -199,22 +201,28 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                              const kg_depthwise_input_grad_params *p) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h;
-    if (!common(g)) {
+    if (!common(g) || channels % LANES) {
         portable_depthwise_input_grad(dx, dy, w, learned, scratch, p);
         return;
     }
-    const int32_t column = (kernel + 1) / 2 * LANES;
-    uint32_t *weights = (uint32_t *)(void *)scratch, *map = weights + kernel * column;
+    const int32_t column = (kernel + 1) / 2 * LANES, row = g->out_w * LANES;
+    int16_t *kept = (int16_t *)(void *)scratch; /* row oy is the oy % kernel-th: dx may be dy */
+    uint32_t *weights = (uint32_t *)(void *)(kept + kernel * row), *map = weights + kernel * column;
     static const int16_t none[LANES];
-    lane_writer writer = begin_lanes(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
-    for (int32_t first = 0; first < channels; first += LANES) {
-        const int32_t c = kg_min(first, channels - LANES);
-        int32_t sum[LANES];
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
+    for (int32_t c = 0; c < channels; c += LANES) {
+        int32_t sum[LANES], copied = 0;
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 1);
         for (int32_t iy = 0; iy < g->in_h; iy++) {
             row_pair rows[4];
-            find_rows(rows, dy->mantissa + c, iy + g->pad_top - kernel + 1, kernel, g->out_h,
-                      g->out_w * channels * 2, channels * 2, g->stride, none);
+            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+            for (; copied < end; copied++)
+                for (int32_t ox = 0; ox < g->out_w; ox++)
+                    __builtin_memcpy(kept + copied % kernel * row + ox * LANES,
+                                     dy->mantissa + (copied * g->out_w + ox) * channels + c,
+                                     LANES * sizeof *kept);
+            find_rows(rows, kept, iy + g->pad_top - kernel + 1, kernel, g->out_h, kernel, row * 2,
+                      LANES * 2, g->stride, none);
             for (int32_t ix = 0; ix < g->in_w; ix += MORE_COLUMNS + 1) {
                 const int32_t n = kg_min(MORE_COLUMNS + 1, g->in_w - ix);
                 fill_gradient(map, rows, ix + g->pad_left - kernel + 1, n - 1 + kernel, g);
@@ -226,6 +234,6 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
             }
         }
     }
-    end_lanes(&writer);
+    kg_block_end(&writer);
 }
 #endif

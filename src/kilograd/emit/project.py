@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kilograd.emit.c import header, source
 from kilograd.emit.program import Program
-from kilograd.ir import Node
+from kilograd.ir import Node, StreamedInput
 
 
 def write_project(program: Program, folder: Path, runtime: Path, variant: str | None) -> list[Path]:
@@ -39,15 +39,23 @@ def write_build_files(program: Program, folder: Path, files: list[Path]) -> None
 
 def _example(program: Program) -> str:
     """Return a program that trains on made-up images: how the entry points are meant to be used."""
+    image = _image(program)
+    by_rows = isinstance(image.op, StreamedInput)
+    camera = ", &camera" if by_rows else ""
+
+    def draw(entry: str, way: str) -> str:
+        to = "picture" if by_rows else f"(int8_t *)arena + MODEL_{entry}_IMAGE"
+        return f"draw({to}, {way});"
+
     lines = []
     if "enrol" in program.entries:
         lines += [
             "    /* prototypes: show every support image once */",
             "    model_forget(state, arena);",
             "    for (int32_t way = 0; way < 2; way++) {",
-            "        draw((int8_t *)arena + MODEL_ENROL_IMAGE, way);",
+            f"        {draw('ENROL', 'way')}",
             "        memcpy(arena + MODEL_ENROL_LABEL, &way, sizeof way);",
-            "        model_enrol(state, arena);",
+            f"        model_enrol(state, arena{camera});",
             "    }",
         ]
     if "step" in program.entries:
@@ -61,7 +69,7 @@ def _example(program: Program) -> str:
             "        const int32_t label = i % 2, clock[2] = {1, i}; /* seed, step */",
             "        const float lr = 0.003f;",
             "        float loss;",
-            "        draw((int8_t *)arena + MODEL_STEP_IMAGE, label);",
+            f"        {draw('STEP', 'label')}",
             "        memcpy(arena + MODEL_STEP_LABEL, &label, sizeof label);",
         ]
         if rate == "MODEL_APPLY":
@@ -72,13 +80,18 @@ def _example(program: Program) -> str:
         else:
             lines += controls
         lines += [
-            "        model_step(state, arena);",
+            f"        model_step(state, arena{camera});",
             "        memcpy(&loss, arena + MODEL_STEP_LOSS, sizeof loss);",
         ]
         if rate == "MODEL_APPLY":
             lines += [*controls, "        model_apply(state, arena);"]
         lines += ['        printf("step %d: loss %f\\n", (int)i, (double)loss);', "    }"]
-    return _EXAMPLE.format(size=_image(program).type.size, body="\n".join(lines))
+    lines += [f"    {draw('INFER', '1')}", f"    model_infer(state, arena{camera});"]
+    _, width, channels = image.type.shape
+    pictures = _PICTURE.format(size=image.type.size, row_bytes=width * channels)
+    return _EXAMPLE.format(
+        size=image.type.size, picture=pictures if by_rows else "", body="\n".join(lines)
+    )
 
 
 def _image(program: Program) -> Node:
@@ -87,11 +100,13 @@ def _image(program: Program) -> Node:
 
 def _readme(program: Program) -> str:
     calls = "\n".join(_CALLS[name] for name in program.entries)
+    by_rows = isinstance(_image(program).op, StreamedInput)
     return _README.format(
         state=f"{program.state_bytes:,}",
         arena=f"{program.arena_bytes:,}",
         shape="x".join(map(str, _image(program).type.shape)),
         calls=calls,
+        rows=_ROWS if by_rows else "",
     )
 
 
@@ -118,8 +133,21 @@ offsets that `model.h` names, call it, and read its outputs there.  Images are i
 `pixel - 128`; labels count from 0; the clock is a seed and the number of the step.
 
 {calls}
-
+{rows}
 `example.c` shows the order of calls.
+"""
+
+_ROWS = """
+The image is never in memory as a whole: a `kg_rows` given to these calls holds a function that
+they ask for row 0, row 1, and so on, each once.  It may wait for a camera;
+`kg_image_row` (in `kg.h`) reads an image that lies in memory, such as flash.
+"""
+
+_PICTURE = """\
+static int8_t picture[{size}];
+static const kg_image image = {{picture, {row_bytes}}};
+static const kg_rows camera = {{kg_image_row, (void *)&image}};
+
 """
 
 _EXAMPLE = """\
@@ -134,13 +162,11 @@ static void draw(int8_t *image, int32_t way) {{
     for (int32_t i = 0; i < {size}; i++) image[i] = (int8_t)(rand() % 100 - 50 + 40 * way);
 }}
 
-int main(void) {{
+{picture}int main(void) {{
     uint8_t *state = malloc(MODEL_STATE_BYTES + 4), *arena = malloc(MODEL_ARENA_BYTES + 4);
     if (!state || !arena) return 1;
     model_init(state);
 {body}
-    draw((int8_t *)arena + MODEL_INFER_IMAGE, 1);
-    model_infer(state, arena);
     free(arena);
     free(state);
     return 0;

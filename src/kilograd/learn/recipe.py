@@ -10,7 +10,14 @@ from kilograd.emit import Program, link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ops import Adam, RowRms, Sgd
-from kilograd.passes import AccumulatorError, LinearHead, PrototypeHead, Training, entries
+from kilograd.passes import (
+    AccumulatorError,
+    LinearHead,
+    PrototypeHead,
+    StreamError,
+    Training,
+    entries,
+)
 from kilograd.plan import exact, greedy
 from kilograd.select import Budget, Evidence, Selection, strategy
 
@@ -42,7 +49,8 @@ class Recipe:
     """What to compile.  `head` None: linear for the method `head`, else prototypes.
 
     `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
-    needs no memory for sums.  `exact`: where the plan does not meet its bound, search for the best.
+    needs no memory for sums.  `rows`: the image comes row by row, never as a whole.  `exact`: where
+    the plan does not meet its bound, search for the best.
     """
 
     method: str
@@ -50,6 +58,7 @@ class Recipe:
     head: HeadKind | None = None
     optimizer: OptimizerKind = OptimizerKind.SGD
     accumulate: int = 1
+    rows: bool = False
     exact: bool = False
 
     @property
@@ -103,11 +112,14 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         learn=selection.learn,
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,
+        rows=recipe.rows,
     )
     try:
         program = link(entries(model.graph, training), exact if recipe.exact else greedy)
     except AccumulatorError as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
+    except StreamError as e:
+        raise InputError(f"--rows: method {recipe.method} on {model.name}: {e}") from e
     if budget.sram is not None and program.sram_bytes > budget.sram:
         raise InputError(
             f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "

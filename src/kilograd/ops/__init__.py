@@ -14,7 +14,7 @@ from kilograd.ops.head import (
 )
 from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels
-from kilograd.ops.shape import Overlay, Take
+from kilograd.ops.shape import Copy, Overlay, Take
 from kilograd.ops.stream import Stage, Stream
 from kilograd.ops.update import Accumulate, Adam, Clear, Enrol, RowRms, RowUpdate, Sgd, Update
 from kilograd.ops.window import Window
@@ -32,6 +32,7 @@ __all__ = [
     "Conv",
     "ConvInputGrad",
     "ConvWeightGrad",
+    "Copy",
     "Cosine",
     "CosineInputGrad",
     "CrossEntropy",

@@ -6,8 +6,9 @@ from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.schedule import schedule
+from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
-from kilograd.passes.stream import choose_streams, stream
+from kilograd.passes.stream import StreamError, choose_streams, stream
 from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Part",
     "PrototypeHead",
     "Storage",
+    "StreamError",
     "Training",
     "accumulator_bounds",
     "choose_streams",
@@ -27,6 +29,7 @@ __all__ = [
     "narrow_gradients",
     "push_takes",
     "schedule",
+    "snapshot_weights",
     "split",
     "store",
     "stream",

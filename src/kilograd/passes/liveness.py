@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kilograd.ir import Graph, Input, Leaf, Node, Param
+from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput
 from kilograd.plan import Buffer, lower_bound
 
 
@@ -42,7 +42,7 @@ def store(graph: Graph) -> Storage:
     tensor: dict[Node, str] = {}
     scratch: dict[Node, str] = {}
     for i, n in enumerate(graph.nodes):
-        if isinstance(n.op, Param) or n.op.view:
+        if isinstance(n.op, Param | StreamedInput) or n.op.view:
             continue
         if not isinstance(n.op, Leaf) and (size := n.op.kernel(n).scratch):
             scratch[n] = f"{n.name} scratch"
@@ -65,7 +65,8 @@ def _free_after(
     n: Node, i: int, last: Mapping[Node, int], tensor: Mapping[Node, str]
 ) -> list[Node]:
     """Return the inputs whose buffer `n` may take over."""
-    candidates = [n.inputs[k] for k in n.op.overwrites]
+    inputs = [n.inputs[k] for k in n.op.overwrites]
+    candidates = [x for x in inputs if x.type.shape == n.type.shape]
     return [
         x for x in candidates if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
     ]

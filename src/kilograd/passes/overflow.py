@@ -17,6 +17,7 @@ from kilograd.ops import (
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
+    Copy,
     Depthwise,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
@@ -49,7 +50,7 @@ def _magnitudes(graph: Graph, w: Node, learned: frozenset[str]) -> Array:
         out = np.abs(graph.data[w.inputs[0].name].astype(np.int64))
         out[(slice(None),) * w.op.axis + (list(w.op.index),)] = _WIDEST_WEIGHT
         return out
-    if w.name in learned:
+    if w.name in learned or isinstance(w.op, Copy):
         return np.full(w.type.shape, _WIDEST_WEIGHT, np.int64)
     return np.abs(graph.data[w.name].astype(np.int64))
 

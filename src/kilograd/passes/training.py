@@ -26,10 +26,13 @@ from kilograd.ir import (
     Builder,
     DType,
     Graph,
+    Input,
     Node,
     Param,
+    StreamedInput,
     TensorType,
     dead_code,
+    rewrite,
     verify,
 )
 from kilograd.ops import Accumulate, Clear, Cosine, CrossEntropy, Dense, Dequantise, Enrol, Update
@@ -39,6 +42,7 @@ from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.schedule import schedule
+from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
 from kilograd.passes.stream import choose_streams, stream
 
@@ -90,7 +94,8 @@ class Training:
     `learn` names the parameters of the network that learn, and which part of each;
     `train_head` lets a linear head learn too; `optimizer` is a prototype of every update;
     `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
-    until `apply` is called; `stream` computes early layers row by row.
+    until `apply` is called; `stream` computes early layers row by row; `rows` takes the image row
+    by row as well, so that it is never in memory as a whole.
     """
 
     head: Head
@@ -99,13 +104,17 @@ class Training:
     train_head: bool = True
     accumulate: bool = False
     stream: bool = True
+    rows: bool = False
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
     """Return every entry point, verified and scheduled; what learns decides which there are.
 
-    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed.
+    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed, and
+    `StreamError` where the image cannot be taken row by row.
     """
+    if training.rows:
+        network = rewrite(network, _delivered)
     network, learned = split(network, training.learn)
     names = (*learned.values(), *(training.head.learned if training.train_head else ()))
     graphs = {"infer": _infer(network, training.head)}
@@ -124,6 +133,10 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
         chains = choose_streams(largest, frozenset(names))
         graphs = {name: stream(g, chains) for name, g in graphs.items()}
     return {name: verify(g) for name, g in graphs.items()}
+
+
+def _delivered(b: Builder, n: Node) -> Node | None:
+    return b.append(replace(n, op=StreamedInput())) if isinstance(n.op, Input) else None
 
 
 def _start(network: Graph) -> tuple[Builder, Node]:
@@ -167,7 +180,7 @@ def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
             for i, (p, g) in enumerate(grads.items())
         ]
     graph = b.graph(loss, logits, *updates)
-    return narrow_gradients(fuse_updates(push_takes(graph)), names)
+    return narrow_gradients(snapshot_weights(fuse_updates(push_takes(graph))), names)
 
 
 def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
