@@ -582,6 +582,24 @@ def test_plan_is_a_map_without_collisions(run: Run, entry: str | None) -> None:
     assert sum(state[-1]) <= plan["state_bytes"]
 
 
+def test_an_exact_plan_needs_no_more(run: Run) -> None:
+    words = ("plan", "--model", "small", "--method", "full", "--json")
+    greedy, exact = run(*words).json, run(*words, "--exact").json
+    assert exact["sram_proved_optimal"]
+    assert greedy["sram_lower_bound_bytes"] <= exact["sram_bytes"] <= greedy["sram_bytes"]
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "export", "adapt"])
+def test_an_exact_plan_needs_the_solver(
+    run: Run, home: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ortools", None)
+    words = {"adapt": (home / "discs",), "export": ("--out", "new")}.get(command, ())
+    error = run(command, *words, "--model", "small", "--exact").error
+    assert error == "--exact: needs OR-Tools; pip install 'kilograd[exact]'"
+    assert not Path("new").exists()
+
+
 def test_plan_prints_the_map(run: Run) -> None:
     text = run("plan", "--model", "small").out
     for words in ("offset", "kept between calls", "head.prototypes", "peak of step: step "):

@@ -87,6 +87,7 @@ Recompute = Annotated[
     bool, typer.Option("--recompute", help="Run layers again to keep fewer maps: less RAM, slower.")
 ]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
@@ -148,6 +149,7 @@ def adapt_command(
     recompute: Recompute = False,
     augment: Augmentation = Augment.FULL,
     sram: Sram = None,
+    exact: Exact = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     force: Annotated[
@@ -163,7 +165,9 @@ def adapt_command(
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate, rows, recompute)
+    recipe = Recipe(
+        method, len(episode.classes), head, optimizer, accumulate, rows, recompute, exact
+    )
     compiled = compile_recipe(load_model(model), recipe, budget)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
@@ -187,13 +191,14 @@ def plan(
     rows: Rows = False,
     recompute: Recompute = False,
     sram: Sram = None,
+    exact: Exact = False,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     program = compiled.program
@@ -227,6 +232,7 @@ def run_command(
     board_ram: BoardRam = None,
     compiler: CompilerName = CrossCompiler.CLANG,
     emulator: EmulatorName = Emulator.UNICORN,
+    exact: Exact = False,
     steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -234,7 +240,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -270,6 +276,7 @@ def export_command(
     recompute: Recompute = False,
     sram: Sram = None,
     board_ram: BoardRam = None,
+    exact: Exact = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
@@ -277,7 +284,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute)
+    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
     with whole_folder(out) as folder:
@@ -473,7 +480,8 @@ def _map_json(program: Program, entry: Entry) -> dict[str, object]:
             {"name": s.name, "offset": s.offset, "size": s.value.nbytes} for s in program.state
         ],
         "entries": {
-            e.name: {"peak": e.plan.peak, "lower_bound": e.bound} for e in program.entries.values()
+            e.name: {"peak": e.plan.peak, "lower_bound": e.plan.bound}
+            for e in program.entries.values()
         },
         "entry": entry.name,
         "buffers": [
@@ -504,7 +512,7 @@ def _print_map(compiled: Compiled, entry: Entry) -> None:
     worst = max(accumulator_bounds(entry.graph, names), key=lambda b: b.worst, default=None)
     _out.print(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}")
     for e in program.entries.values():
-        verdict = "optimal" if e.plan.peak == e.bound else f"lower bound {e.bound:,}"
+        verdict = "optimal" if e.plan.peak == e.plan.bound else f"lower bound {e.plan.bound:,}"
         _out.print(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}")
     _out.print(f"RAM: {_kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept")
     if worst:

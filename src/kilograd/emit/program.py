@@ -15,7 +15,7 @@ import numpy as np
 from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
 from kilograd.ops import Overlay, Take
 from kilograd.passes import Storage, store
-from kilograd.plan import Plan, greedy, lower_bound, validate
+from kilograd.plan import Plan, Planner, greedy, validate
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Entry:
     graph: Graph
     storage: Storage
     plan: Plan
-    bound: int
 
     @property
     def rows(self) -> tuple[Node, ...]:
@@ -76,8 +75,8 @@ class Program:
 
     @property
     def sram_lower_bound_bytes(self) -> int:
-        """State, and the most arena bytes alive at once: no plan for these schedules needs less."""
-        return max(e.bound for e in self.entries.values()) + self.state_bytes
+        """State and the largest bound of a plan: no plan for these schedules needs less."""
+        return max(e.plan.bound for e in self.entries.values()) + self.state_bytes
 
     @property
     def sram_proved_optimal(self) -> bool:
@@ -113,7 +112,7 @@ def _tables(kernel: Kernel) -> Iterator[Array]:
             yield from _tables(stage)
 
 
-def link(graphs: Mapping[str, Graph]) -> Program:
+def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     """Plan the memory of every entry point and lay out what they share.
 
     A parameter that any entry point overwrites is state, every other one is constant.
@@ -127,7 +126,7 @@ def link(graphs: Mapping[str, Graph]) -> Program:
             state.append(Slot(name, offset, value, origins.get(name)))
             offset = _aligned(offset + value.nbytes)
     return Program(
-        entries={name: _entry(name, g) for name, g in graphs.items()},
+        entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
         constants={k: v for k, v in values.items() if k not in written},
     )
@@ -146,10 +145,9 @@ def _origins(graph: Graph, written: set[str]) -> Iterator[tuple[str, Node]]:
                 yield own.name, Node(take, (whole,), own.type, own.name)
 
 
-def _entry(name: str, graph: Graph) -> Entry:
+def _entry(name: str, graph: Graph, planner: Planner) -> Entry:
     storage = store(graph)
-    plan = validate(storage.buffers, greedy(storage.buffers))
-    return Entry(name, graph, storage, plan, lower_bound(storage.buffers))
+    return Entry(name, graph, storage, validate(storage.buffers, planner(storage.buffers)))
 
 
 def _aligned(n: int) -> int:

@@ -18,6 +18,7 @@ from kilograd.passes import (
     Training,
     entries,
 )
+from kilograd.plan import exact, greedy
 from kilograd.select import Budget, Evidence, Selection, strategy
 
 
@@ -50,6 +51,7 @@ class Recipe:
     `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
     needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
     `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
+    `exact`: where the plan does not meet its bound, search for the best.
     """
 
     method: str
@@ -59,6 +61,7 @@ class Recipe:
     accumulate: int = 1
     rows: bool = False
     recompute: bool = False
+    exact: bool = False
 
     @property
     def head_kind(self) -> HeadKind:
@@ -96,7 +99,8 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
     """Choose what learns and compile it.
 
     Raises `InputError` for a method that fits neither the network nor the head, and for a
-    program that needs more than `budget.sram` bytes: the message gives the smallest that would do.
+    program that needs more than `budget.sram` bytes: the message gives the smallest that would do;
+    and for an exact plan where OR-Tools is not installed.
     """
     if recipe.ways < 1:
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
@@ -114,7 +118,7 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         recompute=recipe.recompute,
     )
     try:
-        program = link(entries(model.graph, training))
+        program = link(entries(model.graph, training), exact if recipe.exact else greedy)
     except AccumulatorError as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
     except StreamError as e:
