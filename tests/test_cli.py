@@ -376,7 +376,7 @@ def test_no_pictures(
             "--method sparse-49kb",
             "--method sparse-49kb: no plan was published for small; there are",
         ),
-        ("--method none --head linear", "--head linear: method none learns nothing"),
+        ("--method none --head linear", "--head linear: method none does not train it"),
         ("--method head --head proto", "--head proto: prototypes do not learn by gradient"),
         ("--bogus", "No such option: --bogus"),
         ("--sram much", "--sram 'much': give bytes, or a number with K or M, as in 256K"),

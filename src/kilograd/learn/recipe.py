@@ -136,8 +136,8 @@ def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
     if recipe.head_kind is HeadKind.LINEAR:
         if not selection.head:
             raise InputError(
-                f"--head linear: method {recipe.method} learns nothing, and a linear head starts "
-                f"at zero; use --head proto or another method"
+                f"--head linear: method {recipe.method} does not train it, and a linear head "
+                f"starts at zero; use --head proto or another method"
             )
         return LinearHead(recipe.ways)
     if selection.head and not selection.learn:
