@@ -398,6 +398,25 @@ static inline void multiply_columns(int32_t *acc, const int16_t *dy, const uint3
         acc[k] = multiply_add(last, w[(out / 2 - 1) * LANES + k], acc[k]);
 }
 
+/* The same for pixels that see one each, and outputs that come by fours. */
+ALONE static const void *put_products(const void *dy, gradients *t, int32_t kernel) {
+    (void)kernel;
+    KG_GRADIENTS(dy, t,
+                 "2: ldrd r8, lr, [r0], #8\n"
+                 "   ldm r6!, {r9, r10, r11, r12}\n"
+                 "   smlad r2, r8, r9, r2\n"
+                 "   smlad r3, r8, r10, r3\n"
+                 "   smlad r4, r8, r11, r4\n"
+                 "   smlad r5, r8, r12, r5\n"
+                 "   ldm r6!, {r9, r10, r11, r12}\n"
+                 "   smlad r2, lr, r9, r2\n"
+                 "   smlad r3, lr, r10, r3\n"
+                 "   smlad r4, lr, r11, r4\n"
+                 "   smlad r5, lr, r12, r5\n"
+                 "   subs r1, #1\n"
+                 "   bne 2b\n");
+}
+
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
@@ -413,6 +432,11 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     for (int32_t first = 0; first < in; first += LANES) {
         const int32_t i = kg_min(first, in - LANES); /* the last ones some again */
         fetch_columns(columns, w, learned, &p->overlay, i, taps, in, out);
+        if (flat && out % 4 == 0) {
+            gradients t = {.count = out / 4, .weights = columns};
+            put_gradients(&writer, &t, dy->mantissa, 0, g->in_h * g->in_w, i, 1, put_products);
+            continue;
+        }
         if (flat) {
             for (int32_t at = 0; at < g->in_h * g->in_w; at++) {
                 int32_t acc[LANES] = {0};
