@@ -26,19 +26,27 @@ static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16(v >> 8 
 static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
 static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000); }
 
-/* Columns of two rows of four bytes: (a0, b0), (a1, b1) and so on. */
-static inline void put_columns(uint32_t *to, uint32_t a, uint32_t b) {
-    const uint32_t low = low_halves(a, b), high = high_halves(a, b);
-    to[0] = even_bytes(low);
-    to[1] = odd_bytes(low);
-    to[2] = even_bytes(high);
-    to[3] = odd_bytes(high);
-}
-
-/* The same for n such squares. */
+/* Columns of two rows of four bytes: (a0, b0), (a1, b1) and so on; n such squares. */
 ALONE static void put_squares(uint32_t *to, int32_t to_step, const int8_t *a, int32_t a_step,
                               const int8_t *b, int32_t b_step, int32_t n) {
-    for (; n > 0; n--, to += to_step, a += a_step, b += b_step) put_columns(to, load4(a), load4(b));
+    if (n <= 0) return;
+    __asm__ volatile("1: ldr r8, [%[a]]\n"
+                     "   ldr r10, [%[b]]\n"
+                     "   subs %[n], #1\n"
+                     "   add %[a], %[a_step]\n"
+                     "   pkhbt r9, r8, r10, lsl #16\n"
+                     "   pkhtb r11, r10, r8, asr #16\n"
+                     "   sxtb16 r8, r9\n"
+                     "   sxtb16 r9, r9, ror #8\n"
+                     "   sxtb16 r10, r11\n"
+                     "   sxtb16 r11, r11, ror #8\n"
+                     "   add %[b], %[b_step]\n"
+                     "   stm %[to], {r8, r9, r10, r11}\n"
+                     "   add %[to], %[to], %[to_step], lsl #2\n"
+                     "   bne 1b\n"
+                     : [to] "+r"(to), [a] "+r"(a), [b] "+r"(b), [n] "+r"(n)
+                     : [to_step] "r"(to_step), [a_step] "r"(a_step), [b_step] "r"(b_step)
+                     : "r8", "r9", "r10", "r11", "cc", "memory");
 }
 
 /* Replaces the low or high half of a word. */

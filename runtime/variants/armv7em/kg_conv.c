@@ -265,8 +265,24 @@ ALONE static void put_wide_pixels(const int8_t *x, wide_tile *t, int32_t quads) 
     "   b 2b\n"                                                                                    \
     "3:\n"
 
-static void span(const int8_t *x, tile *t) {
-    if (t->runs > 1)
+/* SUMS of three runs of nine: the usual first layer. */
+#define NINE                                                                                       \
+    QUAD QUAD "   ldm r6!, {r8, r9, r10, r11}\n"                                                   \
+              "   ldrsb r12, [r0], #4\n"                                                           \
+              "   smlabb r2, r12, r8, r2\n"                                                        \
+              "   smlabb r3, r12, r10, r3\n"                                                       \
+              "   ldm r6!, {r8, r9, r10, r11}\n"                                                   \
+              "   smlabb r4, r12, r8, r4\n"                                                        \
+              "   smlabb r5, r12, r10, r5\n"
+#define NINES                                                                                      \
+    "   ldr r7, [sp]\n"                                                                            \
+    "   ldr r7, [r7, #92]\n" /* run_skip */                                                        \
+        NINE "   add r0, r7\n" NINE "   add r0, r7\n" NINE
+
+ALONE static void span(const int8_t *x, tile *t, int32_t length) {
+    if (t->runs == 3 && length == 9)
+        KG_SPAN(x, t, NINES);
+    else if (t->runs > 1)
         KG_SPAN(x, t, RUNS);
     else
         put_pixels(x, t);
@@ -340,7 +356,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                 t.end = y + (oy * out_w + ox) * out + o;
                 t.run_skip = inside ? row - run : 0;
                 t.x_skip = step - run - (l.runs - 1) * (run + t.run_skip);
-                span(inside ? x + (iy * in_w + ix) * in : patches, &t);
+                span(inside ? x + (iy * in_w + ix) * in : patches, &t, l.length);
             }
         }
     }
@@ -399,22 +415,29 @@ static inline void multiply_columns(int32_t *acc, const int16_t *dy, const uint3
 }
 
 /* The same for pixels that see one each, and outputs that come by fours. */
+#define PRODUCTS                                                                                   \
+    "   ldrd r8, lr, [r0], #8\n"                                                                   \
+    "   ldm r6!, {r9, r10, r11, r12}\n"                                                            \
+    "   smlad r2, r8, r9, r2\n"                                                                    \
+    "   smlad r3, r8, r10, r3\n"                                                                   \
+    "   smlad r4, r8, r11, r4\n"                                                                   \
+    "   smlad r5, r8, r12, r5\n"                                                                   \
+    "   ldm r6!, {r9, r10, r11, r12}\n"                                                            \
+    "   smlad r2, lr, r9, r2\n"                                                                    \
+    "   smlad r3, lr, r10, r3\n"                                                                   \
+    "   smlad r4, lr, r11, r4\n"                                                                   \
+    "   smlad r5, lr, r12, r5\n"
+
 ALONE static const void *put_products(const void *dy, gradients *t, int32_t kernel) {
     (void)kernel;
-    KG_GRADIENTS(dy, t,
-                 "2: ldrd r8, lr, [r0], #8\n"
-                 "   ldm r6!, {r9, r10, r11, r12}\n"
-                 "   smlad r2, r8, r9, r2\n"
-                 "   smlad r3, r8, r10, r3\n"
-                 "   smlad r4, r8, r11, r4\n"
-                 "   smlad r5, r8, r12, r5\n"
-                 "   ldm r6!, {r9, r10, r11, r12}\n"
-                 "   smlad r2, lr, r9, r2\n"
-                 "   smlad r3, lr, r10, r3\n"
-                 "   smlad r4, lr, r11, r4\n"
-                 "   smlad r5, lr, r12, r5\n"
-                 "   subs r1, #1\n"
-                 "   bne 2b\n");
+    if (t->count % TURN == 0)
+        KG_GRADIENTS(dy, t,
+                     "2:\n" PRODUCTS PRODUCTS PRODUCTS PRODUCTS "   subs r1, #4\n"
+                     "   bne 2b\n");
+    else
+        KG_GRADIENTS(dy, t,
+                     "2:\n" PRODUCTS "   subs r1, #1\n"
+                     "   bne 2b\n");
 }
 
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
