@@ -187,13 +187,13 @@ static void fill_gradient(uint32_t *to, const row_pair *rows, int32_t x, int32_t
         put_gradient_rows(to, stride * column, rows++, ox, count);
 }
 
-static inline void sum_pairs(int32_t *acc, const uint32_t *x, const uint32_t *w, int32_t kernel) {
+ALONE static const void *put_windows(const void *x, gradients *t, int32_t kernel) {
     if (kernel == 3)
-        KG_SUM(acc, x, w, 0, KG_PAIRS_6);
+        KG_GRADIENTS(x, t, KG_PAIRS_6);
     else if (kernel == 5)
-        KG_SUM(acc, x, w, 0, KG_PAIRS_15);
+        KG_GRADIENTS(x, t, KG_PAIRS_15);
     else
-        KG_SUM(acc, x, w, 0, KG_PAIRS_28);
+        KG_GRADIENTS(x, t, KG_PAIRS_28);
 }
 
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
@@ -210,6 +210,8 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     uint32_t *weights = (uint32_t *)(void *)(kept + kernel * row), *map = weights + kernel * column;
     static const int16_t none[LANES];
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
+    gradients windows = {.weights = weights,
+                         .x_skip = (1 - kernel) * column * (int32_t)sizeof *map};
     for (int32_t c = 0; c < channels; c += LANES) {
         int32_t sum[LANES], copied = 0;
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 1);
@@ -226,11 +228,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
             for (int32_t ix = 0; ix < g->in_w; ix += MORE_COLUMNS + 1) {
                 const int32_t n = kg_min(MORE_COLUMNS + 1, g->in_w - ix);
                 fill_gradient(map, rows, ix + g->pad_left - kernel + 1, n - 1 + kernel, g);
-                for (int32_t j = 0; j < n; j++) {
-                    int32_t acc[LANES] = {0};
-                    sum_pairs(acc, map + j * column, weights, kernel);
-                    put_lanes(&writer, iy * g->in_w + ix + j, c, acc);
-                }
+                put_gradients(&writer, &windows, map, iy * g->in_w + ix, n, c, kernel, put_windows);
             }
         }
     }
