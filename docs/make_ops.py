@@ -23,7 +23,18 @@ from kilograd.ir import Builder, Op, TensorType  # noqa: E402
 from kilograd.ops._common import NotDifferentiableError  # noqa: E402
 
 TARGET = ROOT / "docs" / "ops.md"
-FAMILIES = ("conv", "depthwise", "elementwise", "stream", "pool", "shape", "head", "loss", "update")
+FAMILIES = (
+    "conv",
+    "depthwise",
+    "elementwise",
+    "stream",
+    "pool",
+    "shape",
+    "head",
+    "loss",
+    "update",
+    "fisher",
+)
 
 INTRODUCTION = """\
 # Every op

@@ -49,6 +49,7 @@ from kilograd.ops import (
     DepthwiseWeightGrad,
     Dequantise,
     Enrol,
+    FisherSum,
     Overlay,
     RowRms,
     RowUpdate,
@@ -419,6 +420,8 @@ def _maps() -> Iterator[Sample]:
 
 def _gradients_and_parts() -> Iterator[Sample]:
     shape = (3, 5, 7)
+    yield sample(FisherSum(), floats(7), activation(*shape), gradient(*shape))
+    yield sample(FisherSum(), floats(7), activation(*shape, zero=-128), gradient(*shape, bits=13))
     yield sample(ClipMask(), activation(*shape))
     yield sample(ClipMask(), activation(2, 2, 4))
     mask = TensorType((14,), DType.U8)

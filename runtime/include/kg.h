@@ -233,6 +233,11 @@ typedef struct {
     int32_t in;
 } kg_enrol_params;
 
+typedef struct {
+    int32_t pixels, channels, zero;
+    float scale;
+} kg_fisher_sum_params;
+
 /* s0, s1: states of the rule or null; clock: seed and step; scratch: one row of floats.
  * KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
 void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
@@ -249,6 +254,8 @@ void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0,
                             const float *lr, const int32_t *clock, float *scratch,
                             const kg_dense_weight_update_params *p);
 void kg_clear(void *w, const kg_clear_params *p);
+void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
+                   const kg_fisher_sum_params *p);
 void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p);
 
 #endif

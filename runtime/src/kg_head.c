@@ -86,3 +86,15 @@ void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label, 
         d[k] = (k == *label ? probability - 1 : probability) * *dy;
     }
 }
+
+void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
+                   const kg_fisher_sum_params *p) {
+    const float factor = kg_pow2(g->exponent) * p->scale;
+    for (int32_t c = 0; c < p->channels; c++) {
+        int32_t total = 0;
+        for (int32_t i = c; i < p->pixels * p->channels; i += p->channels)
+            total += (a[i] - p->zero) * g->mantissa[i];
+        const float gate = (float)total * factor;
+        sums[c] += 0.5f * (gate * gate);
+    }
+}

@@ -3,6 +3,7 @@
 from kilograd.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from kilograd.ops.depthwise import Depthwise, DepthwiseInputGrad, DepthwiseWeightGrad
 from kilograd.ops.elementwise import Add, BlockAdd, ClipGrad, ClipMask, ScaleChannels
+from kilograd.ops.fisher import FisherSum
 from kilograd.ops.head import (
     Cosine,
     CosineInputGrad,
@@ -45,6 +46,7 @@ __all__ = [
     "DepthwiseWeightGrad",
     "Dequantise",
     "Enrol",
+    "FisherSum",
     "Overlay",
     "RowRms",
     "RowUpdate",

@@ -10,7 +10,7 @@ from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
 from kilograd.passes.stream import StreamError, choose_streams, stream
-from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries
+from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries, inspection
 
 __all__ = [
     "AccumulatorError",
@@ -27,6 +27,7 @@ __all__ = [
     "differentiate",
     "entries",
     "fuse_updates",
+    "inspection",
     "narrow_gradients",
     "push_takes",
     "recompute",

@@ -21,6 +21,7 @@ from kilograd.ops import (
     Depthwise,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
+    FisherSum,
     Overlay,
     RowUpdate,
     SumPixels,
@@ -75,6 +76,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return _pixels(x)
         case ConvWeightGrad() | DepthwiseWeightGrad():
             return _pixels(x) * _code_range(n.inputs[0])
+        case FisherSum():
+            return _pixels(x) * _code_range(n.inputs[1])
         case RowUpdate(ConvWeightGrad() | DepthwiseWeightGrad()):
             return _pixels(x) * _code_range(n.inputs[1])
     return 0

@@ -16,7 +16,7 @@ mean gradient, and the parameters are updated by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,7 +35,18 @@ from kilograd.ir import (
     rewrite,
     verify,
 )
-from kilograd.ops import Accumulate, Clear, Cosine, CrossEntropy, Dense, Dequantise, Enrol, Update
+from kilograd.ops import (
+    Accumulate,
+    Clear,
+    Cosine,
+    CrossEntropy,
+    Dense,
+    Dequantise,
+    Enrol,
+    FisherSum,
+    Sgd,
+    Update,
+)
 from kilograd.ops.update import row_axis
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
@@ -128,14 +139,46 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
         graphs["step"] = _step(network, training, names)
         if training.accumulate:
             graphs["apply"] = _apply(network, training, names)
+    return _finished(graphs, "step" if names else "infer", names, training)
+
+
+def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> dict[str, Graph]:
+    """Return the entry points that find out how much each channel of some layers matters.
+
+        enrol    image, label -> prototypes[label] += features
+        forget   -> prototypes = 0
+        inspect  image, label -> loss; LAYER.fisher += the sample's share for each channel
+
+    Nothing learns, and no map is kept that can be computed again, so that the peak stays near that
+    of inference (TinyTrain, eq. 2; one sample at a time).
+    """
+    b, features = _start(network)
+    loss = b(CrossEntropy(), head.logits(b, features), b.input("label", LABEL), name="loss")
+    maps = [n for n in b.nodes if n.name in layers]
+    grads = differentiate(b, loss, maps)
+    sums = [
+        b(FisherSum(), b.param(f"{n.name}.fisher", np.zeros(n.type.shape[2], np.float32)), n, g)
+        for n, g in grads.items()
+    ]
+    graphs = {
+        "enrol": _enrol(network, head),
+        "forget": _forget(network, head),
+        "inspect": narrow_gradients(b.graph(loss, *sums), ()),
+    }
+    return _finished(graphs, "inspect", (), Training(head, Sgd(0), recompute=True))
+
+
+def _finished(
+    graphs: dict[str, Graph], main: str, names: Sequence[str], training: Training
+) -> dict[str, Graph]:
+    """Schedule and check all entry points; what saves memory is chosen for the `main` one."""
     for g in graphs.values():
         accumulator_bounds(g, names)
     graphs = {name: schedule(dead_code(g)) for name, g in graphs.items()}
-    if training.recompute and "step" in graphs:
-        graphs["step"] = recompute(graphs["step"])
+    if training.recompute:
+        graphs[main] = recompute(graphs[main])
     if training.stream:
-        largest = graphs.get("step", graphs["infer"])
-        chains = choose_streams(largest, frozenset(names))
+        chains = choose_streams(graphs[main], frozenset(names))
         graphs = {name: stream(g, chains) for name, g in graphs.items()}
     return {name: verify(g) for name, g in graphs.items()}
 
