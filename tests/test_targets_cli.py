@@ -165,12 +165,14 @@ def room(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "locale"),
     [
-        pytest.param((), id="unicorn"),
-        pytest.param(("--target", "wasm32"), id="wasmtime"),
+        pytest.param((), "C.UTF-8", id="unicorn"),
+        pytest.param((), "C", id="unicorn in C"),
+        pytest.param(("--target", "wasm32"), "C", id="wasmtime"),
         pytest.param(
             ("--emulator", "qemu", "--compiler", "gcc"),
+            "C",
             id="gcc and qemu",
             marks=pytest.mark.skipif(
                 not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")),
@@ -179,6 +181,7 @@ def room(tmp_path: Path) -> Path:
         ),
         pytest.param(
             ("--emulator", "qemu", "--target", "aarch64"),
+            "C",
             id="qemu-user",
             marks=pytest.mark.skipif(
                 not shutil.which("qemu-aarch64"), reason="needs apt-get install qemu-user"
@@ -186,7 +189,6 @@ def room(tmp_path: Path) -> Path:
         ),
     ],
 )
-@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_run_in_a_folder_with_any_name(room: Path, words: tuple[str, ...], locale: str) -> None:
     """The model, the cache and the temporary files lie there."""
     model = room / "modèle"
