@@ -49,19 +49,9 @@ ALONE over(int n) { return variable(n) + 1; }
 ALONE borrowed(int n) { volatile char *p = __builtin_alloca(n); p[n - 1] = 1; return p[0]; }
 ALONE through(int (*f)(int), int n) { ROOM(40); room[n] = 1; return f(n) + room[0]; }
 ALONE ends_through(int (*f)(int), int n) { sink = n; return f(n); }
-ALONE chosen(int n) {
-    switch (n) {
-    case 0: return leaf(1) + n;
-    case 1: return sink * 7;
-    case 2: return sink / 3;
-    case 3: return sink ^ 9;
-    case 4: return leaf(3) - 5;
-    case 5: return sink << 2;
-    case 6: sink = 5; return 1;
-    case 7: sink = 8; sink = 9; return 2;
-    default: return 0;
-    }
-}
+#define CASES(n) case n: return leaf(n) + n; case n + 1: return sink * n; \\
+    case n + 2: return sink / n; case n + 3: sink = n; sink = 9; return 2;
+ALONE chosen(int n) { switch (n) { CASES(1) CASES(5) CASES(9) CASES(13) default: return 0; } }
 void begin(void) {}
 """
 

@@ -112,6 +112,22 @@ def test_what_does_not_go_together(words: tuple[str, ...], message: str) -> None
     assert refusal("run", *QUICK, *words).startswith(message)
 
 
+@pytest.mark.parametrize("target", ["cortex-m7", "wasm32"])
+def test_what_is_unknown_is_null_and_what_is_known_is_shown(target: str) -> None:
+    """Nothing learns here, so there is no step to count; wasm32 has no bound for its stack."""
+    words = ("run", "--model", "digits", "--method", "none", "--target", target)
+    found = answer(*words)
+    assert found["instructions_step"] is None
+    assert found["instructions_forward"] > 0
+    assert (found["stack_bound_bytes"] is None) == (target == "wasm32")
+    text = start(*words).stdout
+    assert "a training step" not in text
+    assert "forward" in text
+    assert found["counted"] in text
+    assert ("in linear memory" in text) == (target == "wasm32")
+    assert ("B, at most " in text) == (target != "wasm32")
+
+
 # ---- a board that is too small ----
 
 
