@@ -125,7 +125,7 @@ def test_what_is_unknown_is_null_and_what_is_known_is_shown(target: str) -> None
     assert "forward" in text
     assert found["counted"] in text
     assert ("in linear memory" in text) == (target == "wasm32")
-    assert ("B, at most " in text) == (target != "wasm32")
+    assert (", at most " in text) == (target != "wasm32")
 
 
 # ---- a board that is too small ----
