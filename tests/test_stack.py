@@ -49,6 +49,9 @@ ALONE over(int n) { return variable(n) + 1; }
 ALONE borrowed(int n) { volatile char *p = __builtin_alloca(n); p[n - 1] = 1; return p[0]; }
 ALONE through(int (*f)(int), int n) { ROOM(40); room[n] = 1; return f(n) + room[0]; }
 ALONE ends_through(int (*f)(int), int n) { sink = n; return f(n); }
+#define CASES(n) case n: return leaf(n) + n; case n + 1: return sink * n; \\
+    case n + 2: return sink / n; case n + 3: sink = n; sink = 9; return 2;
+ALONE chosen(int n) { switch (n) { CASES(1) CASES(5) CASES(9) CASES(13) default: return 0; } }
 void begin(void) {}
 """
 
@@ -77,6 +80,12 @@ def test_frames_on_a_path_add_up(planted: Path) -> None:
 def test_a_frame_that_was_released_does_not_count_below(planted: Path) -> None:
     tail = stack_bound(planted, ("tail",)).bytes
     assert 1000 <= tail < 1000 + stack_bound(planted, ("leaf",)).bytes
+
+
+def test_a_switch_is_no_call_through_a_pointer(planted: Path) -> None:
+    chosen = stack_bound(planted, ("chosen",))
+    assert chosen.unresolved == ()
+    assert chosen.path == ("chosen", "leaf")
 
 
 @pytest.mark.parametrize(

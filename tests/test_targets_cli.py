@@ -112,6 +112,22 @@ def test_what_does_not_go_together(words: tuple[str, ...], message: str) -> None
     assert refusal("run", *QUICK, *words).startswith(message)
 
 
+@pytest.mark.parametrize("target", ["cortex-m7", "wasm32"])
+def test_what_is_unknown_is_null_and_what_is_known_is_shown(target: str) -> None:
+    """Nothing learns here, so there is no step to count; wasm32 has no bound for its stack."""
+    words = ("run", "--model", "digits", "--method", "none", "--target", target)
+    found = answer(*words)
+    assert found["instructions_step"] is None
+    assert found["instructions_forward"] > 0
+    assert (found["stack_bound_bytes"] is None) == (target == "wasm32")
+    text = start(*words).stdout
+    assert "a training step" not in text
+    assert "forward" in text
+    assert found["counted"] in text
+    assert ("in linear memory" in text) == (target == "wasm32")
+    assert (", at most " in text) == (target != "wasm32")
+
+
 # ---- a board that is too small ----
 
 
@@ -165,12 +181,14 @@ def room(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "locale"),
     [
-        pytest.param((), id="unicorn"),
-        pytest.param(("--target", "wasm32"), id="wasmtime"),
+        pytest.param((), "C.UTF-8", id="unicorn"),
+        pytest.param((), "C", id="unicorn in C"),
+        pytest.param(("--target", "wasm32"), "C", id="wasmtime"),
         pytest.param(
             ("--emulator", "qemu", "--compiler", "gcc"),
+            "C",
             id="gcc and qemu",
             marks=pytest.mark.skipif(
                 not (shutil.which("qemu-system-arm") and shutil.which("arm-none-eabi-gcc")),
@@ -179,6 +197,7 @@ def room(tmp_path: Path) -> Path:
         ),
         pytest.param(
             ("--emulator", "qemu", "--target", "aarch64"),
+            "C",
             id="qemu-user",
             marks=pytest.mark.skipif(
                 not shutil.which("qemu-aarch64"), reason="needs apt-get install qemu-user"
@@ -186,7 +205,6 @@ def room(tmp_path: Path) -> Path:
         ),
     ],
 )
-@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_run_in_a_folder_with_any_name(room: Path, words: tuple[str, ...], locale: str) -> None:
     """The model, the cache and the temporary files lie there."""
     model = room / "modèle"

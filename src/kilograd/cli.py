@@ -393,9 +393,7 @@ def _run(
         )
 
 
-def _count(n: int | None) -> str:
-    if n is None:
-        return "unknown"
+def _count(n: int) -> str:
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if n >= size:
             return f"{n / size:.1f} {unit}"
@@ -437,13 +435,21 @@ def _show_measurement(compiled: Compiled, found: Measurement) -> None:
         ("  kept", _kib(found.data_bss_bytes - found.arena_bytes)),
         ("  stack", _stack(found)),
         ("flash", _kib(found.flash_bytes)),
-        (found.counted, f"{_count(found.instructions_forward)} forward"),
-        ("", f"{_count(found.instructions_step)} a training step"),
+        *_counts(found),
         ("bit exact", f"yes, {found.steps} steps: {exact}" if found.bit_exact else "NO"),
     )
     for row in rows:
         table.add_row(*row)
     _out.print(table)
+
+
+def _counts(found: Measurement) -> list[tuple[str, str]]:
+    if found.instructions_forward is None:
+        return [(found.counted, "not counted by this emulator")]
+    rows = [(found.counted, f"{_count(found.instructions_forward)} forward")]
+    if found.instructions_step is not None:
+        rows.append(("", f"{_count(found.instructions_step)} a training step"))
+    return rows
 
 
 def _stack(found: Measurement) -> str:

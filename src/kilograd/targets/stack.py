@@ -39,12 +39,12 @@ class StackBound:
 class Function:
     """What a function takes from the stack itself, and the functions it calls and ends in.
 
-    `variable` shows the instruction that takes an amount which is not constant, if there is one.
+    `problem` says why it has no bound, if it has none.
     """
 
     name: str
     frame: int
-    variable: str
+    problem: str
     calls: frozenset[int]
     tails: frozenset[int]
     indirect: bool
@@ -69,8 +69,8 @@ def stack_bound(
 
     def visit(address: int, above: tuple[int, ...]) -> tuple[int, tuple[str, ...]]:
         f = functions[address]
-        if f.variable:
-            raise StackError(f"{f.name}: the size of its frame is not constant ({f.variable})")
+        if f.problem:
+            raise StackError(f"{f.name}: {f.problem}")
         above = (*above, address)
         if address in above[:-1]:
             circle = " -> ".join(functions[a].name for a in above[above.index(address) :])
@@ -112,21 +112,26 @@ def read_functions(elf: Path) -> dict[int, Function]:
             ends[start] = following
     functions = {}
     for start in starts:
-        frame, variable, indirect = 0, "", False
+        frame, problem, indirect, labels = 0, "", False, False
         calls: set[int] = set()
         tails: set[int] = set()
         for insn in _instructions(decoder, code, marks, start, ends[start]):
             taken = _taken(insn)
             if taken is None:
-                variable = f"{insn.mnemonic} {insn.op_str}"
+                shown = f"{insn.mnemonic} {insn.op_str}"
+                problem = f"the size of its frame is not constant ({shown})"
             frame += taken or 0
-            indirect |= _is_indirect(insn)
+            labels |= insn.mnemonic == "adr" and start < insn.operands[1].imm < ends[start]
+            # AArch64 adds to the address of a label of its own for a switch
+            indirect |= _is_indirect(insn) and not (insn.mnemonic == "br" and labels)
             to = _branch(insn)
             if to is not None and (insn.group(_CALL) or not start <= to < ends[start]):
-                home = starts[bisect.bisect(starts, to) - 1]
+                home = starts[max(bisect.bisect(starts, to) - 1, 0)]
+                if not home <= to < ends[home]:
+                    problem = f"it goes to {to:#x}, where no function is known"
                 (calls if insn.group(_CALL) else tails).add(home)
         functions[start] = Function(
-            names[start], frame, variable, frozenset(calls), frozenset(tails), indirect
+            names[start], frame, problem, frozenset(calls), frozenset(tails), indirect
         )
     return functions
 
