@@ -1,0 +1,115 @@
+"""What each part of the compiler saves: the training step, built with ever more of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kilograd.emit import Entry
+from kilograd.ir import Graph
+from kilograd.passes import (
+    Training,
+    choose_streams,
+    entries,
+    fuse_updates,
+    push_takes,
+    schedule,
+    snapshot_weights,
+    store,
+    stream,
+)
+from kilograd.passes.training import differentiated, learning
+from kilograd.plan import Plan, greedy, lower_bound, validate
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training step built in some way, and in a sentence what is new about it."""
+
+    name: str
+    adds: str
+    step: Entry
+
+
+def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
+    """Return the training step from naive to what the compiler makes, one idea more each time.
+
+    All of them compute the same losses and updates and are placed by the same planner.
+    Something must learn: a `KeyError` otherwise.
+    """
+    whole = replace(training, stream=False, rows=False)
+    split, names = learning(network, whole)
+    naive = differentiated(split, whole, names, everything=True)
+    pruned = push_takes(differentiated(split, whole, names))
+    variants = [
+        _variant(
+            "naive",
+            "gradients of all parameters, kept until the updates at the end",
+            naive,
+            in_place=False,
+        ),
+        _variant(
+            "+ pruned backward",
+            "only what the learned parts need",
+            pruned,
+            in_place=False,
+        ),
+        _variant("+ in place", "a result may take over the memory of an operand", pruned),
+        _variant(
+            "+ order", "each update as early as the data allows; few bytes alive", schedule(pruned)
+        ),
+        _variant(
+            "+ fused updates",
+            "weight gradients row by row, each row used up at once",
+            entries(network, whole)["step"],
+        ),
+    ]
+    if training.stream:
+        variants.append(
+            _variant(
+                "+ streaming",
+                "the largest maps row by row, never whole",
+                entries(network, replace(training, rows=False))["step"],
+            )
+        )
+    if training.rows:
+        variants.append(
+            _variant(
+                "+ image by rows",
+                "the image comes row by row from the caller",
+                entries(network, training)["step"],
+            )
+        )
+    return tuple(variants)
+
+
+def without(network: Graph, training: Training) -> tuple[Variant, ...]:
+    """Return the training step as the compiler makes it, each time with one part left out."""
+    split, names = learning(network, replace(training, rows=False))
+    unordered = snapshot_weights(fuse_updates(push_takes(differentiated(split, training, names))))
+    chains = choose_streams(unordered, frozenset(names)) if training.stream else ()
+    ours = entries(network, training)["step"]
+    whole = entries(network, replace(training, stream=False, rows=False))["step"]
+    return (
+        _variant("without streaming", "every map whole", whole),
+        _variant(
+            "without scheduling", "in the order of differentiation", stream(unordered, chains)
+        ),
+        Variant("without planning", "every tensor has memory of its own", _piled(ours)),
+    )
+
+
+def _variant(name: str, adds: str, graph: Graph, *, in_place: bool = True) -> Variant:
+    storage = store(graph, in_place=in_place)
+    plan = validate(storage.buffers, greedy(storage.buffers))
+    return Variant(name, adds, Entry("step", graph, storage, plan))
+
+
+def _piled(graph: Graph) -> Entry:
+    """Give every buffer a place of its own, in the order of first use."""
+    storage = store(graph)
+    offsets, top = {}, 0
+    for b in sorted(storage.buffers, key=lambda b: b.first):
+        offsets[b.name] = top
+        top += b.room
+    plan = Plan(offsets, top, lower_bound(storage.buffers))
+    return Entry("step", graph, storage, validate(storage.buffers, plan))
