@@ -608,7 +608,7 @@ def test_plan_draws_the_map(run: Run) -> None:
     html = Path("map.html").read_text("utf-8")
     assert html.startswith("<!doctype html>")
     assert html.endswith("</html>\n")
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 7
     assert "of a budget of 64.0 KiB" in html
     assert run(*words).error == (
         "--out map.html: exists already; choose another file or add --force"

@@ -83,18 +83,36 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
 
 
 def without(network: Graph, training: Training) -> tuple[Variant, ...]:
-    """Return the training step as the compiler makes it, each time with one part left out."""
-    split, names = learning(network, replace(training, rows=False))
-    unordered = snapshot_weights(fuse_updates(push_takes(differentiated(split, training, names))))
-    chains = choose_streams(unordered, frozenset(names)) if training.stream else ()
+    """Return the training step as the compiler makes it, each time with one part left out.
+
+    The image is whole in all of them: without some parts it could not come row by row.
+    """
+    training = replace(training, rows=False)
+    split, names = learning(network, training)
+    learned = frozenset(names)
+    pruned = push_takes(differentiated(split, training, names))
+    unpruned = fuse_updates(differentiated(split, training, names, everything=True))
     ours = entries(network, training)["step"]
-    whole = entries(network, replace(training, stream=False, rows=False))["step"]
+    whole = entries(network, replace(training, stream=False))["step"]
+
+    def streamed(graph: Graph) -> Graph:
+        return stream(graph, choose_streams(graph, learned)) if training.stream else graph
+
     return (
-        _variant("without streaming", "every map whole", whole),
+        _variant("without pruning", "gradients of all parameters", streamed(schedule(unpruned))),
+        _variant("without in place", "every result in memory of its own", ours, in_place=False),
         _variant(
-            "without scheduling", "in the order of differentiation", stream(unordered, chains)
+            "without scheduling",
+            "in the order of differentiation",
+            streamed(snapshot_weights(fuse_updates(pruned))),
         ),
-        Variant("without planning", "every tensor has memory of its own", _piled(ours)),
+        _variant(
+            "without fused updates",
+            "weight gradients whole",
+            streamed(schedule(pruned)),
+        ),
+        _variant("without streaming", "every map whole", whole),
+        Variant("without planning", "nothing uses memory again", _piled(ours)),
     )
 
 
