@@ -600,6 +600,75 @@ def test_an_exact_plan_needs_the_solver(
     assert not Path("new").exists()
 
 
+def test_plan_draws_the_map(run: Run) -> None:
+    words = ("plan", "--model", "small", "--sram", "64K", "--out", "map.html")
+    done = run(*words)
+    assert done.code == 0
+    assert done.out.endswith("Written to map.html\n")
+    html = Path("map.html").read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    assert html.endswith("</html>\n")
+    assert html.count("<svg") == 7
+    assert "of a budget of 64.0 KiB" in html
+    assert run(*words).error == (
+        "--out map.html: exists already; choose another file or add --force"
+    )
+    plan = run(*words, "--method", "none", "--entry", "infer", "--force", "--json").json
+    html = Path("map.html").read_text("utf-8")
+    assert html.count("<svg") == 1  # nothing trains: there is nothing to compare
+    assert f"{plan['sram_bytes'] / 1024:,.1f} KiB" in html
+    assert listing(Path()) == ["map.html"]
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [
+        ("map.svg", "must end in .html"),
+        ("nowhere/map.html", "there is no folder nowhere; make it first"),
+        ("folder.html", "is a folder; choose another file"),
+    ],
+)
+def test_plan_refuses_where_it_cannot_draw(run: Run, out: str, error: str) -> None:
+    Path("folder.html").mkdir()
+    done = run("plan", "--model", "small", "--out", out, "--force")
+    assert done.error == f"--out {out}: {error}"
+    assert listing(Path()) == ["folder.html"]
+
+
+def test_a_map_that_cannot_be_written_leaves_the_old_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("map.html").write_text("old")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = run("plan", "--model", "small", "--out", "map.html", "--force")
+    assert done.error.startswith("--out map.html: cannot be written")
+    assert listing(Path()) == ["map.html"]
+    assert Path("map.html").read_text() == "old"
+
+
+def test_plan_says_what_each_part_saves(run: Run) -> None:
+    words = ("plan", "--model", "small", "--method", "full")
+    plan = run(*words, "--json", "--ablation").json
+    parts = plan["ablation"]
+    assert parts[0]["name"] == "naive"
+    assert parts[-1]["arena_bytes"] == plan["entries"]["step"]["peak"]
+    for part in parts:
+        assert part["sram_bytes"] == plan["state_bytes"] + part["arena_bytes"]
+    text = run(*words, "--ablation").out
+    for part in parts:
+        line = next(line for line in text.splitlines() if line.startswith(f" {part['name']} "))
+        assert f"{part['sram_bytes']:,}" in line
+        assert f"{parts[0]['sram_bytes'] / part['sram_bytes']:.1f} x" in line
+    assert "ablation" not in run(*words, "--json").json
+    assert run("plan", "--model", "small", "--method", "none", "--ablation").error == (
+        "--ablation: method none trains nothing; choose another method"
+    )
+
+
 def test_plan_prints_the_map(run: Run) -> None:
     text = run("plan", "--model", "small").out
     for words in ("offset", "kept between calls", "head.prototypes", "peak of step: step "):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
@@ -29,9 +30,10 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
-from kilograd.learn.output import check_out, whole_folder
+from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
+from kilograd.report import Variant, ablation, page, without
 from kilograd.select import METHODS, Budget
 from kilograd.targets import (
     AARCH64,
@@ -195,9 +197,16 @@ def plan(
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
+    with_ablation: Annotated[
+        bool, typer.Option("--ablation", help="Show what each part of the compiler saves.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Draw the map: an HTML file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
+    if out is not None:
+        check_file(out, ".html", force=force)
     recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
     budget = Budget(None if sram is None else _bytes(sram))
     compiled = compile_recipe(load_model(model), recipe, budget)
@@ -211,10 +220,25 @@ def plan(
         if entry
         else max(program.entries.values(), key=lambda e: e.plan.peak)
     )
+    trains = "step" in program.entries
+    if with_ablation and not trains:
+        raise InputError(f"--ablation: method {method} trains nothing; choose another method")
+    graph, training = compiled.model.graph, compiled.training
+    steps = ablation(graph, training) if trains and (with_ablation or out) else ()
+    if out is not None:
+        others = without(graph, training) if trains else ()
+        title = f"{compiled.model.title}, {method}, {ways} classes"
+        html = page(title, program, chosen, budget=budget.sram, steps=steps, without=others)
+        write_file(out, html)
     if as_json:
-        print(json.dumps(_map_json(program, chosen)))
-    else:
-        _print_map(compiled, chosen)
+        parts = {"ablation": [_variant_json(program, v) for v in steps]} if with_ablation else {}
+        print(json.dumps(_map_json(program, chosen) | parts))
+        return
+    _print_map(compiled, chosen)
+    if with_ablation:
+        _print_ablation(program, steps)
+    if out is not None:
+        print(f"Written to {out}")
 
 
 @app.command("run")
@@ -524,6 +548,22 @@ def _print_map(compiled: Compiled, entry: Entry) -> None:
     if worst:
         share = worst.worst / (1 << 31)
         _out.print(f"no int32 accumulator can overflow: {worst.node} comes closest, {share:.0%}")
+
+
+def _variant_json(program: Program, variant: Variant) -> dict[str, object]:
+    arena = variant.step.plan.peak
+    sizes = {"arena_bytes": arena, "sram_bytes": program.state_bytes + arena}
+    return {"name": variant.name, "adds": variant.adds, **sizes}
+
+
+def _print_ablation(program: Program, steps: Sequence[Variant]) -> None:
+    table = Table("training step", "", box=None)
+    table.add_column("RAM, B", justify="right")
+    table.add_column("less than naive", justify="right")
+    rams = [program.state_bytes + v.step.plan.peak for v in steps]
+    for v, ram in zip(steps, rams, strict=True):
+        table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+    _out.print(table)
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ def peak(buffers: Sequence[Buffer]) -> int:
     return lower_bound(buffers)
 
 
-def store(graph: Graph) -> Storage:
+def store(graph: Graph, *, in_place: bool = True) -> Storage:
     """Give every computed tensor a buffer, shared where an op may overwrite an input.
 
     Parameters have their own memory; what is returned lives until the end; inputs live from the
-    start.  A buffer for scratch memory lives for one step.
+    start.  A buffer for scratch memory lives for one step.  Unless `in_place`, nothing is shared.
     """
     last = dict.fromkeys(graph.nodes, 0)
     for i, n in enumerate(graph.nodes):
@@ -49,7 +49,8 @@ def store(graph: Graph) -> Storage:
             buffers[scratch[n]] = Buffer(scratch[n], size, i, i + 1)
         if n.op.writes:
             continue
-        taken = next((x for x in _free_after(n, i, last, tensor)), None)
+        free = _free_after(n, i, last, tensor) if in_place else []
+        taken = next(iter(free), None)
         if taken is not None:
             name = tensor[taken]
             buffers[name] = replace(buffers[name], last=last[n] + 1)

@@ -44,6 +44,7 @@ from kilograd.ops import (
     Dequantise,
     Enrol,
     FisherSum,
+    Overlay,
     Sgd,
     Update,
 )
@@ -129,8 +130,7 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
     """
     if training.rows:
         network = rewrite(network, _delivered)
-    network, learned = split(network, training.learn)
-    names = (*learned.values(), *(training.head.learned if training.train_head else ()))
+    network, names = learning(network, training)
     graphs = {"infer": _infer(network, training.head)}
     if isinstance(training.head, PrototypeHead):
         graphs["enrol"] = _enrol(network, training.head)
@@ -183,6 +183,12 @@ def _finished(
     return {name: verify(g) for name, g in graphs.items()}
 
 
+def learning(network: Graph, training: Training) -> tuple[Graph, tuple[str, ...]]:
+    """Return the network with what learns in parameters of its own, and the names of these."""
+    network, learned = split(network, training.learn)
+    return network, (*learned.values(), *(training.head.learned if training.train_head else ()))
+
+
 def _delivered(b: Builder, n: Node) -> Node | None:
     return b.append(replace(n, op=StreamedInput())) if isinstance(n.op, Input) else None
 
@@ -211,11 +217,25 @@ def _forget(network: Graph, head: PrototypeHead) -> Graph:
 
 
 def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
+    graph = push_takes(differentiated(network, training, names))
+    return narrow_gradients(snapshot_weights(fuse_updates(graph)), names)
+
+
+def differentiated(
+    network: Graph, training: Training, names: tuple[str, ...], *, everything: bool = False
+) -> Graph:
+    """Return the training step as no pass has seen it: updates come last, gradients are whole.
+
+    `network` is split, and `names` learn.  With `everything`, the gradient of every parameter is
+    computed and kept, as if all could learn.
+    """
     b, features = _start(network)
     logits = training.head.logits(b, features)
     loss = b(CrossEntropy(), logits, b.input("label", LABEL), name="loss")
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
-    grads = differentiate(b, loss, params)
+    others = [n for n in b.nodes if isinstance(n.op, Param | Overlay) and n not in params]
+    unused = differentiate(b, loss, [*params, *others] if everything else params)
+    grads = {p: unused.pop(p) for p in params}
     if training.accumulate:
         share = b.input("share", RATE)
         updates = [
@@ -227,8 +247,7 @@ def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
             _update(b, replace(training.optimizer, salt=i), p, g, rate, clock)
             for i, (p, g) in enumerate(grads.items())
         ]
-    graph = b.graph(loss, logits, *updates)
-    return narrow_gradients(snapshot_weights(fuse_updates(push_takes(graph))), names)
+    return b.graph(loss, logits, *unused.values(), *updates)
 
 
 def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
