@@ -9,7 +9,7 @@
 #define kg_clip_mask      portable_clip_mask
 #define kg_clip_grad      portable_clip_grad
 #define kg_sum_pixels     portable_sum_pixels
-#define UNUSED            __attribute__((unused)) static void
+#define UNUSED            KG_COLD __attribute__((unused)) static void
 UNUSED portable_scale_channels(kg_block16 *y, const kg_block16 *x,
                                const kg_scale_channels_params *p);
 UNUSED portable_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
@@ -40,8 +40,10 @@ static inline uint32_t seen2(const int16_t *x, const int32_t *factor) {
 
 ALONE static uint32_t seen_scaled(const int16_t *x, const int32_t *factor, int32_t channels) {
     uint32_t seen = 0;
+    KG_ROLLED
     for (; channels > 3; channels -= 4, x += 4, factor += 4)
         seen |= seen2(x, factor) | seen2(x + 2, factor + 2);
+    KG_ROLLED
     for (; channels; channels--) seen |= magnitude(scaled(*x++, *factor++));
     return seen;
 }
@@ -55,10 +57,12 @@ static inline void put2(int16_t *y, const int16_t *x, const int32_t *factor, int
 
 ALONE static void put_scaled(int16_t *y, const int16_t *x, const int32_t *factor, int32_t channels,
                              int32_t shift) {
+    KG_ROLLED
     for (; shift > 0 && channels > 3; channels -= 4, x += 4, y += 4, factor += 4) {
         put2(y, x, factor, shift);
         put2(y + 2, x + 2, factor + 2, shift);
     }
+    KG_ROLLED
     for (; channels; channels--) {
         const int32_t v = scaled(*x++, *factor++);
         *y++ = (int16_t)(shift > 0 ? kg_round_to_odd(v, shift) : v * (1 << -shift));
@@ -110,6 +114,7 @@ void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
 /* Sums of four neighbouring channels. */
 ALONE static void sum4(int32_t *sum, const int16_t *x, int32_t channels, int32_t pixels) {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    KG_ROLLED
     for (; pixels; pixels--, x += channels) {
         const uint32_t a = load4(x), b = load4(x + 2);
         s0 += (int16_t)a;

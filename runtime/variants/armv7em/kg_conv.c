@@ -11,14 +11,14 @@
 /* The portable kernel does what the other cannot. */
 #define kg_conv            portable_conv
 #define kg_conv_input_grad portable_conv_input_grad
-__attribute__((noinline)) static void portable_conv(int8_t *y, const int8_t *x, const int8_t *w,
-                                                    const int8_t *learned, const int32_t *b,
-                                                    int8_t *scratch, const kg_conv_params *p);
-__attribute__((noinline)) static void portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy,
-                                                               const int8_t *w,
-                                                               const int8_t *learned,
-                                                               int8_t *scratch,
-                                                               const kg_conv_input_grad_params *p);
+KG_COLD __attribute__((noinline)) static void portable_conv(int8_t *y, const int8_t *x,
+                                                            const int8_t *w, const int8_t *learned,
+                                                            const int32_t *b, int8_t *scratch,
+                                                            const kg_conv_params *p);
+KG_COLD __attribute__((noinline)) static void
+portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
+                         const int8_t *learned, int8_t *scratch,
+                         const kg_conv_input_grad_params *p);
 #include "../../src/kg_conv.c"
 #undef kg_conv
 #undef kg_conv_input_grad
@@ -383,10 +383,10 @@ static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
     for (int32_t k = 0; overlay->axis && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, i + k);
         if (slot < 0) continue;
-        for (int32_t t = 0; t < taps; t++)
-            for (int32_t o = 0; o < out; o++)
-                put_half(to + t * size + o / 2 * LANES + k, o % 2,
-                         learned[(o * taps + t) * count + slot]);
+        for (int32_t t = 0; t < taps; t++) KG_ROLLED
+        for (int32_t o = 0; o < out; o++)
+            put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                     learned[(o * taps + t) * count + slot]);
     }
 }
 

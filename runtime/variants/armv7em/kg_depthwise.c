@@ -12,11 +12,10 @@
 /* The portable kernels do what the others cannot. */
 #define kg_depthwise            portable_depthwise
 #define kg_depthwise_input_grad portable_depthwise_input_grad
-__attribute__((noinline)) static void portable_depthwise(int8_t *y, const int8_t *x,
-                                                         const int8_t *w, const int8_t *learned,
-                                                         const int32_t *b, int8_t *scratch,
-                                                         const kg_depthwise_params *p);
-__attribute__((noinline)) static void
+KG_COLD __attribute__((noinline)) static void
+portable_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p);
+KG_COLD __attribute__((noinline)) static void
 portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                               const int8_t *learned, int8_t *scratch,
                               const kg_depthwise_input_grad_params *p);
@@ -160,6 +159,7 @@ ALONE static void put_gradient_rows(uint32_t *to, int32_t column, const row_pair
                                     int32_t n) {
     const int32_t a_step = r->a_step, b_step = r->b_step;
     const char *a = r->a + x * a_step, *b = r->b + x * b_step;
+    KG_ROLLED
     for (; n > 0; n--, to += column, a += a_step, b += b_step) {
         const uint32_t a0 = load4(a), a1 = load4(a + 4), b0 = load4(b), b1 = load4(b + 4);
         to[0] = low_halves(a0, b0);
