@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from helpers import model_path, needs_shared
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kilograd.errors import InputError
+from kilograd.frontend import load_model
+from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.plan import Buffer, Plan, PlanError, exact, greedy, lower_bound, validate
 from kilograd.plan.buffer import ALIGN
+from kilograd.select import PLANS, Budget
 
 
 @st.composite
@@ -186,6 +190,17 @@ def test_what_no_plan_can_reach_is_proved(from_a_pile: None) -> None:
     plan = validate(GAP, exact(GAP))
     assert plan.peak == plan.bound == least_bytes(GAP) == 5 * ALIGN
     assert lower_bound(GAP) == 4 * ALIGN
+
+
+@needs_shared
+@pytest.mark.parametrize("name", PLANS)
+def test_all_published_plans_are_proved_optimal(name: str) -> None:
+    model = load_model(str(model_path(name)))
+    for label in PLANS[name]:
+        program = compile_recipe(model, Recipe(f"sparse-{label}", 10), Budget()).program
+        assert program.sram_proved_optimal, label
+    full = compile_recipe(model, Recipe("full", 10, exact=True), Budget()).program
+    assert full.sram_proved_optimal
 
 
 def test_without_effort_nothing_is_claimed(

@@ -90,10 +90,12 @@ ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
     const kg_overlay *overlay = &p->overlay;
     const int32_t in = p->window.in_c, taps = p->window.kernel_h * p->window.kernel_w;
     const int32_t rows = overlay->count && overlay->axis == 0, step = 2 * n;
+    KG_ROLLED
     for (; n > 0; n--, o++, to += 2) {
         const int32_t slot = rows ? kg_overlay_find(overlay, o) : -1;
         const int8_t *from = slot < 0 ? w + o * taps * in : learned + slot * taps * in;
         int32_t sum = 0;
+        KG_ROLLED
         for (int32_t r = 0; r < l->runs; r++)
             sum += widen(to + r * l->quads * step, step, from + r * l->length, l->length);
         if (overlay->count && !rows)

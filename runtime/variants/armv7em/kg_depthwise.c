@@ -35,7 +35,9 @@ static int32_t common(const kg_window *g) {
 }
 
 /* Filters of LANES channels from c on.  A column, of a filter or of the map, is
- * [pairs of rows][LANES], where the last pair lacks its second row.  `flip`: turned around. */
+ * [pairs of rows][LANES], where the last pair lacks its second row; forwards (put_singles) its
+ * words are (a0, a2), (a1, a3), (a0, a2), (a1, a3), and weights are in the half that counts.
+ * `flip`: turned around. */
 static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_t *learned,
                         const kg_overlay *overlay, int32_t c, const kg_window *g, int32_t flip) {
     const int32_t kernel = g->kernel_h, taps = kernel * kernel, column = (kernel + 1) / 2 * LANES;
@@ -54,6 +56,10 @@ static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_
             put_half(to + at % kernel * column + ky / 2 * LANES + k, ky % 2,
                      learned[t * overlay->count + slot]);
         }
+    }
+    for (int32_t kx = 1; !flip && kx <= kernel; kx++) {
+        to[kx * column - 2] <<= 16;
+        to[kx * column - 1] <<= 16;
     }
     for (int32_t k = 0; k < LANES; k++) sum[k] = 0;
     for (int32_t i = 0; i < kernel * column; i += LANES)
@@ -91,6 +97,24 @@ static void set(uint32_t *to, uint32_t value, int32_t n) {
 
 /// Forward ///
 
+/* The last rows of n columns. */
+ALONE static void put_singles(uint32_t *to, int32_t to_step, const char *a, int32_t a_step,
+                              int32_t n) {
+    if (n <= 0) return;
+    __asm__ volatile("1: ldr r9, [%[a]]\n"
+                     "   subs %[n], #1\n"
+                     "   add %[a], %[a_step]\n"
+                     "   sxtb16 r8, r9\n"
+                     "   sxtb16 r9, r9, ror #8\n"
+                     "   strd r8, r9, [%[to]]\n"
+                     "   strd r8, r9, [%[to], #8]\n"
+                     "   add %[to], %[to], %[to_step], lsl #2\n"
+                     "   bne 1b\n"
+                     : [to] "+r"(to), [a] "+r"(a), [n] "+r"(n)
+                     : [to_step] "r"(to_step), [a_step] "r"(a_step)
+                     : "r8", "r9", "cc", "memory");
+}
+
 /* Columns x .. x + n of the map, zero where there is none. */
 static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const kg_window *g,
                  int32_t zero) {
@@ -101,10 +125,11 @@ static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const
     if (begin) set(to, zeros, begin * column);
     if (end < n) set(to + end * column, zeros, (n - end) * column);
     to += begin * column;
-    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES, rows++)
-        put_squares(to, column, (const int8_t *)rows->a + (x + begin) * rows->a_step, rows->a_step,
-                    (const int8_t *)rows->b + (x + begin) * rows->b_step, rows->b_step,
-                    end - begin);
+    const int32_t first = x + begin, count = end - begin;
+    for (int32_t ky = 1; ky < g->kernel_h; ky += 2, to += LANES, rows++)
+        put_squares(to, column, (const int8_t *)rows->a + first * rows->a_step, rows->a_step,
+                    (const int8_t *)rows->b + first * rows->b_step, rows->b_step, count);
+    put_singles(to, column, rows->a + first * rows->a_step, rows->a_step, count);
 }
 
 static void span(const uint32_t *x, tile *t, int32_t kernel) {

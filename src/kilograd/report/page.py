@@ -48,7 +48,7 @@ path.turn { stroke: var(--soft); stroke-dasharray: 3 3; } path.total { stroke: v
 path.peak { stroke: var(--hot); opacity: .6; stroke-dasharray: 2 2; }
 path.budget { stroke: var(--over); stroke-dasharray: 7 4; }
 path.ours { stroke: var(--ink); stroke-dasharray: 4 3; }
-.others { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: 22px; }
+.others { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 22px; }
 .others h3 { font-size: 14px; margin: 0; } .others p { font-size: 13px; margin: 0 0 4px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 td, th { padding: 5px 10px 5px 0; border-bottom: 1px solid var(--rule); text-align: left; }
