@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 import json
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
@@ -97,6 +99,60 @@ Augmentation = Annotated[Augment, typer.Option(help="Random views of the support
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What to compile: options that several commands share."""
+
+    model: ModelName = "digits"
+    method: Method = "last"
+    head: Head = None
+    optimizer: Optimizer = OptimizerKind.SGD
+    accumulate: Accumulate = 1
+    rows: Rows = False
+    recompute: Recompute = False
+    sram: Sram = None
+    exact: Exact = False
+
+    @property
+    def budget(self) -> Budget:
+        """What the program may cost."""
+        return Budget(None if self.sram is None else _bytes(self.sram))
+
+    def compile(self, ways: int) -> Compiled:
+        """Choose what learns and compile it."""
+        recipe = Recipe(
+            self.method,
+            ways,
+            self.head,
+            self.optimizer,
+            self.accumulate,
+            rows=self.rows,
+            recompute=self.recompute,
+            exact=self.exact,
+        )
+        return compile_recipe(load_model(self.model), recipe, self.budget)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `Options` as options of its own, in place of `options`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(Options, eval_str=True).parameters
+    parameters = [
+        p.replace(kind=p.KEYWORD_ONLY)
+        for name, q in own.items()
+        for p in (shared.values() if name == "options" else (q,))
+    ]
+
+    @functools.wraps(command)
+    def run(**given: object) -> None:
+        chosen = {name: given.pop(name) for name in shared}
+        command(options=Options(**chosen), **given)  # type: ignore[arg-type]
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
 class TargetKind(enum.StrEnum):
     """What can be built for."""
 
@@ -135,23 +191,16 @@ def _with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> 
 
 
 @app.command("adapt")
+@_with_options
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
-    model: ModelName = "digits",
-    method: Method = "last",
+    options: Options,
     ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
     shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
     queries: Annotated[int, typer.Option(help="Test images of each class, at most.")] = 15,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    head: Head = None,
-    accumulate: Accumulate = 1,
-    rows: Rows = False,
-    recompute: Recompute = False,
     augment: Augmentation = Augment.FULL,
-    sram: Sram = None,
-    exact: Exact = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     force: Annotated[
@@ -161,16 +210,12 @@ def adapt_command(
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
     schedule = Schedule(iterations, lr, augment, seed)
-    budget = Budget(None if sram is None else _bytes(sram))
     if out is not None:
         check_out(out, RESULT, force=force)
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(
-        method, len(episode.classes), head, optimizer, accumulate, rows, recompute, exact
-    )
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(len(episode.classes))
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
         save(out, compiled, episode, outcome)
@@ -183,17 +228,10 @@ def adapt_command(
 
 
 @app.command()
+@_with_options
 def plan(
-    model: ModelName = "digits",
-    method: Method = "last",
+    options: Options,
     ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    rows: Rows = False,
-    recompute: Recompute = False,
-    sram: Sram = None,
-    exact: Exact = False,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
@@ -207,9 +245,7 @@ def plan(
     """Print the memory map of a training program, and what sets its peak."""
     if out is not None:
         check_file(out, ".html", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
-    budget = Budget(None if sram is None else _bytes(sram))
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(ways)
     program = compiled.program
     if entry is not None and entry not in program.entries:
         raise InputError(
@@ -222,13 +258,13 @@ def plan(
     )
     trains = "step" in program.entries
     if with_ablation and not trains:
-        raise InputError(f"--ablation: method {method} trains nothing; choose another method")
+        raise InputError(f"--ablation: method {options.method} trains nothing; choose another")
     graph, training = compiled.model.graph, compiled.training
     steps = ablation(graph, training) if trains and (with_ablation or out) else ()
     if out is not None:
         others = without(graph, training) if trains else ()
-        title = f"{compiled.model.title}, {method}, {ways} classes"
-        html = page(title, program, chosen, budget=budget.sram, steps=steps, without=others)
+        title = f"{compiled.model.title}, {options.method}, {ways} classes"
+        html = page(title, program, chosen, budget=options.budget.sram, steps=steps, without=others)
         write_file(out, html)
     if as_json:
         parts = {"ablation": [_variant_json(program, v) for v in steps]} if with_ablation else {}
@@ -242,21 +278,14 @@ def plan(
 
 
 @app.command("run")
+@_with_options
 def run_command(
+    options: Options,
     target: TargetName = TargetKind.CORTEX_M7,
-    model: ModelName = "digits",
-    method: Method = "last",
     ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    rows: Rows = False,
-    recompute: Recompute = False,
-    sram: Sram = None,
     board_ram: BoardRam = None,
     compiler: CompilerName = CrossCompiler.CLANG,
     emulator: EmulatorName = Emulator.UNICORN,
-    exact: Exact = False,
     steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -264,9 +293,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
-    budget = Budget(None if sram is None else _bytes(sram))
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(ways)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_err, disable=as_json, transient=True) as bar:
         task = bar.add_task("emulating", total=steps)
@@ -287,20 +314,13 @@ def run_command(
 
 
 @app.command("export")
+@_with_options
 def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
+    options: Options,
     target: TargetName = TargetKind.CORTEX_M7,
-    model: ModelName = "digits",
-    method: Method = "last",
     ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    rows: Rows = False,
-    recompute: Recompute = False,
-    sram: Sram = None,
     board_ram: BoardRam = None,
-    exact: Exact = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
     ] = False,
@@ -308,9 +328,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate, rows, recompute, exact)
-    budget = Budget(None if sram is None else _bytes(sram))
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(ways)
     with whole_folder(out) as folder:
         _target(target).export(compiled.program, folder, _ram(board_ram))
     if as_json:
