@@ -665,7 +665,7 @@ def test_plan_says_what_each_part_saves(run: Run) -> None:
         assert f"{parts[0]['sram_bytes'] / part['sram_bytes']:.1f} x" in line
     assert "ablation" not in run(*words, "--json").json
     assert run("plan", "--model", "small", "--method", "none", "--ablation").error == (
-        "--ablation: method none trains nothing; choose another method"
+        "--ablation: method none trains nothing; choose another"
     )
 
 

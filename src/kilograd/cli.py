@@ -26,17 +26,18 @@ from typer.main import get_command
 import kilograd
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError
-from kilograd.frontend import available_models, load_model, model_places
-from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, save
+from kilograd.frontend import Model, available_models, load_model, model_places
+from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
-from kilograd.select import METHODS, Budget
+from kilograd.select import METHODS, Budget, Inspect
 from kilograd.targets import (
     AARCH64,
     CORTEX_M4,
@@ -113,12 +114,17 @@ class Options:
     sram: Sram = None
     exact: Exact = False
 
+    @functools.cached_property
+    def network(self) -> Model:
+        """The network."""
+        return load_model(self.model)
+
     @property
     def budget(self) -> Budget:
         """What the program may cost."""
         return Budget(None if self.sram is None else _bytes(self.sram))
 
-    def compile(self, ways: int) -> Compiled:
+    def compile(self, ways: int, inspect: Inspect | None = None) -> Compiled:
         """Choose what learns and compile it."""
         recipe = Recipe(
             self.method,
@@ -130,7 +136,7 @@ class Options:
             recompute=self.recompute,
             exact=self.exact,
         )
-        return compile_recipe(load_model(self.model), recipe, self.budget)
+        return compile_recipe(self.network, recipe, self.budget, inspect)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -215,7 +221,11 @@ def adapt_command(
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    compiled = options.compile(len(episode.classes))
+    support = load_samples(
+        dataset, episode.support, episode.support_labels, options.network.preprocess
+    )
+    inspect = inspector(options.network, support, augment, seed)
+    compiled = options.compile(len(episode.classes), inspect)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
         save(out, compiled, episode, outcome)

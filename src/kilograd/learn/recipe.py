@@ -19,7 +19,7 @@ from kilograd.passes import (
     entries,
 )
 from kilograd.plan import exact, greedy
-from kilograd.select import Budget, Evidence, Selection, strategy
+from kilograd.select import Budget, Cost, Evidence, Inspect, Selection, strategy
 
 
 class HeadKind(enum.StrEnum):
@@ -95,7 +95,9 @@ class Compiled:
         return count
 
 
-def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
+def compile_recipe(
+    model: Model, recipe: Recipe, budget: Budget, inspect: Inspect | None = None
+) -> Compiled:
     """Choose what learns and compile it.
 
     Raises `InputError` for a method that fits neither the network nor the head, and for a
@@ -106,9 +108,31 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
     if recipe.accumulate < 1:
         raise InputError(f"--accumulate {recipe.accumulate}: must be at least 1")
-    evidence = Evidence(model.name, model.graph, model.layers)
-    selection = strategy(recipe.method)(evidence, budget)
-    training = Training(
+    known: dict[tuple[object, ...], Cost] = {}
+
+    def cost(selection: Selection) -> Cost:
+        """Ask the compiler, once for each selection."""
+        key = (*sorted(selection.learn.items()), selection.head)
+        if key not in known:
+            program = _linked(model, recipe, _training(recipe, selection))
+            backward = program.macs("step") - program.macs("infer")
+            known[key] = Cost(program.sram_bytes, backward)
+        return known[key]
+
+    evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
+    training = _training(recipe, strategy(recipe.method)(evidence, budget))
+    program = _linked(model, recipe, training)
+    if budget.sram is not None and program.sram_bytes > budget.sram:
+        raise InputError(
+            f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "
+            f"{program.sram_bytes} bytes ({program.state_bytes} kept, {program.arena_bytes} "
+            f"working memory); the smallest --sram that fits is {program.sram_bytes}"
+        )
+    return Compiled(model, recipe, training, program)
+
+
+def _training(recipe: Recipe, selection: Selection) -> Training:
+    return Training(
         head=_head(recipe, selection),
         optimizer=_OPTIMIZERS[recipe.optimizer],
         learn=selection.learn,
@@ -117,19 +141,15 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         rows=recipe.rows,
         recompute=recipe.recompute,
     )
+
+
+def _linked(model: Model, recipe: Recipe, training: Training) -> Program:
     try:
-        program = link(entries(model.graph, training), exact if recipe.exact else greedy)
+        return link(entries(model.graph, training), exact if recipe.exact else greedy)
     except AccumulatorError as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
     except StreamError as e:
         raise InputError(f"--rows: method {recipe.method} on {model.name}: {e}") from e
-    if budget.sram is not None and program.sram_bytes > budget.sram:
-        raise InputError(
-            f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "
-            f"{program.sram_bytes} bytes ({program.state_bytes} kept, {program.arena_bytes} "
-            f"working memory); the smallest --sram that fits is {program.sram_bytes}"
-        )
-    return Compiled(model, recipe, training, program)
 
 
 def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:

@@ -2,14 +2,16 @@
 
 from kilograd.select.methods import METHODS, strategy
 from kilograd.select.plan_file import plan_file, write_plan
-from kilograd.select.selection import Budget, Evidence, Selection, Strategy
+from kilograd.select.selection import Budget, Cost, Evidence, Inspect, Selection, Strategy
 from kilograd.select.sparse_update import PLANS, UpdatePlan
 
 __all__ = [
     "METHODS",
     "PLANS",
     "Budget",
+    "Cost",
     "Evidence",
+    "Inspect",
     "Selection",
     "Strategy",
     "UpdatePlan",

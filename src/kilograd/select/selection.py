@@ -7,24 +7,73 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kilograd.ir import Graph
+from kilograd.errors import InputError
+from kilograd.ir import Array, Graph
 from kilograd.passes import Part
+
+Inspect = Callable[[tuple[str, ...]], Mapping[str, Array]]
+"""Runs the support through the network: the Fisher information of each channel of some layers."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a selection costs as a program: bytes of RAM, and multiply-accumulates of one backward
+    pass, weight gradients included.
+    """
+
+    sram: int
+    backward_macs: int
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a strategy may look at: the network, and its convolutions in execution order."""
+    """What a strategy may look at.
+
+    The network, its convolutions in execution order, what the compiler says a selection costs, and
+    the images to learn from, where there are any.
+    """
 
     name: str
     graph: Graph
     layers: tuple[str, ...]
+    cost: Callable[[Selection], Cost] = lambda selection: Cost(0, 0)
+    inspect: Inspect | None = None
+
+    def fisher(self, layers: tuple[str, ...]) -> Mapping[str, Array]:
+        """Return float32 [channels] for each layer: the mean over the support (TinyTrain, eq. 2).
+
+        Raises `InputError` where there are no images.
+        """
+        if self.inspect is None:
+            raise InputError(
+                "--method: this one looks at images to learn from; use kilograd adapt, or write its "
+                "choice to a plan file and give that"
+            )
+        return self.inspect(layers)
+
+    def macs(self, layer: str) -> int:
+        """Return the multiply-accumulates of a layer's forward pass."""
+        node = self.graph[layer]
+        return node.op.macs(node)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the program may cost; `None` is no limit.  The compiler is the judge."""
+    """What the program may cost; `None` is no limit.  The compiler is the judge.
+
+    `sram`: bytes of RAM.  `compute`: backward MACs of a sample.  `channels`: the share of a layer's
+    channels that learns, in (0, 1].
+    """
 
     sram: int | None = None
+    compute: int | None = None
+    channels: float | None = None
+
+    def admits(self, cost: Cost) -> bool:
+        """Say whether a program of that cost is within the budget."""
+        return (self.sram is None or cost.sram <= self.sram) and (
+            self.compute is None or cost.backward_macs <= self.compute
+        )
 
 
 @dataclass(frozen=True)
