@@ -37,7 +37,7 @@ from kilograd.learn.output import check_file, check_out, whole_folder, write_fil
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, choice, page, without
-from kilograd.select import METHODS, Budget, Inspect, Reason, write_plan
+from kilograd.select import METHODS, Budget, Evidence, Inspect, Reason, write_plan
 from kilograd.targets import (
     AARCH64,
     CORTEX_M4,
@@ -149,9 +149,8 @@ class Options:
     @property
     def budget(self) -> Budget:
         """What the program may cost."""
-        full = 2 * sum(
-            n.op.macs(n) for n in map(self.network.graph.__getitem__, self.network.layers)
-        )
+        network = self.network
+        full = Evidence(network.name, network.graph, network.layers).full_backward()
         return Budget(
             None if self.sram is None else _bytes(self.sram),
             None if self.compute is None else _macs(self.compute, full),

@@ -13,7 +13,7 @@ from kilograd.select.random_layers import random_layers
 from kilograd.select.selection import Strategy
 from kilograd.select.sparse_update import sparse_update
 from kilograd.select.static import static_l2, static_random
-from kilograd.select.tinytrain import Criterion, TinyTrain
+from kilograd.select.tinytrain import Criterion, TinyTrain, at_random, by_norm
 
 _NAMED: Mapping[str, Strategy] = {
     "none": none,
@@ -24,6 +24,7 @@ _NAMED: Mapping[str, Strategy] = {
     "tinytrain:P": TinyTrain(Criterion.POTENTIAL),
     "tinytrain:P/W": TinyTrain(Criterion.PER_WEIGHT),
     "tinytrain:P/M": TinyTrain(Criterion.PER_MAC),
+    "tinytrain-l2": TinyTrain(order=by_norm),
     "knapsack": Knapsack(),
     "pointwise-knapsack": Knapsack(depthwise=False),
     "int8-knapsack": Knapsack(rounding=True),
@@ -32,6 +33,7 @@ _NAMED: Mapping[str, Strategy] = {
 _NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
     "last:K": last_k,
     "bias:K": bias_k,
+    "tinytrain-random:SEED": lambda seed: TinyTrain(order=at_random(seed)),
     "static-random:SEED": static_random,
     "random-layers:SEED": random_layers,
 }
