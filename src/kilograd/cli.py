@@ -271,7 +271,8 @@ def adapt_command(
     reasons = compiled.selection.reasons
     if out is not None:
         title = f"{compiled.model.title}, {options.method}, {episode.dataset}"
-        pages = {"selection.html": choice(title, reasons)} if reasons else {}
+        cost = _cost_line(compiled, options.budget)
+        pages = {"selection.html": choice(title, reasons, cost)} if reasons else {}
         save(out, compiled, episode, outcome, pages)
     if save_plan is not None:
         write_plan(save_plan, compiled.model.name, compiled.selection)
@@ -526,6 +527,13 @@ def _show(compiled: Compiled, outcome: Outcome) -> None:
     for row in rows:
         table.add_row(*row)
     _out.print(table)
+
+
+def _cost_line(compiled: Compiled, budget: Budget) -> str:
+    sram, macs = compiled.program.sram_bytes, compiled.backward_macs
+    of_sram = "" if budget.sram is None else f" of {budget.sram:,}"
+    of_macs = "" if budget.compute is None else f" of {budget.compute:,}"
+    return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
 
 
 def _explain(method: str, reasons: Sequence[Reason]) -> None:

@@ -21,8 +21,11 @@ _MEANING = (
 )
 
 
-def choice(title: str, reasons: Sequence[Reason]) -> str:
-    """Return the page; layers are in execution order, bars are shares of the longest."""
+def choice(title: str, reasons: Sequence[Reason], cost: str) -> str:
+    """Return the page; layers are in execution order, bars are shares of the longest.
+
+    `cost` says what the choice costs, of what was allowed.
+    """
     chosen = sum(r.chosen > 0 for r in reasons)
     potential = max((r.potential or 0.0 for r in reasons), default=0.0)
     scores = [r.score for r in reasons if r.score]
@@ -50,6 +53,7 @@ def choice(title: str, reasons: Sequence[Reason]) -> str:
             f"<title>{escape(title)}: what learns</title><style>{STYLE}{_MORE}</style>",
             "</head><body>",
             f"<h1>{escape(title)}</h1>",
+            f"<p>{escape(cost)}</p>",
             f'<p class="soft">Of {len(reasons)} layers that were looked at {chosen} learn.',
             _MEANING + "</p>",
             f"<table><tr>{head}</tr>{rows}</table>",

@@ -123,15 +123,13 @@ class Knapsack:
             Candidate(x, best_first(gains[x]), float(fisher[x].sum()), float(gains[x].sum()))
             for x in layers
         ]
-        chosen = _Search(evidence, limits(evidence, budget), candidates, gains).best()
-        first = min(layers.index(x) for x in chosen)
+        within = limits(evidence, budget)
+        chosen = _Search(evidence, within, candidates, gains).best()
         reasons = []
-        for i, c in enumerate(candidates):
-            why = "others gain more for what they cost"
-            if i < first:
-                why = "gradients handed on to it cost more than it gains"
+        for c in candidates:
             count = chosen.get(c.layer, 0)
-            reasons.append(reason(evidence, c, count, "" if count else why))
+            why = "" if count else _why(evidence, within, candidates, chosen, c)
+            reasons.append(reason(evidence, c, count, why))
         return Selection(_learn(evidence, candidates, chosen), reasons=tuple(reasons))
 
 
@@ -252,3 +250,19 @@ def _learn(
         for c in candidates
         if c.layer in chosen
     }
+
+
+def _why(
+    evidence: Evidence,
+    budget: Budget,
+    candidates: Sequence[Candidate],
+    chosen: Mapping[str, int],
+    c: Candidate,
+) -> str:
+    """Say why nothing of a layer learns."""
+    macs = least_macs(evidence, _learn(evidence, candidates, {c.layer: 1}))
+    if budget.compute is not None and macs > budget.compute:
+        return f"compute: {macs:,} of {budget.compute:,} MACs for one channel"
+    if evidence.layers.index(c.layer) < min(map(evidence.layers.index, chosen)):
+        return "handing gradients on to it costs more than it gains"
+    return "others gain more for what they cost"
