@@ -245,6 +245,20 @@ def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[
     return known
 
 
+def check(models: list[str], recipes: list[str], limits: Limits, out: Path) -> None:
+    """Refuse bad input before anything runs."""
+    header = ",".join(x.name for x in fields(Row))
+    if out.exists() and out.read_text(encoding="utf-8").partition("\n")[0].strip() != header:
+        raise typer.BadParameter(f"{out} has other columns than {header}; give another file")
+    try:
+        for network in models:
+            limits.budget(network)
+        for recipe in recipes:
+            strategy(parse(recipe, WAYS)[0].method)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 @app.command()
 def run(
     data: str,
@@ -259,20 +273,15 @@ def run(
     channels: float | None = None,
 ) -> None:
     """Run what is missing, appending to a CSV file."""
-    header = ",".join(x.name for x in fields(Row))
-    if out.exists() and out.read_text(encoding="utf-8").partition("\n")[0].strip() != header:
-        raise typer.BadParameter(f"{out} has other columns than {header}; give another file")
     limits = Limits(sram, compute, channels)
+    check(models.split(","), recipes.split(","), limits, out)
     done = {(r.model, r.data, r.recipe, r.budget, r.episode) for r in read(out)}
     names, numbers = data.split(","), range(first, first + episodes)
     stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers)
     todo = []
     for name in names:
         for network in models.split(","):
-            limits.budget(network)  # bad input is said before anything runs
             for recipe in recipes.split(","):
-                parse(recipe, WAYS)
-                strategy(recipe.partition("@")[0])
                 missing = tuple(
                     stored[name, n]
                     for n in numbers

@@ -149,7 +149,7 @@ def test_the_strategy_of_the_how_to_works(tmp_path: Path) -> None:
 
     evidence = Evidence(model.name, model.graph, model.layers, inspect=Inspect(ask, ask))
     chosen = steepest(evidence, Budget(compute=10**9, channels=0.5))
-    # Without a compiler all fits: half of the channels of each of the last 18 layers, the last ones.
+    # Without a compiler all fits: of each of the last 18 layers the last half of its channels.
     assert [r.layer for r in chosen.reasons] == list(model.layers[-18:])
     for layer in model.layers[-18:]:
         half = tuple(range(sizes[layer] - sizes[layer] // 2, sizes[layer]))

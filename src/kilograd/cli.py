@@ -37,7 +37,7 @@ from kilograd.learn.output import check_file, check_out, whole_folder, write_fil
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, choice, page, without
-from kilograd.select import METHODS, Budget, Evidence, Inspect, Reason, write_plan
+from kilograd.select import METHODS, Budget, Evidence, Inspect, write_plan
 from kilograd.targets import (
     AARCH64,
     CORTEX_M4,
@@ -282,7 +282,7 @@ def adapt_command(
         return
     _show(compiled, outcome)
     if explain:
-        _explain(options.method, reasons)
+        _explain(compiled, options.budget)
     if out is not None:
         more = ", selection.html" if reasons else ""
         print(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
@@ -536,8 +536,10 @@ def _cost_line(compiled: Compiled, budget: Budget) -> str:
     return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
 
 
-def _explain(method: str, reasons: Sequence[Reason]) -> None:
+def _explain(compiled: Compiled, budget: Budget) -> None:
+    reasons = compiled.selection.reasons
     if not reasons:
+        method = compiled.recipe.method
         _out.print(f"method {method} always takes the same layers: nothing to explain")
         return
     table = Table("layer", box=None)
@@ -546,9 +548,10 @@ def _explain(method: str, reasons: Sequence[Reason]) -> None:
     table.add_column("why not")
     for r in reasons:
         found = ["" if x is None else f"{x:.3g}" for x in (r.potential, r.score)]
-        size = (f"{r.weights:,}", f"{r.macs:,}")
+        size = (_count(r.weights), _count(r.macs))
         table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
     _out.print(table)
+    _out.print(_cost_line(compiled, budget))
 
 
 def _show_measurement(compiled: Compiled, found: Measurement) -> None:

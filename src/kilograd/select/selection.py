@@ -53,20 +53,14 @@ class Evidence:
 
         Raises `InputError` where there are no images, or none of them says anything.
         """
-        found = self._support().fisher(layers)
-        if not any(found[x].any() for x in layers):
-            raise InputError(
-                f"--method: no channel of {self.name} matters to the images given; use a method "
-                f"that does not look at them, as static-l2"
-            )
-        return found
+        return self._telling(self._support().fisher(layers))
 
     def steps(self, layers: tuple[str, ...]) -> Mapping[str, Array]:
         """Return float32 [channels] for each layer: the size of a step, in codes of the weights.
 
-        Raises `InputError` where there are no images.
+        Raises `InputError` where there are no images, or none of them says anything.
         """
-        return self._support().steps(layers)
+        return self._telling(self._support().steps(layers))
 
     def _support(self) -> Inspect:
         if self.inspect is None:
@@ -75,6 +69,14 @@ class Evidence:
                 "--save-plan FILE.json, and give --method FILE.json here"
             )
         return self.inspect
+
+    def _telling(self, found: Mapping[str, Array]) -> Mapping[str, Array]:
+        if not any(values.any() for values in found.values()):
+            raise InputError(
+                f"--method: no channel of {self.name} matters to the images given; use a method "
+                f"that does not look at them, as static-l2"
+            )
+        return found
 
     def macs(self, layer: str) -> int:
         """Return the multiply-accumulates of a layer's forward pass."""
