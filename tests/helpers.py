@@ -116,7 +116,7 @@ def real(value: Value, kind: TensorType) -> Array:
         return value.real() * kind.block.scale
     if not isinstance(kind.quant, Affine):
         return value.astype(np.float64)
-    scale = np.array(kind.quant.scale, np.float64)
+    scale = kind.quant.unit * np.array(kind.quant.scale, np.float64)
     if kind.quant.axis is not None:
         scale = scale.reshape([-1 if a == kind.quant.axis else 1 for a in range(value.ndim)])
     return (value.astype(np.float64) - kind.quant.zero_point) * scale

@@ -46,8 +46,8 @@ class Evidence:
         """
         if self.inspect is None:
             raise InputError(
-                "--method: this one looks at images to learn from; use kilograd adapt, or write its "
-                "choice to a plan file and give that"
+                "--method: this one looks at images to learn from; use kilograd adapt, or write "
+                "its choice to a plan file and give that"
             )
         return self.inspect(layers)
 
