@@ -179,7 +179,7 @@ C_BUGS = [
     ),
     CBug(
         "an overlay is never found",
-        "include/kg_kernels.h",
+        "src/kg_elementwise.c",
         "overlay->index[low] == key ? low : -1",
         "overlay->index[low] == key ? -1 : -1",
     ),
