@@ -68,17 +68,18 @@ ALONE static int32_t widen(uint32_t *to, int32_t step, const int8_t *from, int32
 static int32_t replace(uint32_t *to, int32_t step, const int8_t *learned, const kg_overlay *overlay,
                        const kg_window *g, const layout *l) {
     int32_t change = 0;
-    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * step)
-        for (int32_t kx = 0; kx < g->kernel_w; kx++)
-            for (int32_t j = 0; j < overlay->count; j++) {
-                const int32_t at = kx * g->in_c + overlay->index[j];
-                char *half = (char *)(to + at / 4 * step + at % 2) + (at & 2);
-                const int16_t new = *learned++;
-                int16_t old;
-                __builtin_memcpy(&old, half, sizeof old);
-                __builtin_memcpy(half, &new, sizeof new);
-                change += new - old;
-            }
+    KG_ROLLED
+    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * step) KG_ROLLED
+    for (int32_t kx = 0; kx < g->kernel_w; kx++) KG_ROLLED
+    for (int32_t j = 0; j < overlay->count; j++) {
+        const int32_t at = kx * g->in_c + overlay->index[j];
+        char *half = (char *)(to + at / 4 * step + at % 2) + (at & 2);
+        const int16_t new = *learned++;
+        int16_t old;
+        __builtin_memcpy(&old, half, sizeof old);
+        __builtin_memcpy(half, &new, sizeof new);
+        change += new - old;
+    }
     return change;
 }
 
@@ -377,28 +378,33 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
 /// Input gradient ///
 
 /* Weights of input channels i .. i + LANES as [taps][pairs of outputs][LANES]. */
-static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
-                          const kg_overlay *overlay, int32_t i, int32_t taps, int32_t in,
-                          int32_t out) {
+ALONE static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
+                                const kg_overlay *overlay, int32_t i, int32_t taps, int32_t in,
+                                int32_t out) {
     const int32_t count = overlay->count, row = taps * in, size = out / 2 * LANES;
+    KG_ROLLED
     for (int32_t t = 0; t < taps; t++) {
         const int8_t *from = w + t * in + i;
         put_squares(to + t * size, LANES, from, 2 * row, from + row, 2 * row, out / 2);
     }
+    KG_ROLLED
     for (int32_t j = 0; overlay->axis == 0 && j < count; j++) {
         const int32_t o = overlay->index[j];
-        for (int32_t t = 0; t < taps; t++)
-            for (int32_t k = 0; k < LANES; k++)
-                put_half(to + t * size + o / 2 * LANES + k, o % 2,
-                         learned[(j * taps + t) * in + i + k]);
+        KG_ROLLED
+        for (int32_t t = 0; t < taps; t++) KG_ROLLED
+        for (int32_t k = 0; k < LANES; k++)
+            put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                     learned[(j * taps + t) * in + i + k]);
     }
+    KG_ROLLED
     for (int32_t k = 0; overlay->axis && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, i + k);
         if (slot < 0) continue;
-        for (int32_t t = 0; t < taps; t++) KG_ROLLED
-        for (int32_t o = 0; o < out; o++)
-            put_half(to + t * size + o / 2 * LANES + k, o % 2,
-                     learned[(o * taps + t) * count + slot]);
+        KG_ROLLED
+        for (int32_t t = 0; t < taps; t++)
+            for (int32_t o = 0; o < out; o++)
+                put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                         learned[(o * taps + t) * count + slot]);
     }
 }
 

@@ -49,14 +49,17 @@ static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_
         put_squares(to + ky / 2 * LANES, column, from, step,
                     two ? from + kernel * step : (const int8_t *)&none, two ? step : 0, kernel);
     }
+    KG_ROLLED
     for (int32_t k = 0; overlay->count && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, c + k);
+        KG_ROLLED
         for (int32_t t = 0; slot >= 0 && t < taps; t++) {
             const int32_t at = flip ? taps - 1 - t : t, ky = at / kernel;
             put_half(to + at % kernel * column + ky / 2 * LANES + k, ky % 2,
                      learned[t * overlay->count + slot]);
         }
     }
+    KG_ROLLED
     for (int32_t kx = 1; !flip && kx <= kernel; kx++) {
         to[kx * column - 2] <<= 16;
         to[kx * column - 1] <<= 16;
