@@ -177,7 +177,7 @@ C_BUGS = [
     ),
     CBug(
         "an overlay is never found",
-        "include/kg_kernels.h",
+        "src/kg_elementwise.c",
         "overlay->index[low] == key ? low : -1",
         "overlay->index[low] == key ? -1 : -1",
     ),
@@ -640,10 +640,10 @@ PY_BUGS = [
         lambda: test_quant.test_a_hundredth_of_a_code_a_thousand_times_is_ten_codes(DType.I8, 0.01),
     ),
     PyBug(
-        "learned weights are bounded by their first values",
+        "learned weights count as ones",
         "kilograd.passes.overflow",
         "return np.full(w.type.shape, _WIDEST_WEIGHT, np.int64)",
-        "return np.abs(graph.data[w.name].astype(np.int64))",
+        "return np.ones(w.type.shape, np.int64)",
         (
             "kilograd.passes.training:narrow_gradients",
             "kilograd.passes.training:accumulator_bounds",

@@ -33,17 +33,7 @@ static inline void kg_block_put(kg_block_writer *w, int32_t pixel, int32_t c, co
 }
 
 /* Where `key` stands in the overlay's index, or -1. */
-static inline int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
-    int32_t low = 0, high = overlay->count;
-    while (low < high) {
-        const int32_t middle = (low + high) / 2;
-        if (overlay->index[middle] < key)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < overlay->count && overlay->index[low] == key ? low : -1;
-}
+int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key);
 
 /* First and one past the last kernel tap that falls inside the map. */
 static inline int32_t kg_tap_begin(int32_t origin) { return origin < 0 ? -origin : 0; }

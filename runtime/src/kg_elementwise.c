@@ -47,3 +47,16 @@ void kg_take(void *y, const void *x, const kg_take_params *p) {
 }
 
 void kg_clear(void *w, const kg_clear_params *p) { memset(w, 0, (size_t)p->bytes); }
+
+int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
+    int32_t low = 0, high = overlay->count;
+    KG_ROLLED
+    while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (overlay->index[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < overlay->count && overlay->index[low] == key ? low : -1;
+}
