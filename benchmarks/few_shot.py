@@ -4,8 +4,8 @@
         --recipes none,head,last,sparse-49kb --episodes 20 --out results.csv
     python benchmarks/few_shot.py table results.csv
 
-A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT]]]]].  Episode e of a data set is
-drawn with seed e and stored beside the results; a run that was interrupted goes on where it
+A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows]]]]]].  Episode e of a data set
+is drawn with seed e and stored beside the results; a run that was interrupted goes on where it
 stopped.  Needs the data and model folders: KILOGRAD_SHARED, by default ../shared.
 """
 
@@ -73,12 +73,13 @@ def episode(name: str, number: int) -> Episode:
 
 
 def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
-    method, lr, optimizer, iterations, head, augment, *_ = [*text.split("@"), "", "", "", "", ""]
+    method, lr, optimizer, iterations, head, augment, rows, *_ = [*text.split("@"), *[""] * 6]
     recipe = Recipe(
         method,
         ways,
         HeadKind(head) if head else None,
         OptimizerKind(optimizer) if optimizer else OptimizerKind.SGD,
+        rows=rows == "rows",
     )
     return recipe, float(lr or 0.003), int(iterations or 10), Augment(augment or "full")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.report import ablation, without
 from kilograd.select import PLANS, Budget
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
@@ -29,6 +30,32 @@ def parts(compiled: Compiled) -> dict[str, int]:
         kind = "biases" if name.endswith("bias") else "weights"
         sizes["head" if name.startswith("head.") else kind] += slot.value.nbytes
     return sizes
+
+
+def taken_apart() -> None:
+    """Print the RAM of a training step as it grows from naive to ours, and without each part."""
+    columns, others = [], []
+    for model in PLANS:
+        network = load_model(str(SHARED / "models" / model))
+        made = compile_recipe(network, Recipe("sparse-49kb", 10, HeadKind.LINEAR), Budget())
+        state = made.program.state_bytes
+        variants = ablation(network.graph, made.training)
+        columns.append([state + v.step.plan.peak for v in variants])
+        lacking = without(network.graph, made.training)
+        others.append([state + v.step.plan.peak for v in lacking])
+    print(f"| training step, sparse-49kb | {' | '.join(PLANS)} |")
+    print("|---|---:|---:|---:|")
+    for row, v in enumerate(variants):
+        cells = (f"{c[row]:,} ({c[0] / c[row]:.1f} x)" for c in columns)
+        print(f"| {v.name} | {' | '.join(cells)} |")
+    print()
+    print(f"| the same, one part left out | {' | '.join(PLANS)} |")
+    print("|---|---:|---:|---:|")
+    for row, v in enumerate(lacking):
+        cells = (
+            f"{o[row]:,} ({o[row] / c[-1]:.1f} x)" for o, c in zip(others, columns, strict=True)
+        )
+        print(f"| {v.name} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -58,6 +85,8 @@ def main() -> None:
         print(f"| {part} | {theirs:,} | {mine} |")
     print(f"| all other static data | {ENGINE_TOTAL - sum(ENGINE.values()):,} | 0 |")
     print(f"| **sum** | **{ENGINE_TOTAL:,}** | **{made.program.sram_bytes:,}** |")
+    print()
+    taken_apart()
 
 
 if __name__ == "__main__":

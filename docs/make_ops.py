@@ -23,7 +23,18 @@ from kilograd.ir import Builder, Op, TensorType  # noqa: E402
 from kilograd.ops._common import NotDifferentiableError  # noqa: E402
 
 TARGET = ROOT / "docs" / "ops.md"
-FAMILIES = ("conv", "depthwise", "elementwise", "stream", "pool", "shape", "head", "loss", "update")
+FAMILIES = (
+    "conv",
+    "depthwise",
+    "elementwise",
+    "stream",
+    "pool",
+    "shape",
+    "head",
+    "loss",
+    "update",
+    "fisher",
+)
 
 INTRODUCTION = """\
 # Every op
@@ -44,7 +55,7 @@ How to read the tables:
   The updates end in the optimiser's *states* (f32), the learning rate *lr* (f32[1])
   and the *clock* (i32[2]: seed and step).
 - *Memory*: "may take over x" says that the result may be written where x was,
-  if nothing reads x later;
+  if it has the same size and nothing reads x later;
   "writes w" says that the op changes a parameter in place and makes no tensor of its own;
   "scratch" says that the kernel needs working memory while it runs, which the plan provides.
 - *Gradient*: the ops that the backward pass of this one is made of.
@@ -124,8 +135,9 @@ def memory(kind: type[Op]) -> str:
     if writes:
         target = names[0] if names else "its first input"
         words.append(f"writes {target}" + (" and its states" if len(writes) > 1 else ""))
-    if kind.overwrites:
-        words.append("may take over " + " or ".join(names[i] for i in kind.overwrites))
+    overwrites = max((s.op.overwrites for s in samples), key=len)
+    if overwrites:
+        words.append("may take over " + " or ".join(names[i] for i in overwrites))
     if any(s.op.kernel(s.node()).scratch for s in samples):
         words.append("scratch")
     return "; ".join(words) or "-"

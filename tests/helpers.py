@@ -32,7 +32,9 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ops import Window
+from kilograd.ops._common import array
 from kilograd.targets import HostProgram, build_host
+from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import LANGUAGE, Compiler
 
 # ---- the shared folder ----
@@ -174,9 +176,7 @@ def get(memory: Array, offset: int, kind: TensorType) -> Value:
     return numbers(offset, kind.size, kind.dtype).reshape(kind.shape)
 
 
-def call(
-    host: HostProgram, entry: str, feeds: Mapping[str, Value], noise: int = 0
-) -> dict[str, Value]:
+def call(host: Runner, entry: str, feeds: Mapping[str, Value], noise: int = 0) -> dict[str, Value]:
     """Run an entry point as `interpret` would: inputs, outputs and parameters by name.
 
     Values with a shared exponent may go in and come out.  The arena starts as noise, because no
@@ -191,17 +191,12 @@ def call(
             put(host._state, offsets[n.name], feeds[n.name])
         elif n in e.storage.tensor and isinstance(n.op, Leaf):
             put(arena, e.offset(n), feeds[n.name])
-    run(host, entry)
+    host.run(entry, *(array(feeds[n.name]) for n in e.rows))
     out = {
         n.name: get(arena, e.offset(n), n.type) for n in e.graph.outputs if n in e.storage.tensor
     }
     out.update({n.name: get(host._state, offsets[n.name], n.type) for n in e.graph.written()})
     return out
-
-
-def run(host: HostProgram, entry: str) -> None:
-    """Call the C function of an entry point and nothing else."""
-    getattr(host._library, f"model_{entry}")(host._state.ctypes, host._arena.ctypes)
 
 
 # ---- float64 definitions, written without looking at the ops ----
@@ -346,7 +341,7 @@ class Network:
         step = x.type.affine.scale[0]
         bias = rng.normal(0, 0.3, channels) / (step * np.array(scale))
         weight = self.b.param(f"{name}.weight", w, Affine(scale, axis=axis))
-        bias_quant = Affine(tuple(step * s for s in scale), axis=0)
+        bias_quant = Affine(tuple(scale), axis=0, unit=step)
         shift = self.b.param(f"{name}.bias", bias.round().astype(np.int32), bias_quant)
         exact = conv64(
             real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise

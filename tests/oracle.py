@@ -152,6 +152,17 @@ class Network:
             codes[op["output"]] = y
         return codes
 
+    def fisher(self, codes: Mapping[str, Real], d_features: Real) -> dict[str, Real]:
+        """Return half the square of <activation, gradient> for each channel of each layer."""
+        gradients = self.backward(codes, d_features)
+        found = {}
+        for op in self.ops:
+            if f"{op.get('name')}.output" in gradients and op["name"] in self.layers:
+                real = (codes[op["output"]] - op["out"]["zero_point"]) * op["out"]["scale"]
+                gate = (real * gradients[f"{op['name']}.output"]).sum(axis=(1, 2))
+                found[op["name"]] = 0.5 * gate**2
+        return found
+
     def features(self, codes: Mapping[str, Real]) -> Real:
         """Return the pooled features in real units."""
         name = self.description["outputs"]["features"]
@@ -159,7 +170,7 @@ class Network:
         return ((codes[name] - quant["zero_point"]) * quant["scale"]).ravel()
 
     def backward(self, codes: Mapping[str, Real], d_features: Real) -> dict[str, Real]:
-        """Return the straight-through gradient of each weight and bias.
+        """Return the straight-through gradient of each weight and bias, and of each layer's output.
 
         Rounding passes gradients on, a clamp those of codes strictly inside the range, and an
         activation that is read twice collects both.
@@ -174,6 +185,8 @@ class Network:
             if op["output"] not in grads:
                 continue  # the classifier, which is not trained
             y, dy = codes[op["output"]], grads[op["output"]]
+            if "name" in op:
+                found[f"{op['name']}.output"] = dy
             xs = [codes[name] for name in op["inputs"]]
             if op["type"] == "avgpool":
                 pixels = xs[0].shape[1] * xs[0].shape[2]

@@ -36,6 +36,7 @@ from kilograd.ops import (
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
+    Copy,
     Cosine,
     CosineInputGrad,
     CrossEntropy,
@@ -48,6 +49,7 @@ from kilograd.ops import (
     DepthwiseWeightGrad,
     Dequantise,
     Enrol,
+    FisherSum,
     Overlay,
     RowRms,
     RowUpdate,
@@ -124,7 +126,7 @@ def weight(*shape: int, axis: int = 0) -> TensorType:
 
 
 def bias(n: int) -> TensorType:
-    return TensorType((n,), DType.I32, Affine(tuple(X_SCALE * s for s in _scales(n)), axis=0))
+    return TensorType((n,), DType.I32, Affine(tuple(_scales(n)), axis=0, unit=X_SCALE))
 
 
 def floats(*shape: int) -> TensorType:
@@ -171,6 +173,10 @@ DEPTHWISE: tuple[Geometry, ...] = (
     (6, 5, 4, 4, (3, 1), 1, (0, 2, 0, 0)),
     (4, 6, 3, 3, (3, 3), 2, (1, 0, 0, 1)),
     (2, 2, 8, 8, (3, 3), 1, (1, 1, 1, 1)),
+    (9, 7, 12, 12, (7, 7), 1, (3, 3, 3, 3)),
+    (5, 21, 20, 20, (5, 5), 1, (4, 0, 1, 3)),
+    (6, 19, 10, 10, (3, 3), 1, (0, 2, 2, 0)),
+    (13, 5, 9, 9, (3, 5), 1, (1, 1, 2, 2)),
 )
 
 
@@ -414,6 +420,8 @@ def _maps() -> Iterator[Sample]:
 
 def _gradients_and_parts() -> Iterator[Sample]:
     shape = (3, 5, 7)
+    yield sample(FisherSum(), floats(7), activation(*shape), gradient(*shape))
+    yield sample(FisherSum(), floats(7), activation(*shape, zero=-128), gradient(*shape, bits=13))
     yield sample(ClipMask(), activation(*shape))
     yield sample(ClipMask(), activation(2, 2, 4))
     mask = TensorType((14,), DType.U8)
@@ -437,6 +445,7 @@ def _gradients_and_parts() -> Iterator[Sample]:
     yield sample(Take(2, (6,)), gradient(*shape))
     yield sample(Take(0, (1, 2)), gradient(*shape))
     yield sample(Take(1, (0, 4)), floats(3, 5, 2))
+    yield sample(Copy(), weight(4, 3, 3, 2), gradient(*shape))
     yield sample(Take(0, (1, 3)), weight(4, 3, 3, 2))
     yield sample(Take(3, (0, 3)), total(2, 3, 3, 4))
     yield sample(Overlay(0, (0, 3)), weight(4, 3, 3, 2), weight(2, 3, 3, 2))
@@ -458,6 +467,7 @@ _FAMILIES = (_convolutions, _depthwise, _heads, _updates, _maps, _gradients_and_
 SAMPLES = tuple(_named(i, s) for i, s in enumerate((s for f in _FAMILIES for s in f()), 1))
 
 #: What the data is like.  `far`: exponents far apart, gradients that are nearly all zero.
+#: `again`: states made by earlier cases, gradients that rise.
 KINDS = ("random", "zeros", "high", "low", "extremes", "far", "tiny", "again")
 
 
@@ -533,6 +543,11 @@ def _block(t: TensorType, q: BlockExponent, kind: str, rng: np.random.Generator,
             return Block(sparse.astype(dtype), (-9, -33, -20)[at % 3])
         case "tiny":
             return Block(rng.integers(1 - top, top, t.shape).astype(dtype), -150 if at % 2 else -60)
+        case "again":
+            # rising to the end, so that exponents are found too small again and again
+            limit = 2.0 ** np.linspace(0, q.bits, t.size).reshape(t.shape)
+            rising = rng.choice([-1, 1], t.shape) * rng.uniform(limit / 2, limit)
+            return Block(np.trunc(rising).astype(dtype), exponent)
     return Block(rng.integers(1 - top, top, t.shape).astype(dtype), exponent)
 
 

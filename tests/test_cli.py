@@ -376,7 +376,7 @@ def test_no_pictures(
             "--method sparse-49kb",
             "--method sparse-49kb: no plan was published for small; there are",
         ),
-        ("--method none --head linear", "--head linear: method none learns nothing"),
+        ("--method none --head linear", "--head linear: method none does not train it"),
         ("--method head --head proto", "--head proto: prototypes do not learn by gradient"),
         ("--bogus", "No such option: --bogus"),
         ("--sram much", "--sram 'much': give bytes, or a number with K or M, as in 256K"),
@@ -386,6 +386,7 @@ def test_no_pictures(
         ("--sram 0x100", "--sram '0x100': give bytes"),
         ("--sram 1e3", "--sram '1e3': give bytes"),
         ("--sram 0", "--sram 0: method last on small needs "),
+        ("--method full --rows", "--rows: method full on small: no layers at the front could read"),
     ],
 )
 def test_bad_options(
@@ -405,6 +406,14 @@ def test_no_data_given(run: Run) -> None:
     assert run("adapt", ".", "--ways").error == "Option '--ways' requires an argument."
     assert run("adapt", "a", "b").error
     assert run("adpat").error.startswith("No such command 'adpat'")
+
+
+def test_images_by_rows_teach_the_same(adapt: Run) -> None:
+    whole, rows = (adapt("--json", *words).json for words in ((), ("--rows",)))
+    assert rows.pop("sram_bytes") <= whole.pop("sram_bytes")
+    for found in (whole, rows):
+        del found["seconds"], found["sram_lower_bound_bytes"], found["flash_bytes"]
+    assert rows == whole
 
 
 @pytest.mark.parametrize("method", ["last", "last:2", "bias:4", "full"])
@@ -571,6 +580,93 @@ def test_plan_is_a_map_without_collisions(run: Run, entry: str | None) -> None:
     for (offset, size), (following, _) in itertools.pairwise(state):
         assert offset + size <= following
     assert sum(state[-1]) <= plan["state_bytes"]
+
+
+def test_an_exact_plan_needs_no_more(run: Run) -> None:
+    words = ("plan", "--model", "small", "--method", "full", "--json")
+    greedy, exact = run(*words).json, run(*words, "--exact").json
+    assert exact["sram_proved_optimal"]
+    assert greedy["sram_lower_bound_bytes"] <= exact["sram_bytes"] <= greedy["sram_bytes"]
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "export", "adapt"])
+def test_an_exact_plan_needs_the_solver(
+    run: Run, home: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ortools", None)
+    words = {"adapt": (home / "discs",), "export": ("--out", "new")}.get(command, ())
+    error = run(command, *words, "--model", "small", "--exact").error
+    assert error == "--exact: needs OR-Tools; pip install 'kilograd[exact]'"
+    assert not Path("new").exists()
+
+
+def test_plan_draws_the_map(run: Run) -> None:
+    words = ("plan", "--model", "small", "--sram", "64K", "--out", "map.html")
+    done = run(*words)
+    assert done.code == 0
+    assert done.out.endswith("Written to map.html\n")
+    html = Path("map.html").read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    assert html.endswith("</html>\n")
+    assert html.count("<svg") == 7
+    assert "of a budget of 64.0 KiB" in html
+    assert run(*words).error == (
+        "--out map.html: exists already; choose another file or add --force"
+    )
+    plan = run(*words, "--method", "none", "--entry", "infer", "--force", "--json").json
+    html = Path("map.html").read_text("utf-8")
+    assert html.count("<svg") == 1  # nothing trains: there is nothing to compare
+    assert f"{plan['sram_bytes'] / 1024:,.1f} KiB" in html
+    assert listing(Path()) == ["map.html"]
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [
+        ("map.svg", "must end in .html"),
+        ("nowhere/map.html", "there is no folder nowhere; make it first"),
+        ("folder.html", "is a folder; choose another file"),
+    ],
+)
+def test_plan_refuses_where_it_cannot_draw(run: Run, out: str, error: str) -> None:
+    Path("folder.html").mkdir()
+    done = run("plan", "--model", "small", "--out", out, "--force")
+    assert done.error == f"--out {out}: {error}"
+    assert listing(Path()) == ["folder.html"]
+
+
+def test_a_map_that_cannot_be_written_leaves_the_old_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("map.html").write_text("old")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = run("plan", "--model", "small", "--out", "map.html", "--force")
+    assert done.error.startswith("--out map.html: cannot be written")
+    assert listing(Path()) == ["map.html"]
+    assert Path("map.html").read_text() == "old"
+
+
+def test_plan_says_what_each_part_saves(run: Run) -> None:
+    words = ("plan", "--model", "small", "--method", "full")
+    plan = run(*words, "--json", "--ablation").json
+    parts = plan["ablation"]
+    assert parts[0]["name"] == "naive"
+    assert parts[-1]["arena_bytes"] == plan["entries"]["step"]["peak"]
+    for part in parts:
+        assert part["sram_bytes"] == plan["state_bytes"] + part["arena_bytes"]
+    text = run(*words, "--ablation").out
+    for part in parts:
+        line = next(line for line in text.splitlines() if line.startswith(f" {part['name']} "))
+        assert f"{part['sram_bytes']:,}" in line
+        assert f"{parts[0]['sram_bytes'] / part['sram_bytes']:.1f} x" in line
+    assert "ablation" not in run(*words, "--json").json
+    assert run("plan", "--model", "small", "--method", "none", "--ablation").error == (
+        "--ablation: method none trains nothing; choose another method"
+    )
 
 
 def test_plan_prints_the_map(run: Run) -> None:

@@ -101,11 +101,11 @@ def test_a_documented_command_line_is_understood(page: Path, words: list[str]) -
     "words",
     [w for _, w in command_lines() if w[:2] in (["kilograd", "models"], ["kilograd", "plan"])],
 )
-def test_a_documented_command_line_runs(words: list[str]) -> None:
+def test_a_documented_command_line_runs(words: list[str], tmp_path: Path) -> None:
     needs_bundled(words)
     call = "from kilograd.cli import main; main()"
     command = [sys.executable, "-c", call, *words[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_ops
 from helpers import model_path, needs_shared
 
 from kilograd.emit import Program
@@ -70,8 +71,9 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
         {},
         {"head": HeadKind.LINEAR, "optimizer": OptimizerKind.ADAM},
         {"optimizer": OptimizerKind.ROWRMS, "accumulate": 2},
+        {"rows": True},
     ],
-    ids=["sgd", "linear adam", "rowrms accumulated"],
+    ids=["sgd", "linear adam", "rowrms accumulated", "rows"],
 )
 def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]) -> None:
     made = program(**options)
@@ -91,6 +93,15 @@ def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]
     assert found.instructions_step
     assert found.instructions_forward
     assert found.instructions_step > found.instructions_forward > made.macs("infer")
+
+
+@needs_emulator
+@pytest.mark.parametrize("target", [CORTEX_M7, CORTEX_M4], ids=lambda t: t.name)
+def test_kernels_equal_their_references_to_the_bit(target: Target) -> None:
+    """Every sample of every op, with the kernels that are made for the processor."""
+    firmware = target.build(test_ops.program())
+    wrong = list(test_ops.failures(firmware, test_ops.CALLED))
+    assert not wrong, f"{len(wrong)} differ, of them:\n" + "\n".join(wrong[:20])
 
 
 @needs_emulator
@@ -249,11 +260,11 @@ COMPILERS = [
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
 @pytest.mark.parametrize("compiler", COMPILERS)
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("options", [{}, {"accumulate": 4}, {"rows": True}], ids=str)
 def test_an_exported_project_builds_without_a_warning_and_learns(
-    tmp_path: Path, compiler: str, accumulate: int
+    tmp_path: Path, compiler: str, options: dict[str, Any]
 ) -> None:
-    CORTEX_M7.export(program(accumulate=accumulate), tmp_path)
+    CORTEX_M7.export(program(**options), tmp_path)
     archiver = compiler.replace(" cc", " ar") if " " in compiler else "ar"
     command = ["make", f"CC={compiler}", f"AR={archiver}", "CFLAGS=-O2 -Werror"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -303,10 +314,11 @@ def test_an_exported_module_learns(tmp_path: Path) -> None:
 
 @needs_shared
 @needs_emulator
+@pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("model", ["mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3"])
-def test_no_stack_is_larger_than_a_board_is_checked_for(model: str) -> None:
+def test_no_stack_is_larger_than_a_board_is_checked_for(model: str, rows: bool) -> None:
     """Whatever compiles: exported projects promise it too."""
-    made = program("sparse-49kb", str(model_path(model)))
+    made = program("sparse-49kb", str(model_path(model)), rows=rows)
     targets = [CORTEX_M7, CORTEX_M4, AARCH64]
     if shutil.which("arm-none-eabi-gcc"):
         targets += [replace(t, compiler=CrossCompiler.GCC) for t in (CORTEX_M7, CORTEX_M4)]
@@ -316,11 +328,13 @@ def test_no_stack_is_larger_than_a_board_is_checked_for(model: str) -> None:
 
 @needs_shared
 @needs_emulator
-def test_mcunet_trains_in_half_the_ram_of_the_released_engine() -> None:
+@pytest.mark.parametrize(("rows", "ram"), [(False, 116_000), (True, 96 << 10)])
+def test_mcunet_trains_in_half_the_ram_of_the_released_engine(rows: bool, ram: int) -> None:
     """49kb plan: 252,448 B were measured for the engine, static data and stack."""
-    made = program("sparse-49kb", str(model_path("mcunet-5fps")), head=HeadKind.LINEAR)
+    name = str(model_path("mcunet-5fps"))
+    made = program("sparse-49kb", name, head=HeadKind.LINEAR, rows=rows)
     found = measure(made, CORTEX_M7, steps=2)
     assert found.bit_exact
-    assert found.ram_bytes < 120_000
+    assert found.ram_bytes < ram
     assert found.stack_bound_bytes is not None
     assert found.stack_bytes <= found.stack_bound_bytes <= found.stack_bytes + 64

@@ -384,7 +384,7 @@ def test_memory_of_the_49_kb_plan() -> None:
     training = Training(run.head, run.optimizer, run.learn(), stream=False)
     plain = link(entries(model_of(run.network).graph, training))
     peaks = {name: e.plan.peak for name, e in plain.entries.items()}
-    assert peaks == {name: e.bound for name, e in plain.entries.items()}
+    assert peaks == {name: e.plan.bound for name, e in plain.entries.items()}
     assert plain.sram_proved_optimal
     assert plain.sram_bytes == plain.sram_lower_bound_bytes
 

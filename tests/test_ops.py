@@ -21,7 +21,6 @@ from helpers import (
     passed,
     put,
     real,
-    run,
     same_bits,
 )
 from samples import SAMPLES, Case, Sample, cases, draw, gradient
@@ -45,6 +44,7 @@ from kilograd.ir import (
 from kilograd.ops._common import NotDifferentiableError
 from kilograd.quant import ZERO_EXPONENT, bit_length
 from kilograd.targets import HostProgram, build_host
+from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import Compiler
 
 CONCRETE = {
@@ -371,7 +371,7 @@ def built(compiler: Compiler) -> HostProgram:
     return build_host(program(), compiler)
 
 
-def check_kernel(host: HostProgram, sample: Sample, keep: tuple[int, ...], case: Case) -> None:
+def check_kernel(host: Runner, sample: Sample, keep: tuple[int, ...], case: Case) -> None:
     """Assert that C makes of a case what the reference makes of it, to the bit."""
     got = call(host, entry_name(sample, keep), case.feeds)
     assert_same(got, case.want, sample.name)
@@ -380,7 +380,7 @@ def check_kernel(host: HostProgram, sample: Sample, keep: tuple[int, ...], case:
         assert same_bits(got[name], case.feeds[name]), f"{sample.name} overwrote its input {i}"
 
 
-def failures(host: HostProgram, samples: list[Sample]) -> Iterator[str]:
+def failures(host: Runner, samples: list[Sample]) -> Iterator[str]:
     """Yield what is wrong with the kernels of `samples`."""
     for sample in samples:
         for keep in keeps(sample):
@@ -412,7 +412,7 @@ def test_kernels_write_their_output_and_scratch_and_nothing_else() -> None:
             memory = host._state if in_state else host._arena
             put(memory, offsets[name] if in_state else entry.offset(nodes[name]), value)
         arena, state = host._arena.copy(), host._state.copy()
-        run(host, entry.name)
+        host.run(entry.name)
         allowed = np.zeros(arena.size, np.bool_)
         if node in entry.storage.tensor:
             allowed[entry.offset(node) :][: node.type.nbytes] = True

@@ -47,7 +47,9 @@ from kilograd.ops import (
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
+    Copy,
     CrossEntropy,
+    DenseInputGrad,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
     Dequantise,
@@ -451,7 +453,7 @@ def widest(graph: Graph, w: Node, learned: frozenset[str]) -> Array:
         out = np.abs(graph.data[w.inputs[0].name].astype(np.int64))
         np.moveaxis(out, w.op.axis, 0)[list(w.op.index)] = 127
         return out
-    if w.name in learned:
+    if w.name in learned or isinstance(w.op, Copy):
         return np.full(w.type.shape, 127, np.int64)
     return np.abs(graph.data[w.name].astype(np.int64))
 
@@ -653,17 +655,29 @@ def test_verify_rejects(name: str) -> None:
 
 def test_verify_rejects_an_update_before_its_last_reader() -> None:
     """dX must read the weights that the forward pass used, not the new ones."""
-    step = entries(small_network(), Training(PrototypeHead(WAYS), Sgd(0), LEARN))["step"]
-    update = next(n for n in step.nodes if n.name == "b2.pw2.weight.learned.step")
-    reader = next(
-        n
-        for n in step.nodes
-        if isinstance(n.op, ConvInputGrad) and update.inputs[0] in set(n.reads())
-    )
+    step = entries(small_network(), Training(LinearHead(WAYS), Sgd(0), LEARN))["step"]
+    update = next(n for n in step.nodes if n.name == "head.weight.step")
+    reader = next(n for n in step.nodes if isinstance(n.op, DenseInputGrad))
     early = [n for n in step.nodes if n is not update]
     early.insert(early.index(reader), update)
     with pytest.raises(ValueError, match="overwritten"):
         verify(replace(step, nodes=tuple(early)))
+
+
+def test_an_update_need_not_wait_for_a_gradient_larger_than_its_weights() -> None:
+    """The gradient of a layer's output is gone before that of its input is computed."""
+    step = entries(small_network(), Training(PrototypeHead(WAYS), Sgd(0), LEARN))["step"]
+    place = {n.name: i for i, n in enumerate(step.nodes)}
+    copies = [n for n in step.nodes if isinstance(n.op, Copy)]
+    assert copies
+    for copy in copies:
+        param, dy = copy.inputs
+        (update,) = [n for n in step.nodes if n.inputs[:1] == (param,) and n.op.writes]
+        (reader,) = [n for n in step.nodes if copy in set(n.reads()) and not n.op.view]
+        assert place[copy.name] < place[update.name] < place[reader.name]
+        assert copy.type.nbytes < dy.type.nbytes
+        storage = store(step)
+        assert storage.tensor[reader.inputs[0]] == storage.tensor[dy], "scaled where it lies"
 
 
 def test_verify_accepts_what_the_compiler_makes() -> None:

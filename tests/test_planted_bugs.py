@@ -114,9 +114,7 @@ C_BUGS = [
         "kg_hash(key)",
     ),
     CBug("ascends", "src/kg_update.c", "-(g[j] * *lr)", "(g[j] * *lr)"),
-    CBug(
-        "one scale for all rows", "src/kg_update.c", "u->codes_per_unit[r]", "u->codes_per_unit[0]"
-    ),
+    CBug("one scale for all rows", "src/kg_update.c", "u->scale[r]", "u->scale[0]"),
     CBug("a sum, not a mean of squares", "src/kg_update.c", "(sum / (float)u->length)", "sum"),
     CBug("time starts at zero", "src/kg_update.c", "clock[1] + 1, u)", "clock[1], u)"),
     CBug("Adam forgets to square", "src/kg_update.c", "(g[j] * g[j])", "g[j]"),
@@ -191,6 +189,30 @@ C_BUGS = [
         "src/kg_block.c",
         "w->exponent + shift :",
         "w->exponent + shift + 1 :",
+    ),
+    CBug(
+        "a shift of what is not yet read",
+        "src/kg_block.c",
+        "i < pixel ? c + n : c",
+        "c + n",
+    ),
+    CBug(
+        "a shift forgets earlier channels",
+        "src/kg_block.c",
+        "i < pixel ? c + n : c",
+        "i < pixel ? c + n : 0",
+    ),
+    CBug(
+        "dx overwrites dy before it is read",
+        "src/kg_depthwise.c",
+        "copied < end; copied++",
+        "copied < end - 1; copied++",
+    ),
+    CBug(
+        "a row too few is kept",
+        "src/kg_depthwise.c",
+        "int16_t *to = rows + copied % g->kernel_h * row;",
+        "int16_t *to = rows + copied % (g->kernel_h - 1) * row;",
     ),
     CBug(
         "zeros keep an exponent",
@@ -612,9 +634,9 @@ PY_BUGS = [
     PyBug(
         "no quantisation-aware scaling",
         "kilograd.ops.update",
-        "np.broadcast_to(1 / scales, (rows,))",
-        "np.broadcast_to(scales, (rows,))",
-        ("kilograd.ops.update:_inverse_scales",),
+        "return codes / table.astype(np.float32)",
+        "return np.ones(len(table), np.float32)",
+        ("kilograd.ops.update:_codes_per_unit",),
         lambda: test_quant.test_a_hundredth_of_a_code_a_thousand_times_is_ten_codes(DType.I8, 0.01),
     ),
     PyBug(

@@ -55,8 +55,13 @@ MAIN = """
 #include <stdlib.h>
 #include <string.h>
 
+#include "kg.h"
 #include "model.h"
 
+static kg_image picture; /* comes row by row, where an entry point takes it so */
+static const kg_rows camera = {kg_image_row, &picture};
+
+%s
 static const struct {
     void (*call)(void *, void *);
     size_t arena;
@@ -84,16 +89,19 @@ int main(int argc, char **argv) {
     model_init(state);
     for (uint32_t calls = word(f); calls; calls--) {
         const uint32_t entry = word(f);
-        unsigned char *arena = malloc(entries[entry].arena);
+        unsigned char *arena = malloc(entries[entry].arena), *pixels = 0;
         memset(arena, 0xA5, entries[entry].arena);
         for (uint32_t patches = word(f); patches; patches--) {
-            const uint32_t in_state = word(f), at = word(f), n = word(f);
-            if (fread((in_state ? state : arena) + at, 1, n, f) != n) return 3;
+            const uint32_t place = word(f), at = word(f), n = word(f);
+            unsigned char *to = place == 2 ? pixels = malloc(n) : (place ? state : arena) + at;
+            if (fread(to, 1, n, f) != n) return 3;
+            if (place == 2) picture = (kg_image){(const int8_t *)pixels, (int32_t)at};
         }
         entries[entry].call(state, arena);
         hash = mix(hash, state, MODEL_STATE_BYTES);
         hash = mix(hash, arena, entries[entry].arena);
         free(arena);
+        free(pixels);
     }
     free(state);
     fclose(f);
@@ -122,6 +130,11 @@ def script(program: Program, calls: Iterable[tuple[str, Mapping[str, Value]]]) -
         entry = program.entries[name]
         nodes = {n.name: n for n in entry.graph.inputs() if n in entry.storage.tensor}
         patches = [
+            struct.pack("<III", 2, n.type.nbytes // n.type.shape[0], n.type.nbytes)
+            + raw(feeds[n.name])
+            for n in entry.rows
+        ]
+        patches += [
             struct.pack(
                 "<III", k in slots, slots[k] if k in slots else entry.offset(nodes[k]), len(raw(v))
             )
@@ -135,11 +148,16 @@ def script(program: Program, calls: Iterable[tuple[str, Mapping[str, Value]]]) -
 
 def write_program(folder: Path, program: Program) -> None:
     """Write the generated files and the harness."""
-    rows = [f"    {{model_{e.name}, {e.plan.peak}}}," for e in program.entries.values()]
+    calls = [
+        f"static void call_{e.name}(void *s, void *a) {{ "
+        f"model_{e.name}(s, a{', &camera' * len(e.rows)}); }}"
+        for e in program.entries.values()
+    ]
+    table = [f"    {{call_{e.name}, {e.plan.peak}}}," for e in program.entries.values()]
     for name, text in (
         ("model.c", source(program)),
         ("model.h", header(program)),
-        ("main.c", MAIN % "\n".join(rows)),
+        ("main.c", MAIN % ("\n".join(calls), "\n".join(table))),
     ):
         (folder / name).write_text(text, encoding="utf-8")
 

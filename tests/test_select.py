@@ -322,7 +322,7 @@ def test_unknown_plan_lists_those_of_the_network(network: str, label: str) -> No
 
 
 def test_head_and_method_must_go_together(small: Model) -> None:
-    with pytest.raises(InputError, match="--head linear: method none learns nothing"):
+    with pytest.raises(InputError, match="--head linear: method none does not train it"):
         compile_recipe(small, Recipe("none", 4, HeadKind.LINEAR), Budget())
     with pytest.raises(InputError, match="--head proto: prototypes do not learn by gradient"):
         compile_recipe(small, Recipe("head", 4, HeadKind.PROTO), Budget())

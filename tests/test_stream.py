@@ -84,15 +84,23 @@ class NoRoomError(AssertionError):
     """A row had to be stored, and every stored row was still wanted."""
 
 
-def simulate(node: Node, rows: Sequence[int]) -> list[int]:
+def simulate(node: Node, rows: Sequence[int], input_rows: int) -> list[int]:
     """Run a stream on row numbers, in buffers of so many rows; return how often each stage ran.
+
+    The rows of the input come one by one, too, into a buffer of `input_rows`.
 
     A row is dropped only when a newer one needs its place and no stage will read it again.
     Raises where there is no such row, and asserts that whatever is read is there.
     """
     op, nodes = op_of(node), op_of(node).unrolled(node)
-    last, done = len(nodes) - 1, [0] * len(nodes)
-    kept: list[list[int]] = [[] for _ in nodes]
+    last = len(nodes) - 1
+    done = {INPUT: 0, **dict.fromkeys(range(len(nodes)), 0)}
+    room = {INPUT: input_rows, **dict(enumerate(rows))}
+    heights = {
+        INPUT: node.inputs[0].type.shape[0],
+        **{i: n.type.shape[0] for i, n in enumerate(nodes)},
+    }
+    kept: dict[int, list[int]] = {i: [] for i in done}
 
     def wanted_later(i: int) -> int:
         """The lowest row of a stage that a row still to be computed will read."""
@@ -103,34 +111,36 @@ def simulate(node: Node, rows: Sequence[int]) -> list[int]:
             for k in range(done[j], nodes[j].type.shape[0])
             for row in rows_seen(nodes[j], k)
         ]
-        return min(seen, default=nodes[i].type.shape[0])
+        return min(seen, default=heights[i])
 
     def produce(i: int) -> None:
-        sources = [s for s in op.stages[i].sources if s != INPUT]
-        needed = rows_seen(nodes[i], done[i])
+        sources = () if i == INPUT else op.stages[i].sources
+        needed = [] if i == INPUT else rows_seen(nodes[i], done[i])
         for s in sources:
             while needed and done[s] <= needed[-1]:
                 produce(s)
         for s in sources:
             assert set(needed) <= set(kept[s]), f"stage {i} misses rows of {s}"
         if i != last:
-            while len(kept[i]) >= rows[i] and kept[i] and kept[i][0] < wanted_later(i):
+            while len(kept[i]) >= room[i] and kept[i] and kept[i][0] < wanted_later(i):
                 kept[i].pop(0)
-            if len(kept[i]) >= rows[i]:
+            if len(kept[i]) >= room[i]:
                 raise NoRoomError(f"stage {i} keeps {kept[i]}")
             kept[i].append(done[i])
         done[i] += 1
 
-    while done[last] < nodes[last].type.shape[0]:
+    while done[last] < heights[last]:
         produce(last)
-    return done
+    return [done[i] for i in range(len(nodes))]
 
 
 def check_capacities(node: Node) -> None:
     """Assert that the rows a stream keeps are enough, and that none of them is idle."""
     op = op_of(node)
-    rows = op.capacities(node)
-    done = simulate(node, rows)
+    rows, input_rows = op.capacities(node), op.input_rows(node)
+    done = simulate(node, rows, input_rows)
+    with pytest.raises(NoRoomError):
+        simulate(node, rows, input_rows - 1)
     heights = [n.type.shape[0] for n in op.unrolled(node)]
     assert done[-1] == heights[-1]
     assert all(d <= h for d, h in zip(done, heights, strict=True))
@@ -138,7 +148,7 @@ def check_capacities(node: Node) -> None:
     for i in range(len(rows) - 1):
         if rows[i]:
             with pytest.raises(NoRoomError):
-                simulate(node, [*rows[:i], rows[i] - 1, *rows[i + 1 :]])
+                simulate(node, [*rows[:i], rows[i] - 1, *rows[i + 1 :]], input_rows)
 
 
 @each_stream
@@ -237,7 +247,7 @@ def test_a_buffer_that_is_a_row_short_dies(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Stream, "capacities", short)
     with pytest.raises(NoRoomError):
-        simulate(sample.node(), op_of(sample.node()).capacities(sample.node()))
+        check_capacities(sample.node())
     host = linked({sample.name: sample.graph()})
     case = cases(sample)[0]
     with pytest.raises(AssertionError, match="elements differ"):
@@ -535,6 +545,7 @@ TASKS = {
         PrototypeHead(WAYS), ops.RowRms(0), {"b2.dw.weight": Part(2, (0, 3))}, accumulate=True
     ),
 }
+TASKS |= {f"{name}-rows": replace(task, rows=True) for name, task in TASKS.items()}
 
 
 @pytest.mark.parametrize("name", TASKS)

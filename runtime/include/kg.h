@@ -98,12 +98,28 @@ void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
 
 /// Streams ///
 
-typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD } kg_stage_kind;
+/* An image that comes row by row, as from a camera: `read` writes row 0, then row 1, and so on,
+ * each once a call of an entry point. */
+typedef struct {
+    void (*read)(void *context, int32_t row, int8_t *to);
+    void *context;
+} kg_rows;
+
+/* Rows of an image that lies in memory, in flash for example: `read` of a kg_rows whose context is
+ * a kg_image. */
+typedef struct {
+    const int8_t *pixels;
+    int32_t row_bytes;
+} kg_image;
+
+void kg_image_row(void *image, int32_t row, int8_t *to);
+
+typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD, KG_STAGE_ROWS } kg_stage_kind;
 
 /* A layer of a stream: what it computes a whole map with, and the buffer that keeps its newest
  * rows, at `offset` of the scratch memory.  source: stages whose rows it reads; -1: the input. */
 typedef struct {
-    const void *params; /* kg_conv_params, kg_depthwise_params or kg_add_params */
+    const void *params; /* kg_conv_params, kg_depthwise_params or kg_add_params; rows: null */
     const int8_t *w;
     const int32_t *b;
     int32_t row_bytes, offset;
@@ -115,7 +131,9 @@ typedef struct {
     int32_t count, row_bytes, height, work_offset;
 } kg_stream_params;
 
-void kg_stream(int8_t *y, const int8_t *x, uint8_t *scratch, const kg_stream_params *p);
+/* The input is the map x, or comes from `rows`, which then are stage 0. */
+void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
+               const kg_stream_params *p);
 
 /// Pixels ///
 
@@ -128,6 +146,12 @@ void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_param
 void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p);
 
 /// Parts ///
+
+typedef struct {
+    int32_t bytes;
+} kg_copy_params;
+
+void kg_copy(void *y, const void *x, const kg_copy_params *p);
 
 typedef struct {
     int32_t header, outer, length, inner_bytes, count;
@@ -182,8 +206,8 @@ typedef struct {
     int32_t element_bytes, is_float;
     int32_t rows, length, row_stride, element_stride;
     uint32_t salt;
-    const float *codes_per_unit; /* 1 / scale of each row; null: stored as it is */
-    float gradient_scale, beta1, beta2, epsilon;
+    const int32_t *scale; /* of each row: codes / scale codes a real unit; null: reals are stored */
+    float codes, gradient_scale, beta1, beta2, epsilon;
 } kg_update;
 
 typedef struct {
@@ -209,6 +233,11 @@ typedef struct {
     int32_t in;
 } kg_enrol_params;
 
+typedef struct {
+    int32_t pixels, channels, zero;
+    float scale;
+} kg_fisher_sum_params;
+
 /* s0, s1: states of the rule or null; clock: seed and step; scratch: one row of floats.
  * KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
 void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
@@ -225,6 +254,8 @@ void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0,
                             const float *lr, const int32_t *clock, float *scratch,
                             const kg_dense_weight_update_params *p);
 void kg_clear(void *w, const kg_clear_params *p);
+void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
+                   const kg_fisher_sum_params *p);
 void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p);
 
 #endif

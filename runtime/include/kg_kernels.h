@@ -5,30 +5,30 @@
 #include "kg.h"
 
 /* Writes a block whose exponent is not known until the last element: mantissas are shifted again
- * whenever a wider one comes, which rounding to odd makes exact (kilograd.quant.round_to_odd). */
+ * whenever a wider one comes, which rounding to odd makes exact (kilograd.quant.round_to_odd).
+ *
+ * Channels come in groups, a group for all pixels before the next one.  Only what was written is
+ * ever touched, so the memory may still hold what later pixels and channels are computed from. */
 typedef struct {
     kg_block16 *block;
-    int32_t size, bits, exponent, shift;
+    int32_t pixels, channels, bits, exponent, shift;
     uint32_t seen;
 } kg_block_writer;
 
-void kg_block_begin(kg_block_writer *w, kg_block16 *block, int32_t size, int32_t exponent,
-                    int32_t bits);
-void kg_block_widen(kg_block_writer *w);
-void kg_block_end(kg_block_writer *w);
-
-static inline void kg_block_put(kg_block_writer *w, int32_t i, int32_t value) {
-    w->seen |= kg_magnitude(value);
-    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w);
-    w->block->mantissa[i] = (int16_t)kg_round_to_odd(value, w->shift);
+static inline kg_block_writer kg_block_begin(kg_block16 *block, int32_t pixels, int32_t channels,
+                                             int32_t exponent, int32_t bits) {
+    return (kg_block_writer){block, pixels, channels, bits, exponent, 0, 0};
 }
 
-/* n neighbours at once. */
-static inline void kg_block_put_row(kg_block_writer *w, int32_t i, const int32_t *value,
-                                    int32_t n) {
+void kg_block_widen(kg_block_writer *w, int32_t pixel, int32_t c, int32_t n);
+void kg_block_end(kg_block_writer *w);
+
+/* Channels c .. c + n of a pixel. */
+static inline void kg_block_put(kg_block_writer *w, int32_t pixel, int32_t c, const int32_t *value,
+                                int32_t n) {
     for (int32_t k = 0; k < n; k++) w->seen |= kg_magnitude(value[k]);
-    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w);
-    int16_t *to = w->block->mantissa + i;
+    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w, pixel, c, n);
+    int16_t *to = w->block->mantissa + pixel * w->channels + c;
     for (int32_t k = 0; k < n; k++) to[k] = (int16_t)kg_round_to_odd(value[k], w->shift);
 }
 

@@ -15,6 +15,20 @@
 
 #define KG_ZERO_EXPONENT (-1000)
 
+/* Code that runs rarely: compilers favour its size. */
+#ifdef __GNUC__
+#define KG_COLD __attribute__((cold))
+#else
+#define KG_COLD
+#endif
+
+/* In front of a loop that gains nothing where it is written out several times. */
+#ifdef __clang__
+#define KG_ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define KG_ROLLED
+#endif
+
 static inline int32_t kg_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t kg_max(int32_t a, int32_t b) { return a > b ? a : b; }
 

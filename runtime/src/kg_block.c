@@ -3,24 +3,23 @@
 
 #include <string.h>
 
-void kg_block_begin(kg_block_writer *w, kg_block16 *block, int32_t size, int32_t exponent,
-                    int32_t bits) {
-    *w = (kg_block_writer){block, size, bits, exponent, 0, 0};
-    for (int32_t i = 0; i < size; i++) block->mantissa[i] = 0;
-}
-
-void kg_block_widen(kg_block_writer *w) {
-    const int32_t shift = kg_bit_length(w->seen) - w->bits;
+/* Makes room for all that was seen, before channels c .. c + n of a pixel are written. */
+void kg_block_widen(kg_block_writer *w, int32_t pixel, int32_t c, int32_t n) {
+    const int32_t shift = kg_bit_length(w->seen) - w->bits, more = shift - w->shift;
     int16_t *m = w->block->mantissa;
-    for (int32_t i = 0; i < w->size; i++) m[i] = (int16_t)kg_round_to_odd(m[i], shift - w->shift);
+    for (int32_t i = 0; i < w->pixels; i++, m += w->channels) {
+        const int32_t written = i < pixel ? c + n : c;
+        KG_ROLLED
+        for (int32_t k = 0; k < written; k++) m[k] = (int16_t)kg_round_to_odd(m[k], more);
+    }
     w->shift = shift;
 }
 
 void kg_block_end(kg_block_writer *w) {
-    const int32_t shift = kg_bit_length(w->seen) - w->bits;
+    const int32_t shift = kg_bit_length(w->seen) - w->bits, size = w->pixels * w->channels;
     int16_t *m = w->block->mantissa;
     if (shift < 0)
-        for (int32_t i = 0; i < w->size; i++) m[i] = (int16_t)(m[i] * (1 << -shift));
+        for (int32_t i = 0; i < size; i++) m[i] = (int16_t)(m[i] * (1 << -shift));
     w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
 }
 
@@ -49,6 +48,7 @@ void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channe
 
 static uint32_t widest(const kg_block16 *x, int32_t size) {
     uint32_t seen = 0;
+    KG_ROLLED
     for (int32_t i = 0; i < size; i++) seen |= kg_magnitude(x->mantissa[i]);
     return seen;
 }
@@ -70,9 +70,11 @@ void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
     const int32_t a_shift = a_seen ? kg_min(common - a->exponent, 31) : 0;
     const int32_t c_shift = c_seen ? kg_min(common - c->exponent, 31) : 0;
     uint32_t seen = 0;
+    KG_ROLLED
     for (int32_t i = 0; i < p->size; i++)
         seen |= kg_magnitude(moved(a->mantissa[i], a_shift) + moved(c->mantissa[i], c_shift));
     const int32_t shift = kg_bit_length(seen) - p->bits;
+    KG_ROLLED
     for (int32_t i = 0; i < p->size; i++) {
         const int32_t sum = moved(a->mantissa[i], a_shift) + moved(c->mantissa[i], c_shift);
         y->mantissa[i] = (int16_t)moved(sum, shift);
@@ -108,7 +110,7 @@ void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
         keep(dx->mantissa + whole, dy->mantissa + whole, mask[whole / 8], p->size - whole);
 }
 
-void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p) {
+KG_COLD void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p) {
     dx->exponent = dy->exponent;
     for (int32_t i = 0; i < p->pixels; i++)
         for (int32_t c = 0; c < p->channels; c++)
@@ -123,7 +125,7 @@ void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_par
             db->mantissa[c] += dy->mantissa[i * p->channels + c];
 }
 
-void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p) {
+KG_COLD void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p) {
     float widest = 0;
     for (int32_t i = 0; i < p->size; i++) {
         const float magnitude = x[i] < 0 ? -x[i] : x[i];

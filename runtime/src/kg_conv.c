@@ -112,8 +112,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const kg_conv_input_grad_params *p) {
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
-    kg_block_writer writer;
-    kg_block_begin(&writer, dx, g->in_h * g->in_w * in, dy->exponent, p->bits);
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
     for (int32_t i = 0; i < in; i += KG_ROWS) {
         const int32_t n = kg_min(KG_ROWS, in - i);
         for (int32_t k = 0; k < KG_ROWS; k++)
@@ -132,8 +131,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                                     scratch + (ky * g->kernel_w + kx) * out, taps * out, out);
                     }
                 }
-                for (int32_t k = 0; k < n; k++)
-                    kg_block_put(&writer, (iy * g->in_w + ix) * in + i + k, acc[k]);
+                kg_block_put(&writer, iy * g->in_w + ix, i, acc, n);
             }
     }
     kg_block_end(&writer);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define KG_CHANNELS 16
+#define KG_CHANNELS 8
 
 /* Filters of channels c .. c + n as [taps][KG_CHANNELS]. */
 static void fetch(int8_t *to, const int8_t *w, const int8_t *learned, const kg_overlay *overlay,
@@ -50,17 +50,29 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
     }
 }
 
+/* dx may be dy: rows of dy are copied, and kept as long as they are needed, before a row of dx is
+ * written over them. */
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p) {
     const kg_window *g = &p->window;
-    const int32_t channels = g->in_c;
-    kg_block_writer writer;
-    kg_block_begin(&writer, dx, g->in_h * g->in_w * channels, dy->exponent, p->bits);
+    const int32_t channels = g->in_c, taps = g->kernel_h * g->kernel_w;
+    const int32_t row = g->out_w * KG_CHANNELS;
+    int16_t *rows = (int16_t *)(void *)scratch; /* row oy is the oy % kernel_h-th */
+    int8_t *filters = (int8_t *)(rows + g->kernel_h * row);
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
     for (int32_t c = 0; c < channels; c += KG_CHANNELS) {
         const int32_t n = kg_min(KG_CHANNELS, channels - c);
-        fetch(scratch, w, learned, &p->overlay, c, n, g->kernel_h * g->kernel_w, channels);
-        for (int32_t iy = 0; iy < g->in_h; iy++)
+        int32_t copied = 0;
+        fetch(filters, w, learned, &p->overlay, c, n, taps, channels);
+        for (int32_t iy = 0; iy < g->in_h; iy++) {
+            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+            for (; copied < end; copied++) {
+                const int16_t *from = dy->mantissa + copied * g->out_w * channels + c;
+                int16_t *to = rows + copied % g->kernel_h * row;
+                for (int32_t ox = 0; ox < g->out_w; ox++)
+                    memcpy(to + ox * KG_CHANNELS, from + ox * channels, (size_t)n * sizeof *to);
+            }
             for (int32_t ix = 0; ix < g->in_w; ix++) {
                 int32_t acc[KG_CHANNELS] = {0};
                 for (int32_t ky = 0; ky < g->kernel_h; ky++) {
@@ -69,13 +81,14 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                     for (int32_t kx = 0; kx < g->kernel_w; kx++) {
                         const int32_t x = ix + g->pad_left - kx, ox = x / g->stride;
                         if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
-                        const int16_t *from = dy->mantissa + (oy * g->out_w + ox) * channels + c;
-                        const int8_t *filter = scratch + (ky * g->kernel_w + kx) * KG_CHANNELS;
+                        const int16_t *from = rows + oy % g->kernel_h * row + ox * KG_CHANNELS;
+                        const int8_t *filter = filters + (ky * g->kernel_w + kx) * KG_CHANNELS;
                         for (int32_t k = 0; k < n; k++) acc[k] += from[k] * filter[k];
                     }
                 }
-                kg_block_put_row(&writer, (iy * g->in_w + ix) * channels + c, acc, n);
+                kg_block_put(&writer, iy * g->in_w + ix, c, acc, n);
             }
+        }
     }
     kg_block_end(&writer);
 }

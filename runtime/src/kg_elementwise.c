@@ -23,7 +23,7 @@ static int32_t rounded_mean(int32_t sum, int32_t n) {
     return q - (rest == 0 && (q & 1));
 }
 
-void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
+KG_COLD void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t sum = 0;
         for (int32_t i = 0; i < p->pixels; i++) sum += x[i * p->channels + c];
@@ -31,15 +31,19 @@ void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
     }
 }
 
+void kg_copy(void *y, const void *x, const kg_copy_params *p) { memcpy(y, x, (size_t)p->bytes); }
+
 void kg_take(void *y, const void *x, const kg_take_params *p) {
     char *to = y;
     const char *from = x;
     memcpy(to, from, (size_t)p->header);
     to += p->header;
     from += p->header;
-    for (int32_t o = 0; o < p->outer; o++, from += p->length * p->inner_bytes)
-        for (int32_t i = 0; i < p->count; i++, to += p->inner_bytes)
-            memcpy(to, from + p->index[i] * p->inner_bytes, (size_t)p->inner_bytes);
+    for (int32_t o = 0; o < p->outer; o++, from += p->length * p->inner_bytes) KG_ROLLED
+    for (int32_t i = 0; i < p->count; i++) {
+        const char *slice = from + p->index[i] * p->inner_bytes;
+        for (int32_t j = 0; j < p->inner_bytes; j++) *to++ = slice[j]; /* one, or few */
+    }
 }
 
 void kg_clear(void *w, const kg_clear_params *p) { memset(w, 0, (size_t)p->bytes); }

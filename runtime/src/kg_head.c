@@ -1,11 +1,12 @@
 /* The float32 head.  Sums run first element first, as in ops/head.py. */
 #include "kg_kernels.h"
 
-void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params *p) {
+KG_COLD void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params *p) {
     for (int32_t i = 0; i < p->size; i++) y[i] = (float)(x[i] - p->zero) * p->scale;
 }
 
-void kg_dense(float *y, const float *x, const float *w, const float *b, const kg_dense_params *p) {
+KG_COLD void kg_dense(float *y, const float *x, const float *w, const float *b,
+                      const kg_dense_params *p) {
     for (int32_t k = 0; k < p->out; k++, w += p->in) {
         float sum = b[k];
         for (int32_t i = 0; i < p->in; i++) sum += x[i] * w[i];
@@ -13,8 +14,8 @@ void kg_dense(float *y, const float *x, const float *w, const float *b, const kg
     }
 }
 
-void kg_dense_input_grad(float *dx, const float *dy, const float *w,
-                         const kg_dense_input_grad_params *p) {
+KG_COLD void kg_dense_input_grad(float *dx, const float *dy, const float *w,
+                                 const kg_dense_input_grad_params *p) {
     for (int32_t i = 0; i < p->in; i++) {
         float sum = dy[0] * w[i];
         for (int32_t k = 1; k < p->out; k++) sum += dy[k] * w[k * p->in + i];
@@ -22,8 +23,8 @@ void kg_dense_input_grad(float *dx, const float *dy, const float *w,
     }
 }
 
-void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
-                          const kg_dense_weight_grad_params *p) {
+KG_COLD void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
+                                  const kg_dense_weight_grad_params *p) {
     for (int32_t k = 0; k < p->out; k++, dw += p->in)
         for (int32_t i = 0; i < p->in; i++) dw[i] = dy[k] * x[i];
 }
@@ -34,7 +35,8 @@ static float dot(const float *a, const float *b, int32_t n) {
     return sum;
 }
 
-void kg_cosine(float *y, const float *x, const float *prototypes, const kg_cosine_params *p) {
+KG_COLD void kg_cosine(float *y, const float *x, const float *prototypes,
+                       const kg_cosine_params *p) {
     const float norm = kg_sqrt(dot(x, x, p->in));
     for (int32_t k = 0; k < p->out; k++, prototypes += p->in) {
         const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->in));
@@ -42,8 +44,8 @@ void kg_cosine(float *y, const float *x, const float *prototypes, const kg_cosin
     }
 }
 
-void kg_cosine_input_grad(float *dx, const float *dy, const float *x, const float *prototypes,
-                          const kg_cosine_input_grad_params *p) {
+KG_COLD void kg_cosine_input_grad(float *dx, const float *dy, const float *x,
+                                  const float *prototypes, const kg_cosine_input_grad_params *p) {
     const float norm = kg_sqrt(dot(x, x, p->in));
     for (int32_t i = 0; i < p->in; i++) dx[i] = 0;
     for (int32_t k = 0; k < p->out; k++, prototypes += p->in) {
@@ -57,7 +59,8 @@ void kg_cosine_input_grad(float *dx, const float *dy, const float *x, const floa
     }
 }
 
-void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p) {
+KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
+                      const kg_enrol_params *p) {
     prototypes += *label * p->in;
     for (int32_t i = 0; i < p->in; i++) prototypes[i] += x[i];
 }
@@ -68,21 +71,33 @@ static float largest(const float *x, int32_t n) {
     return m;
 }
 
-void kg_cross_entropy(float *loss, const float *logits, const int32_t *label,
-                      const kg_cross_entropy_params *p) {
+KG_COLD void kg_cross_entropy(float *loss, const float *logits, const int32_t *label,
+                              const kg_cross_entropy_params *p) {
     const float m = largest(logits, p->classes);
     float sum = 0;
     for (int32_t k = 0; k < p->classes; k++) sum += kg_exp(logits[k] - m);
     *loss = kg_log(sum) - (logits[*label] - m);
 }
 
-void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label, const float *dy,
-                           const kg_cross_entropy_grad_params *p) {
+KG_COLD void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label,
+                                   const float *dy, const kg_cross_entropy_grad_params *p) {
     const float m = largest(logits, p->classes);
     float sum = 0;
     for (int32_t k = 0; k < p->classes; k++) sum += d[k] = kg_exp(logits[k] - m);
     for (int32_t k = 0; k < p->classes; k++) {
         const float probability = d[k] / sum;
         d[k] = (k == *label ? probability - 1 : probability) * *dy;
+    }
+}
+
+void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
+                   const kg_fisher_sum_params *p) {
+    const float factor = kg_pow2(g->exponent) * p->scale;
+    for (int32_t c = 0; c < p->channels; c++) {
+        int32_t total = 0;
+        for (int32_t i = c; i < p->pixels * p->channels; i += p->channels)
+            total += (a[i] - p->zero) * g->mantissa[i];
+        const float gate = (float)total * factor;
+        sums[c] += 0.5f * (gate * gate);
     }
 }

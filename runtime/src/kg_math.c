@@ -1,7 +1,7 @@
 /* float32 arithmetic with the same bits on every machine; definitions in quant/float32.py. */
 #include "kg_math.h"
 
-float kg_pow2(int32_t exponent) {
+KG_COLD float kg_pow2(int32_t exponent) {
     if (exponent < -126) return 0;
     union {
         uint32_t bits;
@@ -10,7 +10,7 @@ float kg_pow2(int32_t exponent) {
     return u.value;
 }
 
-float kg_power(float base, int32_t exponent) {
+KG_COLD float kg_power(float base, int32_t exponent) {
     float result = 1, square = base;
     for (; exponent; exponent >>= 1) {
         if (exponent & 1) result = result * square;
@@ -19,7 +19,7 @@ float kg_power(float base, int32_t exponent) {
     return result;
 }
 
-float kg_exp(float x) {
+KG_COLD float kg_exp(float x) {
     if (x < -87) return 0;
     const int32_t n = (int32_t)(x * 1.44269504f - 0.5f);
     const float r = (x - (float)n * 0.693359375f) - (float)n * -2.12194440e-4f;
@@ -33,7 +33,7 @@ float kg_exp(float x) {
     return p * kg_pow2(n);
 }
 
-float kg_log(float x) {
+KG_COLD float kg_log(float x) {
     union {
         float value;
         uint32_t bits;

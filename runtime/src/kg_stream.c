@@ -14,6 +14,7 @@ typedef struct {
 typedef struct {
     const kg_stream_params *p;
     const int8_t *x;
+    const kg_rows *rows;
     int8_t *y;
     uint8_t *scratch;
     progress *at; /* per stage */
@@ -86,6 +87,11 @@ static kg_window row_window(const kg_window *g, int32_t row, int32_t begin, int3
 
 static void compute(stream *s, int32_t i) {
     const kg_stage *stage = s->p->stages + i;
+    if (stage->kind == KG_STAGE_ROWS) {
+        int8_t *to = next_row(s, i);
+        s->rows->read(s->rows->context, s->at[i].done++, to);
+        return;
+    }
     const int32_t row = s->at[i].done, begin = begin_of(stage, row), end = end_of(stage, row);
     int8_t *y = next_row(s, i), *work = (int8_t *)s->scratch + s->p->work_offset;
     const int8_t *x = rows_of(s, stage->source[0], begin);
@@ -103,8 +109,14 @@ static void compute(stream *s, int32_t i) {
     s->at[i].done++;
 }
 
-void kg_stream(int8_t *y, const int8_t *x, uint8_t *scratch, const kg_stream_params *p) {
-    stream s = {p, x, y, scratch, (progress *)(void *)scratch};
+void kg_image_row(void *image, int32_t row, int8_t *to) {
+    const kg_image *from = image;
+    memcpy(to, from->pixels + row * from->row_bytes, (size_t)from->row_bytes);
+}
+
+void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
+               const kg_stream_params *p) {
+    stream s = {p, x, rows, y, scratch, (progress *)(void *)scratch};
     memset(s.at, 0, (size_t)p->count * sizeof *s.at);
     const int32_t last = p->count - 1;
     while (s.at[last].done < p->stages[last].height) {

@@ -1,8 +1,6 @@
 /* Optimiser steps, row by row; definitions in ops/update.py. */
 #include "kg_kernels.h"
 
-#include <string.h>
-
 #define KG_BIAS_LIMIT (1 << 30)
 
 /* Replace the gradient by the direction to go. */
@@ -10,13 +8,16 @@ static void direction(float *g, int32_t r, float *s0, float *s1, int32_t t, cons
     const float b1 = u->beta1, b2 = u->beta2;
     if (u->rule == KG_ROWRMS) {
         float sum = 0;
+        KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) sum += g[j] * g[j];
         s0[r] = b2 * s0[r] + (1 - b2) * (sum / (float)u->length);
         const float rms = kg_sqrt(s0[r] / (1 - kg_power(b2, t))) + u->epsilon;
+        KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) g[j] = g[j] / rms;
     } else if (u->rule == KG_ADAM) {
         const float c1 = 1 - kg_power(b1, t), c2 = 1 - kg_power(b2, t);
         float *m = s0 + r * u->length, *v = s1 + r * u->length;
+        KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) {
             m[j] = b1 * m[j] + (1 - b1) * g[j];
             v[j] = b2 * v[j] + (1 - b2) * (g[j] * g[j]);
@@ -33,14 +34,16 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
                    const int32_t *clock, const kg_update *u) {
     int32_t element = r * u->row_stride;
     if (u->rule == KG_ACCUMULATE) {
+        KG_ROLLED
         for (int32_t j = 0; j < u->length; j++, element += u->element_stride)
             ((float *)w)[element] += g[j] * *lr;
         return;
     }
     direction(g, r, s0, s1, clock[1] + 1, u);
-    const float codes = u->codes_per_unit ? u->codes_per_unit[r] : 1;
+    const float codes = u->scale ? u->codes / (float)u->scale[r] : 1;
     const uint32_t key =
         kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(u->salt + 1));
+    KG_ROLLED
     for (int32_t j = 0; j < u->length; j++, element += u->element_stride) {
         const float step = -(g[j] * *lr) * codes;
         if (u->is_float) {
@@ -61,13 +64,11 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
 void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s0, float *s1,
                        const float *lr, const int32_t *clock, const kg_update *u) {
     const float factor = kg_pow2(exponent) * u->gradient_scale;
-    char *at = row;
-    for (int32_t j = 0; j < u->length; j++, at += sizeof(float)) {
+    union {
         int32_t sum;
-        memcpy(&sum, at, sizeof sum); /* a copy, because the type of the memory changes */
-        const float real = (float)sum * factor;
-        memcpy(at, &real, sizeof real);
-    }
+        float real;
+    } *at = row;
+    for (int32_t j = 0; j < u->length; j++) at[j].real = (float)at[j].sum * factor;
     kg_update_row(w, r, row, s0, s1, lr, clock, u);
 }
 
@@ -76,6 +77,7 @@ void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const f
     const kg_update *u = &p->update;
     const float factor = kg_pow2(g->exponent) * u->gradient_scale;
     for (int32_t r = 0; r < u->rows; r++) {
+        KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) {
             const int32_t element = r * u->row_stride + j * u->element_stride;
             scratch[j] = (float)g->mantissa[element] * factor;
@@ -84,8 +86,9 @@ void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const f
     }
 }
 
-void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
-                     const int32_t *clock, float *scratch, const kg_update_float_params *p) {
+KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
+                             const int32_t *clock, float *scratch,
+                             const kg_update_float_params *p) {
     const kg_update *u = &p->update;
     for (int32_t r = 0; r < u->rows; r++) {
         for (int32_t j = 0; j < u->length; j++)
@@ -94,9 +97,9 @@ void kg_update_float(void *w, const float *g, float *s0, float *s1, const float 
     }
 }
 
-void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
-                            const float *lr, const int32_t *clock, float *scratch,
-                            const kg_dense_weight_update_params *p) {
+KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
+                                    const float *lr, const int32_t *clock, float *scratch,
+                                    const kg_dense_weight_update_params *p) {
     for (int32_t r = 0; r < p->out; r++) {
         for (int32_t i = 0; i < p->in; i++) scratch[i] = dy[r] * x[i];
         kg_update_row(w, r, scratch, s0, s1, lr, clock, &p->update);

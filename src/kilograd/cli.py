@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 import json
 import os
 import re
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
@@ -29,9 +32,10 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
-from kilograd.learn.output import check_out, whole_folder
+from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
+from kilograd.report import Variant, ablation, page, without
 from kilograd.select import METHODS, Budget
 from kilograd.targets import (
     AARCH64,
@@ -80,12 +84,73 @@ Head = Annotated[
 ]
 Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
 Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Rows = Annotated[
+    bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
+]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Run layers again to keep fewer maps: less RAM, slower.")
+]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
 Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compile: options that several commands share."""
+
+    model: ModelName = "digits"
+    method: Method = "last"
+    head: Head = None
+    optimizer: Optimizer = OptimizerKind.SGD
+    accumulate: Accumulate = 1
+    rows: Rows = False
+    recompute: Recompute = False
+    sram: Sram = None
+    exact: Exact = False
+
+    @property
+    def budget(self) -> Budget:
+        """What the program may cost."""
+        return Budget(None if self.sram is None else _bytes(self.sram))
+
+    def compile(self, ways: int) -> Compiled:
+        """Choose what learns and compile it."""
+        recipe = Recipe(
+            self.method,
+            ways,
+            self.head,
+            self.optimizer,
+            self.accumulate,
+            rows=self.rows,
+            recompute=self.recompute,
+            exact=self.exact,
+        )
+        return compile_recipe(load_model(self.model), recipe, self.budget)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `Options` as options of its own, in place of `options`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(Options, eval_str=True).parameters
+    parameters = [
+        p.replace(kind=p.KEYWORD_ONLY)
+        for name, q in own.items()
+        for p in (shared.values() if name == "options" else (q,))
+    ]
+
+    @functools.wraps(command)
+    def run(**given: object) -> None:
+        chosen = {name: given.pop(name) for name in shared}
+        command(options=Options(**chosen), **given)  # type: ignore[arg-type]
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
 
 
 class TargetKind(enum.StrEnum):
@@ -126,20 +191,16 @@ def _with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> 
 
 
 @app.command("adapt")
+@_with_options
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
-    model: ModelName = "digits",
-    method: Method = "last",
+    options: Options,
     ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
     shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
     queries: Annotated[int, typer.Option(help="Test images of each class, at most.")] = 15,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    head: Head = None,
-    accumulate: Accumulate = 1,
     augment: Augmentation = Augment.FULL,
-    sram: Sram = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     force: Annotated[
@@ -149,14 +210,12 @@ def adapt_command(
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
     schedule = Schedule(iterations, lr, augment, seed)
-    budget = Budget(None if sram is None else _bytes(sram))
     if out is not None:
         check_out(out, RESULT, force=force)
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
-    recipe = Recipe(method, len(episode.classes), head, optimizer, accumulate)
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(len(episode.classes))
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
     if out is not None:
         save(out, compiled, episode, outcome)
@@ -169,23 +228,24 @@ def adapt_command(
 
 
 @app.command()
+@_with_options
 def plan(
-    model: ModelName = "digits",
-    method: Method = "last",
+    options: Options,
     ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    sram: Sram = None,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
+    with_ablation: Annotated[
+        bool, typer.Option("--ablation", help="Show what each part of the compiler saves.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Draw the map: an HTML file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the memory map of a training program, and what sets its peak."""
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
-    budget = Budget(None if sram is None else _bytes(sram))
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    if out is not None:
+        check_file(out, ".html", force=force)
+    compiled = options.compile(ways)
     program = compiled.program
     if entry is not None and entry not in program.entries:
         raise InputError(
@@ -196,22 +256,33 @@ def plan(
         if entry
         else max(program.entries.values(), key=lambda e: e.plan.peak)
     )
+    trains = "step" in program.entries
+    if with_ablation and not trains:
+        raise InputError(f"--ablation: method {options.method} trains nothing; choose another")
+    graph, training = compiled.model.graph, compiled.training
+    steps = ablation(graph, training) if trains and (with_ablation or out) else ()
+    if out is not None:
+        others = without(graph, training) if trains else ()
+        title = f"{compiled.model.title}, {options.method}, {ways} classes"
+        html = page(title, program, chosen, budget=options.budget.sram, steps=steps, without=others)
+        write_file(out, html)
     if as_json:
-        print(json.dumps(_map_json(program, chosen)))
-    else:
-        _print_map(compiled, chosen)
+        parts = {"ablation": [_variant_json(program, v) for v in steps]} if with_ablation else {}
+        print(json.dumps(_map_json(program, chosen) | parts))
+        return
+    _print_map(compiled, chosen)
+    if with_ablation:
+        _print_ablation(program, steps)
+    if out is not None:
+        print(f"Written to {out}")
 
 
 @app.command("run")
+@_with_options
 def run_command(
+    options: Options,
     target: TargetName = TargetKind.CORTEX_M7,
-    model: ModelName = "digits",
-    method: Method = "last",
     ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    sram: Sram = None,
     board_ram: BoardRam = None,
     compiler: CompilerName = CrossCompiler.CLANG,
     emulator: EmulatorName = Emulator.UNICORN,
@@ -222,9 +293,7 @@ def run_command(
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
-    budget = Budget(None if sram is None else _bytes(sram))
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(ways)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_err, disable=as_json, transient=True) as bar:
         task = bar.add_task("emulating", total=steps)
@@ -245,16 +314,12 @@ def run_command(
 
 
 @app.command("export")
+@_with_options
 def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
+    options: Options,
     target: TargetName = TargetKind.CORTEX_M7,
-    model: ModelName = "digits",
-    method: Method = "last",
     ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    sram: Sram = None,
     board_ram: BoardRam = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
@@ -263,9 +328,7 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     check_out(out, "model.h", force=force)
-    recipe = Recipe(method, ways, head, optimizer, accumulate)
-    budget = Budget(None if sram is None else _bytes(sram))
-    compiled = compile_recipe(load_model(model), recipe, budget)
+    compiled = options.compile(ways)
     with whole_folder(out) as folder:
         _target(target).export(compiled.program, folder, _ram(board_ram))
     if as_json:
@@ -465,7 +528,8 @@ def _map_json(program: Program, entry: Entry) -> dict[str, object]:
             {"name": s.name, "offset": s.offset, "size": s.value.nbytes} for s in program.state
         ],
         "entries": {
-            e.name: {"peak": e.plan.peak, "lower_bound": e.bound} for e in program.entries.values()
+            e.name: {"peak": e.plan.peak, "lower_bound": e.plan.bound}
+            for e in program.entries.values()
         },
         "entry": entry.name,
         "buffers": [
@@ -496,12 +560,28 @@ def _print_map(compiled: Compiled, entry: Entry) -> None:
     worst = max(accumulator_bounds(entry.graph, names), key=lambda b: b.worst, default=None)
     _out.print(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}")
     for e in program.entries.values():
-        verdict = "optimal" if e.plan.peak == e.bound else f"lower bound {e.bound:,}"
+        verdict = "optimal" if e.plan.peak == e.plan.bound else f"lower bound {e.plan.bound:,}"
         _out.print(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}")
     _out.print(f"RAM: {_kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept")
     if worst:
         share = worst.worst / (1 << 31)
         _out.print(f"no int32 accumulator can overflow: {worst.node} comes closest, {share:.0%}")
+
+
+def _variant_json(program: Program, variant: Variant) -> dict[str, object]:
+    arena = variant.step.plan.peak
+    sizes = {"arena_bytes": arena, "sram_bytes": program.state_bytes + arena}
+    return {"name": variant.name, "adds": variant.adds, **sizes}
+
+
+def _print_ablation(program: Program, steps: Sequence[Variant]) -> None:
+    table = Table("training step", "", box=None)
+    table.add_column("RAM, B", justify="right")
+    table.add_column("less than naive", justify="right")
+    rams = [program.state_bytes + v.step.plan.peak for v in steps]
+    for v, ram in zip(steps, rams, strict=True):
+        table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+    _out.print(table)
 
 
 def main() -> None:

@@ -26,19 +26,27 @@ static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16(v >> 8 
 static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
 static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000); }
 
-/* Columns of two rows of four bytes: (a0, b0), (a1, b1) and so on. */
-static inline void put_columns(uint32_t *to, uint32_t a, uint32_t b) {
-    const uint32_t low = low_halves(a, b), high = high_halves(a, b);
-    to[0] = even_bytes(low);
-    to[1] = odd_bytes(low);
-    to[2] = even_bytes(high);
-    to[3] = odd_bytes(high);
-}
-
-/* The same for n such squares. */
+/* Columns of two rows of four bytes: (a0, b0), (a1, b1) and so on; n such squares. */
 ALONE static void put_squares(uint32_t *to, int32_t to_step, const int8_t *a, int32_t a_step,
                               const int8_t *b, int32_t b_step, int32_t n) {
-    for (; n > 0; n--, to += to_step, a += a_step, b += b_step) put_columns(to, load4(a), load4(b));
+    if (n <= 0) return;
+    __asm__ volatile("1: ldr r8, [%[a]]\n"
+                     "   ldr r10, [%[b]]\n"
+                     "   subs %[n], #1\n"
+                     "   add %[a], %[a_step]\n"
+                     "   pkhbt r9, r8, r10, lsl #16\n"
+                     "   pkhtb r11, r10, r8, asr #16\n"
+                     "   sxtb16 r8, r9\n"
+                     "   sxtb16 r9, r9, ror #8\n"
+                     "   sxtb16 r10, r11\n"
+                     "   sxtb16 r11, r11, ror #8\n"
+                     "   add %[b], %[b_step]\n"
+                     "   stm %[to], {r8, r9, r10, r11}\n"
+                     "   add %[to], %[to], %[to_step], lsl #2\n"
+                     "   bne 1b\n"
+                     : [to] "+r"(to), [a] "+r"(a), [b] "+r"(b), [n] "+r"(n)
+                     : [to_step] "r"(to_step), [a_step] "r"(a_step), [b_step] "r"(b_step)
+                     : "r8", "r9", "r10", "r11", "cc", "memory");
 }
 
 /* Replaces the low or high half of a word. */
@@ -178,31 +186,10 @@ typedef struct {
 
 /// Writing gradients ///
 
-/* Writes a block like kg_block_writer, but LANES channels of all pixels after LANES others: when a
- * wider value comes, only what has been written is shifted again. */
-typedef struct {
-    kg_block16 *block;
-    int32_t pixels, channels, bits, exponent, shift;
-    uint32_t seen;
-} lane_writer;
-
-static inline lane_writer begin_lanes(kg_block16 *block, int32_t pixels, int32_t channels,
-                                      int32_t exponent, int32_t bits) {
-    return (lane_writer){block, pixels, channels, bits, exponent, 0, 0};
-}
-
-/* Shifts channels 0 .. end so that all that was seen fits. */
-ALONE static void widen_lanes(lane_writer *w, int32_t end) {
-    const int32_t shift = kg_bit_length(w->seen) - w->bits, more = shift - w->shift;
-    int16_t *m = w->block->mantissa;
-    for (int32_t i = 0; i < w->pixels; i++, m += w->channels)
-        for (int32_t c = 0; c < end; c++) m[c] = (int16_t)kg_round_to_odd(m[c], more);
-    w->shift = shift;
-}
-
-static inline void put_lanes(lane_writer *w, int32_t pixel, int32_t c, const int32_t *value) {
+/* kg_block_put for LANES channels. */
+ALONE static void put_lanes(kg_block_writer *w, int32_t pixel, int32_t c, const int32_t *value) {
     for (int32_t k = 0; k < LANES; k++) w->seen |= magnitude(value[k]);
-    if (w->seen >> (w->bits + w->shift)) widen_lanes(w, c + LANES);
+    if (w->seen >> (w->bits + w->shift)) kg_block_widen(w, pixel, c, LANES);
     const int32_t shift = w->shift;
     uint32_t odd[LANES];
     for (int32_t k = 0; k < LANES; k++) odd[k] = (uint32_t)kg_round_to_odd(value[k], shift);
@@ -210,13 +197,105 @@ static inline void put_lanes(lane_writer *w, int32_t pixel, int32_t c, const int
     __builtin_memcpy(w->block->mantissa + pixel * w->channels + c, pairs, sizeof pairs);
 }
 
-static inline void end_lanes(lane_writer *w) {
-    const int32_t shift = kg_bit_length(w->seen) - w->bits;
-    int16_t *m = w->block->mantissa;
-    if (shift < 0)
-        for (int32_t i = 0; i < w->pixels * w->channels; i++)
-            m[i] = (int16_t)(m[i] * (1 << -shift));
-    w->block->exponent = w->seen ? w->exponent + shift : KG_ZERO_EXPONENT;
+/* What a loop over pixels needs to write LANES channels of a gradient; the assembly knows this
+ * layout. */
+typedef struct {
+    int32_t count, sums[LANES]; /* count: for the loop over weights; sums: 0 */
+    const uint32_t *weights;
+    uint32_t seen; /* of the writer, like its shift */
+    int32_t room;  /* bits that seen may have */
+    uint32_t mask;
+    int32_t shift;
+    int16_t *y; /* the next pixel */
+    int32_t y_step;
+    int16_t *end;
+    int32_t x_skip; /* as in a tile */
+} gradients;
+
+/* KG_SPAN for gradients: magnitudes into seen, and rounding to odd as
+ * (x | (lost + mask)) >> shift.  Stops before a pixel that has no room, with its sums. */
+#define KG_GRADIENTS(x, gradients, SUMS)                                                           \
+    do {                                                                                           \
+        register const void *r0 __asm__("r0") = (x);                                               \
+        register void *r1 __asm__("r1") = (gradients);                                             \
+        __asm__ volatile("   push {r1, r7}\n"                                                      \
+                         "1: ldr r7, [sp]\n"                                                       \
+                         "   ldm r7, {r1, r2, r3, r4, r5, r6}\n" SUMS "   ldr r7, [sp]\n"          \
+                         "   add r8, r7, #24\n"                                                    \
+                         "   ldm r8, {r1, r6, r9, r10, r11, r12, lr}\n"                            \
+                         "   eor r8, r2, r2, asr #31\n"                                            \
+                         "   sub r8, r8, r2, asr #31\n"                                            \
+                         "   orr r1, r8\n"                                                         \
+                         "   eor r8, r3, r3, asr #31\n"                                            \
+                         "   sub r8, r8, r3, asr #31\n"                                            \
+                         "   orr r1, r8\n"                                                         \
+                         "   eor r8, r4, r4, asr #31\n"                                            \
+                         "   sub r8, r8, r4, asr #31\n"                                            \
+                         "   orr r1, r8\n"                                                         \
+                         "   eor r8, r5, r5, asr #31\n"                                            \
+                         "   sub r8, r8, r5, asr #31\n"                                            \
+                         "   orr r1, r8\n"                                                         \
+                         "   lsrs r8, r1, r6\n"                                                    \
+                         "   bne 8f\n"                                                             \
+                         "   and r8, r2, r9\n"                                                     \
+                         "   add r8, r9\n"                                                         \
+                         "   orr r2, r8\n"                                                         \
+                         "   asr r2, r10\n"                                                        \
+                         "   and r8, r3, r9\n"                                                     \
+                         "   add r8, r9\n"                                                         \
+                         "   orr r3, r8\n"                                                         \
+                         "   asr r3, r10\n"                                                        \
+                         "   and r8, r4, r9\n"                                                     \
+                         "   add r8, r9\n"                                                         \
+                         "   orr r4, r8\n"                                                         \
+                         "   asr r4, r10\n"                                                        \
+                         "   and r8, r5, r9\n"                                                     \
+                         "   add r8, r9\n"                                                         \
+                         "   orr r5, r8\n"                                                         \
+                         "   asr r5, r10\n"                                                        \
+                         "   pkhbt r2, r2, r3, lsl #16\n"                                          \
+                         "   pkhbt r4, r4, r5, lsl #16\n"                                          \
+                         "   str r2, [r11]\n"                                                      \
+                         "   str r4, [r11, #4]\n"                                                  \
+                         "   add r11, r12\n"                                                       \
+                         "   str r1, [r7, #24]\n"                                                  \
+                         "   ldr r8, [r7, #52]\n"                                                  \
+                         "   str r11, [r7, #40]\n"                                                 \
+                         "   add r0, r8\n"                                                         \
+                         "   cmp r11, lr\n"                                                        \
+                         "   bne 1b\n"                                                             \
+                         "   b 9f\n"                                                               \
+                         "8: add r8, r7, #4\n"                                                     \
+                         "   stm r8, {r2, r3, r4, r5}\n"                                           \
+                         "9: pop {r1, r7}\n"                                                       \
+                         : "+r"(r0), "+r"(r1)                                                      \
+                         :                                                                         \
+                         : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",    \
+                           "cc", "memory");                                                        \
+        return r0;                                                                                 \
+    } while (0)
+
+/* Writes channels c .. c + LANES of `pixels` neighbours.  `some` is a KG_GRADIENTS. */
+static inline void put_gradients(kg_block_writer *w, gradients *t, const void *x, int32_t pixel,
+                                 int32_t pixels, int32_t c, int32_t kernel,
+                                 const void *(*some)(const void *, gradients *, int32_t)) {
+    t->y = w->block->mantissa + pixel * w->channels + c;
+    t->end = t->y + pixels * w->channels;
+    t->y_step = w->channels * (int32_t)sizeof *t->y;
+    const int16_t *first = t->y;
+    while (t->y != t->end) {
+        t->seen = w->seen;
+        t->room = w->bits + w->shift;
+        t->mask = ((uint32_t)1 << w->shift) - 1;
+        t->shift = w->shift;
+        x = some(x, t, kernel);
+        w->seen = t->seen;
+        if (t->y == t->end) break;
+        put_lanes(w, pixel + (int32_t)(t->y - first) / w->channels, c, t->sums);
+        for (int32_t k = 0; k < LANES; k++) t->sums[k] = 0;
+        x = (const char *)x + t->x_skip;
+        t->y += w->channels;
+    }
 }
 
 #endif

@@ -9,7 +9,7 @@
 #define kg_clip_mask      portable_clip_mask
 #define kg_clip_grad      portable_clip_grad
 #define kg_sum_pixels     portable_sum_pixels
-#define UNUSED            __attribute__((unused)) static void
+#define UNUSED            KG_COLD __attribute__((unused)) static void
 UNUSED portable_scale_channels(kg_block16 *y, const kg_block16 *x,
                                const kg_scale_channels_params *p);
 UNUSED portable_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
@@ -26,39 +26,78 @@ UNUSED portable_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pi
 
 static inline void store4(void *to, uint32_t v) { __builtin_memcpy(to, &v, sizeof v); }
 
-static inline int32_t low_scaled(uint32_t pair, int32_t factor) {
-    return (int32_t)(((int64_t)(int16_t)pair * factor) >> 16);
-}
-static inline int32_t high_scaled(uint32_t pair, int32_t factor) {
-    return (int32_t)(((int64_t)((int32_t)pair >> 16) * factor) >> 16);
-}
+/* Sixteen bits less than the product, like scaled(); of the low and of the high half of x. */
+#define SCALED(to, factor, half, x) "   smulw" half " " to ", " factor ", " x "\n"
 
-static inline uint32_t seen2(const int16_t *x, const int32_t *factor) {
-    const uint32_t v = load4(x);
-    return magnitude(low_scaled(v, factor[0])) | magnitude(high_scaled(v, factor[1]));
-}
-
+/* For groups of four channels: all magnitudes. */
 ALONE static uint32_t seen_scaled(const int16_t *x, const int32_t *factor, int32_t channels) {
     uint32_t seen = 0;
-    for (; channels > 3; channels -= 4, x += 4, factor += 4)
-        seen |= seen2(x, factor) | seen2(x + 2, factor + 2);
-    for (; channels; channels--) seen |= magnitude(scaled(*x++, *factor++));
+    int32_t groups = channels / 4;
+    if (groups)
+        __asm__ volatile("1: ldm %[f]!, {r2, r3, r4, r5}\n"
+                         "   ldr r6, [%[x]], #4\n"
+                         "   ldr r8, [%[x]], #4\n" SCALED("r2", "r2", "b", "r6")
+                             SCALED("r3", "r3", "t", "r6") SCALED("r4", "r4", "b", "r8")
+                                 SCALED("r5", "r5", "t", "r8") "   eor r6, r2, r2, asr #31\n"
+                                                               "   sub r6, r6, r2, asr #31\n"
+                                                               "   orr %[seen], r6\n"
+                                                               "   eor r6, r3, r3, asr #31\n"
+                                                               "   sub r6, r6, r3, asr #31\n"
+                                                               "   orr %[seen], r6\n"
+                                                               "   eor r6, r4, r4, asr #31\n"
+                                                               "   sub r6, r6, r4, asr #31\n"
+                                                               "   orr %[seen], r6\n"
+                                                               "   eor r6, r5, r5, asr #31\n"
+                                                               "   sub r6, r6, r5, asr #31\n"
+                                                               "   orr %[seen], r6\n"
+                                                               "   subs %[n], #1\n"
+                                                               "   bne 1b\n"
+                         : [f] "+r"(factor), [x] "+r"(x), [n] "+r"(groups), [seen] "+r"(seen)
+                         :
+                         : "r2", "r3", "r4", "r5", "r6", "r8", "cc", "memory");
+    KG_ROLLED
+    for (channels %= 4; channels; channels--) seen |= magnitude(scaled(*x++, *factor++));
     return seen;
 }
 
-static inline void put2(int16_t *y, const int16_t *x, const int32_t *factor, int32_t shift) {
-    const uint32_t v = load4(x);
-    const int32_t low = kg_round_to_odd(low_scaled(v, factor[0]), shift);
-    const int32_t high = kg_round_to_odd(high_scaled(v, factor[1]), shift);
-    store4(y, low_halves((uint32_t)low, (uint32_t)high));
-}
-
+/* The results, rounded to odd as (x | (lost + mask)) >> shift. */
 ALONE static void put_scaled(int16_t *y, const int16_t *x, const int32_t *factor, int32_t channels,
                              int32_t shift) {
-    for (; shift > 0 && channels > 3; channels -= 4, x += 4, y += 4, factor += 4) {
-        put2(y, x, factor, shift);
-        put2(y + 2, x + 2, factor + 2, shift);
+    int32_t groups = shift > 0 ? channels / 4 : 0;
+    channels -= 4 * groups;
+    if (groups) {
+        const uint32_t mask = ((uint32_t)1 << shift) - 1;
+        __asm__ volatile("1: ldm %[f]!, {r2, r3, r4, r5}\n"
+                         "   ldr r6, [%[x]], #4\n"
+                         "   ldr r8, [%[x]], #4\n" SCALED("r2", "r2", "b", "r6")
+                             SCALED("r3", "r3", "t", "r6") SCALED("r4", "r4", "b", "r8")
+                                 SCALED("r5", "r5", "t", "r8") "   and r6, r2, %[mask]\n"
+                                                               "   add r6, %[mask]\n"
+                                                               "   orr r2, r6\n"
+                                                               "   asr r2, %[shift]\n"
+                                                               "   and r6, r3, %[mask]\n"
+                                                               "   add r6, %[mask]\n"
+                                                               "   orr r3, r6\n"
+                                                               "   asr r3, %[shift]\n"
+                                                               "   and r6, r4, %[mask]\n"
+                                                               "   add r6, %[mask]\n"
+                                                               "   orr r4, r6\n"
+                                                               "   asr r4, %[shift]\n"
+                                                               "   and r6, r5, %[mask]\n"
+                                                               "   add r6, %[mask]\n"
+                                                               "   orr r5, r6\n"
+                                                               "   asr r5, %[shift]\n"
+                                                               "   pkhbt r2, r2, r3, lsl #16\n"
+                                                               "   pkhbt r4, r4, r5, lsl #16\n"
+                                                               "   str r2, [%[y]], #4\n"
+                                                               "   str r4, [%[y]], #4\n"
+                                                               "   subs %[n], #1\n"
+                                                               "   bne 1b\n"
+                         : [f] "+r"(factor), [x] "+r"(x), [y] "+r"(y), [n] "+r"(groups)
+                         : [mask] "r"(mask), [shift] "r"(shift)
+                         : "r2", "r3", "r4", "r5", "r6", "r8", "cc", "memory");
     }
+    KG_ROLLED
     for (; channels; channels--) {
         const int32_t v = scaled(*x++, *factor++);
         *y++ = (int16_t)(shift > 0 ? kg_round_to_odd(v, shift) : v * (1 << -shift));
@@ -110,6 +149,7 @@ void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
 /* Sums of four neighbouring channels. */
 ALONE static void sum4(int32_t *sum, const int16_t *x, int32_t channels, int32_t pixels) {
     int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    KG_ROLLED
     for (; pixels; pixels--, x += channels) {
         const uint32_t a = load4(x), b = load4(x + 2);
         s0 += (int16_t)a;

@@ -11,14 +11,14 @@
 /* The portable kernel does what the other cannot. */
 #define kg_conv            portable_conv
 #define kg_conv_input_grad portable_conv_input_grad
-__attribute__((noinline)) static void portable_conv(int8_t *y, const int8_t *x, const int8_t *w,
-                                                    const int8_t *learned, const int32_t *b,
-                                                    int8_t *scratch, const kg_conv_params *p);
-__attribute__((noinline)) static void portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy,
-                                                               const int8_t *w,
-                                                               const int8_t *learned,
-                                                               int8_t *scratch,
-                                                               const kg_conv_input_grad_params *p);
+KG_COLD __attribute__((noinline)) static void portable_conv(int8_t *y, const int8_t *x,
+                                                            const int8_t *w, const int8_t *learned,
+                                                            const int32_t *b, int8_t *scratch,
+                                                            const kg_conv_params *p);
+KG_COLD __attribute__((noinline)) static void
+portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
+                         const int8_t *learned, int8_t *scratch,
+                         const kg_conv_input_grad_params *p);
 #include "../../src/kg_conv.c"
 #undef kg_conv
 #undef kg_conv_input_grad
@@ -33,33 +33,46 @@ typedef struct {
     int32_t runs, length, quads;
 } layout;
 
-/* Writes one run of a filter; returns its sum. */
-ALONE static int32_t widen(uint32_t *to, const int8_t *from, int32_t length) {
-    int32_t sum = 0;
-    for (; length > 0; length -= 4, from += 4, to += 2 * LANES) {
+/* Writes one run of a filter, a group every `step` words; returns its sum. */
+ALONE static int32_t widen(uint32_t *to, int32_t step, const int8_t *from, int32_t length) {
+    int32_t sum = 0, quads = length / 4;
+    if (quads) {
+        const uint32_t ones = 0x10001;
+        uint32_t even, odd;
+        __asm__ volatile("1: ldr %[odd], [%[from]], #4\n"
+                         "   subs %[n], #1\n"
+                         "   sxtb16 %[even], %[odd]\n"
+                         "   sxtb16 %[odd], %[odd], ror #8\n"
+                         "   smlad %[sum], %[even], %[ones], %[sum]\n"
+                         "   strd %[even], %[odd], [%[to]]\n"
+                         "   smlad %[sum], %[odd], %[ones], %[sum]\n"
+                         "   add %[to], %[to], %[step], lsl #2\n"
+                         "   bne 1b\n"
+                         : [from] "+r"(from), [n] "+r"(quads), [even] "=&r"(even), [odd] "=&r"(odd),
+                           [sum] "+r"(sum), [to] "+r"(to)
+                         : [ones] "r"(ones), [step] "r"(step)
+                         : "cc", "memory");
+    }
+    if (length % 4) {
         uint32_t v = 0;
-        if (length >= 4)
-            v = load4(from);
-        else
-            memcpy(&v, from, (size_t)length);
-        const uint32_t even = even_bytes(v), odd = odd_bytes(v);
-        sum = multiply_add(even, 0x10001, multiply_add(odd, 0x10001, sum));
-        to[0] = even;
-        to[1] = odd;
+        for (int32_t i = 0; i < length % 4; i++) v |= (uint32_t)(uint8_t)from[i] << 8 * i;
+        to[0] = even_bytes(v);
+        to[1] = odd_bytes(v);
+        sum = multiply_add(to[0], 0x10001, multiply_add(to[1], 0x10001, sum));
     }
     return sum;
 }
 
 /* Puts the learned weights of some input channels in their place; returns by how much that changes
  * the sum. */
-static int32_t replace(uint32_t *to, const int8_t *learned, const kg_overlay *overlay,
+static int32_t replace(uint32_t *to, int32_t step, const int8_t *learned, const kg_overlay *overlay,
                        const kg_window *g, const layout *l) {
     int32_t change = 0;
-    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * 2 * LANES)
+    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * step)
         for (int32_t kx = 0; kx < g->kernel_w; kx++)
             for (int32_t j = 0; j < overlay->count; j++) {
                 const int32_t at = kx * g->in_c + overlay->index[j];
-                char *half = (char *)(to + at / 4 * 2 * LANES + at % 2) + (at & 2);
+                char *half = (char *)(to + at / 4 * step + at % 2) + (at & 2);
                 const int16_t new = *learned++;
                 int16_t old;
                 __builtin_memcpy(&old, half, sizeof old);
@@ -69,22 +82,26 @@ static int32_t replace(uint32_t *to, const int8_t *learned, const kg_overlay *ov
     return change;
 }
 
-/* Prepares filters o .. o + LANES. */
-static void fetch(tile *tile, uint32_t *to, const int8_t *w, const int8_t *learned,
-                  const int32_t *b, int32_t o, const kg_conv_params *p, const layout *l) {
+/* Prepares filters o .. o + n: weights in scratch memory, what is added to their sums, and how
+ * those become codes. */
+ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n, const int8_t *w,
+                        const int8_t *learned, const int32_t *b, int32_t o, const kg_conv_params *p,
+                        const layout *l) {
     const kg_overlay *overlay = &p->overlay;
     const int32_t in = p->window.in_c, taps = p->window.kernel_h * p->window.kernel_w;
-    const int32_t rows = overlay->count && overlay->axis == 0;
-    for (int32_t k = 0; k < LANES; k++, o++, to += 2) {
+    const int32_t rows = overlay->count && overlay->axis == 0, step = 2 * n;
+    KG_ROLLED
+    for (; n > 0; n--, o++, to += 2) {
         const int32_t slot = rows ? kg_overlay_find(overlay, o) : -1;
         const int8_t *from = slot < 0 ? w + o * taps * in : learned + slot * taps * in;
         int32_t sum = 0;
+        KG_ROLLED
         for (int32_t r = 0; r < l->runs; r++)
-            sum += widen(to + r * l->quads * 2 * LANES, from + r * l->length, l->length);
+            sum += widen(to + r * l->quads * step, step, from + r * l->length, l->length);
         if (overlay->count && !rows)
-            sum += replace(to, learned + o * taps * overlay->count, overlay, &p->window, l);
-        tile->bias[k] = b[o] - p->x_zero * sum;
-        tile->scalers[k] = make_scaler(p->multiplier[o], p->shift[o], p->y_zero);
+            sum += replace(to, step, learned + o * taps * overlay->count, overlay, &p->window, l);
+        *bias++ = b[o] - p->x_zero * sum;
+        *scalers++ = make_scaler(p->multiplier[o], p->shift[o], p->y_zero);
     }
 }
 
@@ -103,8 +120,7 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
     }
 }
 
-/* SUMS of one run: 14 instructions for 16 products, two quads per turn.  ENTRY: where it starts,
- * so that an odd number comes out right. */
+/* 13 instructions for 16 products. */
 #define QUAD                                                                                       \
     "   ldr r12, [r0], #4\n"                                                                       \
     "   ldm r6!, {r8, r9, r10, r11}\n"                                                             \
@@ -119,7 +135,122 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
     "   smlad r5, lr, r10, r5\n"                                                                   \
     "   smlad r4, r12, r9, r4\n"                                                                   \
     "   smlad r5, r12, r11, r5\n"
-#define RUN(ENTRY) ENTRY "2:\n" QUAD "3:\n" QUAD "   subs r1, #2\n   bgt 2b\n"
+#define QUAD_BYTES 52
+
+/* The same of six filters: 18 instructions for 24 products. */
+#define WIDE_QUAD                                                                                  \
+    "   ldr r12, [r0], #4\n"                                                                       \
+    "   ldm r7!, {r8, r9, r10, r11}\n"                                                             \
+    "   sxtb16 lr, r12\n"                                                                          \
+    "   sxtb16 r12, r12, ror #8\n"                                                                 \
+    "   smlad r1, lr, r8, r1\n"                                                                    \
+    "   smlad r2, lr, r10, r2\n"                                                                   \
+    "   smlad r1, r12, r9, r1\n"                                                                   \
+    "   smlad r2, r12, r11, r2\n"                                                                  \
+    "   ldm r7!, {r8, r9, r10, r11}\n"                                                             \
+    "   smlad r3, lr, r8, r3\n"                                                                    \
+    "   smlad r4, lr, r10, r4\n"                                                                   \
+    "   smlad r3, r12, r9, r3\n"                                                                   \
+    "   smlad r4, r12, r11, r4\n"                                                                  \
+    "   ldm r7!, {r8, r9, r10, r11}\n"                                                             \
+    "   smlad r5, lr, r8, r5\n"                                                                    \
+    "   smlad r6, lr, r10, r6\n"                                                                   \
+    "   smlad r5, r12, r9, r5\n"                                                                   \
+    "   smlad r6, r12, r11, r6\n"
+#define WIDE_QUAD_BYTES 72
+
+/* Both loops take four quads a turn and start in the middle where their number asks for it. */
+#define TURN            4
+static int32_t left_out(int32_t quads) { return -quads & (TURN - 1); }
+
+/* Two sums to codes, by scalers at r7. */
+#define CODES(A, B)                                                                                \
+    "   ldm r7!, {r8, r9, r10, r11, r12, lr}\n"                                                    \
+    "   smmla " A ", " A ", r8, r9\n"                                                              \
+    "   smmla " B ", " B ", r11, r12\n"                                                            \
+    "   asr " A ", r10\n"                                                                          \
+    "   asr " B ", lr\n"                                                                           \
+    "   ssat " A ", #8, " A "\n"                                                                   \
+    "   ssat " B ", #8, " B "\n"
+
+/* The pixels of a tile, each of which sees one run. */
+ALONE static void put_pixels(const int8_t *x, tile *t) {
+    register const void *r0 __asm__("r0") = x;
+    register void *r1 __asm__("r1") = t;
+    register int32_t r2 __asm__("r2") = left_out(t->count) * QUAD_BYTES;
+    __asm__ volatile(
+        "   adr r3, 2f\n"
+        "   add r3, r2\n"
+        "   add r3, #1\n"
+        "   push {r3, r7}\n"
+        "   mov r7, r1\n"
+        "1: ldm r7, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */
+        "   ldr pc, [sp]\n"
+        "   .p2align 2\n"
+        "2:\n" QUAD QUAD QUAD QUAD "   subs r1, #4\n"
+        "   bgt 2b\n"
+        "   add r7, #24\n" CODES("r2", "r3")
+            CODES("r4", "r5") "   ldm r7, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */
+                              "   strb r2, [r8]\n"
+                              "   strb r3, [r8, #1]\n"
+                              "   strb r4, [r8, #2]\n"
+                              "   strb r5, [r8, #3]\n"
+                              "   add r8, r11\n"
+                              "   str r8, [r7], #-72\n"
+                              "   add r0, r10\n"
+                              "   cmp r8, r9\n"
+                              "   bne 1b\n"
+                              "   pop {r3, r7}\n"
+        : "+r"(r0), "+r"(r1), "+r"(r2)
+        :
+        : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
+}
+
+/* Six filters at once, for pixels without padding. */
+#define WIDE 6
+typedef struct {
+    int32_t bias[WIDE];
+    const uint32_t *weights;
+    scaler scalers[WIDE];
+    int8_t *y, *end;
+    int32_t x_skip, y_step;
+} wide_tile;
+
+ALONE static void put_wide_pixels(const int8_t *x, wide_tile *t, int32_t quads) {
+    register const void *r0 __asm__("r0") = x;
+    register void *r1 __asm__("r1") = t;
+    register const void *r2 __asm__("r2") = t->weights + 2 * WIDE * quads;
+    register int32_t r3 __asm__("r3") = left_out(quads) * WIDE_QUAD_BYTES;
+    __asm__ volatile("   adr r4, 2f\n"
+                     "   add r3, r4\n"
+                     "   add r3, #1\n"
+                     "   push {r1, r2, r3, r7}\n"
+                     "1: ldr r8, [sp]\n"
+                     "   ldm r8, {r1, r2, r3, r4, r5, r6, r7}\n" /* bias, weights */
+                     "   ldr pc, [sp, #8]\n"
+                     "   .p2align 2\n"
+                     "2:\n" WIDE_QUAD WIDE_QUAD WIDE_QUAD WIDE_QUAD "   ldr r8, [sp, #4]\n"
+                     "   cmp r7, r8\n"
+                     "   bne 2b\n"
+                     "   ldr r7, [sp]\n"
+                     "   add r7, #28\n" CODES("r1", "r2") CODES("r3", "r4") CODES(
+                         "r5", "r6") "   ldm r7, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */
+                                     "   strb r1, [r8]\n"
+                                     "   strb r2, [r8, #1]\n"
+                                     "   strb r3, [r8, #2]\n"
+                                     "   strb r4, [r8, #3]\n"
+                                     "   strb r5, [r8, #4]\n"
+                                     "   strb r6, [r8, #5]\n"
+                                     "   add r8, r11\n"
+                                     "   str r8, [r7]\n"
+                                     "   add r0, r10\n"
+                                     "   cmp r8, r9\n"
+                                     "   bne 1b\n"
+                                     "   pop {r1, r2, r3, r7}\n"
+                     : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)
+                     :
+                     : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
+}
 
 /* SUMS of several runs; the tile's address is on the stack. */
 #define RUNS                                                                                       \
@@ -136,13 +267,48 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
     "   b 2b\n"                                                                                    \
     "3:\n"
 
-static void span(const int8_t *x, tile *t) {
-    if (t->runs > 1)
+/* SUMS of three runs of nine: the usual first layer. */
+#define NINE                                                                                       \
+    QUAD QUAD "   ldm r6!, {r8, r9, r10, r11}\n"                                                   \
+              "   ldrsb r12, [r0], #4\n"                                                           \
+              "   smlabb r2, r12, r8, r2\n"                                                        \
+              "   smlabb r3, r12, r10, r3\n"                                                       \
+              "   ldm r6!, {r8, r9, r10, r11}\n"                                                   \
+              "   smlabb r4, r12, r8, r4\n"                                                        \
+              "   smlabb r5, r12, r10, r5\n"
+#define NINES                                                                                      \
+    "   ldr r7, [sp]\n"                                                                            \
+    "   ldr r7, [r7, #92]\n" /* run_skip */                                                        \
+        NINE "   add r0, r7\n" NINE "   add r0, r7\n" NINE
+
+ALONE static void span(const int8_t *x, tile *t, int32_t length) {
+    if (t->runs == 3 && length == 9)
+        KG_SPAN(x, t, NINES);
+    else if (t->runs > 1)
         KG_SPAN(x, t, RUNS);
-    else if (t->count % 2)
-        KG_SPAN(x, t, RUN("   add r1, #1\n   b 3f\n"));
     else
-        KG_SPAN(x, t, RUN(""));
+        put_pixels(x, t);
+}
+
+/* As many tiles of six filters as are good; returns where those of four go on.  For single pixels
+ * in whole words, without padding. */
+static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                        const layout *l) {
+    const kg_window *g = &p->window;
+    const int32_t in = g->in_c, out = g->out_c, flat = g->stride == 1;
+    const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
+    wide_tile t = {.weights = weights, .x_skip = (g->stride - 1) * in, .y_step = out};
+    int32_t o = 0;
+    for (; out - o == WIDE || out - o >= WIDE + LANES; o += WIDE) {
+        fetch(weights, t.bias, t.scalers, WIDE, w, learned, b, o, p, l);
+        for (int32_t oy = 0; oy < out_h; oy++) {
+            t.y = y + oy * out_w * out + o;
+            t.end = t.y + out_w * out;
+            put_wide_pixels(x + oy * g->stride * g->in_w * in, &t, l->quads);
+        }
+    }
+    return o;
 }
 
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
@@ -165,9 +331,13 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     uint32_t *weights = (uint32_t *)(void *)scratch;
     int8_t *patches = (int8_t *)(weights + l.runs * l.quads * 2 * LANES);
     tile t = {.count = l.quads, .weights = weights, .y_step = out, .runs = l.runs};
-    for (int32_t first = 0; first < out; first += LANES) {
+    int32_t first = 0;
+    if (taps == 1 && in % 4 == 0 && !g->pad_top && !g->pad_left &&
+        (g->out_h - 1) * g->stride < g->in_h && (g->out_w - 1) * g->stride < g->in_w)
+        first = put_wide(y, x, w, learned, b, weights, p, &l);
+    for (; first < out; first += LANES) {
         const int32_t o = kg_min(first, out - LANES); /* the last ones some again */
-        fetch(&t, weights, w, learned, b, o, p, &l);
+        fetch(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, &l);
         for (int32_t oy = 0; oy < out_h; oy++) {
             const int32_t iy = oy * g->stride - g->pad_top;
             /* columns ix = 0 .. last: no read leaves the map, though runs are longer than they
@@ -188,7 +358,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                 t.end = y + (oy * out_w + ox) * out + o;
                 t.run_skip = inside ? row - run : 0;
                 t.x_skip = step - run - (l.runs - 1) * (run + t.run_skip);
-                span(inside ? x + (iy * in_w + ix) * in : patches, &t);
+                span(inside ? x + (iy * in_w + ix) * in : patches, &t, l.length);
             }
         }
     }
@@ -215,10 +385,10 @@ static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
     for (int32_t k = 0; overlay->axis && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, i + k);
         if (slot < 0) continue;
-        for (int32_t t = 0; t < taps; t++)
-            for (int32_t o = 0; o < out; o++)
-                put_half(to + t * size + o / 2 * LANES + k, o % 2,
-                         learned[(o * taps + t) * count + slot]);
+        for (int32_t t = 0; t < taps; t++) KG_ROLLED
+        for (int32_t o = 0; o < out; o++)
+            put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                     learned[(o * taps + t) * count + slot]);
     }
 }
 
@@ -246,6 +416,32 @@ static inline void multiply_columns(int32_t *acc, const int16_t *dy, const uint3
         acc[k] = multiply_add(last, w[(out / 2 - 1) * LANES + k], acc[k]);
 }
 
+/* The same for pixels that see one each, and outputs that come by fours. */
+#define PRODUCTS                                                                                   \
+    "   ldrd r8, lr, [r0], #8\n"                                                                   \
+    "   ldm r6!, {r9, r10, r11, r12}\n"                                                            \
+    "   smlad r2, r8, r9, r2\n"                                                                    \
+    "   smlad r3, r8, r10, r3\n"                                                                   \
+    "   smlad r4, r8, r11, r4\n"                                                                   \
+    "   smlad r5, r8, r12, r5\n"                                                                   \
+    "   ldm r6!, {r9, r10, r11, r12}\n"                                                            \
+    "   smlad r2, lr, r9, r2\n"                                                                    \
+    "   smlad r3, lr, r10, r3\n"                                                                   \
+    "   smlad r4, lr, r11, r4\n"                                                                   \
+    "   smlad r5, lr, r12, r5\n"
+
+ALONE static const void *put_products(const void *dy, gradients *t, int32_t kernel) {
+    (void)kernel;
+    if (t->count % TURN == 0)
+        KG_GRADIENTS(dy, t,
+                     "2:\n" PRODUCTS PRODUCTS PRODUCTS PRODUCTS "   subs r1, #4\n"
+                     "   bne 2b\n");
+    else
+        KG_GRADIENTS(dy, t,
+                     "2:\n" PRODUCTS "   subs r1, #1\n"
+                     "   bne 2b\n");
+}
+
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
@@ -257,10 +453,15 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     }
     const int32_t flat = taps == 1 && g->stride == 1 && !g->pad_top && !g->pad_left;
     uint32_t *columns = (uint32_t *)(void *)scratch;
-    lane_writer writer = begin_lanes(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
     for (int32_t first = 0; first < in; first += LANES) {
         const int32_t i = kg_min(first, in - LANES); /* the last ones some again */
         fetch_columns(columns, w, learned, &p->overlay, i, taps, in, out);
+        if (flat && out % 4 == 0) {
+            gradients t = {.count = out / 4, .weights = columns};
+            put_gradients(&writer, &t, dy->mantissa, 0, g->in_h * g->in_w, i, 1, put_products);
+            continue;
+        }
         if (flat) {
             for (int32_t at = 0; at < g->in_h * g->in_w; at++) {
                 int32_t acc[LANES] = {0};
@@ -285,6 +486,6 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                 put_lanes(&writer, iy * g->in_w + ix, i, acc);
             }
     }
-    end_lanes(&writer);
+    kg_block_end(&writer);
 }
 #endif

@@ -12,11 +12,10 @@
 /* The portable kernels do what the others cannot. */
 #define kg_depthwise            portable_depthwise
 #define kg_depthwise_input_grad portable_depthwise_input_grad
-__attribute__((noinline)) static void portable_depthwise(int8_t *y, const int8_t *x,
-                                                         const int8_t *w, const int8_t *learned,
-                                                         const int32_t *b, int8_t *scratch,
-                                                         const kg_depthwise_params *p);
-__attribute__((noinline)) static void
+KG_COLD __attribute__((noinline)) static void
+portable_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p);
+KG_COLD __attribute__((noinline)) static void
 portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                               const int8_t *learned, int8_t *scratch,
                               const kg_depthwise_input_grad_params *p);
@@ -36,7 +35,9 @@ static int32_t common(const kg_window *g) {
 }
 
 /* Filters of LANES channels from c on.  A column, of a filter or of the map, is
- * [pairs of rows][LANES], where the last pair lacks its second row.  `flip`: turned around. */
+ * [pairs of rows][LANES], where the last pair lacks its second row; forwards (put_singles) its
+ * words are (a0, a2), (a1, a3), (a0, a2), (a1, a3), and weights are in the half that counts.
+ * `flip`: turned around. */
 static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_t *learned,
                         const kg_overlay *overlay, int32_t c, const kg_window *g, int32_t flip) {
     const int32_t kernel = g->kernel_h, taps = kernel * kernel, column = (kernel + 1) / 2 * LANES;
@@ -56,6 +57,10 @@ static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_
                      learned[t * overlay->count + slot]);
         }
     }
+    for (int32_t kx = 1; !flip && kx <= kernel; kx++) {
+        to[kx * column - 2] <<= 16;
+        to[kx * column - 1] <<= 16;
+    }
     for (int32_t k = 0; k < LANES; k++) sum[k] = 0;
     for (int32_t i = 0; i < kernel * column; i += LANES)
         for (int32_t k = 0; k < LANES; k++) sum[k] = multiply_add(to[i + k], 0x10001, sum[k]);
@@ -67,18 +72,20 @@ typedef struct {
     int32_t a_step, b_step;
 } row_pair;
 
-/* All rows of the windows of one row of outputs, the first of them row y of the map. */
+/* All rows of the windows of one row of outputs, the first of them row y of the map, of which
+ * there is memory for the newest `kept`. */
 static void find_rows(row_pair *rows, const void *map, int32_t y, int32_t kernel, int32_t height,
-                      int32_t row_bytes, int32_t step, int32_t stride, const void *none) {
+                      int32_t kept, int32_t row_bytes, int32_t step, int32_t stride,
+                      const void *none) {
     for (int32_t ky = 0; ky < kernel; ky += 2, rows++) {
         *rows = (row_pair){none, none, 0, 0};
         if (y + ky >= 0 && (y + ky) % stride == 0 && (y + ky) / stride < height) {
-            rows->a = (const char *)map + (y + ky) / stride * row_bytes;
+            rows->a = (const char *)map + (y + ky) / stride % kept * row_bytes;
             rows->a_step = step;
         }
         const int32_t next = y + ky + 1;
         if (next >= 0 && next % stride == 0 && next / stride < height) {
-            rows->b = (const char *)map + next / stride * row_bytes;
+            rows->b = (const char *)map + next / stride % kept * row_bytes;
             rows->b_step = step;
         }
     }
@@ -90,6 +97,24 @@ static void set(uint32_t *to, uint32_t value, int32_t n) {
 
 /// Forward ///
 
+/* The last rows of n columns. */
+ALONE static void put_singles(uint32_t *to, int32_t to_step, const char *a, int32_t a_step,
+                              int32_t n) {
+    if (n <= 0) return;
+    __asm__ volatile("1: ldr r9, [%[a]]\n"
+                     "   subs %[n], #1\n"
+                     "   add %[a], %[a_step]\n"
+                     "   sxtb16 r8, r9\n"
+                     "   sxtb16 r9, r9, ror #8\n"
+                     "   strd r8, r9, [%[to]]\n"
+                     "   strd r8, r9, [%[to], #8]\n"
+                     "   add %[to], %[to], %[to_step], lsl #2\n"
+                     "   bne 1b\n"
+                     : [to] "+r"(to), [a] "+r"(a), [n] "+r"(n)
+                     : [to_step] "r"(to_step), [a_step] "r"(a_step)
+                     : "r8", "r9", "cc", "memory");
+}
+
 /* Columns x .. x + n of the map, zero where there is none. */
 static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const kg_window *g,
                  int32_t zero) {
@@ -100,10 +125,11 @@ static void fill(uint32_t *to, const row_pair *rows, int32_t x, int32_t n, const
     if (begin) set(to, zeros, begin * column);
     if (end < n) set(to + end * column, zeros, (n - end) * column);
     to += begin * column;
-    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, to += LANES, rows++)
-        put_squares(to, column, (const int8_t *)rows->a + (x + begin) * rows->a_step, rows->a_step,
-                    (const int8_t *)rows->b + (x + begin) * rows->b_step, rows->b_step,
-                    end - begin);
+    const int32_t first = x + begin, count = end - begin;
+    for (int32_t ky = 1; ky < g->kernel_h; ky += 2, to += LANES, rows++)
+        put_squares(to, column, (const int8_t *)rows->a + first * rows->a_step, rows->a_step,
+                    (const int8_t *)rows->b + first * rows->b_step, rows->b_step, count);
+    put_singles(to, column, rows->a + first * rows->a_step, rows->a_step, count);
 }
 
 static void span(const uint32_t *x, tile *t, int32_t kernel) {
@@ -140,8 +166,8 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
-            find_rows(rows, x + c, oy * stride - g->pad_top, kernel, g->in_h, g->in_w * channels,
-                      channels, 1, &zeros);
+            find_rows(rows, x + c, oy * stride - g->pad_top, kernel, g->in_h, g->in_h,
+                      g->in_w * channels, channels, 1, &zeros);
             for (int32_t ox = 0; ox < g->out_w; ox += most) {
                 const int32_t n = kg_min(most, g->out_w - ox);
                 fill(map, rows, ox * stride - g->pad_left, (n - 1) * stride + kernel, g, p->x_zero);
@@ -158,6 +184,7 @@ ALONE static void put_gradient_rows(uint32_t *to, int32_t column, const row_pair
                                     int32_t n) {
     const int32_t a_step = r->a_step, b_step = r->b_step;
     const char *a = r->a + x * a_step, *b = r->b + x * b_step;
+    KG_ROLLED
     for (; n > 0; n--, to += column, a += a_step, b += b_step) {
         const uint32_t a0 = load4(a), a1 = load4(a + 4), b0 = load4(b), b1 = load4(b + 4);
         to[0] = low_halves(a0, b0);
@@ -185,13 +212,13 @@ static void fill_gradient(uint32_t *to, const row_pair *rows, int32_t x, int32_t
         put_gradient_rows(to, stride * column, rows++, ox, count);
 }
 
-static inline void sum_pairs(int32_t *acc, const uint32_t *x, const uint32_t *w, int32_t kernel) {
+ALONE static const void *put_windows(const void *x, gradients *t, int32_t kernel) {
     if (kernel == 3)
-        KG_SUM(acc, x, w, 0, KG_PAIRS_6);
+        KG_GRADIENTS(x, t, KG_PAIRS_6);
     else if (kernel == 5)
-        KG_SUM(acc, x, w, 0, KG_PAIRS_15);
+        KG_GRADIENTS(x, t, KG_PAIRS_15);
     else
-        KG_SUM(acc, x, w, 0, KG_PAIRS_28);
+        KG_GRADIENTS(x, t, KG_PAIRS_28);
 }
 
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
@@ -199,33 +226,37 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                              const kg_depthwise_input_grad_params *p) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h;
-    if (!common(g)) {
+    if (!common(g) || channels % LANES) {
         portable_depthwise_input_grad(dx, dy, w, learned, scratch, p);
         return;
     }
-    const int32_t column = (kernel + 1) / 2 * LANES;
-    uint32_t *weights = (uint32_t *)(void *)scratch, *map = weights + kernel * column;
+    const int32_t column = (kernel + 1) / 2 * LANES, row = g->out_w * LANES;
+    int16_t *kept = (int16_t *)(void *)scratch; /* row oy is the oy % kernel-th: dx may be dy */
+    uint32_t *weights = (uint32_t *)(void *)(kept + kernel * row), *map = weights + kernel * column;
     static const int16_t none[LANES];
-    lane_writer writer = begin_lanes(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
-    for (int32_t first = 0; first < channels; first += LANES) {
-        const int32_t c = kg_min(first, channels - LANES);
-        int32_t sum[LANES];
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
+    gradients windows = {.weights = weights,
+                         .x_skip = (1 - kernel) * column * (int32_t)sizeof *map};
+    for (int32_t c = 0; c < channels; c += LANES) {
+        int32_t sum[LANES], copied = 0;
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 1);
         for (int32_t iy = 0; iy < g->in_h; iy++) {
             row_pair rows[4];
-            find_rows(rows, dy->mantissa + c, iy + g->pad_top - kernel + 1, kernel, g->out_h,
-                      g->out_w * channels * 2, channels * 2, g->stride, none);
+            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+            for (; copied < end; copied++)
+                for (int32_t ox = 0; ox < g->out_w; ox++)
+                    __builtin_memcpy(kept + copied % kernel * row + ox * LANES,
+                                     dy->mantissa + (copied * g->out_w + ox) * channels + c,
+                                     LANES * sizeof *kept);
+            find_rows(rows, kept, iy + g->pad_top - kernel + 1, kernel, g->out_h, kernel, row * 2,
+                      LANES * 2, g->stride, none);
             for (int32_t ix = 0; ix < g->in_w; ix += MORE_COLUMNS + 1) {
                 const int32_t n = kg_min(MORE_COLUMNS + 1, g->in_w - ix);
                 fill_gradient(map, rows, ix + g->pad_left - kernel + 1, n - 1 + kernel, g);
-                for (int32_t j = 0; j < n; j++) {
-                    int32_t acc[LANES] = {0};
-                    sum_pairs(acc, map + j * column, weights, kernel);
-                    put_lanes(&writer, iy * g->in_w + ix + j, c, acc);
-                }
+                put_gradients(&writer, &windows, map, iy * g->in_w + ix, n, c, kernel, put_windows);
             }
         }
     }
-    end_lanes(&writer);
+    kg_block_end(&writer);
 }
 #endif

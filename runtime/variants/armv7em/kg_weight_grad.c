@@ -11,7 +11,7 @@
 __attribute__((unused)) static void portable_conv_weight_grad(kg_block32 *dw, const int8_t *x,
                                                               const kg_block16 *dy,
                                                               const kg_conv_weight_grad_params *p);
-__attribute__((unused)) static void
+KG_COLD __attribute__((unused)) static void
 portable_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
                             const float *lr, const int32_t *clock, void *scratch,
                             const kg_conv_weight_update_params *p);
@@ -35,6 +35,7 @@ ALONE static void add_products(int32_t *row, const batch *b, int32_t c) {
     int32_t s0 = row[0], s1 = row[1], s2 = row[2], s3 = row[3];
     const int8_t *const *end = b->x + b->count;
     const int16_t *dy = b->dy;
+    KG_ROLLED
     for (const int8_t *const *x = b->x; x < end; x += 2, dy += 2) {
         const uint32_t d = load4(dy), u = load4(x[0] + c), v = load4(x[1] + c);
         const uint32_t low = low_halves(u, v), high = high_halves(u, v);
@@ -57,9 +58,10 @@ static void finish(int32_t *row, batch *b, int32_t in, int32_t x_zero) {
     }
     const int32_t whole = in & ~(LANES - 1);
     for (int32_t c = 0; c < whole; c += LANES) add_products(row + c, b, c);
-    for (int32_t c = whole; c < in; c++)
-        for (int32_t i = 0; i < b->count; i++) row[c] += b->dy[i] * b->x[i][c];
+    for (int32_t c = whole; c < in; c++) KG_ROLLED
+    for (int32_t i = 0; i < b->count; i++) row[c] += b->dy[i] * b->x[i][c];
     const int32_t zero = x_zero * b->sum;
+    KG_ROLLED
     for (int32_t c = 0; c < in; c++) row[c] -= zero;
     b->count = b->sum = 0;
 }

@@ -192,8 +192,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t pixels = g->in_h * g->in_w, size = round_up(out, 2);
     const int32_t in_place = is_map(g) && g->stride == 1;
-    kg_block_writer writer;
-    kg_block_begin(&writer, dx, pixels * in, dy->exponent, p->bits);
+    kg_block_writer writer = kg_block_begin(dx, pixels, in, dy->exponent, p->bits);
     for (int32_t c = 0; c < in; c += LANES) {
         const int32_t n = kg_min(LANES, in - c), step = in_place ? PIXELS : 1;
         columns(scratch, w, learned, &p->overlay, c, n, taps, in, out);
@@ -216,7 +215,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                     dots16(acc, from, scratch + t * size * LANES, out, 1);
                 }
             }
-            put4(&writer, i * in + c, in, acc, m, n);
+            put4(&writer, i, c, acc, m, n);
         }
     }
     kg_block_end(&writer);

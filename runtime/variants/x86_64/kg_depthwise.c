@@ -1,8 +1,8 @@
 /* Depthwise convolution and its input gradient with AVX2.  Same integers as src/kg_depthwise.c,
  * which this file replaces.
  *
- * Sixteen channels at a time, two taps in one multiplication.  The last block starts early
- * enough to be whole: it computes some channels again. */
+ * Two taps in one multiplication.  Forwards, sixteen channels at a time, and the last block starts
+ * early enough to be whole: it computes some channels again. */
 #ifndef __AVX2__
 #include "../../src/kg_depthwise.c"
 #else
@@ -39,15 +39,14 @@ static inline int32_t first_channel(int32_t c, int32_t channels) {
     return kg_max(0, kg_min(c, channels - CHANNELS));
 }
 
-/* Filters of channels c .. c + n as [taps][CHANNELS]. */
+/* Filters of channels c .. c + n as [taps][block]. */
 static void fetch(int8_t *to, const int8_t *w, const int8_t *learned, const kg_overlay *overlay,
-                  int32_t c, int32_t n, int32_t taps, int32_t channels) {
-    for (int32_t t = 0; t < taps; t++) memcpy(to + t * CHANNELS, w + t * channels + c, (size_t)n);
+                  int32_t c, int32_t n, int32_t taps, int32_t channels, int32_t block) {
+    for (int32_t t = 0; t < taps; t++) memcpy(to + t * block, w + t * channels + c, (size_t)n);
     for (int32_t k = 0; k < n; k++) {
         const int32_t slot = kg_overlay_find(overlay, c + k);
         if (slot < 0) continue;
-        for (int32_t t = 0; t < taps; t++)
-            to[t * CHANNELS + k] = learned[t * overlay->count + slot];
+        for (int32_t t = 0; t < taps; t++) to[t * block + k] = learned[t * overlay->count + slot];
     }
 }
 
@@ -145,7 +144,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
     for (int32_t i = 0; i < channels; i += CHANNELS) {
         const int32_t c = first_channel(i, channels);
         fetch(scratch, w, learned, &p->overlay, c, n, p->window.kernel_h * p->window.kernel_w,
-              channels);
+              channels, CHANNELS);
         const source s = {p, x + c, scratch, _mm256_set1_epi16((int16_t)p->x_zero)};
         if (n == CHANNELS)
             block(y, b, &s, c, CHANNELS);
@@ -156,63 +155,95 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
 
 /// Input gradient ///
 
-static inline __m256i load16(const int16_t *x, int32_t n) {
-    int16_t copy[CHANNELS] = {0};
-    if (n < CHANNELS) x = memcpy(copy, x, (size_t)n * sizeof *x);
-    return _mm256_loadu_si256((const __m256i *)x);
+/* LANES pairs of int16. */
+static inline __m256i pair8(__m128i a, __m128i b) {
+    return _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
 }
 
-static inline sums input_pixel(const int16_t *dy, const int8_t *filter, const kg_window *g,
-                               int32_t iy, int32_t ix, int32_t n) {
-    const __m256i none = _mm256_setzero_si256();
-    sums acc = {none, none};
+static inline __m128i load16(const int16_t *x) { return _mm_loadu_si128((const __m128i *)x); }
+
+static inline __m128i widen8(const int8_t *x) {
+    return _mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)x));
+}
+
+/* Rows of dy, the newest kernel_h of them, row oy as the oy % kernel_h-th; LANES channels, and
+ * zeros where windows reach out of the map. */
+typedef struct {
+    int16_t *mantissa;
+    int32_t left, columns; /* column ox is number left + ox */
+} ring;
+
+static void keep_row(const ring *r, const int16_t *from, int32_t oy, int32_t n,
+                     const kg_window *g) {
+    int16_t *to = r->mantissa + oy % g->kernel_h * r->columns * LANES;
+    memset(to, 0, (size_t)(r->columns * LANES) * sizeof *to);
+    to += r->left * LANES;
+    for (int32_t ox = 0; ox < kg_min(g->out_w, r->columns - r->left); ox++, to += LANES)
+        memcpy(to, from + ox * g->in_c, (size_t)n * sizeof *to);
+}
+
+/* Writes `pixels` neighbours from ix on; more than one only where the stride is one. */
+static inline void input_pixels(kg_block_writer *writer, const ring *r, const int8_t *filter,
+                                const kg_window *g, int32_t iy, int32_t ix, int32_t c, int32_t n,
+                                int32_t pixels) {
+    const int32_t stride = g->stride, kx0 = (ix + g->pad_left) % stride;
+    const int32_t ox = (ix + g->pad_left) / stride + r->left;
+    __m256i acc[PIXELS] = {{0}};
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-        const int32_t y = iy + g->pad_top - ky, oy = y / g->stride;
-        if (y < 0 || oy * g->stride != y || oy >= g->out_h) continue;
-        /* ox falls by one as kx rises by the stride */
-        int32_t kx = (ix + g->pad_left) % g->stride, ox = (ix + g->pad_left - kx) / g->stride;
-        if (ox >= g->out_w) {
-            kx += (ox - g->out_w + 1) * g->stride;
-            ox = g->out_w - 1;
+        const int32_t y = iy + g->pad_top - ky, oy = y / stride;
+        if (y < 0 || oy * stride != y || oy >= g->out_h) continue;
+        const int16_t *d = r->mantissa + (oy % g->kernel_h * r->columns + ox) * LANES;
+        const int8_t *w = filter + ky * g->kernel_w * LANES;
+        int32_t kx = kx0;
+        for (; kx + stride < g->kernel_w; kx += 2 * stride, d -= 2 * LANES) {
+            const __m256i taps = pair8(widen8(w + kx * LANES), widen8(w + (kx + stride) * LANES));
+            for (int32_t j = 0; j < pixels; j++) {
+                const __m256i x = pair8(load16(d + j * LANES), load16(d + (j - 1) * LANES));
+                acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(x, taps));
+            }
         }
-        for (; kx < g->kernel_w && ox >= 0; kx += 2 * g->stride, ox -= 2) {
-            const int16_t *d = dy + (oy * g->out_w + ox) * g->in_c;
-            const int8_t *w = filter + (ky * g->kernel_w + kx) * CHANNELS;
-            const int32_t two = kx + g->stride < g->kernel_w && ox > 0;
-            const __m256i next = two ? load16(d - g->in_c, n) : none;
-            multiply_add(&acc, pair(load16(d, n), next),
-                         pair(widen(w), two ? widen(w + g->stride * CHANNELS) : none));
+        if (kx >= g->kernel_w) continue;
+        const __m256i tap = _mm256_cvtepi16_epi32(widen8(w + kx * LANES));
+        for (int32_t j = 0; j < pixels; j++) {
+            const __m256i x = _mm256_cvtepi16_epi32(load16(d + j * LANES));
+            acc[j] = _mm256_add_epi32(acc[j], _mm256_mullo_epi32(x, tap));
         }
     }
-    return acc;
+    put4(writer, iy * g->in_w + ix, c, acc, pixels, n);
 }
 
-static inline void input_block(kg_block_writer *writer, const int16_t *dy, const int8_t *filter,
-                               const kg_window *g, int32_t c, int32_t n) {
-    for (int32_t iy = 0; iy < g->in_h; iy++)
-        for (int32_t ix = 0; ix < g->in_w; ix++) {
-            const sums acc = input_pixel(dy + c, filter, g, iy, ix, n);
-            int32_t row[CHANNELS];
-            _mm256_storeu_si256((__m256i *)row, first8(acc));
-            _mm256_storeu_si256((__m256i *)(row + LANES), last8(acc));
-            kg_block_put_row(writer, (iy * g->in_w + ix) * g->in_c + c, row, n);
-        }
+/* dx may be dy: no row of it is written before the ring has what lay there. */
+static inline void input_block(kg_block_writer *writer, const kg_block16 *dy, const ring *r,
+                               const int8_t *filter, const kg_window *g, int32_t c, int32_t n) {
+    int32_t kept = 0;
+    for (int32_t iy = 0; iy < g->in_h; iy++) {
+        const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+        for (; kept < end; kept++)
+            keep_row(r, dy->mantissa + kept * g->out_w * g->in_c + c, kept, n, g);
+        int32_t ix = 0;
+        for (; g->stride == 1 && ix + PIXELS <= g->in_w; ix += PIXELS)
+            input_pixels(writer, r, filter, g, iy, ix, c, n, PIXELS);
+        for (; ix < g->in_w; ix++) input_pixels(writer, r, filter, g, iy, ix, c, n, 1);
+    }
 }
 
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p) {
     const kg_window *g = &p->window;
-    const int32_t channels = g->in_c, n = kg_min(CHANNELS, channels);
-    kg_block_writer writer;
-    kg_block_begin(&writer, dx, g->in_h * g->in_w * channels, dy->exponent, p->bits);
-    for (int32_t i = 0; i < channels; i += CHANNELS) {
-        const int32_t c = first_channel(i, channels);
-        fetch(scratch, w, learned, &p->overlay, c, n, g->kernel_h * g->kernel_w, channels);
-        if (n == CHANNELS)
-            input_block(&writer, dy->mantissa, scratch, g, c, CHANNELS);
+    const int32_t channels = g->in_c;
+    const int32_t left = kg_max(0, (g->kernel_w - 1 - g->pad_left + g->stride - 1) / g->stride);
+    const ring r = {(int16_t *)(void *)scratch, left,
+                    left + (g->in_w - 1 + g->pad_left) / g->stride + 1};
+    int8_t *filter = scratch + g->kernel_h * r.columns * LANES * 2;
+    kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
+    for (int32_t c = 0; c < channels; c += LANES) {
+        const int32_t n = kg_min(LANES, channels - c);
+        fetch(filter, w, learned, &p->overlay, c, n, g->kernel_h * g->kernel_w, channels, LANES);
+        if (n == LANES)
+            input_block(&writer, dy, &r, filter, g, c, LANES);
         else
-            input_block(&writer, dy->mantissa, scratch, g, c, n);
+            input_block(&writer, dy, &r, filter, g, c, n);
     }
     kg_block_end(&writer);
 }

@@ -93,12 +93,12 @@ static inline void scale4(int8_t *y, int32_t step, const __m256i *acc, int32_t p
     }
 }
 
-/* kg_block_put for mantissas at + j * step .. + n, j < pixels. */
-static inline void put4(kg_block_writer *w, int32_t at, int32_t step, const __m256i *acc,
+/* kg_block_put for channels c .. c + n of some neighbours. */
+static inline void put4(kg_block_writer *w, int32_t pixel, int32_t c, const __m256i *acc,
                         int32_t pixels, int32_t n) {
     int32_t sums[4][LANES];
     memcpy(sums, acc, sizeof sums);
-    for (int32_t j = 0; j < pixels; j++) kg_block_put_row(w, at + j * step, sums[j], n);
+    for (int32_t j = 0; j < pixels; j++) kg_block_put(w, pixel + j, c, sums[j], n);
 }
 
 #endif

@@ -12,18 +12,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Array, Graph, Kernel, Leaf, Node
+from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
+from kilograd.ops import Overlay, Take
 from kilograd.passes import Storage, store
-from kilograd.plan import Plan, greedy, lower_bound, validate
+from kilograd.plan import Plan, Planner, greedy, validate
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter in the state: its bytes start at `offset`; `value` is what it holds first."""
+    """A parameter in the state: its bytes start at `offset`; `value` is what it holds first.
+
+    `origin` is the `Take` of a constant that has this value, if there is one.
+    """
 
     name: str
     offset: int
     value: Array
+    origin: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,11 @@ class Entry:
     graph: Graph
     storage: Storage
     plan: Plan
-    bound: int
+
+    @property
+    def rows(self) -> tuple[Node, ...]:
+        """The images that come row by row, from a callback; in the order of the C arguments."""
+        return tuple(n for n in self.graph.inputs() if isinstance(n.op, StreamedInput))
 
     def offset(self, node: Node) -> int:
         """Return the arena offset of a computed tensor or an input."""
@@ -66,8 +75,8 @@ class Program:
 
     @property
     def sram_lower_bound_bytes(self) -> int:
-        """State, and the most arena bytes alive at once: no plan for these schedules needs less."""
-        return max(e.bound for e in self.entries.values()) + self.state_bytes
+        """State and the largest bound of a plan: no plan for these schedules needs less."""
+        return max(e.plan.bound for e in self.entries.values()) + self.state_bytes
 
     @property
     def sram_proved_optimal(self) -> bool:
@@ -83,7 +92,11 @@ class Program:
                 if not isinstance(n.op, Leaf) and not n.op.view:
                     for value in _tables(n.op.kernel(n)):
                         tables[value.dtype.str, value.tobytes()] = value.nbytes
-        first = sum(s.value.nbytes for s in self.state if s.value.any())
+        for slot in self.state:
+            if slot.origin:
+                for value in _tables(slot.origin.op.kernel(slot.origin)):
+                    tables[value.dtype.str, value.tobytes()] = value.nbytes
+        first = sum(s.value.nbytes for s in self.state if s.value.any() and not s.origin)
         return sum(tables.values()) + first + sum(v.nbytes for v in self.constants.values())
 
     def macs(self, entry: str) -> int:
@@ -95,32 +108,46 @@ def _tables(kernel: Kernel) -> Iterator[Array]:
     """Yield the constant tables of a call, those of its stages included."""
     yield from (v for v in kernel.params.values() if isinstance(v, np.ndarray))
     for stage, *_ in kernel.stages:
-        yield from _tables(stage)
+        if stage:
+            yield from _tables(stage)
 
 
-def link(graphs: Mapping[str, Graph]) -> Program:
+def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     """Plan the memory of every entry point and lay out what they share.
 
     A parameter that any entry point overwrites is state, every other one is constant.
     """
     written = {p.name for g in graphs.values() for p in g.written()}
     values = {p.name: g.data[p.name] for g in graphs.values() for p in g.params()}
+    origins = {name: n for g in graphs.values() for name, n in _origins(g, written)}
     state, offset = [], 0
     for name, value in values.items():
         if name in written:
-            state.append(Slot(name, offset, value))
+            state.append(Slot(name, offset, value, origins.get(name)))
             offset = _aligned(offset + value.nbytes)
     return Program(
-        entries={name: _entry(name, g) for name, g in graphs.items()},
+        entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
         constants={k: v for k, v in values.items() if k not in written},
     )
 
 
-def _entry(name: str, graph: Graph) -> Entry:
+def _origins(graph: Graph, written: set[str]) -> Iterator[tuple[str, Node]]:
+    """Yield the parameters that are, at first, a part of a constant."""
+    for n in graph.nodes:
+        if isinstance(n.op, Overlay):
+            whole, own = n.inputs
+            if whole.name in written or not {whole.name, own.name} <= graph.data.keys():
+                continue
+            take = Take(n.op.axis, n.op.index)
+            part = np.take(graph.data[whole.name], take.index, take.axis)
+            if np.array_equal(part, graph.data[own.name]):
+                yield own.name, Node(take, (whole,), own.type, own.name)
+
+
+def _entry(name: str, graph: Graph, planner: Planner) -> Entry:
     storage = store(graph)
-    plan = validate(storage.buffers, greedy(storage.buffers))
-    return Entry(name, graph, storage, plan, lower_bound(storage.buffers))
+    return Entry(name, graph, storage, validate(storage.buffers, planner(storage.buffers)))
 
 
 def _aligned(n: int) -> int:

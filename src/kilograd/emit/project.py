@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kilograd.emit.c import header, source
 from kilograd.emit.program import Program
-from kilograd.ir import Node
+from kilograd.ir import Node, StreamedInput
 
 #: What the stack of any program may need, whatever compiles it; `kilograd run` says how much does.
 STACK_BYTES = 1536
@@ -42,8 +42,13 @@ def write_build_files(program: Program, folder: Path, files: list[Path]) -> None
 
 def write_startup(program: Program, folder: Path, ram: int) -> None:
     """Add a start for firmware, and a linker script for `ram` bytes; say so in the README."""
-    calls = "\n".join(f"        model_{entry}(state, arena);" for entry in program.entries)
-    (folder / "startup.c").write_text(_STARTUP.format(calls=calls), encoding="utf-8")
+    entries = program.entries.values()
+    calls = "\n".join(
+        f"        model_{e.name}(state, arena{', &camera' * len(e.rows)});" for e in entries
+    )
+    camera = _DRIVER if any(e.rows for e in entries) else ""
+    startup = _STARTUP.format(camera=camera, calls=calls)
+    (folder / "startup.c").write_text(startup, encoding="utf-8")
     (folder / "link.ld").write_text(_LINKER_SCRIPT.format(ram=ram), encoding="utf-8")
     _append(folder / "README.md", _README_STARTUP)
 
@@ -53,7 +58,8 @@ def write_wasm_files(program: Program, folder: Path, files: list[Path]) -> None:
 
     Functions keep their names; `model_state()` and `model_arena()` say where the blocks lie.
     """
-    (folder / "wasm.c").write_text(_WASM, encoding="utf-8")
+    camera = _WASM_CAMERA if any(e.rows for e in program.entries.values()) else ""
+    (folder / "wasm.c").write_text(_WASM + camera, encoding="utf-8")
     listed = " ".join(p.as_posix() for p in files)
     text = _WASM_MAKEFILE.format(files=listed, exports=" ".join(wasm_exports(program)))
     (folder / "wasm.mk").write_text(text, encoding="utf-8")
@@ -76,15 +82,23 @@ def _append(file: Path, text: str) -> None:
 
 def _example(program: Program) -> str:
     """Return a program that trains on made-up images: how the entry points are meant to be used."""
+    image = _image(program)
+    by_rows = isinstance(image.op, StreamedInput)
+    camera = ", &camera" if by_rows else ""
+
+    def draw(entry: str, way: str) -> str:
+        to = "picture" if by_rows else f"(int8_t *)arena + MODEL_{entry}_IMAGE"
+        return f"draw({to}, {way});"
+
     lines = []
     if "enrol" in program.entries:
         lines += [
             "    /* prototypes: show every support image once */",
             "    model_forget(state, arena);",
             "    for (int32_t way = 0; way < 2; way++) {",
-            "        draw((int8_t *)arena + MODEL_ENROL_IMAGE, way);",
+            f"        {draw('ENROL', 'way')}",
             "        memcpy(arena + MODEL_ENROL_LABEL, &way, sizeof way);",
-            "        model_enrol(state, arena);",
+            f"        model_enrol(state, arena{camera});",
             "    }",
         ]
     if "step" in program.entries:
@@ -98,7 +112,7 @@ def _example(program: Program) -> str:
             "        const int32_t label = i % 2, clock[2] = {1, i}; /* seed, step */",
             "        const float lr = 0.003f;",
             "        float loss;",
-            "        draw((int8_t *)arena + MODEL_STEP_IMAGE, label);",
+            f"        {draw('STEP', 'label')}",
             "        memcpy(arena + MODEL_STEP_LABEL, &label, sizeof label);",
         ]
         if rate == "MODEL_APPLY":
@@ -109,13 +123,18 @@ def _example(program: Program) -> str:
         else:
             lines += controls
         lines += [
-            "        model_step(state, arena);",
+            f"        model_step(state, arena{camera});",
             "        memcpy(&loss, arena + MODEL_STEP_LOSS, sizeof loss);",
         ]
         if rate == "MODEL_APPLY":
             lines += [*controls, "        model_apply(state, arena);"]
         lines += ['        printf("step %d: loss %f\\n", (int)i, (double)loss);', "    }"]
-    return _EXAMPLE.format(size=_image(program).type.size, body="\n".join(lines))
+    lines += [f"    {draw('INFER', '1')}", f"    model_infer(state, arena{camera});"]
+    _, width, channels = image.type.shape
+    pictures = _PICTURE.format(size=image.type.size, row_bytes=width * channels)
+    return _EXAMPLE.format(
+        size=image.type.size, picture=pictures if by_rows else "", body="\n".join(lines)
+    )
 
 
 def _image(program: Program) -> Node:
@@ -124,12 +143,14 @@ def _image(program: Program) -> Node:
 
 def _readme(program: Program) -> str:
     calls = "\n".join(_CALLS[name] for name in program.entries)
+    by_rows = isinstance(_image(program).op, StreamedInput)
     return _README.format(
         state=f"{program.state_bytes:,}",
         arena=f"{program.arena_bytes:,}",
         shape="x".join(map(str, _image(program).type.shape)),
         stack=STACK_BYTES,
         calls=calls,
+        rows=_ROWS if by_rows else "",
     )
 
 
@@ -156,8 +177,21 @@ offsets that `model.h` names, call it, and read its outputs there.  Images are i
 `pixel - 128`; labels count from 0; the clock is a seed and the number of the step.
 
 {calls}
-
+{rows}
 `example.c` shows the order of calls.
+"""
+
+_ROWS = """
+The image is never in memory as a whole: a `kg_rows` given to these calls holds a function that
+they ask for row 0, row 1, and so on, each once.  It may wait for a camera;
+`kg_image_row` (in `kg.h`) reads an image that lies in memory, such as flash.
+"""
+
+_PICTURE = """\
+static int8_t picture[{size}];
+static const kg_image image = {{picture, {row_bytes}}};
+static const kg_rows camera = {{kg_image_row, (void *)&image}};
+
 """
 
 _README_STARTUP = """
@@ -165,15 +199,16 @@ _README_STARTUP = """
 """
 
 _README_WASM = """
-`make -f wasm.mk` builds `model.wasm`, a module without imports, with the clang of ziglang
-(`pip install ziglang`).  It exports its memory and the functions above; `model_state()` and
-`model_arena()` return where in the memory the two blocks lie, which all functions take.
+`make -f wasm.mk` builds `model.wasm` with the clang of ziglang (`pip install ziglang`).
+It imports nothing, but for the function that reads a row where images come so (`wasm.c`).
+It exports its memory and the functions above; `model_state()` and `model_arena()` (and
+`model_camera()`) return where in the memory the blocks lie, which all functions take.
 """
 
 _STARTUP = """\
 /* Generated by kilograd: memory of the program, and a start.  Fill in where images come from. */
 #include "model.h"
-
+{camera}
 uint8_t state[MODEL_STATE_BYTES ? MODEL_STATE_BYTES : 4] __attribute__((aligned(8)));
 uint8_t arena[MODEL_ARENA_BYTES ? MODEL_ARENA_BYTES : 4] __attribute__((aligned(8)));
 extern uint32_t stack_top;
@@ -190,6 +225,16 @@ void Reset_Handler(void) {{
 {calls}
     }}
 }}
+"""
+
+_DRIVER = """
+/* The driver of your camera: waits for a row of the picture and writes it. */
+static void read_row(void *context, int32_t row, int8_t *to) {
+    (void)context;
+    (void)row;
+    (void)to;
+}
+static const kg_rows camera = {read_row, 0};
 """
 
 _LINKER_SCRIPT = """\
@@ -217,6 +262,16 @@ __attribute__((export_name("model_state"))) void *model_state(void) { return sta
 __attribute__((export_name("model_arena"))) void *model_arena(void) { return arena; }
 """
 
+_WASM_CAMERA = """
+/* Rows of the image are asked of whoever runs the module. */
+__attribute__((import_module("camera"), import_name("read_row"))) void read_row(void *context,
+                                                                               int32_t row,
+                                                                               int8_t *to);
+static const kg_rows camera = {read_row, 0};
+
+__attribute__((export_name("model_camera"))) const kg_rows *model_camera(void) { return &camera; }
+"""
+
 _WASM_MAKEFILE = """\
 # make -f wasm.mk       model.wasm, without imports
 ZIG ?= python3 -m ziglang
@@ -240,13 +295,11 @@ static void draw(int8_t *image, int32_t way) {{
     for (int32_t i = 0; i < {size}; i++) image[i] = (int8_t)(rand() % 100 - 50 + 40 * way);
 }}
 
-int main(void) {{
+{picture}int main(void) {{
     uint8_t *state = malloc(MODEL_STATE_BYTES + 4), *arena = malloc(MODEL_ARENA_BYTES + 4);
     if (!state || !arena) return 1;
     model_init(state);
 {body}
-    draw((int8_t *)arena + MODEL_INFER_IMAGE, 1);
-    model_infer(state, arena);
     free(arena);
     free(state);
     return 0;

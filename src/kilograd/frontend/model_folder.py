@@ -244,7 +244,7 @@ class _Reader:
         bias = self._tensor(op["bias"]["tensor"], np.int32, (channels,))
         step = x.type.affine.scale[0]
         self._check_ratios(name, [step * s / out.scale[0] for s in real])
-        c = b.param(f"{name}.bias", bias, Affine(tuple(step * s for s in real), axis=0))
+        c = b.param(f"{name}.bias", bias, Affine(tuple(real), axis=0, unit=step))
         pad = tuple(op.get("padding", (0, 0, 0, 0)))
         if len(pad) != 4 or min(pad) < 0 or stride < 1:
             raise InputError(f"{self.file}: {name!r} has stride {stride} and padding {list(pad)}")

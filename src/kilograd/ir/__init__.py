@@ -1,7 +1,7 @@
 """The intermediate representation: types, nodes, graphs, and how they are built and read."""
 
 from kilograd.ir.builder import Builder
-from kilograd.ir.graph import Graph, Input, Kernel, Leaf, Node, Op, Param, ShapeError
+from kilograd.ir.graph import Graph, Input, Kernel, Leaf, Node, Op, Param, ShapeError, StreamedInput
 from kilograd.ir.interpret import interpret
 from kilograd.ir.rewrite import Rule, dead_code, rewrite
 from kilograd.ir.types import Affine, Array, Block, BlockExponent, DType, TensorType, Value
@@ -24,6 +24,7 @@ __all__ = [
     "Param",
     "Rule",
     "ShapeError",
+    "StreamedInput",
     "TensorType",
     "Value",
     "dead_code",

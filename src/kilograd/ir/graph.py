@@ -37,7 +37,7 @@ class Kernel:
     scratch: int = 0  # bytes of working memory, alive during the call only
     #: Calls that the kernel makes itself, row by row: each with its place in the stream and its
     #: constant weights and bias.  They become a table of `kg_stage`.
-    stages: tuple[tuple[Kernel, Mapping[str, int], tuple[Node, ...]], ...] = ()
+    stages: tuple[tuple[Kernel | None, Mapping[str, int], tuple[Node, ...]], ...] = ()
 
 
 class Op(abc.ABC):
@@ -123,6 +123,11 @@ class Leaf(Op):
 @dataclass(frozen=True)
 class Input(Leaf):
     """Supplied by the caller on every call; lives in the arena like any other tensor."""
+
+
+@dataclass(frozen=True)
+class StreamedInput(Input):
+    """An input that comes row by row while a stream runs: it is never in memory as a whole."""
 
 
 @dataclass(frozen=True)

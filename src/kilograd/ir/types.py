@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,20 @@ class DType(enum.Enum):
 
 @dataclass(frozen=True)
 class Affine:
-    """Integers that stand for reals: real = scale * (stored - zero_point).
+    """Integers that stand for reals: real = unit * scale * (stored - zero_point).
 
-    `scale` has one entry for the tensor, or one for each index along `axis`.
+    `scale` has one entry for the tensor, or one for each index along `axis`.  Only biases have a
+    unit, the scale of what their layer reads: so they share the scales of its weights.
     """
 
     scale: tuple[float, ...]
     zero_point: int = 0
     axis: int | None = None
+    unit: float = 1.0
 
     def take(self, index: tuple[int, ...]) -> Affine:
         """Return the quantisation of the slices `index` along `axis`."""
-        return Affine(tuple(self.scale[i] for i in index), self.zero_point, self.axis)
+        return replace(self, scale=tuple(self.scale[i] for i in index))
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,7 @@ def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> N
         "head": str(compiled.recipe.head_kind),
         "optimizer": str(compiled.recipe.optimizer),
         "accumulate": compiled.recipe.accumulate,
+        "exact": compiled.recipe.exact,
         "dataset": episode.dataset,
         "classes": list(episode.classes),
         "predictions": list(outcome.predictions),

@@ -1,4 +1,4 @@
-"""Folders of results: complete or not there at all."""
+"""Folders and files of results: complete or not there at all."""
 
 from __future__ import annotations
 
@@ -28,6 +28,34 @@ def check_out(out: Path, mark: str, *, force: bool) -> None:
     above = next(p for p in out.resolve().parents if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"--out {out}: nothing can be written to {above}; choose another folder")
+
+
+def check_file(out: Path, suffix: str, *, force: bool) -> None:
+    """Raise `InputError` if `out` exists and must not be replaced, or cannot be written."""
+    if out.suffix != suffix:
+        raise InputError(f"--out {out}: must end in {suffix}")
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; choose another file")
+    if out.exists() and not force:
+        raise InputError(f"--out {out}: exists already; choose another file or add --force")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: nothing can be written to {out.parent}; choose another")
+
+
+def write_file(out: Path, text: str) -> None:
+    """Write a whole file or nothing: what was there before stays until all is written.
+
+    Raises `InputError` if the disk refuses.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".kilograd-") as scratch:
+            new = Path(scratch, out.name)
+            new.write_text(text, encoding="utf-8")
+            new.replace(out)
+    except OSError as e:
+        raise InputError(f"--out {out}: cannot be written ({e})") from e
 
 
 @contextmanager

@@ -10,7 +10,15 @@ from kilograd.emit import Program, link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ops import Adam, RowRms, Sgd
-from kilograd.passes import AccumulatorError, LinearHead, PrototypeHead, Training, entries
+from kilograd.passes import (
+    AccumulatorError,
+    LinearHead,
+    PrototypeHead,
+    StreamError,
+    Training,
+    entries,
+)
+from kilograd.plan import exact, greedy
 from kilograd.select import Budget, Evidence, Selection, strategy
 
 
@@ -41,7 +49,9 @@ class Recipe:
     """What to compile.  `head` None: linear for the method `head`, else prototypes.
 
     `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
-    needs no memory for sums.
+    needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
+    `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
+    `exact`: where the plan does not meet its bound, search for the best.
     """
 
     method: str
@@ -49,6 +59,9 @@ class Recipe:
     head: HeadKind | None = None
     optimizer: OptimizerKind = OptimizerKind.SGD
     accumulate: int = 1
+    rows: bool = False
+    recompute: bool = False
+    exact: bool = False
 
     @property
     def head_kind(self) -> HeadKind:
@@ -86,7 +99,8 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
     """Choose what learns and compile it.
 
     Raises `InputError` for a method that fits neither the network nor the head, and for a
-    program that needs more than `budget.sram` bytes: the message gives the smallest that would do.
+    program that needs more than `budget.sram` bytes: the message gives the smallest that would do;
+    and for an exact plan where OR-Tools is not installed.
     """
     if recipe.ways < 1:
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
@@ -100,11 +114,15 @@ def compile_recipe(model: Model, recipe: Recipe, budget: Budget) -> Compiled:
         learn=selection.learn,
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,
+        rows=recipe.rows,
+        recompute=recipe.recompute,
     )
     try:
-        program = link(entries(model.graph, training))
+        program = link(entries(model.graph, training), exact if recipe.exact else greedy)
     except AccumulatorError as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
+    except StreamError as e:
+        raise InputError(f"--rows: method {recipe.method} on {model.name}: {e}") from e
     if budget.sram is not None and program.sram_bytes > budget.sram:
         raise InputError(
             f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "
@@ -118,8 +136,8 @@ def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
     if recipe.head_kind is HeadKind.LINEAR:
         if not selection.head:
             raise InputError(
-                f"--head linear: method {recipe.method} learns nothing, and a linear head starts "
-                f"at zero; use --head proto or another method"
+                f"--head linear: method {recipe.method} does not train it, and a linear head "
+                f"starts at zero; use --head proto or another method"
             )
         return LinearHead(recipe.ways)
     if selection.head and not selection.learn:

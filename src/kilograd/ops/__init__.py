@@ -3,6 +3,7 @@
 from kilograd.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from kilograd.ops.depthwise import Depthwise, DepthwiseInputGrad, DepthwiseWeightGrad
 from kilograd.ops.elementwise import Add, BlockAdd, ClipGrad, ClipMask, ScaleChannels
+from kilograd.ops.fisher import FisherSum
 from kilograd.ops.head import (
     Cosine,
     CosineInputGrad,
@@ -14,7 +15,7 @@ from kilograd.ops.head import (
 )
 from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels
-from kilograd.ops.shape import Overlay, Take
+from kilograd.ops.shape import Copy, Overlay, Take
 from kilograd.ops.stream import Stage, Stream
 from kilograd.ops.update import Accumulate, Adam, Clear, Enrol, RowRms, RowUpdate, Sgd, Update
 from kilograd.ops.window import Window
@@ -32,6 +33,7 @@ __all__ = [
     "Conv",
     "ConvInputGrad",
     "ConvWeightGrad",
+    "Copy",
     "Cosine",
     "CosineInputGrad",
     "CrossEntropy",
@@ -44,6 +46,7 @@ __all__ = [
     "DepthwiseWeightGrad",
     "Dequantise",
     "Enrol",
+    "FisherSum",
     "Overlay",
     "RowRms",
     "RowUpdate",

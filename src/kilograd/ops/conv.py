@@ -38,12 +38,9 @@ LANES = 8
 _PIXELS = 4
 
 
-def _forward_scratch(window: Window, w: tuple[int, ...]) -> int:
-    """LANES filters in whole words; and what a few pixels see, unless that lies in the map."""
-    length = math.prod(w[1:])
-    words = -(-length // 4)
-    in_place = w[1:3] == (1, 1) and length % 4 == 0 and not any(window.pad)
-    return 4 * words * (LANES if in_place else LANES + _PIXELS)
+def _forward_scratch(w: tuple[int, ...]) -> int:
+    """LANES filters in whole words, and what a few pixels see; or six filters in int16."""
+    return 4 * -(-math.prod(w[1:]) // 4) * (LANES + _PIXELS)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -131,7 +128,7 @@ class Conv(Op):
                 "multiplier": multiplier,
                 "shift": shift,
             },
-            scratch=_forward_scratch(self.window, shape),
+            scratch=_forward_scratch(shape),
         )
 
 

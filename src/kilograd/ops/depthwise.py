@@ -29,11 +29,25 @@ CHANNELS = 16
 _MORE_COLUMNS = 15
 
 
-def _scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
+def _forward_scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
     """CHANNELS filters; or a quarter of them and some columns of the map as pairs of int16."""
     rows, columns = kernel
     most = columns + min(_MORE_COLUMNS, (width - 1) * stride)
     return max(rows * columns * CHANNELS, 16 * -(-rows // 2) * (columns + most))
+
+
+def _backward_scratch(kernel: tuple[int, ...], window: Window, width: int, out_width: int) -> int:
+    """As many rows of dy as a filter has, with padding, and filters: eight channels at a time; or
+    four, and some columns as pairs of int16.
+    """
+    rows, columns = kernel
+    left = max(0, -(-(columns - 1 - window.pad[2]) // window.stride))
+    padded = left + (width - 1 + window.pad[2]) // window.stride + 1
+    most = columns + min(_MORE_COLUMNS, width - 1)
+    return max(
+        8 * rows * (2 * padded + columns),
+        8 * rows * out_width + 16 * -(-rows // 2) * (columns + most),
+    )
 
 
 @dataclass(frozen=True)
@@ -87,16 +101,25 @@ class Depthwise(Op):
                 "multiplier": multiplier,
                 "shift": shift,
             },
-            scratch=_scratch(shape[:2], node.type.shape[1], self.window.stride),
+            scratch=_forward_scratch(shape[:2], node.type.shape[1], self.window.stride),
         )
 
 
 @dataclass(frozen=True)
 class DepthwiseInputGrad(Normalising):
-    """dX of a depthwise convolution: (dy scaled by the weight scales, w)."""
+    """dX of a depthwise convolution: (dy scaled by the weight scales, w).
+
+    Without a stride it may take the place of dy: a row of dx needs no row of dy that lies more
+    than the filter above it, and kernels keep copies of those.
+    """
 
     window: Window
     shape: tuple[int, ...]
+
+    @property
+    def overwrites(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The gradient dy."""
+        return (0,) if self.window.stride == 1 else ()
 
     def infer(self, *xs: TensorType) -> TensorType:
         dy, w = xs
@@ -130,7 +153,7 @@ class DepthwiseInputGrad(Normalising):
                 **overlay_params(w),
                 "bits": self.bits,
             },
-            scratch=_scratch(shape[:2], self.shape[1], 1),
+            scratch=_backward_scratch(shape[:2], self.window, self.shape[1], dy.type.shape[1]),
         )
 
 

@@ -20,7 +20,7 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
-from kilograd.quant import bit_length, normalise, round_to_odd
+from kilograd.quant import bit_length, fractions, normalise, round_to_odd
 
 _ADD_SHIFT = 30  # keeps the multipliers below 2**31 as long as no ratio of scales reaches 2
 
@@ -136,31 +136,25 @@ class ScaleChannels(Normalising):
         require(dy.shape[-1] == len(self.factors), f"{dy} has not {len(self.factors)} channels")
         return replace(dy, quant=BlockExponent(self.bits))
 
-    def fixed(self) -> tuple[list[int], int]:
-        """Return factor / 2**exponent as 31-bit fractions, and the exponent."""
-        exponent = math.frexp(max(self.factors))[1]
-        top = (1 << 31) - 1
-        return [min(round(math.ldexp(f, 31 - exponent)), top) for f in self.factors], exponent
-
     def reference(self, node: Node, *xs: Value) -> Value:
         dy = block(xs[0])
-        fractions, exponent = self.fixed()
+        table, exponent = fractions(self.factors)
         # 16 of the 46 bits of the product are below the precision of any result
-        product = (dy.mantissa.astype(np.int64) * np.array(fractions, np.int64)) >> 16
+        product = (dy.mantissa.astype(np.int64) * table.astype(np.int64)) >> 16
         return normalise(product, dy.exponent + exponent - 15, self.bits)
 
     vjp = no_vjp
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        fractions, exponent = self.fixed()
+        table, exponent = fractions(self.factors)
         return Kernel(
             "kg_scale_channels",
             node.inputs,
             {
                 "size": node.type.size,
-                "channels": len(fractions),
-                "factor": np.array(fractions, np.int32),
+                "channels": len(table),
+                "factor": table,
                 "exponent": exponent - 15,
                 "bits": self.bits,
             },

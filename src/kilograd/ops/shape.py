@@ -73,6 +73,23 @@ class Take(Op):
 
 
 @dataclass(frozen=True)
+class Copy(Op):
+    """A tensor as it is now: (x, after...).  It runs after the nodes it names."""
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        return xs[0]
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        return xs[0]
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        return Kernel("kg_copy", node.inputs[:1], {"bytes": node.type.nbytes})
+
+
+@dataclass(frozen=True)
 class Overlay(Op):
     """Weights of which some learn: `frozen`, with `learned` in place of the slices `index`.
 

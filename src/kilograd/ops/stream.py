@@ -2,7 +2,8 @@
 
 A stream computes what its stages compute one after the other, but a row at a time and on
 demand: each stage keeps only the rows that later stages still have to read.  Nothing is computed
-twice, and the integers are the same.
+twice, and the integers are the same.  The input may come row by row as well: then it is a stage
+that reads its next row from the caller.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kilograd.ir import Kernel, Node, Op, Param, TensorType, Value
+from kilograd.ir import Kernel, Node, Op, Param, StreamedInput, TensorType, Value
 from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
@@ -20,6 +21,7 @@ INPUT = -1
 """The source that stands for the input of the stream."""
 
 _KINDS = {Conv: 0, Depthwise: 1, Add: 2}  # kg_stage_kind in kg.h
+_ROWS = 3
 COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
 
 
@@ -84,34 +86,36 @@ class Stream(Op):
         return sum(n.op.macs(n) for n in self.unrolled(node))
 
     def kernel(self, node: Node) -> Kernel:
-        nodes = self.unrolled(node)
-        height, width, channels = node.inputs[0].type.shape
-        capacity = self.capacities(node)
-        offset = COUNTER_BYTES * len(nodes)
-        stages, work = [], 0
-        for n, stage, rows in zip(nodes, self.stages, capacity, strict=True):
+        image, nodes = node.inputs[0], self.unrolled(node)
+        height, width, channels = image.type.shape
+        delivered = isinstance(image.op, StreamedInput)
+        offset = COUNTER_BYTES * (len(nodes) + delivered)
+        stages: list[tuple[Kernel | None, dict[str, int], tuple[Node, ...]]] = []
+        work = 0
+        if delivered:
+            rows = self.input_rows(node)
+            stages.append(
+                (None, _layout(_ROWS, (INPUT,), height, width * channels, rows, offset), ())
+            )
+            offset += _room(rows * width * channels)
+        for n, stage, rows in zip(nodes, self.stages, self.capacities(node), strict=True):
             k = n.op.kernel(n)
             row_bytes = n.type.shape[1] * n.type.shape[2]
             if isinstance(stage.op, Add):
                 k = Kernel(k.symbol, k.args, {**k.params, "size": row_bytes})
             weights = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
-            layout = {
-                "kind": _KINDS[type(stage.op)],
-                "source[0]": stage.sources[0],
-                "source[1]": stage.sources[-1],
-                "height": n.type.shape[0],
-                "row_bytes": row_bytes,
-                "rows": rows,
-                "offset": offset,
-            }
+            sources = tuple(s + delivered for s in stage.sources)
+            layout = _layout(
+                _KINDS[type(stage.op)], sources, n.type.shape[0], row_bytes, rows, offset
+            )
             stages.append((k, layout, weights))
-            offset += -(-rows * row_bytes // 4) * 4
+            offset += _room(rows * row_bytes)
             work = max(work, k.scratch)
         return Kernel(
             "kg_stream",
-            (node.inputs[0],),
+            (None, image) if delivered else (image, None),
             {
-                "count": len(nodes),
+                "count": len(stages),
                 "row_bytes": width * channels,
                 "height": height,
                 "work_offset": offset,
@@ -121,17 +125,22 @@ class Stream(Op):
         )
 
     def capacities(self, node: Node) -> tuple[int, ...]:
-        """Return how many rows each stage must be able to keep; the last one writes its map.
+        """Return how many rows each stage must be able to keep; the last one writes its map."""
+        return self._rows_kept(node)[1:]
 
-        Found by running the schedule of kg_stream.c without the arithmetic.
-        """
+    def input_rows(self, node: Node) -> int:
+        """Return how many rows of its input the stream must keep, where those come one by one."""
+        return self._rows_kept(node)[0]
+
+    def _rows_kept(self, node: Node) -> tuple[int, ...]:
+        """Run the schedule of kg_stream.c without the arithmetic; number 0 is the input."""
         nodes = self.unrolled(node)
-        reads = [_rows_read(n) for n in nodes]
-        final = len(nodes) - 1
-        sources = [[s for s in stage.sources if s != INPUT] for stage in self.stages]
-        readers = [[j for j, s in enumerate(sources) if i in s] for i in range(len(nodes))]
-        done = [0] * len(nodes)
-        capacity = [0] * len(nodes)
+        reads = [[(0, 0)] * node.inputs[0].type.shape[0], *map(_rows_read, nodes)]
+        final = len(nodes)
+        sources = [(), *([s + 1 for s in stage.sources] for stage in self.stages)]
+        readers = [[j for j, s in enumerate(sources) if i in s] for i in range(final + 1)]
+        done = [0] * (final + 1)
+        kept = [0] * (final + 1)
 
         def lacking(i: int) -> int | None:
             """Return a stage that must go on before stage i can compute its next row."""
@@ -143,9 +152,28 @@ class Stream(Op):
             while (before := lacking(i)) is not None:
                 i = before
             wanted = [reads[j][done[j]][0] for j in readers[i] if done[j] < len(reads[j])]
-            capacity[i] = max(capacity[i], done[i] + 1 - min(wanted, default=done[i] + 1))
+            kept[i] = max(kept[i], done[i] + 1 - min(wanted, default=done[i] + 1))
             done[i] += 1
-        return tuple(capacity)
+        return tuple(kept)
+
+
+def _room(size: int) -> int:
+    return -(-size // 4) * 4
+
+
+def _layout(
+    kind: int, sources: tuple[int, ...], height: int, row_bytes: int, rows: int, offset: int
+) -> dict[str, int]:
+    """Return the fields of `kg_stage` that say where its rows lie."""
+    return {
+        "kind": kind,
+        "source[0]": sources[0],
+        "source[1]": sources[-1],
+        "height": height,
+        "row_bytes": row_bytes,
+        "rows": rows,
+        "offset": offset,
+    }
 
 
 def _rows_read(n: Node) -> list[tuple[int, int]]:

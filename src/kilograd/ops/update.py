@@ -22,7 +22,7 @@ from kilograd.ops._common import array, no_macs, no_vjp, require
 from kilograd.ops.conv import ConvWeightGrad
 from kilograd.ops.depthwise import DepthwiseWeightGrad
 from kilograd.ops.head import DenseWeightGrad
-from kilograd.quant import pow2, power, running_sum, stochastic_round
+from kilograd.quant import fractions, pow2, power, running_sum, stochastic_round
 
 #: Integer biases stay this far from the ends of int32, so that no accumulator can wrap.
 BIAS_LIMIT = 1 << 30
@@ -62,13 +62,22 @@ def _real(grad: Value, kind: TensorType) -> Array:
     return grad
 
 
-def _inverse_scales(param: TensorType) -> Array:
-    """Codes per real unit for each row."""
+def _scales(param: TensorType) -> tuple[Array, np.float32]:
+    """Return an int32 for each row and a float32 that, divided by it, gives codes per real unit.
+
+    The int32s are those that `ScaleChannels` multiplies by where it serves the same weights.
+    """
     rows = param.shape[row_axis(param)]
-    if not isinstance(param.quant, Affine):
-        return np.ones(rows, np.float32)
-    scales = np.array(param.quant.scale, np.float64)
-    return np.broadcast_to(1 / scales, (rows,)).astype(np.float32)
+    table, exponent = fractions(param.affine.scale)
+    return np.broadcast_to(table, (rows,)), np.float32(2.0 ** (31 - exponent) / param.affine.unit)
+
+
+def _codes_per_unit(param: TensorType) -> Array:
+    """Return codes per real unit for each row; 1 where the reals themselves are stored."""
+    if param.dtype is DType.F32:
+        return np.ones(param.shape[row_axis(param)], np.float32)
+    table, codes = _scales(param)
+    return codes / table.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ class Update(Op):
         lr, clock = array(xs[-2])[0], array(xs[-1])
         states = [array(x) for x in xs[2 : 2 + self.states]]
         direction, *new = self.step(_rows(grad, kind), states, int(clock[1]) + 1)
-        step = -(direction * lr) * _inverse_scales(kind)[:, None]
+        step = -(direction * lr) * _codes_per_unit(kind)[:, None]
         return self._applied(param, _unrows(step, kind), clock), *new
 
     def _applied(self, param: Array, step: Array, clock: Array) -> Array:
@@ -133,7 +142,7 @@ class Update(Op):
         axis = row_axis(param)
         inner = math.prod(param.shape[axis + 1 :])
         contiguous = axis == 0
-        inverse = None if param.dtype is DType.F32 else _inverse_scales(param)
+        scales, codes = (None, 1.0) if param.dtype is DType.F32 else _scales(param)
         require(
             contiguous or axis == len(param.shape) - 1,
             f"rows of {param} are neither along the first nor along the last axis",
@@ -147,7 +156,8 @@ class Update(Op):
             "update.row_stride": inner if contiguous else 1,
             "update.element_stride": 1 if contiguous else param.shape[axis],
             "update.salt": self.salt,
-            "update.codes_per_unit": inverse,
+            "update.scale": scales,
+            "update.codes": float(codes),
             **self.constants(),
         }
 

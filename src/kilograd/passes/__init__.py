@@ -5,10 +5,12 @@ from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
+from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
-from kilograd.passes.stream import choose_streams, stream
-from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries
+from kilograd.passes.stream import StreamError, choose_streams, stream
+from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries, inspection
 
 __all__ = [
     "AccumulatorError",
@@ -18,15 +20,19 @@ __all__ = [
     "Part",
     "PrototypeHead",
     "Storage",
+    "StreamError",
     "Training",
     "accumulator_bounds",
     "choose_streams",
     "differentiate",
     "entries",
     "fuse_updates",
+    "inspection",
     "narrow_gradients",
     "push_takes",
+    "recompute",
     "schedule",
+    "snapshot_weights",
     "split",
     "store",
     "stream",

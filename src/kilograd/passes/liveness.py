@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kilograd.ir import Graph, Input, Leaf, Node, Param
+from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput
 from kilograd.plan import Buffer, lower_bound
 
 
@@ -23,11 +23,11 @@ def peak(buffers: Sequence[Buffer]) -> int:
     return lower_bound(buffers)
 
 
-def store(graph: Graph) -> Storage:
+def store(graph: Graph, *, in_place: bool = True) -> Storage:
     """Give every computed tensor a buffer, shared where an op may overwrite an input.
 
     Parameters have their own memory; what is returned lives until the end; inputs live from the
-    start.  A buffer for scratch memory lives for one step.
+    start.  A buffer for scratch memory lives for one step.  Unless `in_place`, nothing is shared.
     """
     last = dict.fromkeys(graph.nodes, 0)
     for i, n in enumerate(graph.nodes):
@@ -42,14 +42,15 @@ def store(graph: Graph) -> Storage:
     tensor: dict[Node, str] = {}
     scratch: dict[Node, str] = {}
     for i, n in enumerate(graph.nodes):
-        if isinstance(n.op, Param) or n.op.view:
+        if isinstance(n.op, Param | StreamedInput) or n.op.view:
             continue
         if not isinstance(n.op, Leaf) and (size := n.op.kernel(n).scratch):
             scratch[n] = f"{n.name} scratch"
             buffers[scratch[n]] = Buffer(scratch[n], size, i, i + 1)
         if n.op.writes:
             continue
-        taken = next((x for x in _free_after(n, i, last, tensor)), None)
+        free = _free_after(n, i, last, tensor) if in_place else []
+        taken = next(iter(free), None)
         if taken is not None:
             name = tensor[taken]
             buffers[name] = replace(buffers[name], last=last[n] + 1)
@@ -65,7 +66,8 @@ def _free_after(
     n: Node, i: int, last: Mapping[Node, int], tensor: Mapping[Node, str]
 ) -> list[Node]:
     """Return the inputs whose buffer `n` may take over."""
-    candidates = [n.inputs[k] for k in n.op.overwrites]
+    inputs = [n.inputs[k] for k in n.op.overwrites]
+    candidates = [x for x in inputs if x.type.shape == n.type.shape]
     return [
         x for x in candidates if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
     ]

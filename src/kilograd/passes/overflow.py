@@ -17,9 +17,11 @@ from kilograd.ops import (
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
+    Copy,
     Depthwise,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
+    FisherSum,
     Overlay,
     RowUpdate,
     SumPixels,
@@ -49,7 +51,7 @@ def _magnitudes(graph: Graph, w: Node, learned: frozenset[str]) -> Array:
         out = np.abs(graph.data[w.inputs[0].name].astype(np.int64))
         out[(slice(None),) * w.op.axis + (list(w.op.index),)] = _WIDEST_WEIGHT
         return out
-    if w.name in learned:
+    if w.name in learned or isinstance(w.op, Copy):
         return np.full(w.type.shape, _WIDEST_WEIGHT, np.int64)
     return np.abs(graph.data[w.name].astype(np.int64))
 
@@ -74,6 +76,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return _pixels(x)
         case ConvWeightGrad() | DepthwiseWeightGrad():
             return _pixels(x) * _code_range(n.inputs[0])
+        case FisherSum():
+            return _pixels(x) * _code_range(n.inputs[1])
         case RowUpdate(ConvWeightGrad() | DepthwiseWeightGrad()):
             return _pixels(x) * _code_range(n.inputs[1])
     return 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kilograd.ir import Builder, Graph, Input, Node, dead_code, rewrite
+from kilograd.ir import Builder, Graph, Input, Node, StreamedInput, dead_code, rewrite
 from kilograd.ops.stream import COUNTER_BYTES, INPUT, Stage, Stream, streamable
 from kilograd.passes.liveness import store
 
@@ -36,15 +36,23 @@ class _Segment:
         return len(self.layers) if self.streamed else 0
 
 
+class StreamError(ValueError):
+    """An image that comes row by row has no layers that could read it so."""
+
+
 def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
     """Return what to stream so that the peak of `graph` falls as low as it can.
 
     `learned` names the parameters that change between calls; layers that read them stay as they
     are.  `graph` must be scheduled: its peak behind the front is taken from its order.
+    A `StreamedInput` is read by the first stream; `StreamError` where there cannot be one.
     """
     front = _front(graph, learned)
     cuts = _cuts(graph, front)
+    delivered = any(isinstance(n.op, StreamedInput) for n in graph.inputs())
     if len(cuts) < 2:
+        if delivered:
+            raise StreamError("no layers at the front could read the image row by row")
         return ()
     order = (cuts[0], *front)
     work = {n: n.op.kernel(n).scratch for n in front}
@@ -59,19 +67,20 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
     ]
     behind = memory.peak(cuts[-1], graph.nodes[-1])
     too_large = [i for i, s in enumerate(plain) if s.bytes > behind]
-    if not too_large:
+    if not too_large and not delivered:
         return ()
-    count = min(len(cuts), too_large[-1] + 2 + _BEYOND)
+    count = min(len(cuts), max(too_large, default=0) + 2 + _BEYOND)
     last = order.index(cuts[count - 1])
-    kept = _bytes_kept(_stream_node(order[0], order[1 : last + 1]), order[1 : last + 1])
+    kept = _bytes_kept(_stream_node(order[0], order[1 : last + 1]), order[: last + 1])
 
     def streamed(i: int, j: int) -> _Segment:
         layers = between(i, j)
         scratch = sum(kept[n] for n in layers[:-1]) + COUNTER_BYTES + max(work[n] for n in layers)
-        size = memory.room(cuts[i]) + memory.room(cuts[j]) + scratch
+        begin = kept[order[0]] if delivered and i == 0 else memory.room(cuts[i])
+        size = begin + memory.room(cuts[j]) + scratch
         return _Segment(layers, size + memory.others((cuts[i], *layers)), streamed=True)
 
-    segments = {(i, i + 1): [plain[i]] for i in range(count - 1)}
+    segments = {(i, i + 1): [plain[i]] for i in range(count - 1) if i or not delivered}
     for i in range(count):
         for j in range(i + 1, count):
             segments.setdefault((i, j), []).append(streamed(i, j))
@@ -158,12 +167,12 @@ class _Memory:
 
 
 def _bytes_kept(whole: Node, layers: Sequence[Node]) -> dict[Node, int]:
-    """Return the bytes that each layer keeps inside a stream, wherever that begins and ends.
+    """Return the bytes that the input, if it comes row by row, and each layer keep in a stream.
 
-    How many rows a layer must keep depends only on who reads them.
+    How many rows must be kept depends only on who reads them, not on where the stream ends.
     """
     assert isinstance(whole.op, Stream)  # noqa: S101 says so to the type checker
-    rows = whole.op.capacities(whole)
+    rows = (whole.op.input_rows(whole), *whole.op.capacities(whole))
     return {
         n: COUNTER_BYTES + -(-r * n.type.shape[1] * n.type.shape[2] // 4) * 4
         for n, r in zip(layers, rows, strict=True)

@@ -16,7 +16,7 @@ mean gradient, and the parameters are updated by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,19 +26,36 @@ from kilograd.ir import (
     Builder,
     DType,
     Graph,
+    Input,
     Node,
     Param,
+    StreamedInput,
     TensorType,
     dead_code,
+    rewrite,
     verify,
 )
-from kilograd.ops import Accumulate, Clear, Cosine, CrossEntropy, Dense, Dequantise, Enrol, Update
+from kilograd.ops import (
+    Accumulate,
+    Clear,
+    Cosine,
+    CrossEntropy,
+    Dense,
+    Dequantise,
+    Enrol,
+    FisherSum,
+    Overlay,
+    Sgd,
+    Update,
+)
 from kilograd.ops.update import row_axis
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
+from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
 from kilograd.passes.stream import choose_streams, stream
 
@@ -90,7 +107,9 @@ class Training:
     `learn` names the parameters of the network that learn, and which part of each;
     `train_head` lets a linear head learn too; `optimizer` is a prototype of every update;
     `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
-    until `apply` is called; `stream` computes early layers row by row.
+    until `apply` is called; `stream` computes early layers row by row; `rows` takes the image row
+    by row as well, so that it is never in memory as a whole; `recompute` runs layers again in place
+    of keeping their maps for the backward pass, where that lowers the peak.
     """
 
     head: Head
@@ -99,15 +118,19 @@ class Training:
     train_head: bool = True
     accumulate: bool = False
     stream: bool = True
+    rows: bool = False
+    recompute: bool = False
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
     """Return every entry point, verified and scheduled; what learns decides which there are.
 
-    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed.
+    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed, and
+    `StreamError` where the image cannot be taken row by row.
     """
-    network, learned = split(network, training.learn)
-    names = (*learned.values(), *(training.head.learned if training.train_head else ()))
+    if training.rows:
+        network = rewrite(network, _delivered)
+    network, names = learning(network, training)
     graphs = {"infer": _infer(network, training.head)}
     if isinstance(training.head, PrototypeHead):
         graphs["enrol"] = _enrol(network, training.head)
@@ -116,14 +139,58 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
         graphs["step"] = _step(network, training, names)
         if training.accumulate:
             graphs["apply"] = _apply(network, training, names)
+    return _finished(graphs, "step" if names else "infer", names, training)
+
+
+def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> dict[str, Graph]:
+    """Return the entry points that find out how much each channel of some layers matters.
+
+        enrol    image, label -> prototypes[label] += features
+        forget   -> prototypes = 0
+        inspect  image, label -> loss; LAYER.fisher += the sample's share for each channel
+
+    Nothing learns, and no map is kept that can be computed again, so that the peak stays near that
+    of inference (TinyTrain, eq. 2; one sample at a time).
+    """
+    b, features = _start(network)
+    loss = b(CrossEntropy(), head.logits(b, features), b.input("label", LABEL), name="loss")
+    maps = [n for n in b.nodes if n.name in layers]
+    grads = differentiate(b, loss, maps)
+    sums = [
+        b(FisherSum(), b.param(f"{n.name}.fisher", np.zeros(n.type.shape[2], np.float32)), n, g)
+        for n, g in grads.items()
+    ]
+    graphs = {
+        "enrol": _enrol(network, head),
+        "forget": _forget(network, head),
+        "inspect": narrow_gradients(b.graph(loss, *sums), ()),
+    }
+    return _finished(graphs, "inspect", (), Training(head, Sgd(0), recompute=True))
+
+
+def _finished(
+    graphs: dict[str, Graph], main: str, names: Sequence[str], training: Training
+) -> dict[str, Graph]:
+    """Schedule and check all entry points; what saves memory is chosen for the `main` one."""
     for g in graphs.values():
         accumulator_bounds(g, names)
     graphs = {name: schedule(dead_code(g)) for name, g in graphs.items()}
+    if training.recompute:
+        graphs[main] = recompute(graphs[main])
     if training.stream:
-        largest = graphs.get("step", graphs["infer"])
-        chains = choose_streams(largest, frozenset(names))
+        chains = choose_streams(graphs[main], frozenset(names))
         graphs = {name: stream(g, chains) for name, g in graphs.items()}
     return {name: verify(g) for name, g in graphs.items()}
+
+
+def learning(network: Graph, training: Training) -> tuple[Graph, tuple[str, ...]]:
+    """Return the network with what learns in parameters of its own, and the names of these."""
+    network, learned = split(network, training.learn)
+    return network, (*learned.values(), *(training.head.learned if training.train_head else ()))
+
+
+def _delivered(b: Builder, n: Node) -> Node | None:
+    return b.append(replace(n, op=StreamedInput())) if isinstance(n.op, Input) else None
 
 
 def _start(network: Graph) -> tuple[Builder, Node]:
@@ -150,11 +217,25 @@ def _forget(network: Graph, head: PrototypeHead) -> Graph:
 
 
 def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
+    graph = push_takes(differentiated(network, training, names))
+    return narrow_gradients(snapshot_weights(fuse_updates(graph)), names)
+
+
+def differentiated(
+    network: Graph, training: Training, names: tuple[str, ...], *, everything: bool = False
+) -> Graph:
+    """Return the training step as no pass has seen it: updates come last, gradients are whole.
+
+    `network` is split, and `names` learn.  With `everything`, the gradient of every parameter is
+    computed and kept, as if all could learn.
+    """
     b, features = _start(network)
     logits = training.head.logits(b, features)
     loss = b(CrossEntropy(), logits, b.input("label", LABEL), name="loss")
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
-    grads = differentiate(b, loss, params)
+    others = [n for n in b.nodes if isinstance(n.op, Param | Overlay) and n not in params]
+    unused = differentiate(b, loss, [*params, *others] if everything else params)
+    grads = {p: unused.pop(p) for p in params}
     if training.accumulate:
         share = b.input("share", RATE)
         updates = [
@@ -166,8 +247,7 @@ def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
             _update(b, replace(training.optimizer, salt=i), p, g, rate, clock)
             for i, (p, g) in enumerate(grads.items())
         ]
-    graph = b.graph(loss, logits, *updates)
-    return narrow_gradients(fuse_updates(push_takes(graph)), names)
+    return b.graph(loss, logits, *unused.values(), *updates)
 
 
 def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ALIGN = 4
@@ -30,7 +30,15 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Plan:
-    """An offset for every buffer, and the bytes that all of them need."""
+    """An offset for every buffer, and the bytes that all of them need.
+
+    `bound` is proved: no plan of the same buffers needs less.  Where it equals the peak, the plan
+    is optimal.
+    """
 
     offsets: Mapping[str, int]
     peak: int
+    bound: int = 0
+
+
+Planner = Callable[[Sequence[Buffer]], Plan]

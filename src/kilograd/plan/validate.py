@@ -13,6 +13,8 @@ class PlanError(ValueError):
 
 def validate(buffers: Sequence[Buffer], plan: Plan) -> Plan:
     """Raise `PlanError` unless every buffer has its place and no two that meet overlap."""
+    if plan.bound > plan.peak:
+        raise PlanError(f"a plan of {plan.peak} bytes contradicts its bound of {plan.bound}")
     for i, a in enumerate(buffers):
         at = plan.offsets[a.name]
         if at % ALIGN or at < 0 or at + a.size > plan.peak:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,19 @@ def fixed_point(real: float) -> tuple[int, int]:
     mantissa, exponent = math.frexp(real)
     multiplier, shift = round(mantissa * (1 << 31)), 31 - exponent
     return (multiplier // 2, shift - 1) if multiplier == 1 << 31 else (multiplier, shift)
+
+
+def fractions(reals: Sequence[float]) -> tuple[Array, int]:
+    """Write positive `reals` as int32 fractions of one power of two: fraction * 2**(exponent - 31).
+
+    >>> table, exponent = fractions([0.5, 0.125])
+    >>> table.tolist(), exponent
+    ([1073741824, 268435456], 0)
+    """
+    exponent = math.frexp(max(reals))[1]
+    top = (1 << 31) - 1
+    table = [max(1, min(round(math.ldexp(x, 31 - exponent)), top)) for x in reals]
+    return np.array(table, np.int32), exponent
 
 
 def requantise(acc: Array, multiplier: Array | int, shift: Array | int) -> Array:

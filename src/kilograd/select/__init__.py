@@ -1,6 +1,7 @@
 """What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
 
 from kilograd.select.methods import METHODS, strategy
+from kilograd.select.plan_file import plan_file, write_plan
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy
 from kilograd.select.sparse_update import PLANS, UpdatePlan
 
@@ -12,5 +13,7 @@ __all__ = [
     "Selection",
     "Strategy",
     "UpdatePlan",
+    "plan_file",
     "strategy",
+    "write_plan",
 ]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kilograd.errors import InputError
 from kilograd.select.fixed import bias_k, full, head, last, last_k, none
+from kilograd.select.plan_file import plan_file
 from kilograd.select.selection import Strategy
 from kilograd.select.sparse_update import sparse_update
 
-METHODS = ("none", "head", "last", "last:K", "bias:K", "full", "sparse-49kb ... sparse-148kb")
+METHODS = (
+    "none",
+    "head",
+    "last",
+    "last:K",
+    "bias:K",
+    "full",
+    "sparse-49kb ... sparse-148kb",
+    "FILE.json",
+)
 
 
 def strategy(method: str) -> Strategy:
@@ -17,8 +29,10 @@ def strategy(method: str) -> Strategy:
     Traceback (most recent call last):
     ...
     kilograd.errors.InputError: --method 'last:0x': unknown; known are none, head, last, last:K, \
-bias:K, full, sparse-49kb ... sparse-148kb
+bias:K, full, sparse-49kb ... sparse-148kb, FILE.json
     """
+    if method.endswith(".json"):
+        return plan_file(Path(method))
     match method.split(":"):
         case ["none"]:
             return none

@@ -54,6 +54,7 @@ _UNICORN = Registers(
     link="X30",
     first="X0",
     second="X1",
+    third="X2",
     counter="count_words",
     fpu=(("CPACR_EL1", 3 << 20),),
 )
@@ -85,8 +86,8 @@ HARNESS("code") void move(long file, void *memory, long size) {
 __asm__(".section .harness.code,\\"ax\\",%progbits\\n.balign 4\\n.global call\\n"
         ".type call,%function\\ncall:\\n"
         "stp x19, x30, [sp, #-16]!\\nmov x19, sp\\nmov sp, x0\\nmov x9, x1\\nmov x0, x2\\n"
-        "mov x1, x3\\nblr x9\\nmov sp, x19\\nldp x19, x30, [sp], #16\\nret\\n"
-        ".size call, . - call\\n.text\\n");
+        "mov x1, x3\\nldr x2, =camera\\nblr x9\\nmov sp, x19\\nldp x19, x30, [sp], #16\\nret\\n"
+        ".ltorg\\n.size call, . - call\\n.text\\n");
 
 void harness(void);
 HARNESS("code") void _start(void) {

@@ -93,6 +93,7 @@ _UNICORN = Registers(
     link="LR",
     first="R0",
     second="R1",
+    third="R2",
     counter="count_thumb",
     fpu=(("FPEXC", 0x40000000),),
 )
@@ -145,7 +146,8 @@ HARNESS("code") void move(int32_t way, void *memory, uint32_t size) {
 __asm__(".section .harness.code,\\"ax\\",%progbits\\n.balign 4\\n.thumb_func\\n.global call\\n"
         ".type call,%function\\ncall:\\n"
         "push {r4, lr}\\nmov r4, sp\\nmov sp, r0\\nmov r12, r1\\nmov r0, r2\\nmov r1, r3\\n"
-        "blx r12\\nmov sp, r4\\npop {r4, pc}\\n.size call, . - call\\n.text\\n");
+        "ldr r2, =camera\\nblx r12\\nmov sp, r4\\npop {r4, pc}\\n"
+        ".ltorg\\n.size call, . - call\\n.text\\n");
 
 void harness(void);
 HARNESS("code") void started(void) {

@@ -1,8 +1,9 @@
 """ELF files: a program with a fixed memory map, and a harness that carries out one call.
 
 The harness is what runs first where a whole machine is emulated: it reads the number of a
-function, the state and the arena, calls the function on a painted stack, and writes all of it
-back.  It lies apart and is in no figure.  Emulators that can start anywhere do not need it.
+function, the state and the arena, and the image if that comes row by row; it calls the function on
+a painted stack, and writes state and arena back.  It lies apart and is in no figure.  Emulators
+that can start anywhere do not need it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from kilograd.emit import Program
 from kilograd.emit.project import write_project
 from kilograd.errors import InputError
+from kilograd.ir import Node
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import Device, Sizes, Target
 from kilograd.targets.toolchain import Compiler, cache_folder, digest, extra, runtime_folder
@@ -82,7 +84,8 @@ class ElfTarget(Target):
 class Harness:
     """Where the harness lies, and its C for one processor.
 
-    `source` defines `call(stack, function, state, arena)`, `take`, `give`, `ticks` and an entry.
+    `source` defines `call(stack, function, state, arena)`, which gives the function `camera` as
+    well, `take`, `give`, `ticks` and an entry.
     """
 
     origin: int
@@ -116,6 +119,7 @@ uint8_t arena[MODEL_ARENA_BYTES ? MODEL_ARENA_BYTES : 4] __attribute__((aligned(
 extern uint8_t stack_low[], stack_top[];
 
 #define HARNESS(part) __attribute__((section(".harness." part), used))
+{camera}
 HARNESS("table") void *const functions[] = {{{functions}}};
 void call(void *stack, void *function, void *state, void *arena);
 {source}
@@ -124,7 +128,7 @@ HARNESS("code") void harness(void) {{
     take(&number, sizeof number);
     take(state, sizeof state);
     take(arena, sizeof arena);
-    for (volatile uint8_t *p = stack_low; p < stack_top; p++) *p = {paint};
+{picture}    for (volatile uint8_t *p = stack_low; p < stack_top; p++) *p = {paint};
     const uint32_t start = ticks();
     call(stack_top, functions[number], state, arena);
     told[1] = ticks() - start;
@@ -137,15 +141,24 @@ HARNESS("code") void harness(void) {{
 }}
 """
 
+#: A camera whose picture lies apart.  The two constants are what any camera needs in flash.
+_CAMERA = """
+__attribute__((section(".picture"))) int8_t picture[{size}];
+static const kg_image image = {{picture, {row_bytes}}};
+const kg_rows camera = {{kg_image_row, (void *)&image}};
+"""
+_NO_CAMERA = 'HARNESS("table") const uint32_t camera = 0;'
+
 _LINKER_SCRIPT = """\
 MEMORY {{
-    HARNESS (rwx) : ORIGIN = {harness:#x}, LENGTH = 65536
+    HARNESS (rwx) : ORIGIN = {harness:#x}, LENGTH = {harness_bytes}
     FLASH (rx) : ORIGIN = {flash:#x}, LENGTH = {flash_bytes}
     RAM (rw) : ORIGIN = {ram:#x}, LENGTH = {ram_bytes}
 }}
 stack_top = (ORIGIN(RAM) + LENGTH(RAM)) & ~15;
 SECTIONS {{
     .harness : {{ KEEP(*(.vectors)) KEEP(*(.harness.*)) }} > HARNESS
+    .picture (NOLOAD) : {{ *(.picture) }} > HARNESS
     .text : {{ *(.text*) *(.rodata*) }} > FLASH
     .data : {{ *(.data*) }} > RAM
     .bss (NOLOAD) : {{ *(.bss*) *(COMMON) }} > RAM
@@ -161,6 +174,19 @@ def ram_bytes(program: Program) -> int:
     return -(-(program.sram_bytes + 16 + _STACK) // PAGE) * PAGE
 
 
+def camera_image(program: Program) -> Node | None:
+    """Return the image that comes row by row, if one does."""
+    return next((n for e in program.entries.values() for n in e.rows), None)
+
+
+def _camera(program: Program) -> str:
+    image = camera_image(program)
+    if image is None:
+        return _NO_CAMERA
+    _, width, channels = image.type.shape
+    return _CAMERA.format(size=image.type.size, row_bytes=width * channels)
+
+
 def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> ElfFile:
     """Compile a program into an ELF file, or find it compiled, and read it."""
     compiler, harness = target.cross_compiler(), target.harness
@@ -173,11 +199,18 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
         text = _HARNESS.format(
             functions=", ".join(f"(void *){f}" for f in functions),
             source=harness.source,
+            camera=_camera(program),
+            picture="    take(picture, sizeof picture);\n" if camera_image(program) else "",
             paint=PAINT,
         )
         (folder / "harness.c").write_text(text, encoding="utf-8")
         script = _LINKER_SCRIPT.format(
-            harness=harness.origin, flash=FLASH, flash_bytes=FLASH_BYTES, ram=RAM, ram_bytes=size
+            harness=harness.origin,
+            harness_bytes=FLASH - harness.origin,
+            flash=FLASH,
+            flash_bytes=FLASH_BYTES,
+            ram=RAM,
+            ram_bytes=size,
         )
         (folder / "link.ld").write_text(script, encoding="utf-8")
         texts = [p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()]
@@ -187,11 +220,18 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
             sources = ("harness.c", *map(str, files))
             compiler.compile(folder, *_INCLUDES, *sources, *link, "-o", "firmware.elf")
             (folder / "firmware.elf").replace(elf)
-    return read_elf(elf, functions, size)
+    # what calls through a pointer calls the camera, if there is one
+    called = ("kg_image_row",) if camera_image(program) else ()
+    return read_elf(elf, functions, size, {"kg_stream": called})
 
 
-def read_elf(path: Path, functions: tuple[str, ...], ram_bytes: int) -> ElfFile:
-    """Read a firmware file."""
+def read_elf(
+    path: Path,
+    functions: tuple[str, ...],
+    ram_bytes: int,
+    pointers: Mapping[str, tuple[str, ...]] | None = None,
+) -> ElfFile:
+    """Read a firmware file; `pointers` as `stack_bound` takes them."""
     elffile = extra("elftools.elf.elffile", "reading firmware")
     with path.open("rb") as f:
         file = elffile.ELFFile(f)
@@ -211,5 +251,5 @@ def read_elf(path: Path, functions: tuple[str, ...], ram_bytes: int) -> ElfFile:
         functions,
         ram_bytes,
         Sizes(used, writable),
-        stack_bound(path, functions),
+        stack_bound(path, functions, pointers),
     )

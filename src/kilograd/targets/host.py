@@ -42,6 +42,18 @@ def _runtime_objects(compiler: Compiler) -> tuple[Path, ...]:
     return objects
 
 
+class _Image(ctypes.Structure):
+    """`kg_image`."""
+
+    _fields_ = (("pixels", ctypes.c_void_p), ("row_bytes", ctypes.c_int32))
+
+
+class _Rows(ctypes.Structure):
+    """`kg_rows`."""
+
+    _fields_ = (("read", ctypes.c_void_p), ("context", ctypes.c_void_p))
+
+
 class HostProgram(Runner):
     """A program compiled into a library and loaded."""
 
@@ -51,12 +63,16 @@ class HostProgram(Runner):
         arena = np.zeros(max(program.arena_bytes, 4), np.uint8)
         super().__init__(program, state, arena)
 
-    def run(self, function: str) -> None:
+    def run(self, function: str, *images: Array) -> None:
         if function == "init":
             self._library.model_init(_pointer(self._state))
-        else:
-            entry = getattr(self._library, f"model_{function}")
-            entry(_pointer(self._state), _pointer(self._arena))
+            return
+        whole = [np.ascontiguousarray(x, np.int8) for x in images]
+        sources = [_Image(_pointer(x), x[0].nbytes) for x in whole]
+        read = ctypes.cast(self._library.kg_image_row, ctypes.c_void_p)
+        rows = [_Rows(read, ctypes.cast(ctypes.byref(s), ctypes.c_void_p)) for s in sources]
+        entry = getattr(self._library, f"model_{function}")
+        entry(_pointer(self._state), _pointer(self._arena), *map(ctypes.byref, rows))
 
 
 def _pointer(memory: Array) -> ctypes.c_void_p:

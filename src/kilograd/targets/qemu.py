@@ -11,7 +11,8 @@ import numpy as np
 
 from kilograd.emit import Program
 from kilograd.errors import InputError
-from kilograd.targets.elf import ElfFile
+from kilograd.ir import Array
+from kilograd.targets.elf import ElfFile, camera_image
 from kilograd.targets.target import Device
 
 _LIMIT = 600  # seconds for one call
@@ -42,12 +43,17 @@ class QemuDevice(Device):
         self._functions = firmware.functions
         self._command = command
         self._tick = tick_instructions
+        image = camera_image(program)
+        self._picture = np.zeros(image.type.shape if image else 0, np.int8)
         blocks = (np.zeros(max(n, 4), np.uint8) for n in (program.state_bytes, program.arena_bytes))
         super().__init__(program, *blocks)
 
-    def run(self, function: str) -> None:
+    def run(self, function: str, *images: Array) -> None:
         number = np.array([self._functions.index(f"model_{function}")], np.uint32)
-        call = b"".join(x.tobytes() for x in (number, self._state, self._arena))
+        for image in images:
+            self._picture[:] = image
+        memory = (number, self._state, self._arena, self._picture)
+        call = b"".join(x.tobytes() for x in memory)
         with tempfile.TemporaryDirectory() as name:
             # a whole machine reads these files, a Linux program what they are connected to
             given, made = Path(name, "call"), Path(name, "done")
@@ -70,7 +76,7 @@ class QemuDevice(Device):
                 f"exit status {done.returncode}\n{words}"
             )
         used, ticks = np.frombuffer(answer[:8], np.uint32).tolist()
-        memory = np.frombuffer(answer[8:], np.uint8)
-        self._state[:], self._arena[:] = np.split(memory, [len(self._state)])
+        blocks = np.frombuffer(answer[8:], np.uint8)
+        self._state[:], self._arena[:] = np.split(blocks, [len(self._state)])
         self.stack_bytes = max(self.stack_bytes, used)
         self.instructions = None if self._tick is None else ticks * self._tick

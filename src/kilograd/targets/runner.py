@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,8 +37,8 @@ class Runner(abc.ABC):
         return first, second
 
     @abc.abstractmethod
-    def run(self, function: str) -> None:
-        """Run `init` or an entry point of the program."""
+    def run(self, function: str, *images: Array) -> None:
+        """Run `init` or an entry point of the program, which reads `images` row by row."""
 
     def reset(self) -> None:
         """Forget everything learned."""
@@ -50,17 +51,22 @@ class Runner(abc.ABC):
         """
         into, out = self._ports[entry]
         for name, view in into.items():
-            value = np.asarray(inputs[name])
-            if value.size != view.size:
-                raise ValueError(f"{name} must have shape {view.shape}, not {value.shape}")
-            view[...] = value.reshape(view.shape)
-        self.run(entry)
+            view[...] = _shaped(name, inputs[name], view.shape)
+        rows = self.program.entries[entry].rows
+        self.run(entry, *(_shaped(n.name, inputs[n.name], n.type.shape) for n in rows))
         return {name: view.copy() for name, view in out.items()}
 
     @property
     def state(self) -> Mapping[str, Array]:
         """The parameters that change, by name: views that may be read and written."""
         return self._views
+
+
+def _shaped(name: str, value: Array, shape: tuple[int, ...]) -> Array:
+    value = np.asarray(value)
+    if value.size != math.prod(shape):
+        raise ValueError(f"{name} must have shape {shape}, not {value.shape}")
+    return value.reshape(shape)
 
 
 def _view(memory: Array, offset: int, like: Array) -> Array:

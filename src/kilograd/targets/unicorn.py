@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.emit import Program
+from kilograd.ir import Array
 from kilograd.targets.elf import FLASH, FLASH_BYTES, PAGE, PAINT, RAM, ElfFile
 from kilograd.targets.target import Device
 from kilograd.targets.toolchain import atomic_folder, cache_folder, digest, extra, find_compiler
@@ -36,6 +37,7 @@ class Registers:
     link: str
     first: str
     second: str
+    third: str
     counter: str
     fpu: tuple[tuple[str, int], ...]
 
@@ -84,6 +86,9 @@ class UnicornDevice(Device):
         pointer = ctypes.c_void_p(self._ram.ctypes.data)
         both = unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
         uc.mem_map_ptr(RAM, len(self._ram), both, pointer)
+        if picture := self._symbols.get("picture"):
+            begin = picture // PAGE * PAGE
+            uc.mem_map(begin, FLASH - begin, unicorn.UC_PROT_READ)
         self._names = names
         for name, value in self._registers.fpu:
             uc.reg_write(self._register(name), value)
@@ -106,7 +111,7 @@ class UnicornDevice(Device):
     def _register(self, name: str) -> int:
         return int(getattr(self._names, f"UC_{self._registers.architecture}_REG_{name}"))
 
-    def run(self, function: str) -> None:
+    def run(self, function: str, *images: Array) -> None:
         uc, r, symbols = self._emulator, self._registers, self._symbols
         thumb = int(r.mode == "THUMB")
         self._stack[:] = PAINT
@@ -114,6 +119,9 @@ class UnicornDevice(Device):
         uc.reg_write(self._register(r.link), _EXIT | thumb)
         uc.reg_write(self._register(r.first), symbols["state"])
         uc.reg_write(self._register(r.second), symbols["arena"])
+        uc.reg_write(self._register(r.third), symbols["camera"])
+        for image in images:
+            uc.mem_write(symbols["picture"], np.ascontiguousarray(image, np.int8).tobytes())
         self._counter.count = 0
         uc.emu_start(symbols[f"model_{function}"] | thumb, _EXIT)
         self.instructions = int(self._counter.count)

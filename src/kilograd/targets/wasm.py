@@ -93,14 +93,17 @@ class WasmDevice(Device):
         compiled = wasmtime.Module.from_file(engine, str(module))
         self._store: Any = wasmtime.Store(engine)
         self._store.set_fuel(_FUEL)
-        self._exports: Any = wasmtime.Instance(self._store, compiled, []).exports(self._store)
-        memory = self._memory()
+        self._image: Array | None = None
+        number = wasmtime.ValType.i32()
+        kind = wasmtime.FuncType([number] * 3, [])
+        imports = [wasmtime.Func(self._store, kind, self._read_row) for _ in compiled.imports]
+        self._exports: Any = wasmtime.Instance(self._store, compiled, imports).exports(self._store)
+        memory = self._whole = self._memory()
         self._store.set_limits(memory_size=len(memory))
-        state, arena = (
-            self._exports[f"model_{block}"](self._store) for block in ("state", "arena")
-        )
+        blocks = ("state", "arena", "camera") if imports else ("state", "arena")
+        self._at = {b: self._exports[f"model_{b}"](self._store) for b in blocks}
+        state, arena = self._at["state"], self._at["arena"]
         end = self._exports["__data_end"].value(self._store)
-        self._at = {"state": state, "arena": arena}
         self._stack = memory[:_STACK]
         self._constants = memory[_STACK : min(state, arena)]
         self._expected = self._constants.tobytes()
@@ -118,10 +121,18 @@ class WasmDevice(Device):
         at = ctypes.addressof(memory.data_ptr(self._store).contents)
         return np.frombuffer((ctypes.c_uint8 * size).from_address(at), np.uint8)
 
-    def run(self, function: str) -> None:
+    def _read_row(self, context: int, row: int, to: int) -> None:
+        """Give the module a row of the image: what its camera is here."""
+        assert self._image is not None  # noqa: S101 only entry points ask
+        data = self._image[row].reshape(-1).view(np.uint8)
+        self._whole[to : to + len(data)] = data
+
+    def run(self, function: str, *images: Array) -> None:
+        self._image = next((np.ascontiguousarray(x, np.int8) for x in images), None)
         self._stack[:] = _PAINT
         before = self._store.get_fuel()
-        arguments = (self._at["state"],) if function == "init" else tuple(self._at.values())
+        blocks = tuple(self._at.values())
+        arguments = blocks[:1] if function == "init" else blocks[: 2 + len(images)]
         self._exports[f"model_{function}"](self._store, *arguments)
         self.instructions = before - self._store.get_fuel()
         if self._constants.tobytes() != self._expected:

@@ -1,0 +1,141 @@
+"""What each part of the compiler saves: the training step, built with ever more of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kilograd.emit import Entry
+from kilograd.ir import Graph
+from kilograd.passes import (
+    Training,
+    choose_streams,
+    entries,
+    fuse_updates,
+    push_takes,
+    schedule,
+    snapshot_weights,
+    store,
+    stream,
+)
+from kilograd.passes.training import differentiated, learning
+from kilograd.plan import Plan, greedy, lower_bound, validate
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training step built in some way, and in a sentence what is new about it."""
+
+    name: str
+    adds: str
+    step: Entry
+
+
+def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
+    """Return the training step from naive to what the compiler makes, one idea more each time.
+
+    All of them compute the same losses and updates and are placed by the same planner.
+    Something must learn: a `KeyError` otherwise.
+    """
+    whole = replace(training, stream=False, rows=False, recompute=False)
+    split, names = learning(network, whole)
+    naive = differentiated(split, whole, names, everything=True)
+    pruned = push_takes(differentiated(split, whole, names))
+    variants = [
+        _variant(
+            "naive",
+            "gradients of all parameters, kept until the updates at the end",
+            naive,
+            in_place=False,
+        ),
+        _variant(
+            "+ pruned backward",
+            "only what the learned parts need",
+            pruned,
+            in_place=False,
+        ),
+        _variant("+ in place", "a result may take over the memory of an operand", pruned),
+        _variant(
+            "+ order", "each update as early as the data allows; few bytes alive", schedule(pruned)
+        ),
+        _variant(
+            "+ fused updates",
+            "weight gradients row by row, each row used up at once",
+            entries(network, whole)["step"],
+        ),
+    ]
+    if training.stream:
+        variants.append(
+            _variant(
+                "+ streaming",
+                "the largest maps row by row, never whole",
+                entries(network, replace(training, rows=False, recompute=False))["step"],
+            )
+        )
+    if training.rows:
+        variants.append(
+            _variant(
+                "+ image by rows",
+                "the image comes row by row from the caller",
+                entries(network, replace(training, recompute=False))["step"],
+            )
+        )
+    if training.recompute:
+        variants.append(
+            _variant(
+                "+ recomputing",
+                "layers run again in place of maps that wait",
+                entries(network, training)["step"],
+            )
+        )
+    return tuple(variants)
+
+
+def without(network: Graph, training: Training) -> tuple[Variant, ...]:
+    """Return the training step as the compiler makes it, each time with one part left out.
+
+    The image is whole in all of them: without some parts it could not come row by row.
+    """
+    training = replace(training, rows=False)
+    split, names = learning(network, training)
+    learned = frozenset(names)
+    pruned = push_takes(differentiated(split, training, names))
+    unpruned = fuse_updates(differentiated(split, training, names, everything=True))
+    ours = entries(network, training)["step"]
+    whole = entries(network, replace(training, stream=False))["step"]
+
+    def streamed(graph: Graph) -> Graph:
+        return stream(graph, choose_streams(graph, learned)) if training.stream else graph
+
+    return (
+        _variant("without pruning", "gradients of all parameters", streamed(schedule(unpruned))),
+        _variant("without in place", "every result in memory of its own", ours, in_place=False),
+        _variant(
+            "without scheduling",
+            "in the order of differentiation",
+            streamed(snapshot_weights(fuse_updates(pruned))),
+        ),
+        _variant(
+            "without fused updates",
+            "weight gradients whole",
+            streamed(schedule(pruned)),
+        ),
+        _variant("without streaming", "every map whole", whole),
+        Variant("without planning", "nothing uses memory again", _piled(ours)),
+    )
+
+
+def _variant(name: str, adds: str, graph: Graph, *, in_place: bool = True) -> Variant:
+    storage = store(graph, in_place=in_place)
+    plan = validate(storage.buffers, greedy(storage.buffers))
+    return Variant(name, adds, Entry("step", graph, storage, plan))
+
+
+def _piled(graph: Graph) -> Entry:
+    """Give every buffer a place of its own, in the order of first use."""
+    storage = store(graph)
+    offsets, top = {}, 0
+    for b in sorted(storage.buffers, key=lambda b: b.first):
+        offsets[b.name] = top
+        top += b.room
+    plan = Plan(offsets, top, lower_bound(storage.buffers))
+    return Entry("step", graph, storage, validate(storage.buffers, plan))

@@ -1,0 +1,126 @@
+"""What learns, as a file: the parameters of one network, and which channels of each.
+
+    {"network": "digits",
+     "learn": {"blocks.1.pw1.weight": {"axis": 0, "index": [0, 3]}, "blocks.1.pw2.bias": "all"},
+     "head": true}
+
+`axis` is counted in the compiler's layout: weights [out, kh, kw, in], depthwise [kh, kw, c].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from kilograd.errors import InputError
+from kilograd.ir import TensorType
+from kilograd.passes import Part
+from kilograd.select.selection import Budget, Evidence, Selection, Strategy
+
+_FIELDS = {"network", "learn", "head"}
+
+
+def plan_file(path: Path) -> Strategy:
+    """Return the strategy that a file describes.
+
+    Raises `InputError` if the file cannot be read or is no plan; the strategy does so if the plan
+    is of another network, or names a parameter or a channel that the network does not have.
+    """
+    plan = _read(path)
+    network, learn, head = plan["network"], plan["learn"], plan["head"]
+    if not isinstance(learn, dict):
+        raise InputError(f'{path}: "learn" must be an object, {{parameter: "all" or channels}}')
+    if not isinstance(head, bool):
+        raise InputError(f'{path}: "head" must be true or false: whether a linear head learns')
+
+    def strategy(evidence: Evidence, budget: Budget) -> Selection:
+        if network != evidence.name:
+            raise InputError(
+                f"{path}: a plan of network {network!r}, not of {evidence.name!r}; "
+                f"give --model {network}, or a plan of {evidence.name}"
+            )
+        names = {f"{layer}.{kind}" for layer in evidence.layers for kind in ("weight", "bias")}
+        parts: dict[str, Part] = {}
+        for name, channels in learn.items():
+            if name not in names:
+                raise InputError(
+                    f"{path}: {name}: {evidence.name} has no such parameter; a layer is called as "
+                    f"in {evidence.layers[-1]}.weight or {evidence.layers[-1]}.bias"
+                )
+            try:
+                parts[name] = _part(channels, evidence.graph[name].type)
+            except _BadEntryError as e:
+                raise InputError(f"{path}: {name}: {e}") from e
+        return Selection(parts, head)
+
+    return strategy
+
+
+def write_plan(path: Path, network: str, selection: Selection) -> None:
+    """Write a selection so that `plan_file` reads it back, one parameter a line.
+
+    Raises `InputError` if the file cannot be written.
+    """
+    lines = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(_channels(part))}"
+        for name, part in selection.learn.items()
+    )
+    learn = f"{{\n{lines}\n }}" if lines else "{}"
+    text = (
+        f'{{\n "network": {json.dumps(network)},\n "learn": {learn},\n'
+        f' "head": {json.dumps(selection.head)}\n}}\n'
+    )
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{path}: cannot be written ({e.strerror}); give another path") from e
+
+
+class _BadEntryError(Exception):
+    """What is wrong with the channels of a parameter, and the fix."""
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InputError(f"--method {path}: cannot be read ({e.strerror}); check the path") from e
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{path}: not JSON ({e}); give a plan file") from e
+    if not isinstance(plan, dict) or plan.keys() != _FIELDS:
+        found = ", ".join(plan) if isinstance(plan, dict) else type(plan).__name__
+        raise InputError(
+            f"{path}: a plan has exactly the fields network, learn, head; this has {found}"
+        )
+    return plan
+
+
+def _channels(part: Part) -> object:
+    return "all" if part.index is None else {"axis": part.axis, "index": list(part.index)}
+
+
+def _part(channels: object, kind: TensorType) -> Part:
+    """Check one entry of `learn` against the parameter it is for."""
+    if channels == "all":
+        return Part()
+    if not isinstance(channels, dict) or channels.keys() != {"axis", "index"}:
+        raise _BadEntryError('must be "all", or {"axis": A, "index": [...]}')
+    if len(kind.shape) == 1:
+        raise _BadEntryError('a bias learns whole; give "all"')
+    axis, index = channels["axis"], channels["index"]
+    # A filter of one channel is no channel of the gradient: only these are cut before it is made.
+    known = {3: (2,), 4: (0, 3)}[len(kind.shape)]
+    if type(axis) is not int or axis not in known:
+        meaning = "2 (channels)" if known == (2,) else "0 (output channels) or 3 (input channels)"
+        raise _BadEntryError(f"axis {axis!r}: must be {meaning}")
+    # True is an int to Python, not to the reader of the file.
+    if not isinstance(index, list) or not index or not all(type(i) is int for i in index):
+        raise _BadEntryError("index must be a list of channels, at least one")
+    size = kind.shape[axis]
+    if wrong := [i for i in index if not 0 <= i < size]:
+        raise _BadEntryError(f"index {wrong[0]}: axis {axis} has the channels 0..{size - 1}")
+    if wrong := [b for a, b in pairwise(index) if b <= a]:
+        raise _BadEntryError(f"index {wrong[0]}: channels must be in increasing order, each once")
+    return Part(axis, tuple(index))

@@ -1,0 +1,142 @@
+"""Plan files: what is written is read back and learns; each mistake is one line with its fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import write_model
+
+from kilograd.errors import InputError
+from kilograd.frontend import Model, load_model
+from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.passes import Part
+from kilograd.select import Budget, Evidence, Selection, strategy, write_plan
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(str(write_model(tmp_path_factory.mktemp("models") / "small")))
+
+
+def select(model: Model, path: Path) -> Selection:
+    return strategy(str(path))(Evidence(model.name, model.graph, model.layers), Budget())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "plan.json"
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    return {"network": "small", "learn": {"b1.pw2.weight": "all"}, "head": True, **changes}
+
+
+SELECTIONS = [
+    Selection(),
+    Selection(head=False),
+    Selection({"b1.pw2.weight": Part(), "b1.pw2.bias": Part()}),
+    Selection(
+        {"b0.pw1.weight": Part(3, (0, 7)), "b1.dw.weight": Part(2, (5,)), "stem.bias": Part()}
+    ),
+    Selection({"b1.pw1.weight": Part(0, tuple(range(24)))}, head=False),
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_what_is_written_is_read_back(small: Model, file: Path, selection: Selection) -> None:
+    write_plan(file, "small", selection)
+    assert select(small, file) == selection
+    assert json.loads(file.read_text()).keys() == {"network", "learn", "head"}
+
+
+def test_by_hand_to_a_program(small: Model, file: Path) -> None:
+    learn = {"b1.pw1.weight": {"axis": 0, "index": [1, 2]}, "b1.dw.bias": "all"}
+    file.write_text(json.dumps(plan(learn=learn)))
+    compiled = compile_recipe(small, Recipe(str(file), 3, HeadKind.LINEAR), Budget())
+    kept = {s.name: s.value.shape for s in compiled.program.state}
+    assert kept["b1.pw1.weight.learned"] == (2, 1, 1, 8)
+    assert kept["b1.dw.bias"] == (24,)
+    assert compiled.learned_parameters == 2 * 8 + 24 + 3 * (12 + 1)
+
+
+def entry(channels: object, name: str = "b1.pw1.weight") -> dict[str, Any]:
+    return plan(learn={name: channels})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ([], "a plan has exactly the fields network, learn, head; this has list"),
+        ({"network": "small"}, "a plan has exactly the fields network, learn, head; this has netw"),
+        (plan(tail=True), "this has network, learn, head, tail"),
+        (plan(network="big"), "a plan of network 'big', not of 'small'; give --model big, or a"),
+        (plan(network=None), "a plan of network None, not of 'small'"),
+        (plan(learn=["b1.pw1.weight"]), '"learn" must be an object, {parameter: "all" or chan'),
+        (plan(head=1), '"head" must be true or false'),
+        (entry("all", "b9.pw1.weight"), "b9.pw1.weight: small has no such parameter; a layer is"),
+        (entry("all", "b1.pw1"), "b1.pw1: small has no such parameter"),
+        (entry("all", "image"), "image: small has no such parameter"),
+        (entry("some"), 'b1.pw1.weight: must be "all", or {"axis": A, "index": [...]}'),
+        (entry([1, 2]), 'b1.pw1.weight: must be "all", or'),
+        (entry({"axis": 0}), 'b1.pw1.weight: must be "all", or'),
+        (
+            entry({"axis": 0, "index": [0]}, "b1.pw1.bias"),
+            'b1.pw1.bias: a bias learns whole; give "all"',
+        ),
+        (
+            entry({"axis": 1, "index": [0]}),
+            "b1.pw1.weight: axis 1: must be 0 (output channels) or 3 (input channels)",
+        ),
+        (entry({"axis": 4, "index": [0]}), "b1.pw1.weight: axis 4: must be 0 (output"),
+        (entry({"axis": -1, "index": [0]}), "b1.pw1.weight: axis -1: must be 0 (output"),
+        (entry({"axis": False, "index": [0]}), "b1.pw1.weight: axis False: must be 0 (output"),
+        (entry({"axis": [0], "index": [0]}), "b1.pw1.weight: axis [0]: must be 0 (output"),
+        (
+            entry({"axis": 0, "index": [0]}, "b1.dw.weight"),
+            "b1.dw.weight: axis 0: must be 2 (channels)",
+        ),
+        (entry({"axis": 0, "index": []}), "b1.pw1.weight: index must be a list of channels, at"),
+        (entry({"axis": 0, "index": 3}), "b1.pw1.weight: index must be a list"),
+        (entry({"axis": 0, "index": [0.0]}), "b1.pw1.weight: index must be a list"),
+        (entry({"axis": 0, "index": [True]}), "b1.pw1.weight: index must be a list"),
+        (entry({"axis": 0, "index": [24]}), "b1.pw1.weight: index 24: axis 0 has the channels 0.."),
+        (entry({"axis": 3, "index": [1, 8]}), "index 8: axis 3 has the channels 0..7"),
+        (entry({"axis": 0, "index": [-1]}), "index -1: axis 0 has the channels 0..23"),
+        (entry({"axis": 0, "index": [2, 1]}), "index 1: channels must be in increasing order"),
+        (entry({"axis": 0, "index": [2, 2]}), "index 2: channels must be in increasing order"),
+    ],
+)
+def test_mistakes(small: Model, file: Path, wrong: object, message: str) -> None:
+    file.write_text(json.dumps(wrong))
+    with pytest.raises(InputError) as caught:
+        select(small, file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000])
+def test_not_json(small: Model, file: Path, text: bytes) -> None:
+    file.write_bytes(text)
+    with pytest.raises(InputError, match=r"plan\.json: not JSON"):
+        select(small, file)
+
+
+def test_no_file(small: Model, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--method .*cannot be read.*check the path"):
+        select(small, tmp_path / "absent.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match="cannot be read"):
+        select(small, tmp_path / "folder.json")
+    with pytest.raises(InputError, match=r"cannot be written .*give another path"):
+        write_plan(tmp_path / "folder.json", "small", Selection())
+
+
+def test_linear_head_that_does_not_learn(small: Model, file: Path) -> None:
+    file.write_text(json.dumps(plan(head=False)))
+    with pytest.raises(InputError, match=r"--head linear: .* does not train it"):
+        compile_recipe(small, Recipe(str(file), 3, HeadKind.LINEAR), Budget())
+    compile_recipe(small, Recipe(str(file), 3, HeadKind.PROTO), Budget())
