@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
-import sys
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
