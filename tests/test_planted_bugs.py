@@ -11,6 +11,7 @@ import functools
 import importlib
 import operator
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import test_ops
 import test_passes
+import test_plan
 import test_quant
 from helpers import (
     SMALL_UNITS,
@@ -399,6 +401,13 @@ def buildable() -> None:
     link(entries(CASE.network, CASE.training))
 
 
+def without_effort() -> None:
+    """A solver that may not work proves nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["kilograd.plan.exact"], "greedy", test_plan.pile)
+        test_plan.test_without_effort_nothing_is_claimed(None, patch)
+
+
 def forks() -> None:
     """Reverse mode against forward mode where values are read twice."""
     test_passes.check_gradients_by_tangents(test_passes.forked(), 0)
@@ -418,7 +427,7 @@ def unsplit() -> None:
 
 CASE = test_passes.Case(1, SMALL_UNITS, 4, test_passes.LEARN, PrototypeHead(4), RowRms(0))
 ZERO = "node.inputs[0].type.affine.zero_point"
-GREEDY = ("kilograd.emit.program:greedy",)
+GREEDY = ("kilograd.plan.greedy:_place",)
 STORE = ("kilograd.emit.program:store",)
 APPLIED = ("kilograd.ops.update:Update._applied",)
 
@@ -482,10 +491,26 @@ PY_BUGS = [
     PyBug(
         "live tensors overlap",
         "kilograd.plan.greedy",
-        "offset = max(offset, start + other.room)",
+        "offset = max(offset, start + length)",
         "offset = max(offset, start)",
         GREEDY,
         buildable,
+    ),
+    PyBug(
+        "exact plans overlap",
+        "kilograd.plan.exact",
+        "model.add_no_overlap_2d(lives, places)",
+        "assert places",
+        ("kilograd.plan.exact:_solve",),
+        lambda: test_plan.test_exact_plans_improve_on_greedy(1156, 8, 7),
+    ),
+    PyBug(
+        "a bound is claimed that nothing proves",
+        "kilograd.plan.exact",
+        "case cp_model.INFEASIBLE:",
+        "case cp_model.INFEASIBLE | cp_model.UNKNOWN:",
+        ("kilograd.plan.exact:_solve",),
+        without_effort,
     ),
     PyBug(
         "a tensor dies before its last reader",
