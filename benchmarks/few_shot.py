@@ -3,6 +3,7 @@
     python benchmarks/few_shot.py run --data flowers89,gtsrb --models mcunet-5fps \
         --recipes none,head,last,sparse-49kb --episodes 20 --out results.csv
     python benchmarks/few_shot.py table results.csv
+    python benchmarks/few_shot.py compare results.csv sparse-49kb@0.003
 
 A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows]]]]]].  Episode e of a data set
 is drawn with seed e and stored beside the results; a run that was interrupted goes on where it
@@ -213,6 +214,27 @@ def lines(rows: list[Row]) -> Iterator[str]:
 def table(results: Annotated[Path, typer.Argument(help="What `run` wrote.")]) -> None:
     """Print means and 95 % intervals (Student's t over episodes) as Markdown."""
     print("\n".join(lines(read(results))))
+
+
+@app.command()
+def compare(
+    results: Annotated[Path, typer.Argument(help="What `run` wrote.")],
+    reference: Annotated[str, typer.Argument(help="Recipe to subtract, episode by episode.")],
+) -> None:
+    """Print what each recipe gains over another on the same episodes, as Markdown."""
+    rows = read(results)
+    base = {(r.model, r.data, r.episode): r.after for r in rows if r.recipe == reference}
+    gains: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for r in rows:
+        if r.recipe != reference and (before := base.get((r.model, r.data, r.episode))) is not None:
+            gains[r.model, r.recipe][r.data].append(r.after - before)
+    names = list(dict.fromkeys(r.data for r in rows))
+    print(f"| network | recipe minus {reference} | {' | '.join(names)} | all |")
+    print("|---|---|" + "---|" * (len(names) + 1))
+    for (model, recipe), by_data in gains.items():
+        lists = [*(by_data[n] for n in names), [g for n in names for g in by_data[n]]]
+        cells = ["{:+.1f} ± {:.1f}".format(*interval(x)) if x else "" for x in lists]
+        print(f"| {model} | {recipe} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -376,6 +376,10 @@ def test_no_pictures(
             "--method sparse-49kb",
             "--method sparse-49kb: no plan was published for small; there are",
         ),
+        (
+            "--method absent.json",
+            "--method absent.json: cannot be read (No such file",
+        ),
         ("--method none --head linear", "--head linear: method none does not train it"),
         ("--method head --head proto", "--head proto: prototypes do not learn by gradient"),
         ("--bogus", "No such option: --bogus"),
