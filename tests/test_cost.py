@@ -62,6 +62,13 @@ def test_a_loaded_network_is_described_as_in_its_table(name: str) -> None:
         assert layers(evidence(with_last_conv(model, LAST_CONV[name]))) == table(name)
 
 
+def test_a_layer_whose_clamp_cuts_at_zero_is_a_relu() -> None:
+    """The bundled network has linear 1x1 layers at the ends of its blocks."""
+    described = layers(evidence(load_model("digits")))
+    assert {n.name.rpartition(".")[2] for n in described if not n.relu} == {"pw2"}
+    assert not any(n.relu for n in described if n.name.endswith("pw2"))
+
+
 def test_a_residual_belongs_to_the_layer_before_the_add(tmp_path: Path) -> None:
     """`b0.pw2` feeds an add as well, but from before the block; in `b1` nothing is added."""
     described = {n.name: n for n in layers(evidence(load_model(str(write_model(tmp_path / "m")))))}
@@ -265,6 +272,12 @@ def test_a_small_network_by_the_256_kb_paper() -> None:
     assert tte(SMALL, Selection(selection.learn, head=False)).memory.saved_inputs == 4 * 32
 
 
+def test_a_byte_begun_is_a_byte() -> None:
+    odd = (Layer("a", False, 1, 8, 3, 3, 3, True, False),)
+    learns = Selection({"a.weight": Part()})
+    assert tinytrain(odd, learns).memory.masks == tte(odd, learns).memory.masks == 2
+
+
 @pytest.mark.parametrize("formula", [tinytrain, tte])
 def test_nothing_learned_costs_no_training(
     formula: Callable[[tuple[Layer, ...], Selection], Cost],
@@ -302,6 +315,13 @@ def test_a_compiled_method_does_the_work_of_the_formula(method: str) -> None:
     agrees(compiled, count(compiled.model, compiled.recipe, Convention.TTE), 2)
 
 
+@pytest.mark.parametrize("method", ["head", "last:4"])
+def test_a_linear_head_is_work_three_times(method: str) -> None:
+    model = load_model("digits")
+    compiled = compile_recipe(model, Recipe(method, 5, HeadKind.LINEAR), Budget())
+    agrees(compiled, count(model, Recipe(method, 5), Convention.TTE), 3)
+
+
 @pytest.mark.parametrize(
     "part", [Part(0, (1, 3, 4)), Part(3, (0, 5)), Part()], ids=["filters", "inputs", "all"]
 )
@@ -318,15 +338,18 @@ def agrees(compiled: Compiled, formula: Cost, passes: int) -> None:
     real = planned(compiled.program)
     features = compiled.model.graph.outputs[0].type.size
     head = compiled.recipe.ways * features
-    trains = "step" in compiled.program.entries
+    backward = bool(compiled.training.learn)  # else the gradient stops at the head
     assert real.macs.forward == formula.macs.forward + head
-    assert real.macs.dx == formula.macs.dx + head * trains
+    assert real.macs.dx == formula.macs.dx + head * backward
     assert real.macs.dw == formula.macs.dw + head * (passes == 3)
     memory = real.memory
     assert memory.biases == formula.memory.biases
     # Slots start at a multiple of four bytes.
     assert 0 <= memory.weights - formula.memory.weights <= 3 * len(compiled.training.learn)
     assert memory.head == 4 * (head + (compiled.recipe.ways if passes == 3 else 0))
+    assert memory.total == sum(
+        p or 0 for p in (memory.buffers, memory.weights, memory.biases, memory.head)
+    )
 
 
 @pytest.mark.parametrize("optimizer", OptimizerKind)

@@ -13,7 +13,6 @@ from kilograd.select import Budget, Evidence, strategy
 from kilograd.select.cost import Cost, Macs, Memory, full_train, layers, tinytrain, tte
 
 _DX = (ops.ConvInputGrad, ops.DepthwiseInputGrad, ops.DenseInputGrad, ops.CosineInputGrad)
-_DW = (ops.ConvWeightGrad, ops.DepthwiseWeightGrad, ops.DenseWeightGrad, ops.RowUpdate)
 
 
 class Convention(enum.StrEnum):
@@ -69,7 +68,8 @@ def planned(program: Program) -> Cost:
     entry = program.entries.get("step", program.entries["infer"])
     macs = {n: n.op.macs(n) for n in entry.graph.nodes}
     dx = sum(m for n, m in macs.items() if isinstance(n.op, _DX))
-    dw = sum(m for n, m in macs.items() if isinstance(n.op, _DW))
+    # Every gradient of weights is computed by the update that reads it.
+    dw = sum(m for n, m in macs.items() if isinstance(n.op, ops.RowUpdate))
     return Cost(memory, Macs(sum(macs.values()) - dx - dw, dx, dw))
 
 

@@ -255,7 +255,7 @@ def _learned(layer: Layer, selection: Selection) -> _Learned:
         return _Learned(0, biases, 0)
     inputs, filters = layer.inputs, 1 if layer.depthwise else layer.outputs
     if part.index is not None:
-        if part.axis == 0 and not layer.depthwise:
+        if part.axis == 0:
             filters = len(part.index)
         else:
             inputs = len(part.index)
