@@ -28,7 +28,16 @@ from kilograd.emit import Entry, Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, available_models, load_model, model_places
 from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, load_samples, save
+from kilograd.frontend import (
+    Model,
+    available_models,
+    load_model,
+    model_places,
+    with_last_conv,
+)
+from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, save
 from kilograd.learn.augment import Augment
+from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
@@ -38,6 +47,8 @@ from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, com
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
 from kilograd.select import METHODS, Budget, Inspect
+from kilograd.select import METHODS, Budget
+from kilograd.select.cost import Cost
 from kilograd.targets import (
     AARCH64,
     CORTEX_M4,
@@ -285,6 +296,32 @@ def plan(
         _print_ablation(program, steps)
     if out is not None:
         print(f"Written to {out}")
+
+
+@app.command("cost")
+def cost_command(
+    model: ModelName = "digits",
+    method: Method = "last",
+    convention: Annotated[
+        Convention, typer.Option(help="kilograd: the compiled program; else a paper's formulas.")
+    ] = Convention.KILOGRAD,
+    last_conv: Annotated[
+        int | None, typer.Option(help="Append a random 1x1 convolution to so many channels.")
+    ] = None,
+    ways: Annotated[int, typer.Option(help="Classes of the head; kilograd only.")] = 10,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    as_json: AsJson = False,
+) -> None:
+    """Count memory and work of training by the convention of a paper, or of the real program."""
+    network = load_model(model)
+    if last_conv is not None:
+        network = with_last_conv(network, last_conv)
+    cost = count(network, Recipe(method, ways, head, optimizer), convention)
+    if as_json:
+        print(json.dumps(_cost_json(network, method, convention, cost)))
+    else:
+        _print_cost(network, method, convention, cost)
 
 
 @app.command("run")
@@ -591,6 +628,39 @@ def _print_ablation(program: Program, steps: Sequence[Variant]) -> None:
     rams = [program.state_bytes + v.step.plan.peak for v in steps]
     for v, ram in zip(steps, rams, strict=True):
         table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+def _cost_json(model: Model, method: str, convention: Convention, cost: Cost) -> dict[str, object]:
+    return {
+        "network": model.name,
+        "method": method,
+        "convention": convention.value,
+        "batch": cost.batch,
+        "memory_bytes": asdict(cost.memory),
+        "macs": {**asdict(cost.macs), "backward": cost.macs.backward},
+    }
+
+
+def _print_cost(model: Model, method: str, convention: Convention, cost: Cost) -> None:
+    memory, macs = cost.memory, cost.macs
+    table = Table(show_header=False, box=None)
+    table.add_row("network", f"{model.title}, method {method}")
+    table.add_row("convention", f"{convention}, {cost.batch} learned at once")
+    table.add_row("memory", Text(_kib(memory.total), "bold"))
+    parts = {
+        "buffers": memory.buffers,
+        "saved inputs": memory.saved_inputs,
+        "masks": memory.masks,
+        "weights": memory.weights,
+        "biases": memory.biases,
+        "optimizer": memory.optimizer,
+        "head": memory.head,
+    }
+    absent = "in the buffers" if convention is Convention.KILOGRAD else "not counted"
+    for name, size in parts.items():
+        table.add_row(f"  {name}", absent if size is None else _kib(size))
+    if memory.total < sum(size or 0 for size in parts.values()):
+        table.add_row("", "buffers, and saved inputs with masks, share their place")
+    table.add_row("MACs", f"{_count(macs.forward)} forward, {_count(macs.backward)} backward")
+    table.add_row("", f"of which {_count(macs.dx)} dX, {_count(macs.dw)} dW")
     _out.print(table)
 
 
