@@ -26,8 +26,6 @@ from typer.main import get_command
 import kilograd
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError
-from kilograd.frontend import Model, available_models, load_model, model_places
-from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, load_samples, save
 from kilograd.frontend import (
     Model,
     available_models,
@@ -35,7 +33,7 @@ from kilograd.frontend import (
     model_places,
     with_last_conv,
 )
-from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, save
+from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
@@ -47,7 +45,6 @@ from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, com
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
 from kilograd.select import METHODS, Budget, Inspect
-from kilograd.select import METHODS, Budget
 from kilograd.select.cost import Cost
 from kilograd.targets import (
     AARCH64,
@@ -628,6 +625,8 @@ def _print_ablation(program: Program, steps: Sequence[Variant]) -> None:
     rams = [program.state_bytes + v.step.plan.peak for v in steps]
     for v, ram in zip(steps, rams, strict=True):
         table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+
+
 def _cost_json(model: Model, method: str, convention: Convention, cost: Cost) -> dict[str, object]:
     return {
         "network": model.name,
