@@ -625,6 +625,7 @@ def _print_ablation(program: Program, steps: Sequence[Variant]) -> None:
     rams = [program.state_bytes + v.step.plan.peak for v in steps]
     for v, ram in zip(steps, rams, strict=True):
         table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+    _out.print(table)
 
 
 def _cost_json(model: Model, method: str, convention: Convention, cost: Cost) -> dict[str, object]:
