@@ -62,7 +62,7 @@ C_BUGS = [
     CBug(
         "requantisation truncates",
         "include/kg_math.h",
-        " + ((int64_t)1 << (shift - 1))) >>",
+        " + ((int64_t)1 << (f.shift - 1))) >>",
         ") >>",
     ),
     CBug(

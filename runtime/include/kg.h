@@ -34,12 +34,19 @@ typedef struct {
 
 /// Convolution ///
 
+/* What turns the sums of channel c into codes: times scale[c] * ratio, over 2^shift.  scale[c] is
+ * the scale of the weights, as a fraction.  Brought to 31 bits, the factors leave shifts from
+ * lowest to highest (kg_factor_of). */
+typedef struct {
+    const int32_t *scale;
+    int32_t ratio, shift, lowest, highest;
+} kg_scaling;
+
 typedef struct {
     kg_window window;
     kg_overlay overlay;
     int32_t x_zero, y_zero;
-    const int32_t *multiplier; /* per output channel */
-    const uint8_t *shift;
+    kg_scaling scaling;
 } kg_conv_params, kg_depthwise_params;
 
 typedef struct {

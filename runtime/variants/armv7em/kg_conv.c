@@ -102,7 +102,7 @@ ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
         if (overlay->count && !rows)
             sum += replace(to, step, learned + o * taps * overlay->count, overlay, &p->window, l);
         *bias++ = b[o] - p->x_zero * sum;
-        *scalers++ = make_scaler(p->multiplier[o], p->shift[o], p->y_zero);
+        *scalers++ = make_scaler(kg_factor_of(&p->scaling, o), p->y_zero);
     }
 }
 
@@ -361,8 +361,8 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
     const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
     /* is the scratch memory, meant for contiguous filters, enough for runs of whole quads? */
-    const int32_t known = out >= LANES && all_plain(p->shift, out) &&
-                          3 * l.runs * l.quads <= 4 * ((taps * in + 3) / 4);
+    const int32_t known =
+        out >= LANES && all_plain(&p->scaling) && 3 * l.runs * l.quads <= 4 * ((taps * in + 3) / 4);
     if (!known) {
         portable_conv(y, x, w, learned, b, scratch, p);
         return;

@@ -146,7 +146,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride;
-    if (!common(g) || !all_plain(p->shift, channels)) {
+    if (!common(g) || !all_plain(&p->scaling)) {
         portable_depthwise(y, x, w, learned, b, scratch, p);
         return;
     }
@@ -163,7 +163,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 0);
         for (int32_t k = 0; k < LANES; k++) {
             t.bias[k] = b[c + k] - p->x_zero * sum[k];
-            t.scalers[k] = make_scaler(p->multiplier[c + k], p->shift[c + k], p->y_zero);
+            t.scalers[k] = make_scaler(kg_factor_of(&p->scaling, c + k), p->y_zero);
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
