@@ -43,8 +43,8 @@ from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
-from kilograd.report import Variant, ablation, page, without
-from kilograd.select import METHODS, Budget, Inspect
+from kilograd.report import Variant, ablation, choice, page, without
+from kilograd.select import METHODS, Budget, Inspect, Reason, write_plan
 from kilograd.select.cost import Cost
 from kilograd.targets import (
     AARCH64,
@@ -86,6 +86,25 @@ def _bytes(text: str, option: str = "--sram") -> int:
     return int(Decimal(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
 
 
+def _macs(text: str, full: int) -> int:
+    """Read a number of multiply-accumulates, or a share of a `full` backward pass.
+
+    >>> _macs("6.7M", 0), _macs("500k", 0), _macs("15%", 1000)
+    (6700000, 500000, 150)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm%]?)\s*", text)
+    if not match:
+        raise InputError(
+            f"--compute {text!r}: give multiply-accumulates, as in 6.7M, or a share of the full "
+            f"backward pass, as in 15%"
+        )
+    unit = {"": Decimal(1), "k": Decimal(1000), "m": Decimal(10**6), "%": Decimal(full) / 100}
+    macs = int(Decimal(match[1]) * unit[match[2].lower()])
+    if macs < 1:
+        raise InputError(f"--compute {text}: must be positive")
+    return macs
+
+
 ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
 Method = Annotated[str, typer.Option(help=f"What learns: {', '.join(METHODS)}.")]
 Head = Annotated[
@@ -100,6 +119,12 @@ Recompute = Annotated[
     bool, typer.Option("--recompute", help="Run layers again to keep fewer maps: less RAM, slower.")
 ]
 Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
+Compute = Annotated[
+    str | None, typer.Option(help="MACs of a backward pass, e.g. 6.7M, or 15% of a full one.")
+]
+Channels = Annotated[
+    float | None, typer.Option(help="Share of a layer's channels that may learn, e.g. 0.25.")
+]
 Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
@@ -120,6 +145,8 @@ class Options:
     rows: Rows = False
     recompute: Recompute = False
     sram: Sram = None
+    compute: Compute = None
+    channels: Channels = None
     exact: Exact = False
 
     @functools.cached_property
@@ -130,7 +157,14 @@ class Options:
     @property
     def budget(self) -> Budget:
         """What the program may cost."""
-        return Budget(None if self.sram is None else _bytes(self.sram))
+        full = 2 * sum(
+            n.op.macs(n) for n in map(self.network.graph.__getitem__, self.network.layers)
+        )
+        return Budget(
+            None if self.sram is None else _bytes(self.sram),
+            None if self.compute is None else _macs(self.compute, full),
+            self.channels,
+        )
 
     def compile(self, ways: int, inspect: Inspect | None = None) -> Compiled:
         """Choose what learns and compile it."""
@@ -216,9 +250,15 @@ def adapt_command(
     lr: Rate = 0.003,
     augment: Augmentation = Augment.FULL,
     seed: Seed = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show why these layers and channels learn.")
+    ] = False,
+    save_plan: Annotated[
+        Path | None, typer.Option(help="Write what learns to a file for --method: FILE.json.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the folder if it exists.")
+        bool, typer.Option("--force", help="Replace the folder, and the plan, if they exist.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -226,23 +266,36 @@ def adapt_command(
     schedule = Schedule(iterations, lr, augment, seed)
     if out is not None:
         check_out(out, RESULT, force=force)
+    if save_plan is not None:
+        check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
     _mention_left_out(dataset, shots)
     episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
     support = load_samples(
         dataset, episode.support, episode.support_labels, options.network.preprocess
     )
-    inspect = inspector(options.network, support, augment, seed)
+    inspect = inspector(options.network, support, schedule)
     compiled = options.compile(len(episode.classes), inspect)
     outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
+    reasons = compiled.selection.reasons
     if out is not None:
-        save(out, compiled, episode, outcome)
+        title = f"{compiled.model.title}, {options.method}, {episode.dataset}"
+        pages = {"selection.html": choice(title, reasons)} if reasons else {}
+        save(out, compiled, episode, outcome, pages)
+    if save_plan is not None:
+        write_plan(save_plan, compiled.model.name, compiled.selection)
     if as_json:
-        print(json.dumps(asdict(outcome.summary)))
+        why = {"selection": [asdict(r) for r in reasons]} if explain else {}
+        print(json.dumps(asdict(outcome.summary) | why))
         return
     _show(compiled, outcome)
+    if explain:
+        _explain(options.method, reasons)
     if out is not None:
-        print(f"Written to {out}: adapted.safetensors, episode.json, result.json")
+        more = ", selection.html" if reasons else ""
+        print(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
+    if save_plan is not None:
+        print(f"Written to {save_plan}: give it as --method {save_plan}")
 
 
 @app.command()
@@ -507,6 +560,21 @@ def _show(compiled: Compiled, outcome: Outcome) -> None:
     )
     for row in rows:
         table.add_row(*row)
+    _out.print(table)
+
+
+def _explain(method: str, reasons: Sequence[Reason]) -> None:
+    if not reasons:
+        _out.print(f"method {method} always takes the same layers: nothing to explain")
+        return
+    table = Table("layer", box=None)
+    for name in ("Fisher", "weights", "MACs", "score", "channels"):
+        table.add_column(name, justify="right")
+    table.add_column("why not")
+    for r in reasons:
+        found = ["" if x is None else f"{x:.3g}" for x in (r.potential, r.score)]
+        size = (f"{r.weights:,}", f"{r.macs:,}")
+        table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
     _out.print(table)
 
 

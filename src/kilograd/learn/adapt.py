@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,8 +241,14 @@ def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
     return tensors
 
 
-def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> None:
-    """Write result.json, episode.json and adapted.safetensors; all of them or none.
+def save(
+    out: Path,
+    compiled: Compiled,
+    episode: Episode,
+    outcome: Outcome,
+    pages: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write result.json, episode.json, adapted.safetensors and `pages`; all of them or none.
 
     Raises `InputError` if the disk refuses.
     """
@@ -254,6 +261,7 @@ def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> N
         "accumulate": compiled.recipe.accumulate,
         "exact": compiled.recipe.exact,
         "dataset": episode.dataset,
+        "selection": [asdict(r) for r in compiled.selection.reasons],
         "classes": list(episode.classes),
         "predictions": list(outcome.predictions),
         "losses": list(outcome.losses),
@@ -265,3 +273,5 @@ def save(out: Path, compiled: Compiled, episode: Episode, outcome: Outcome) -> N
         metadata = {"model": compiled.model.name}
         tensors = packed(dict(outcome.tensors), metadata=metadata)
         (new / "adapted.safetensors").write_bytes(tensors)
+        for name, text in pages.items():
+            (new / name).write_text(text, encoding="utf-8")

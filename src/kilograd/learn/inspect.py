@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from kilograd.emit import link
 from kilograd.frontend import Model
 from kilograd.ir import Array
-from kilograd.learn.adapt import Samples, enrol
-from kilograd.learn.augment import Augment, augmented
-from kilograd.passes import PrototypeHead, inspection
+from kilograd.learn.adapt import Samples, Schedule, enrol
+from kilograd.learn.augment import augmented
+from kilograd.ops import Sgd
+from kilograd.passes import PrototypeHead, Training, entries, inspection
 from kilograd.select import Inspect
+from kilograd.select.selection import weights
 from kilograd.targets import build_host
 
 
-def inspector(model: Model, support: Samples, augment: Augment, seed: int) -> Inspect:
-    """Return what computes Fisher information from a support, on integers, once for each question.
+def inspector(model: Model, support: Samples, schedule: Schedule) -> Inspect:
+    """Return what asks a support about channels, on integers, once for each question.
 
     As TinyTrain does it: prototypes of the support, then the loss of an augmented view of each of
     its images, one sample at a time.
     """
-    ways = int(support.labels.max()) + 1
+    head = PrototypeHead(int(support.labels.max()) + 1)
+
+    def views() -> Iterator[dict[str, Array]]:
+        rng = np.random.default_rng(schedule.seed)
+        for image, label in zip(support.images, support.labels, strict=True):
+            yield {
+                "image": augmented(image, rng, schedule.augment),
+                "label": np.array([label]),
+            }
 
     @functools.cache
-    def inspect(layers: tuple[str, ...]) -> Mapping[str, Array]:
-        host = build_host(link(inspection(model.graph, PrototypeHead(ways), layers)))
+    def fisher(layers: tuple[str, ...]) -> Mapping[str, Array]:
+        host = build_host(link(inspection(model.graph, head, layers)))
         enrol(host, support)
-        rng = np.random.default_rng(seed)
-        for image, label in zip(support.images, support.labels, strict=True):
-            view = augmented(image, rng, augment)
-            host.call("inspect", image=view, label=np.array([label]))
-        count = len(support.labels)
-        return {name: host.state[f"{name}.fisher"] / np.float32(count) for name in layers}
+        for view in views():
+            host.call("inspect", **view)
+        count = np.float32(len(support.labels))
+        return {name: host.state[f"{name}.fisher"] / count for name in layers}
 
-    return inspect
+    @functools.cache
+    def steps(layers: tuple[str, ...]) -> Mapping[str, Array]:
+        learn = weights(layers)
+        training = Training(head, Sgd(0), learn, train_head=False, accumulate=True)
+        host = build_host(link(entries(model.graph, training)))
+        enrol(host, support)
+        squares = {
+            name: 0.0 * _rows(model, name, host.state[f"{name}.weight.sum"]) for name in layers
+        }
+        for view in views():
+            host.call("step", **view, share=np.ones(1, np.float32))
+            for name in layers:
+                gradient = host.state[f"{name}.weight.sum"]
+                squares[name] += _rows(model, name, gradient) ** 2
+                gradient[...] = 0
+        rms = {k: np.sqrt(v.mean(axis=1) / len(support.labels)) for k, v in squares.items()}
+        scales = {k: np.array(model.graph[f"{k}.weight"].type.affine.scale) for k in layers}
+        return {k: (schedule.lr * v / scales[k]).astype(np.float32) for k, v in rms.items()}
+
+    return Inspect(fisher, steps)
+
+
+def _rows(model: Model, layer: str, gradient: Array) -> Array:
+    """View a gradient of weights as float64 [output channels, weights of one]."""
+    axis = model.graph[f"{layer}.weight"].type.affine.axis or 0
+    rows = np.moveaxis(gradient, axis, 0)
+    return rows.reshape(len(rows), -1).astype(np.float64)

@@ -30,18 +30,18 @@ def check_out(out: Path, mark: str, *, force: bool) -> None:
         raise InputError(f"--out {out}: nothing can be written to {above}; choose another folder")
 
 
-def check_file(out: Path, suffix: str, *, force: bool) -> None:
+def check_file(out: Path, suffix: str, *, force: bool, option: str = "--out") -> None:
     """Raise `InputError` if `out` exists and must not be replaced, or cannot be written."""
     if out.suffix != suffix:
-        raise InputError(f"--out {out}: must end in {suffix}")
+        raise InputError(f"{option} {out}: must end in {suffix}")
     if out.is_dir():
-        raise InputError(f"--out {out}: is a folder; choose another file")
+        raise InputError(f"{option} {out}: is a folder; choose another file")
     if out.exists() and not force:
-        raise InputError(f"--out {out}: exists already; choose another file or add --force")
+        raise InputError(f"{option} {out}: exists already; choose another file or add --force")
     if not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise InputError(f"{option} {out}: there is no folder {out.parent}; make it first")
     if not os.access(out.parent, os.W_OK):
-        raise InputError(f"--out {out}: nothing can be written to {out.parent}; choose another")
+        raise InputError(f"{option} {out}: nothing can be written to {out.parent}; choose another")
 
 
 def write_file(out: Path, text: str) -> None:

@@ -79,6 +79,7 @@ class Compiled:
     recipe: Recipe
     training: Training
     program: Program
+    selection: Selection
 
     @property
     def learned_parameters(self) -> int:
@@ -100,35 +101,64 @@ def compile_recipe(
 ) -> Compiled:
     """Choose what learns and compile it.
 
-    Raises `InputError` for a method that fits neither the network nor the head, and for a
-    program that needs more than `budget.sram` bytes: the message gives the smallest that would do;
-    and for an exact plan where OR-Tools is not installed.
+    Raises `InputError` for a method that fits neither the network nor the head; for a program
+    that is over the budget: the message gives the smallest that would do; and for an exact plan
+    where OR-Tools is not installed.
     """
     if recipe.ways < 1:
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
     if recipe.accumulate < 1:
         raise InputError(f"--accumulate {recipe.accumulate}: must be at least 1")
-    known: dict[tuple[object, ...], Cost] = {}
+    known: dict[tuple[object, ...], Program] = {}
 
-    def cost(selection: Selection) -> Cost:
-        """Ask the compiler, once for each selection."""
+    def compiled(selection: Selection) -> Program:
+        """Compile each selection once."""
         key = (*sorted(selection.learn.items()), selection.head)
         if key not in known:
-            program = _linked(model, recipe, _training(recipe, selection))
-            backward = program.macs("step") - program.macs("infer")
-            known[key] = Cost(program.sram_bytes, backward)
+            known[key] = _linked(model, recipe, _training(recipe, selection))
         return known[key]
 
+    def cost(selection: Selection) -> Cost:
+        return _cost(compiled(selection))
+
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
-    training = _training(recipe, strategy(recipe.method)(evidence, budget))
-    program = _linked(model, recipe, training)
+    selection = strategy(recipe.method)(evidence, budget)
+    program = compiled(selection)
+    _check(model, recipe, budget, selection, program)
+    return Compiled(model, recipe, _training(recipe, selection), program, selection)
+
+
+def _cost(program: Program) -> Cost:
+    backward = program.macs("step") - program.macs("infer") if "step" in program.entries else 0
+    return Cost(program.sram_bytes, backward)
+
+
+def _check(
+    model: Model, recipe: Recipe, budget: Budget, selection: Selection, program: Program
+) -> None:
+    """Raise `InputError` where a program is over the budget, whatever its strategy thought."""
+    method = f"method {recipe.method} on {model.name}"
     if budget.sram is not None and program.sram_bytes > budget.sram:
         raise InputError(
-            f"--sram {budget.sram}: method {recipe.method} on {model.name} needs "
+            f"--sram {budget.sram}: {method} needs "
             f"{program.sram_bytes} bytes ({program.state_bytes} kept, {program.arena_bytes} "
             f"working memory); the smallest --sram that fits is {program.sram_bytes}"
         )
-    return Compiled(model, recipe, training, program)
+    macs = _cost(program).backward_macs
+    if budget.compute is not None and macs > budget.compute:
+        raise InputError(
+            f"--compute {budget.compute}: {method} needs {macs} multiply-accumulates for a "
+            f"backward pass; the smallest --compute that fits is {macs}"
+        )
+    for name, part in selection.learn.items():
+        size = model.graph[name].type.shape[part.axis]
+        count = size if part.index is None else len(part.index)
+        weights = name.endswith(".weight")
+        if weights and budget.channels is not None and count > max(1, budget.channels * size):
+            raise InputError(
+                f"--channels {budget.channels}: {method} learns {count} of {size} channels of "
+                f"{name}; leave the option away, or choose a method that takes it, as tinytrain"
+            )
 
 
 def _training(recipe: Recipe, selection: Selection) -> Training:

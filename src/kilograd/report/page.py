@@ -16,7 +16,7 @@ _HOW = (
     "time to the right, addresses upwards, one rectangle a buffer. Point at one for what it holds."
 )
 _SCALES = "Each picture has its own scale; the dashed line is at"
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark;
   --paper: #fff; --ink: #1c2126; --soft: #66707a; --rule: #e3e7ea; --edge: #ffffffb0;
   --image: #8cc6d8; --map: #a9cdf3; --saved: #5f93d6; --mask: #c7a6e6; --gradient: #f5b574;
@@ -76,7 +76,7 @@ def page(
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
-        f"<title>{escape(title)}: memory map</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(title)}: memory map</title><style>{STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Memory of one call of <b>{escape(entry.name)}</b>: {_HOW}</p>',
         _facts(program, budget, steps),

@@ -2,7 +2,15 @@
 
 from kilograd.select.methods import METHODS, strategy
 from kilograd.select.plan_file import plan_file, write_plan
-from kilograd.select.selection import Budget, Cost, Evidence, Inspect, Selection, Strategy
+from kilograd.select.selection import (
+    Budget,
+    Cost,
+    Evidence,
+    Inspect,
+    Reason,
+    Selection,
+    Strategy,
+)
 from kilograd.select.sparse_update import PLANS, UpdatePlan
 
 __all__ = [
@@ -12,6 +20,7 @@ __all__ = [
     "Cost",
     "Evidence",
     "Inspect",
+    "Reason",
     "Selection",
     "Strategy",
     "UpdatePlan",

@@ -1,51 +1,60 @@
-"""Strategies by the names of the command line."""
+"""Strategies by the names of the command line.  A new one is a line in one of two tables."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kilograd.errors import InputError
 from kilograd.select.fixed import bias_k, full, head, last, last_k, none
+from kilograd.select.knapsack import Knapsack
 from kilograd.select.plan_file import plan_file
+from kilograd.select.random_layers import random_layers
 from kilograd.select.selection import Strategy
 from kilograd.select.sparse_update import sparse_update
+from kilograd.select.static import static_l2, static_random
+from kilograd.select.tinytrain import Criterion, TinyTrain
 
-METHODS = (
-    "none",
-    "head",
-    "last",
-    "last:K",
-    "bias:K",
-    "full",
-    "sparse-49kb ... sparse-148kb",
-    "FILE.json",
-)
+_NAMED: Mapping[str, Strategy] = {
+    "none": none,
+    "head": head,
+    "last": last,
+    "full": full,
+    "tinytrain": TinyTrain(),
+    "tinytrain:P": TinyTrain(Criterion.POTENTIAL),
+    "tinytrain:P/W": TinyTrain(Criterion.PER_WEIGHT),
+    "tinytrain:P/M": TinyTrain(Criterion.PER_MAC),
+    "knapsack": Knapsack(),
+    "pointwise-knapsack": Knapsack(depthwise=False),
+    "int8-knapsack": Knapsack(rounding=True),
+    "static-l2": static_l2,
+}
+_NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
+    "last:K": last_k,
+    "bias:K": bias_k,
+    "static-random:SEED": static_random,
+    "random-layers:SEED": random_layers,
+}
+
+METHODS = (*_NAMED, *_NUMBERED, "sparse-49kb ... sparse-148kb", "FILE.json")
 
 
 def strategy(method: str) -> Strategy:
     """Return the strategy called `method`; `InputError` lists them if there is none.
 
-    >>> strategy("last:0x")
+    >>> strategy("last:0x")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    kilograd.errors.InputError: --method 'last:0x': unknown; known are none, head, last, last:K, \
-bias:K, full, sparse-49kb ... sparse-148kb, FILE.json
+    kilograd.errors.InputError: --method 'last:0x': unknown; known are none, head, last, full, ...
     """
     if method.endswith(".json"):
         return plan_file(Path(method))
-    match method.split(":"):
-        case ["none"]:
-            return none
-        case ["head"]:
-            return head
-        case ["last"]:
-            return last
-        case ["full"]:
-            return full
-        case ["last", k] if k.isdecimal():
-            return last_k(int(k))
-        case ["bias", k] if k.isdecimal():
-            return bias_k(int(k))
-        case [name] if name.startswith("sparse-"):
-            return sparse_update(name.removeprefix("sparse-"))
+    if method in _NAMED:
+        return _NAMED[method]
+    name, _, number = method.partition(":")
+    if name.startswith("sparse-") and not number and ":" not in method:
+        return sparse_update(name.removeprefix("sparse-"))
+    for known, make in _NUMBERED.items():
+        if known.partition(":")[0] == name and number.isdecimal():
+            return make(int(number))
     raise InputError(f"--method {method!r}: unknown; known are {', '.join(METHODS)}")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kilograd.errors import InputError
-from kilograd.ir import Array, Graph
+from kilograd.ir import Array, Graph, TensorType
 from kilograd.passes import Part
 
-Inspect = Callable[[tuple[str, ...]], Mapping[str, Array]]
-"""Runs the support through the network: the Fisher information of each channel of some layers."""
+
+@dataclass(frozen=True)
+class Inspect:
+    """Runs the support through the network: float32 [channels] for each layer asked about.
+
+    `fisher`: the Fisher information of each output channel.  `steps`: by how many codes one step
+    of gradient descent would change the weights of each channel (root mean square).
+    """
+
+    fisher: Callable[[tuple[str, ...]], Mapping[str, Array]]
+    steps: Callable[[tuple[str, ...]], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -44,17 +53,46 @@ class Evidence:
 
         Raises `InputError` where there are no images.
         """
+        return self._support().fisher(layers)
+
+    def steps(self, layers: tuple[str, ...]) -> Mapping[str, Array]:
+        """Return float32 [channels] for each layer: the size of a step, in codes of the weights.
+
+        Raises `InputError` where there are no images.
+        """
+        return self._support().steps(layers)
+
+    def _support(self) -> Inspect:
         if self.inspect is None:
             raise InputError(
-                "--method: this one looks at images to learn from; use kilograd adapt, or write "
-                "its choice to a plan file and give that"
+                "--method: this one looks at images to learn from; let kilograd adapt choose with "
+                "--save-plan FILE.json, and give --method FILE.json here"
             )
-        return self.inspect(layers)
+        return self.inspect
 
     def macs(self, layer: str) -> int:
         """Return the multiply-accumulates of a layer's forward pass."""
         node = self.graph[layer]
         return node.op.macs(node)
+
+    def full_backward(self) -> int:
+        """Return the multiply-accumulates of a backward pass in which all learns, as TinyTrain
+        counts them: twice the forward pass.
+        """
+        return 2 * sum(map(self.macs, self.layers))
+
+    def weights(self, layer: str) -> TensorType:
+        """Return the type of a layer's weights: [out, kh, kw, in], depthwise [kh, kw, c]."""
+        return self.graph[f"{layer}.weight"].type
+
+    def depthwise(self, layer: str) -> bool:
+        """Say whether each output channel reads one input channel only."""
+        return len(self.weights(layer).shape) == 3
+
+    def channels(self, layer: str) -> int:
+        """Return the number of output channels."""
+        kind = self.weights(layer)
+        return kind.shape[_output_axis(kind)]
 
 
 @dataclass(frozen=True)
@@ -69,6 +107,13 @@ class Budget:
     compute: int | None = None
     channels: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raise `InputError` for limits that nothing can meet."""
+        if self.compute is not None and self.compute <= 0:
+            raise InputError(f"--compute {self.compute}: must be positive")
+        if self.channels is not None and not 0 < self.channels <= 1:
+            raise InputError(f"--channels {self.channels}: must be more than 0 and at most 1")
+
     def admits(self, cost: Cost) -> bool:
         """Say whether a program of that cost is within the budget."""
         return (self.sram is None or cost.sram <= self.sram) and (
@@ -77,11 +122,34 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why so many channels of a layer learn; `None` where a strategy does not look at that.
+
+    `potential`: Fisher information, summed over the channels.  `score`: what the strategy ranks
+    layers by.  `weights` and `macs` are those of the whole layer, forward.  `why` says what kept
+    the layer, or more of it, from learning; empty where nothing did.
+    """
+
+    layer: str
+    potential: float | None
+    weights: int
+    macs: int
+    score: float | None
+    chosen: int
+    channels: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Selection:
-    """Which parameters of the network learn, and which part of each; and whether the head does."""
+    """Which parameters of the network learn, and which part of each; and whether the head does.
+
+    `reasons` has one entry for each layer that a strategy thought about, in execution order.
+    """
 
     learn: Mapping[str, Part] = field(default_factory=dict)
     head: bool = True
+    reasons: tuple[Reason, ...] = field(default=(), compare=False)
 
 
 Strategy = Callable[[Evidence, Budget], Selection]
@@ -97,17 +165,42 @@ def weights(layers: tuple[str, ...]) -> dict[str, Part]:
     return {f"{layer}.weight": Part() for layer in layers}
 
 
+def filters(evidence: Evidence, layer: str, chosen: Iterable[int]) -> Part:
+    """Select the weights of some output channels; all of them are the whole parameter."""
+    kind = evidence.weights(layer)
+    index = tuple(sorted(chosen))
+    axis = _output_axis(kind)
+    return Part() if len(index) == kind.shape[axis] else Part(axis, index)
+
+
+def best_first(values: Array) -> tuple[int, ...]:
+    """Return channels by falling value; ties go to the lower channel."""
+    return tuple(np.argsort(-values, kind="stable").tolist())
+
+
+def energies(evidence: Evidence, layer: str, axis: int) -> Array:
+    """Return the sum of squares of the real weights, float64, for each channel along `axis`."""
+    node = evidence.graph[f"{layer}.weight"]
+    quant = node.type.affine
+    real = np.moveaxis(evidence.graph.data[node.name].astype(np.float64), quant.axis or 0, -1)
+    real = np.moveaxis(real * np.array(quant.scale), -1, quant.axis or 0)
+    return (real**2).sum(axis=tuple(a for a in range(real.ndim) if a != axis))
+
+
+def output_energies(evidence: Evidence, layer: str) -> Array:
+    """Return the sum of squares of the real weights, float64, for each output channel."""
+    return energies(evidence, layer, _output_axis(evidence.weights(layer)))
+
+
 def widest_inputs(evidence: Evidence, layer: str, count: int) -> Part:
     """Select the `count` input channels with the largest weight norm ("magnitude+").
 
     A depthwise layer has one input channel a filter.  Norms are of real weights; ties go to the
     lower channel.
     """
-    node = evidence.graph[f"{layer}.weight"]
-    quant = node.type.affine
-    real = np.moveaxis(evidence.graph.data[node.name].astype(np.float64), quant.axis or 0, -1)
-    real = np.moveaxis(real * np.array(quant.scale), -1, quant.axis or 0)
-    axis = real.ndim - 1
-    energy = (real**2).sum(axis=tuple(range(axis)))
-    chosen = np.argsort(-energy, kind="stable")[:count]
-    return Part(axis, tuple(sorted(chosen.tolist())))
+    axis = len(evidence.weights(layer).shape) - 1
+    return Part(axis, tuple(sorted(best_first(energies(evidence, layer, axis))[:count])))
+
+
+def _output_axis(weights: TensorType) -> int:
+    return 2 if len(weights.shape) == 3 else 0

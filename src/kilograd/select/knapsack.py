@@ -1,0 +1,259 @@
+"""The channels with most information that a budget takes, whatever their layers.
+
+For each layer that may be the earliest, the gradients that must be handed on to it are a fixed
+cost; what is left of both budgets is filled with channels, each with a gain, bytes and MACs: a
+knapsack with two limits.  It is solved by greedy orders, one for each exchange rate of bytes and
+MACs, and bounded by the relaxation of the same rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kilograd.errors import InputError
+from kilograd.ir import Array
+from kilograd.passes import Part
+from kilograd.select.greedy import (
+    INSPECTED,
+    Candidate,
+    channels_at,
+    least_macs,
+    limits,
+    reason,
+    too_small,
+)
+from kilograd.select.selection import Budget, Cost, Evidence, Selection, best_first, filters
+
+Gains = Mapping[str, Array]
+"""What it is worth that a channel learns: [channels] for each layer, not negative."""
+
+_RATES = 33  # exchange rates of bytes and MACs that are tried
+_TRIES = 8  # times that a choice which the compiler refuses is made smaller
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Which items were taken, what they are worth, and what no choice can exceed."""
+
+    taken: Array
+    value: float
+    bound: float
+
+
+def pack(values: Array, costs: Array, room: Array) -> Packing:
+    """Fill two rooms at once with items: values [n], costs [n, 2], room [2], infinite is no limit.
+
+    At each exchange rate items are taken by what they are worth for their price; ties go to the
+    lower one.  The bound is the least, over the rates, that fractions of items would be worth.
+    """
+    best, bound = np.zeros(len(values), bool), float(values.sum())
+    if (room < 0).any():
+        return Packing(best, 0.0, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(costs > 0, costs / room, 0.0)  # a room of 0 takes only what is free
+    for rate in np.linspace(0, 1, _RATES):
+        price = shares @ np.array([1 - rate, rate])
+        price = np.where(np.isnan(price), np.inf, price)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worth = np.where(price > 0, values / price, np.inf)
+        order = np.argsort(-worth, kind="stable")
+        bound = min(bound, _relaxed(values[order], price[order]))
+        taken = _taken(costs, room, order)
+        if values[taken].sum() > values[best].sum():
+            best = taken
+    return Packing(best, float(values[best].sum()), bound)
+
+
+def _relaxed(values: Array, price: Array) -> float:
+    """Return what items are worth, best first, until their prices add up to 1."""
+    before = np.cumsum(price) - price
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.where(price > 0, (1 - before) / price, before <= 1)
+    return float((values * np.clip(np.nan_to_num(part), 0, 1)).sum())
+
+
+def _taken(costs: Array, room: Array, order: Array) -> Array:
+    """Take items in order, passing over those that no longer fit."""
+    taken = np.zeros(len(costs), bool)
+    left = room.astype(np.float64)
+    while len(order):
+        order = order[(costs[order] <= left).all(axis=1)]
+        fits = (np.cumsum(costs[order], axis=0) <= left).all(axis=1)
+        count = len(order) if fits.all() else int(np.argmin(fits))
+        taken[order[:count]] = True
+        left = left - costs[order[:count]].sum(axis=0)
+        order = order[count:]
+    return taken
+
+
+@dataclass(frozen=True)
+class Knapsack:
+    """Channels by Fisher information, of the last `inspected` convolutions.
+
+    `depthwise`: depthwise layers may learn too.  `rounding`: information counts in proportion to
+    the step that an int8 weight would take, where that is less than one code: what rounds away
+    teaches nothing.
+    """
+
+    depthwise: bool = True
+    rounding: bool = False
+    inspected: int = INSPECTED
+
+    def __call__(self, evidence: Evidence, budget: Budget) -> Selection:
+        """Choose.  Raises `InputError` without images, or where not one channel fits."""
+        layers = tuple(
+            x
+            for x in evidence.layers[-self.inspected :]
+            if self.depthwise or not evidence.depthwise(x)
+        )
+        if not layers:
+            raise InputError(
+                f"--method pointwise-knapsack: the last {self.inspected} convolutions of "
+                f"{evidence.name} are depthwise; use knapsack"
+            )
+        fisher = evidence.fisher(layers)
+        gains: Gains = fisher
+        if self.rounding:
+            steps = evidence.steps(layers)
+            gains = {x: fisher[x] * np.minimum(steps[x], 1) for x in layers}
+        if not any(gains[x].any() for x in layers):
+            raise InputError(
+                f"--method: no channel of {evidence.name} matters to the images given; use a "
+                f"method that does not look at them, as static-l2"
+            )
+        candidates = [
+            Candidate(x, best_first(gains[x]), float(fisher[x].sum()), float(gains[x].sum()))
+            for x in layers
+        ]
+        chosen = _Search(evidence, limits(evidence, budget), candidates, gains).best()
+        first = min(layers.index(x) for x in chosen)
+        reasons = []
+        for i, c in enumerate(candidates):
+            why = "others gain more for what they cost"
+            if i < first:
+                why = "gradients handed on to it cost more than it gains"
+            count = chosen.get(c.layer, 0)
+            reasons.append(reason(evidence, c, count, "" if count else why))
+        return Selection(_learn(evidence, candidates, chosen), reasons=tuple(reasons))
+
+
+class _Search:
+    """Every earliest layer, the most promising first."""
+
+    def __init__(
+        self, evidence: Evidence, budget: Budget, candidates: Sequence[Candidate], gains: Gains
+    ) -> None:
+        self.evidence, self.budget, self.candidates = evidence, budget, candidates
+        share = 1.0 if budget.channels is None else budget.channels
+        tops = [c.order[: channels_at(share, len(c.order))] for c in candidates]
+        self.layer = np.repeat(np.arange(len(tops)), [len(t) for t in tops])
+        self.values = np.concatenate(
+            [gains[c.layer][list(t)] for c, t in zip(candidates, tops, strict=True)]
+        ).astype(np.float64)
+        each = [
+            (evidence.weights(c.layer).size / n, evidence.macs(c.layer) / n)
+            for c in candidates
+            for n in (len(c.order),)
+        ]
+        self.costs = np.array(each)[self.layer]
+
+    def best(self) -> dict[str, int]:
+        """Return how many channels of each layer learn, best first.
+
+        A layer is tried only while its bound is above what was found: most are never compiled.
+        """
+        floor = self._floor()
+        rooms = {i: self._room(i, floor) for i in range(len(self.candidates))}
+        bounds = {i: self._pack(self.layer >= i, room).bound for i, room in rooms.items()}
+        found: dict[str, int] = {}
+        value = 0.0
+        for i in sorted(bounds, key=lambda i: (-bounds[i], i)):
+            if bounds[i] <= value:
+                break
+            chosen, gain = self._fitted(i, rooms[i])
+            if gain > value:
+                found, value = chosen, gain
+        if not found:
+            smallest = [{c.layer: 1} for c in self.candidates]
+            selections = [
+                Selection(_learn(self.evidence, self.candidates, one)) for one in smallest
+            ]
+            raise too_small(self.evidence, self.budget, selections)
+        return found
+
+    def _floor(self) -> Cost:
+        """Return bytes and MACs that a program needs whatever learns, the head's for one."""
+        thin = {self.candidates[-1].layer: 1}
+        cost, learn = self._cost(thin), _learn(self.evidence, self.candidates, thin)
+        return Cost(cost.sram, cost.backward_macs - least_macs(self.evidence, learn))
+
+    def _room(self, first: int, floor: Cost) -> Array:
+        """Return bytes and MACs that are left if `first` is the earliest layer that learns."""
+        thin = _learn(self.evidence, self.candidates, {self.candidates[first].layer: 1})
+        handed = least_macs(self.evidence, thin) - self.costs[self.layer == first][0, 1]
+        sram, compute = self.budget.sram, self.budget.compute
+        return np.array(
+            [
+                math.inf if sram is None else sram - floor.sram,
+                math.inf if compute is None else compute - handed - floor.backward_macs,
+            ]
+        )
+
+    def _fitted(self, first: int, room: Array) -> tuple[dict[str, int], float]:
+        """Pack, and make room smaller until the compiler admits the choice.
+
+        What else learns costs (states, sums) is found out by asking about one channel of each
+        layer chosen: the rest grows in proportion.  If even that is too much, maps kept for the
+        backward pass are: the layer that is worth least goes.
+        """
+        room, members = room.copy(), self.layer >= first
+        for _ in range(_TRIES):
+            packed = self._pack(members, room)
+            counts = np.bincount(self.layer[packed.taken], minlength=len(self.candidates))
+            chosen = {c.layer: int(n) for c, n in zip(self.candidates, counts, strict=True) if n}
+            if not chosen:
+                break
+            cost = self._cost(chosen)
+            if self.budget.admits(cost):
+                return chosen, packed.value
+            if self.budget.compute is not None and cost.backward_macs > self.budget.compute:
+                used = self.costs[packed.taken, 1].sum()
+                room[1] = used - (cost.backward_macs - self.budget.compute)
+            if self.budget.sram is not None and cost.sram > self.budget.sram:
+                thin = self._cost(dict.fromkeys(chosen, 1)).sram
+                members &= counts[self.layer] > 0
+                if thin > self.budget.sram:
+                    worth = np.bincount(self.layer[packed.taken], self.values[packed.taken])
+                    worst = min(np.flatnonzero(counts), key=lambda i: worth[i])
+                    members &= self.layer != worst
+                else:
+                    used = self.costs[packed.taken, 0].sum()
+                    least = sum(self.costs[self.layer == i][0, 0] for i in np.flatnonzero(counts))
+                    share = (self.budget.sram - thin) / (cost.sram - thin)
+                    room[0] = min(least + (used - least) * share, used - 1)
+        return {}, 0.0
+
+    def _pack(self, members: Array, room: Array) -> Packing:
+        where = np.flatnonzero(members)
+        packed = pack(self.values[where], self.costs[where], room)
+        taken = np.zeros(len(self.values), bool)
+        taken[where[packed.taken]] = True
+        return Packing(taken, packed.value, packed.bound)
+
+    def _cost(self, chosen: Mapping[str, int]) -> Cost:
+        return self.evidence.cost(Selection(_learn(self.evidence, self.candidates, chosen)))
+
+
+def _learn(
+    evidence: Evidence, candidates: Sequence[Candidate], chosen: Mapping[str, int]
+) -> dict[str, Part]:
+    """Return the parts that learn: of each layer chosen, so many of its best channels."""
+    return {
+        f"{c.layer}.weight": filters(evidence, c.layer, c.order[: chosen[c.layer]])
+        for c in candidates
+        if c.layer in chosen
+    }
