@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
 from kilograd.errors import InputError
@@ -73,7 +73,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program and what it came from."""
+    """A program and what it came from: `model` has the modules that the method adds."""
 
     model: Model
     recipe: Recipe
@@ -112,15 +112,17 @@ def compile_recipe(
 
     def cost(selection: Selection) -> Cost:
         """Ask the compiler, once for each selection."""
-        key = (*sorted(selection.learn.items()), selection.head)
+        nodes = selection.graph and selection.graph.nodes
+        key = (*sorted(selection.learn.items()), selection.head, nodes)
         if key not in known:
-            program = _linked(model, recipe, _training(recipe, selection))
+            program = _linked(_grown(model, selection), recipe, _training(recipe, selection))
             backward = program.macs("step") - program.macs("infer")
             known[key] = Cost(program.sram_bytes, backward)
         return known[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
-    training = _training(recipe, strategy(recipe.method)(evidence, budget))
+    selection = strategy(recipe.method)(evidence, budget)
+    model, training = _grown(model, selection), _training(recipe, selection)
     program = _linked(model, recipe, training)
     if budget.sram is not None and program.sram_bytes > budget.sram:
         raise InputError(
@@ -129,6 +131,11 @@ def compile_recipe(
             f"working memory); the smallest --sram that fits is {program.sram_bytes}"
         )
     return Compiled(model, recipe, training, program)
+
+
+def _grown(model: Model, selection: Selection) -> Model:
+    """Return the network with what the selection adds to it."""
+    return model if selection.graph is None else replace(model, graph=selection.graph)
 
 
 def _training(recipe: Recipe, selection: Selection) -> Training:

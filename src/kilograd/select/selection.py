@@ -78,10 +78,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which parameters of the network learn, and which part of each; and whether the head does."""
+    """Which parameters of the network learn, and which part of each; and whether the head does.
+
+    `graph`: the network with what the strategy adds to it; `None`: as it is.
+    """
 
     learn: Mapping[str, Part] = field(default_factory=dict)
     head: bool = True
+    graph: Graph | None = None
 
 
 Strategy = Callable[[Evidence, Budget], Selection]
