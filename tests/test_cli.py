@@ -369,7 +369,7 @@ def test_no_pictures(
         ("--augment more", "Invalid value for '--augment': "),
         (
             "--method fisher",
-            "--method 'fisher': unknown; known are none, head, last, last:K, bias:K",
+            "--method 'fisher': unknown; known are none, head, last, full, ",
         ),
         ("--method last:8", "--method: small has 7 convolutions, 8 cannot learn"),
         (

@@ -255,7 +255,7 @@ C_BUGS = [
     ),
     CBug(
         "halves always round up",
-        "src/kg_elementwise.c",
+        "include/kg_math.h",
         "rest == 0 && (q & 1)",
         "rest < 0 && (q & 1)",
     ),
@@ -271,6 +271,25 @@ C_BUGS = [
         "from + p->index[i] * p->inner_bytes",
         "from + i * p->inner_bytes",
     ),
+    CBug(
+        "a part comes back among leftovers",
+        "src/kg_resample.c",
+        "memset(to, 0, (size_t)(p->outer * p->length * p->inner_bytes))",
+        "memset(to, 0, (size_t)(p->length * p->inner_bytes))",
+    ),
+    CBug(
+        "the exponent stays behind",
+        "src/kg_resample.c",
+        "size_t pixel = (size_t)p->pixel_bytes;\n    memcpy(to, from, (size_t)p->header);",
+        "size_t pixel = (size_t)p->pixel_bytes;",
+    ),
+    CBug(
+        "squares overlap",
+        "src/kg_resample.c",
+        "dy->mantissa + oy * p->size * row",
+        "dy->mantissa + oy * row",
+    ),
+    CBug("half a square", "src/kg_resample.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
 ]
 
 PLAIN = gcc("-O1")

@@ -34,6 +34,18 @@ static inline int32_t kg_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
 static inline int8_t kg_clip_i8(int64_t x) { return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x); }
 
+/* sum / n for n > 0, rounded half to even: floor((2 sum + n) / 2n), one less where that is exact
+ * and odd. */
+static inline int32_t kg_rounded_mean(int32_t sum, int32_t n) {
+    const int32_t doubled = 2 * sum + n;
+    int32_t q = doubled / (2 * n), rest = doubled % (2 * n);
+    if (rest < 0) {
+        q--;
+        rest += 2 * n;
+    }
+    return q - (rest == 0 && (q & 1));
+}
+
 /* multiplier / 2^shift */
 typedef struct {
     int32_t multiplier, shift;
