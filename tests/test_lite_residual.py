@@ -177,7 +177,7 @@ def module64(graph: Graph, block: Block, x: Array, y: Array) -> Array:
 
     def value(name: str) -> Array:
         node = graph[f"{block.name}.lite.{name}"]
-        return real(graph.data[node.name], node.type) * node.type.affine.unit
+        return real(graph.data[node.name], node.type)
 
     h, w, c = x.shape
     pooled = x.reshape(h // 2, 2, w // 2, 2, c).mean(axis=(1, 3))
