@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilograd.errors import InputError
 from kilograd.learn.adapt import Samples, Schedule, enrol, predict, training
@@ -77,10 +78,10 @@ def _passes(
         yield done
 
 
-def _place_in_class(labels: np.ndarray) -> np.ndarray:
+def _place_in_class(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return, for each sample, how many of its class come before it."""
     return np.array([int((labels[:i] == way).sum()) for i, way in enumerate(labels)])
 
 
-def _part(samples: Samples, keep: np.ndarray) -> Samples:
+def _part(samples: Samples, keep: NDArray[np.bool_]) -> Samples:
     return Samples(samples.images[keep], samples.labels[keep])
