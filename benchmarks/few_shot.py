@@ -1,22 +1,25 @@
 """Accuracy before and after learning, over stored episodes: the table of docs/results/few-shot.md.
 
-    python benchmarks/few_shot.py run --data flowers89,gtsrb --models mcunet-5fps \
-        --recipes none,head,last,sparse-49kb --episodes 20 --out results.csv
-    python benchmarks/few_shot.py table results.csv
-    python benchmarks/few_shot.py compare results.csv sparse-49kb@0.003
+    python benchmarks/few_shot.py run flowers89,gtsrb mcunet-5fps none,last,sparse-49kb,tinytrain \
+        results.csv --episodes 20 --sram 128K --compute 15%
+    python benchmarks/few_shot.py table results.csv --against tinytrain
 
 A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows]]]]]].  Episode e of a data set
-is drawn with seed e and stored beside the results; a run that was interrupted goes on where it
-stopped.  Needs the data and model folders: KILOGRAD_SHARED, by default ../shared.
+is drawn with seed e and stored beside the results, from where it is taken the next time; a run
+that was interrupted goes on where it stopped, and more recipes may be added to it.  A recipe that
+is over the budget is named and left out.  Needs the data and model folders: KILOGRAD_SHARED, by
+default ../shared.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -25,14 +28,21 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from kilograd.frontend import load_model
+from kilograd.cli import Options
+from kilograd.errors import InputError
+from kilograd.frontend import Model, load_model
+from kilograd.ir import Array
 from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.select import Budget
+from kilograd.select import Budget, Inspect, strategy
 from kilograd.targets import HostProgram, build_host
+from kilograd.targets.toolchain import cache_folder
+
+Question = Callable[[tuple[str, ...]], Mapping[str, Array]]
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 WAYS, SHOTS, QUERIES = 10, 5, 15
@@ -41,7 +51,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True)
 class Row:
-    """One episode of one recipe."""
+    """One episode of one recipe.  `layers`: those that learn, numbered as published plans do."""
 
     model: str
     data: str
@@ -50,21 +60,52 @@ class Row:
     before: float
     after: float
     sram_bytes: int
+    budget: str = ""
+    backward_macs: int = 0
+    learned: int = 0
+    layers: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The budget, as on the command line of kilograd."""
+
+    sram: str | None
+    compute: str | None
+    channels: float | None
+
+    def __str__(self) -> str:
+        given = {"sram": self.sram, "compute": self.compute, "channels": self.channels}
+        return " ".join(f"{k}={v}" for k, v in given.items() if v is not None)
+
+    def budget(self, model: str) -> Budget:
+        return Options(
+            str(SHARED / "models" / model),
+            sram=self.sram,
+            compute=self.compute,
+            channels=self.channels,
+        ).budget
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is asked for: every episode in `episodes` of one recipe."""
+    """What a worker is asked for: some episodes of one recipe."""
 
     model: str
     data: str
     recipe: str
-    episodes: tuple[int, ...]
+    limits: Limits
+    episodes: tuple[Episode, ...]
 
 
 @cache
 def dataset(name: str) -> Dataset:
     return load_dataset(SHARED / "data" / f"{name}.parquet")
+
+
+@cache
+def model(name: str) -> Model:
+    return load_model(str(SHARED / "models" / name))
 
 
 def episode(name: str, number: int) -> Episode:
@@ -85,33 +126,88 @@ def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
     return recipe, float(lr or 0.003), int(iterations or 10), Augment(augment or "full")
 
 
-@cache
-def compiled(model: str, recipe: Recipe) -> tuple[Compiled, HostProgram]:
-    made = compile_recipe(load_model(str(SHARED / "models" / model)), recipe, Budget())
-    return made, build_host(made.program)
+_fixed: dict[tuple[str, Recipe, Budget], tuple[Compiled, HostProgram]] = {}
+"""Programs that depend on no images: compiled once."""
 
 
-def work(job: Job) -> list[Row]:
-    rows = []
-    for number in job.episodes:
-        e = episode(job.data, number)
-        recipe, lr, iterations, augment = parse(job.recipe, len(e.classes))
-        made, host = compiled(job.model, recipe)
-        preprocess = made.model.preprocess
-        support = load_samples(dataset(job.data), e.support, e.support_labels, preprocess)
-        query = load_samples(dataset(job.data), e.query, e.query_labels, preprocess)
-        host.reset()
-        enrol(host, support)
-        before = float((predict(host, query.images) == query.labels).mean())
-        fit(host, made, support, Schedule(iterations, lr, augment, number))
-        enrol(host, support)
-        after = float((predict(host, query.images) == query.labels).mean())
-        sram = made.program.sram_bytes
-        rows.append(Row(job.model, job.data, job.recipe, number, before, after, sram))
-    return rows
+def compiled(
+    name: str, recipe: Recipe, budget: Budget, inspect: Inspect
+) -> tuple[Compiled, HostProgram]:
+    """Compile a recipe for an episode, or take what does not depend on it."""
+    key = (name, recipe, budget)
+    if key in _fixed:
+        return _fixed[key]
+    asked = []
+
+    def noted(question: Question) -> Question:
+        def ask(layers: tuple[str, ...]) -> Mapping[str, Array]:
+            asked.append(layers)
+            return question(layers)
+
+        return ask
+
+    noting = Inspect(noted(inspect.fisher), noted(inspect.steps))
+    made = compile_recipe(model(name), recipe, budget, noting)
+    pair = made, build_host(made.program)
+    if not asked:
+        _fixed[key] = pair
+    return pair
+
+
+@contextmanager
+def passing_cache() -> Iterator[None]:
+    """Keep what is compiled here for the time of a job: an episode's program never comes again."""
+    kept = cache_folder()
+    with tempfile.TemporaryDirectory() as scratch:
+        for runtime in kept.glob("runtime-*"):
+            (Path(scratch) / runtime.name).symlink_to(runtime.resolve())
+        os.environ["KILOGRAD_CACHE"] = scratch
+        try:
+            yield
+        finally:
+            os.environ["KILOGRAD_CACHE"] = str(kept)
+
+
+def work(job: Job) -> list[Row] | str:
+    """Return the rows of a job, or why it cannot be done."""
+    with passing_cache():
+        try:
+            return [row(job, e) for e in job.episodes]
+        except InputError as error:
+            return str(error)
+
+
+def row(job: Job, e: Episode) -> Row:
+    recipe, lr, iterations, augment = parse(job.recipe, len(e.classes))
+    network, schedule = model(job.model), Schedule(iterations, lr, augment, e.seed)
+    support = load_samples(dataset(job.data), e.support, e.support_labels, network.preprocess)
+    query = load_samples(dataset(job.data), e.query, e.query_labels, network.preprocess)
+    inspect = inspector(network, support, schedule)
+    made, host = compiled(job.model, recipe, job.limits.budget(job.model), inspect)
+    host.reset()
+    enrol(host, support)
+    before = float((predict(host, query.images) == query.labels).mean())
+    fit(host, made, support, schedule)
+    enrol(host, support)
+    after = float((predict(host, query.images) == query.labels).mean())
+    learning = {network.layers.index(n.rpartition(".")[0]) for n in made.selection.learn}
+    return Row(
+        job.model,
+        job.data,
+        job.recipe,
+        e.seed,
+        before,
+        after,
+        made.program.sram_bytes,
+        str(job.limits),
+        made.backward_macs,
+        made.learned_parameters,
+        " ".join(map(str, sorted(learning))),
+    )
 
 
 def read(path: Path) -> list[Row]:
+    """Read results; those from before there were budgets lack the last columns."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as f:
@@ -124,9 +220,29 @@ def read(path: Path) -> list[Row]:
                 float(r["before"]),
                 float(r["after"]),
                 int(r["sram_bytes"]),
+                r.get("budget", ""),
+                int(r.get("backward_macs", 0)),
+                int(r.get("learned", 0)),
+                r.get("layers", ""),
             )
             for r in csv.DictReader(f)
         ]
+
+
+def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[str, int], Episode]:
+    """Return the episodes stored beside results, after drawing and storing those that lack."""
+    known: dict[tuple[str, int], Episode] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            e = Episode.from_json(line)
+            known[e.dataset, e.seed] = e
+    with path.open("a", encoding="utf-8") as f:
+        for name in names:
+            for number in numbers:
+                if (name, number) not in known:
+                    known[name, number] = episode(name, number)
+                    f.write(known[name, number].to_json() + "\n")
+    return known
 
 
 @app.command()
@@ -138,38 +254,49 @@ def run(
     episodes: int = 20,
     first: int = 0,
     jobs: int = 2,
+    sram: str | None = None,
+    compute: str | None = None,
+    channels: float | None = None,
 ) -> None:
     """Run what is missing, appending to a CSV file."""
-    done = {(r.model, r.data, r.recipe, r.episode) for r in read(out)}
+    header = ",".join(x.name for x in fields(Row))
+    if out.exists() and out.read_text(encoding="utf-8").partition("\n")[0].strip() != header:
+        raise typer.BadParameter(f"{out} has other columns than {header}; give another file")
+    limits = Limits(sram, compute, channels)
+    done = {(r.model, r.data, r.recipe, r.budget, r.episode) for r in read(out)}
+    names, numbers = data.split(","), range(first, first + episodes)
+    stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers)
     todo = []
-    for name in data.split(","):
-        for model in models.split(","):
+    for name in names:
+        for network in models.split(","):
+            limits.budget(network)  # bad input is said before anything runs
             for recipe in recipes.split(","):
+                parse(recipe, WAYS)
+                strategy(recipe.partition("@")[0])
                 missing = tuple(
-                    n
-                    for n in range(first, first + episodes)
-                    if (model, name, recipe, n) not in done
+                    stored[name, n]
+                    for n in numbers
+                    if (network, name, recipe, str(limits), n) not in done
                 )
                 todo += [
-                    Job(model, name, recipe, missing[i : i + 5]) for i in range(0, len(missing), 5)
+                    Job(network, name, recipe, limits, missing[i : i + 5])
+                    for i in range(0, len(missing), 5)
                 ]
-    stored = out.with_suffix(".episodes.jsonl")
-    with stored.open("w", encoding="utf-8") as f:
-        for name in data.split(","):
-            f.writelines(episode(name, n).to_json() + "\n" for n in range(first, first + episodes))
     new = not out.exists()
     with out.open("a", newline="", encoding="utf-8") as f, ProcessPoolExecutor(jobs) as pool:
         writer = csv.writer(f)
         if new:
             writer.writerow([x.name for x in fields(Row)])
         for i, rows in enumerate(pool.map(work, todo)):
+            job = todo[i]
+            about = f"{i + 1}/{len(todo)} {job.model} {job.data} {job.recipe}"
+            if isinstance(rows, str):
+                print(f"{about}: left out: {rows}", flush=True)
+                continue
             writer.writerows(astuple(r) for r in rows)
             f.flush()
-            job = todo[i]
             gain = np.mean([r.after - r.before for r in rows])
-            print(
-                f"{i + 1}/{len(todo)} {job.model} {job.data} {job.recipe}: {gain:+.3f}", flush=True
-            )
+            print(f"{about}: {gain:+.3f}", flush=True)
 
 
 #: 97.5 % quantiles of Student's t for n - 1 degrees of freedom; 1.96 beyond.
@@ -185,56 +312,49 @@ def interval(values: list[float]) -> tuple[float, float]:
     return 100 * float(np.mean(values)), 100 * t * float(np.std(values, ddof=1)) / n**0.5
 
 
-def lines(rows: list[Row]) -> Iterator[str]:
-    cells: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+def lines(rows: list[Row], against: str | None) -> Iterator[str]:
+    cells: dict[tuple[str, str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for r in rows:
-        cells[r.model, r.recipe][r.data].append(r)
+        cells[r.model, r.recipe, r.budget][r.data].append(r)
     names = list(dict.fromkeys(r.data for r in rows))
-    yield f"| network | recipe | RAM, B | {' | '.join(names)} | mean | gain |"
-    yield "|---|---|---|" + "---|" * (len(names) + 2)
-    for (model, recipe), by_data in cells.items():
-        shown = []
-        for name in names:
-            if by_data[name]:
-                mean, half = interval([r.after for r in by_data[name]])
-                shown.append(f"{mean:.1f} ± {half:.1f}")
-            else:
-                shown.append("")
+    budgets = any(r.budget for r in rows)
+    last = f"against {against}" if against else "gain"
+    head = ["network", "recipe", *(["budget"] if budgets else []), "RAM, B", *names, "mean", last]
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    other = {(r.model, r.budget, r.data, r.episode): r.after for r in rows if r.recipe == against}
+    for (network, recipe, budget), by_data in cells.items():
+        shown = [
+            "{:.1f} ± {:.1f}".format(*interval([r.after for r in by_data[name]]))
+            if by_data[name]
+            else ""
+            for name in names
+        ]
         everything = [r for rs in by_data.values() for r in rs]
-        mean, half = interval([r.after for r in everything])
-        gain, gain_half = interval([r.after - r.before for r in everything])
-        sram = everything[-1].sram_bytes
-        yield (
-            f"| {model} | {recipe} | {sram:,} | {' | '.join(shown)} | {mean:.1f} ± {half:.1f} "
-            f"| {gain:+.1f} ± {gain_half:.1f} |"
-        )
+        shown.append("{:.1f} ± {:.1f}".format(*interval([r.after for r in everything])))
+        compared = [
+            (r.after, other.get((r.model, r.budget, r.data, r.episode)) if against else r.before)
+            for r in everything
+        ]
+        differences = [a - b for a, b in compared if b is not None]
+        shown.append("{:+.1f} ± {:.1f}".format(*interval(differences)) if differences else "")
+        sram = max(r.sram_bytes for r in everything)
+        cell = [network, recipe, *([budget] if budgets else []), f"{sram:,}", *shown]
+        yield f"| {' | '.join(cell)} |"
 
 
 @app.command()
-def table(results: Annotated[Path, typer.Argument(help="What `run` wrote.")]) -> None:
-    """Print means and 95 % intervals (Student's t over episodes) as Markdown."""
-    print("\n".join(lines(read(results))))
-
-
-@app.command()
-def compare(
+def table(
     results: Annotated[Path, typer.Argument(help="What `run` wrote.")],
-    reference: Annotated[str, typer.Argument(help="Recipe to subtract, episode by episode.")],
+    against: Annotated[
+        str | None, typer.Option(help="A recipe: show differences to it, episode by episode.")
+    ] = None,
 ) -> None:
-    """Print what each recipe gains over another on the same episodes, as Markdown."""
+    """Print means and 95 % intervals (Student's t over episodes) as Markdown."""
     rows = read(results)
-    base = {(r.model, r.data, r.episode): r.after for r in rows if r.recipe == reference}
-    gains: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for r in rows:
-        if r.recipe != reference and (before := base.get((r.model, r.data, r.episode))) is not None:
-            gains[r.model, r.recipe][r.data].append(r.after - before)
-    names = list(dict.fromkeys(r.data for r in rows))
-    print(f"| network | recipe minus {reference} | {' | '.join(names)} | all |")
-    print("|---|---|" + "---|" * (len(names) + 1))
-    for (model, recipe), by_data in gains.items():
-        lists = [*(by_data[n] for n in names), [g for n in names for g in by_data[n]]]
-        cells = ["{:+.1f} ± {:.1f}".format(*interval(x)) if x else "" for x in lists]
-        print(f"| {model} | {recipe} | {' | '.join(cells)} |")
+    if against is not None and against not in {r.recipe for r in rows}:
+        raise typer.BadParameter(f"--against {against}: there are no results of it in {results}")
+    print("\n".join(lines(rows, against)))
 
 
 if __name__ == "__main__":

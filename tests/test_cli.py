@@ -183,6 +183,72 @@ def test_text_says_where_it_was_written(adapt: Run, tmp_path: Path) -> None:
     assert listing(tmp_path) == ["[b]run"]
 
 
+def test_what_was_chosen_and_why(adapt: Run, run: Run, tmp_path: Path) -> None:
+    words = ("--method", "tinytrain", "--compute", "40%", "--out", "run", "--save-plan", "p.json")
+    done = adapt(*words, "--explain")
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["selection"]
+    assert [r["layer"] for r in rows] == list(LAYERS)
+    chosen = {r["layer"]: r["chosen"] for r in rows if r["chosen"]}
+    assert chosen
+    assert len(chosen) < len(rows)
+    for r in rows:
+        line = next(x for x in done.out.splitlines() if x.split()[:1] == [r["layer"]])
+        assert f"{r['chosen']} of {r['channels']}" in line
+        assert f"{r['potential']:.3g} " in line
+        assert r["why"] in line
+        assert bool(r["why"]) != bool(r["chosen"])
+    page = (tmp_path / "run" / "selection.html").read_text()
+    cells = re.findall(r"<td>(.*?)</td>", page)
+    assert cells == list(LAYERS)
+    widths = [float(x) for x in re.findall(r'class="chosen" style="width:(.*?)%', page)]
+    shares = [100 * r["chosen"] / r["channels"] for r in rows if r["chosen"]]
+    assert widths == pytest.approx(shares, abs=0.051)
+    potentials = [r["potential"] for r in rows]
+    longest = re.findall(r'class="saved" style="width:100.0%"', page)
+    assert len(longest) == potentials.count(max(potentials))
+    assert not re.search(r"<script|https?:", page), "the page needs nothing from elsewhere"
+    assert "selection.html" in done.out
+    assert "--method p.json" in done.out
+    plan = run("plan", "--model", "small", "--method", "p.json", "--ways", 4, "--json").json
+    again = adapt("--method", "p.json", "--json").json
+    first = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert plan["sram_bytes"] == again["sram_bytes"] == first["sram_bytes"]
+    assert again["learned_parameters"] == first["learned_parameters"]
+    exported = run("export", "--model", "small", "--method", "p.json", "--out", "c", "--json")
+    assert exported.json["files"]
+    assert "p.json: exists already" in adapt(*words[:2], "--save-plan", "p.json").error
+
+
+def test_explanations_in_json_only_if_asked(adapt: Run) -> None:
+    words = ("--method", "static-l2", "--json")
+    found = adapt(*words, "--explain").json
+    assert list(found) == [*KEYS, "selection"]
+    assert [r["layer"] for r in found["selection"]] == list(LAYERS)
+    assert list(adapt(*words).json) == KEYS
+    assert adapt("--explain", "--json").json["selection"] == []
+    assert "method last always takes the same layers" in adapt("--explain").out
+
+
+@pytest.mark.parametrize("command", ["plan", "export"])
+def test_a_method_that_needs_images(run: Run, command: str, tmp_path: Path) -> None:
+    words = ("--out", "c") if command == "export" else ()
+    error = run(command, "--model", "small", "--method", "tinytrain", *words).error
+    assert "let kilograd adapt choose with --save-plan FILE.json" in error
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("compute", ["30%", "0.3 %", "70k", "0.07M", "70000"])
+def test_compute(run: Run, compute: str) -> None:
+    full = 2 * sum((64 * 27 * 8, 64 * 128, 64 * 144, 64 * 128, 64 * 192, 16 * 600, 16 * 288))
+    limit = {"30%": int(0.3 * full), "0.3 %": int(0.003 * full)}.get(compute, 70000)
+    words = ("plan", "--model", "small", "--method", "static-l2", "--compute", compute)
+    if limit < 1000:
+        error = run(*words).error
+        assert error.startswith(f"--compute {limit}: too small")
+        return
+    assert run(*words, "--json").json["sram_bytes"] > 0
+
+
 COMMAND = (
     # A shell may have started the tests with Ctrl-C ignored, and children inherit that.
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -369,7 +435,7 @@ def test_no_pictures(
         ("--augment more", "Invalid value for '--augment': "),
         (
             "--method fisher",
-            "--method 'fisher': unknown; known are none, head, last, full, ",
+            "--method 'fisher': unknown; known are none, head, last, full, tinytrain, ",
         ),
         ("--method last:8", "--method: small has 7 convolutions, 8 cannot learn"),
         (
@@ -390,6 +456,22 @@ def test_no_pictures(
         ("--sram 0x100", "--sram '0x100': give bytes"),
         ("--sram 1e3", "--sram '1e3': give bytes"),
         ("--sram 0", "--sram 0: method last on small needs "),
+        ("--sram 0 --method tinytrain", "--sram 0: too small for any layer of small to learn; the"),
+        ("--compute much", "--compute 'much': give multiply-accumulates, as in 6.7M, or a share"),
+        ("--compute -1", "--compute '-1': give multiply-accumulates"),
+        ("--compute 1e6", "--compute '1e6': give multiply-accumulates"),
+        ("--compute 0", "--compute 0: must be positive"),
+        ("--compute 0.0%", "--compute 0.0%: must be positive"),
+        ("--compute 100", "--compute 100: method last on small needs "),
+        ("--compute 1k --method static-l2", "--compute 1000: too small for any layer of small to "),
+        ("--channels 0", "--channels 0.0: must be more than 0 and at most 1"),
+        ("--channels 1.5", "--channels 1.5: must be more than 0 and at most 1"),
+        ("--channels nan", "--channels nan: must be more than 0 and at most 1"),
+        ("--channels half", "Invalid value for '--channels': "),
+        ("--channels 0.5", "--channels 0.5: method last on small learns 12 of 12 channels of b1."),
+        ("--method tinytrain:W", "--method 'tinytrain:W': unknown; known are "),
+        ("--save-plan plan.txt", "--save-plan plan.txt: must end in .json"),
+        ("--save-plan no/plan.json", "--save-plan no/plan.json: there is no folder no"),
         ("--method full --rows", "--rows: method full on small: no layers at the front could read"),
     ],
 )

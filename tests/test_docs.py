@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer.main
 
 from kilograd.cli import app
-from kilograd.frontend import available_models
-from kilograd.select import METHODS, strategy
+from kilograd.frontend import available_models, load_model_folder
+from kilograd.ir import Array
+from kilograd.select import METHODS, Budget, Evidence, Inspect, strategy
 
 ROOT = Path(__file__).parents[1]
 PAGES = tuple(
@@ -131,6 +134,26 @@ def test_python_examples_run(page: Path) -> None:
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(example, out=out.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(out)
+
+
+def test_the_strategy_of_the_how_to_works(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "how-to-add-a-strategy.md"
+    text = next(b.text for b in blocks(page) if b.language == "python")
+    (tmp_path / "steepest.py").write_text(text, "utf-8")
+    steepest = runpy.run_path(str(tmp_path / "steepest.py"))["steepest"]
+    model = load_model_folder(next(m.path for m in available_models() if m.name == "digits"))
+    sizes = {x: model.graph[x].type.shape[2] for x in model.layers}
+
+    def ask(layers: tuple[str, ...]) -> dict[str, Array]:
+        return {x: np.arange(sizes[x], dtype=np.float32) * sizes[x] for x in layers}
+
+    evidence = Evidence(model.name, model.graph, model.layers, inspect=Inspect(ask, ask))
+    chosen = steepest(evidence, Budget(compute=10**9, channels=0.5))
+    # Without a compiler all fits: the last half of the channels of each of the last 18 layers.
+    assert [r.layer for r in chosen.reasons] == list(model.layers[-18:])
+    for layer in model.layers[-18:]:
+        half = tuple(range(sizes[layer] - sizes[layer] // 2, sizes[layer]))
+        assert chosen.learn[f"{layer}.weight"].index == half
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -44,7 +44,7 @@ from kilograd.learn.output import check_file, check_out, whole_folder, write_fil
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, choice, page, without
-from kilograd.select import METHODS, Budget, Inspect, Reason, write_plan
+from kilograd.select import METHODS, Budget, Evidence, Inspect, Reason, write_plan
 from kilograd.select.cost import Cost
 from kilograd.targets import (
     AARCH64,
@@ -157,9 +157,8 @@ class Options:
     @property
     def budget(self) -> Budget:
         """What the program may cost."""
-        full = 2 * sum(
-            n.op.macs(n) for n in map(self.network.graph.__getitem__, self.network.layers)
-        )
+        network = self.network
+        full = Evidence(network.name, network.graph, network.layers).full_backward()
         return Budget(
             None if self.sram is None else _bytes(self.sram),
             None if self.compute is None else _macs(self.compute, full),
@@ -280,7 +279,8 @@ def adapt_command(
     reasons = compiled.selection.reasons
     if out is not None:
         title = f"{compiled.model.title}, {options.method}, {episode.dataset}"
-        pages = {"selection.html": choice(title, reasons)} if reasons else {}
+        cost = _cost_line(compiled, options.budget)
+        pages = {"selection.html": choice(title, reasons, cost)} if reasons else {}
         save(out, compiled, episode, outcome, pages)
     if save_plan is not None:
         write_plan(save_plan, compiled.model.name, compiled.selection)
@@ -561,6 +561,13 @@ def _show(compiled: Compiled, outcome: Outcome) -> None:
     for row in rows:
         table.add_row(*row)
     _out.print(table)
+
+
+def _cost_line(compiled: Compiled, budget: Budget) -> str:
+    sram, macs = compiled.program.sram_bytes, compiled.backward_macs
+    of_sram = "" if budget.sram is None else f" of {budget.sram:,}"
+    of_macs = "" if budget.compute is None else f" of {budget.compute:,}"
+    return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
 
 
 def _explain(method: str, reasons: Sequence[Reason]) -> None:

@@ -82,6 +82,11 @@ class Compiled:
     selection: Selection
 
     @property
+    def backward_macs(self) -> int:
+        """Multiply-accumulates of a backward pass: what a step has more than inference."""
+        return _cost(self.program).backward_macs
+
+    @property
     def learned_parameters(self) -> int:
         """Scalars that gradient descent may change."""
         count = 0

@@ -10,14 +10,22 @@ from kilograd.report.page import STYLE
 from kilograd.select import Reason
 
 _MORE = """
-td.bar { width: 15%; } td.bar i.chosen { background: var(--gradient); }
+td.bar { width: 11%; } td.bar i.chosen { background: var(--gradient); }
 td.bar i.score { background: var(--mask); } tr.no td { color: var(--soft); }
-td.why { font-size: 13px; }
+td.why { font-size: 13px; width: 30%; }
 """
+_MEANING = (
+    "Layers are in the order in which they run. <b>Fisher</b>: how much the loss would feel that "
+    "the layer's channels are gone. <b>Score</b>: what the method ranks layers by; its bars are "
+    "logarithmic. <b>Channels</b>: how many learn."
+)
 
 
-def choice(title: str, reasons: Sequence[Reason]) -> str:
-    """Return the page; layers are in execution order, bars are shares of the longest."""
+def choice(title: str, reasons: Sequence[Reason], cost: str) -> str:
+    """Return the page; layers are in execution order, bars are shares of the longest.
+
+    `cost` says what the choice costs, of what was allowed.
+    """
     chosen = sum(r.chosen > 0 for r in reasons)
     potential = max((r.potential or 0.0 for r in reasons), default=0.0)
     scores = [r.score for r in reasons if r.score]
@@ -25,13 +33,13 @@ def choice(title: str, reasons: Sequence[Reason]) -> str:
         f'<th class="{kind}">{name}</th>'
         for name, kind in (
             ("layer", ""),
-            ("Fisher potential", "n"),
+            ("Fisher", "n"),
             ("", ""),
             ("weights", "n"),
             ("MACs", "n"),
             ("score", "n"),
             ("", ""),
-            ("channels that learn", "n"),
+            ("channels", "n"),
             ("", ""),
             ("why not", ""),
         )
@@ -45,8 +53,9 @@ def choice(title: str, reasons: Sequence[Reason]) -> str:
             f"<title>{escape(title)}: what learns</title><style>{STYLE}{_MORE}</style>",
             "</head><body>",
             f"<h1>{escape(title)}</h1>",
+            f"<p>{escape(cost)}</p>",
             f'<p class="soft">Of {len(reasons)} layers that were looked at {chosen} learn.',
-            "Layers are in the order in which they run. Bars of scores are logarithmic.</p>",
+            _MEANING + "</p>",
             f"<table><tr>{head}</tr>{rows}</table>",
             "</body></html>",
             "",

@@ -60,9 +60,9 @@ def least_macs(evidence: Evidence, learn: Mapping[str, Part]) -> int:
     for layer in learning:
         part = learn.get(f"{layer}.weight")
         if part is not None:
-            channels = evidence.channels(layer)
-            count = channels if part.index is None else len(part.index)
-            total += evidence.macs(layer) * count // channels
+            size = evidence.weights(layer).shape[part.axis]
+            count = size if part.index is None else len(part.index)
+            total += evidence.macs(layer) * count // size
     return total
 
 

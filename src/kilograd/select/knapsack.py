@@ -50,44 +50,43 @@ def pack(values: Array, costs: Array, room: Array) -> Packing:
     At each exchange rate items are taken by what they are worth for their price; ties go to the
     lower one.  The bound is the least, over the rates, that fractions of items would be worth.
     """
-    best, bound = np.zeros(len(values), bool), float(values.sum())
-    if (room < 0).any():
-        return Packing(best, 0.0, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares = np.where(costs > 0, costs / room, 0.0)  # a room of 0 takes only what is free
+    count = len(values)
+    fits = np.flatnonzero((costs <= room).all(axis=1) & (room >= 0).all())
+    values, costs = values[fits], costs[fits]
+    shares = np.divide(costs, room, out=np.zeros_like(costs), where=costs > 0)
+    best, bound = fits[:0], float(values.sum())
     for rate in np.linspace(0, 1, _RATES):
         price = shares @ np.array([1 - rate, rate])
-        price = np.where(np.isnan(price), np.inf, price)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            worth = np.where(price > 0, values / price, np.inf)
+        worth = np.divide(values, price, out=np.full(len(values), math.inf), where=price > 0)
         order = np.argsort(-worth, kind="stable")
         bound = min(bound, _relaxed(values[order], price[order]))
         taken = _taken(costs, room, order)
         if values[taken].sum() > values[best].sum():
             best = taken
-    return Packing(best, float(values[best].sum()), bound)
+    chosen = np.zeros(count, bool)
+    chosen[fits[best]] = True
+    return Packing(chosen, float(values[best].sum()), bound)
 
 
 def _relaxed(values: Array, price: Array) -> float:
     """Return what items are worth, best first, until their prices add up to 1."""
     before = np.cumsum(price) - price
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = np.where(price > 0, (1 - before) / price, before <= 1)
-    return float((values * np.clip(np.nan_to_num(part), 0, 1)).sum())
+    part = np.divide(1 - before, price, out=np.ones(len(price)), where=price > 0)
+    return float((values * np.clip(part, 0, 1)).sum())
 
 
 def _taken(costs: Array, room: Array, order: Array) -> Array:
-    """Take items in order, passing over those that no longer fit."""
-    taken = np.zeros(len(costs), bool)
+    """Return the items that are taken in order, passing over those that no longer fit."""
+    taken = []
     left = room.astype(np.float64)
     while len(order):
         order = order[(costs[order] <= left).all(axis=1)]
         fits = (np.cumsum(costs[order], axis=0) <= left).all(axis=1)
         count = len(order) if fits.all() else int(np.argmin(fits))
-        taken[order[:count]] = True
+        taken.append(order[:count])
         left = left - costs[order[:count]].sum(axis=0)
         order = order[count:]
-    return taken
+    return np.concatenate(taken) if taken else order
 
 
 @dataclass(frozen=True)
@@ -120,24 +119,17 @@ class Knapsack:
         if self.rounding:
             steps = evidence.steps(layers)
             gains = {x: fisher[x] * np.minimum(steps[x], 1) for x in layers}
-        if not any(gains[x].any() for x in layers):
-            raise InputError(
-                f"--method: no channel of {evidence.name} matters to the images given; use a "
-                f"method that does not look at them, as static-l2"
-            )
         candidates = [
             Candidate(x, best_first(gains[x]), float(fisher[x].sum()), float(gains[x].sum()))
             for x in layers
         ]
-        chosen = _Search(evidence, limits(evidence, budget), candidates, gains).best()
-        first = min(layers.index(x) for x in chosen)
+        within = limits(evidence, budget)
+        chosen = _Search(evidence, within, candidates, gains).best()
         reasons = []
-        for i, c in enumerate(candidates):
-            why = "others gain more for what they cost"
-            if i < first:
-                why = "gradients handed on to it cost more than it gains"
+        for c in candidates:
             count = chosen.get(c.layer, 0)
-            reasons.append(reason(evidence, c, count, "" if count else why))
+            why = "" if count else _why(evidence, within, candidates, chosen, c)
+            reasons.append(reason(evidence, c, count, why))
         return Selection(_learn(evidence, candidates, chosen), reasons=tuple(reasons))
 
 
@@ -189,7 +181,8 @@ class _Search:
         """Return bytes and MACs that a program needs whatever learns, the head's for one."""
         thin = {self.candidates[-1].layer: 1}
         cost, learn = self._cost(thin), _learn(self.evidence, self.candidates, thin)
-        return Cost(cost.sram, cost.backward_macs - least_macs(self.evidence, learn))
+        macs = least_macs(self.evidence, learn)
+        return Cost(cost.sram - int(self.costs[-1, 0]), cost.backward_macs - macs)
 
     def _room(self, first: int, floor: Cost) -> Array:
         """Return bytes and MACs that are left if `first` is the earliest layer that learns."""
@@ -257,3 +250,19 @@ def _learn(
         for c in candidates
         if c.layer in chosen
     }
+
+
+def _why(
+    evidence: Evidence,
+    budget: Budget,
+    candidates: Sequence[Candidate],
+    chosen: Mapping[str, int],
+    c: Candidate,
+) -> str:
+    """Say why nothing of a layer learns."""
+    macs = least_macs(evidence, _learn(evidence, candidates, {c.layer: 1}))
+    if budget.compute is not None and macs > budget.compute:
+        return f"compute: {macs:,} of {budget.compute:,} MACs for one channel"
+    if evidence.layers.index(c.layer) < min(map(evidence.layers.index, chosen)):
+        return "handing gradients on to it costs more than it gains"
+    return "others gain more for what they cost"

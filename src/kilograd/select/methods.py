@@ -14,7 +14,7 @@ from kilograd.select.selection import Strategy
 from kilograd.select.sparse_update import sparse_update
 from kilograd.select.static import static_l2, static_random
 from kilograd.select.tinytl import BLOCKS, tinytl
-from kilograd.select.tinytrain import Criterion, TinyTrain
+from kilograd.select.tinytrain import Criterion, TinyTrain, at_random, by_norm
 
 _NAMED: Mapping[str, Strategy] = {
     "none": none,
@@ -25,6 +25,7 @@ _NAMED: Mapping[str, Strategy] = {
     "tinytrain:P": TinyTrain(Criterion.POTENTIAL),
     "tinytrain:P/W": TinyTrain(Criterion.PER_WEIGHT),
     "tinytrain:P/M": TinyTrain(Criterion.PER_MAC),
+    "tinytrain-l2": TinyTrain(order=by_norm),
     "knapsack": Knapsack(),
     "pointwise-knapsack": Knapsack(depthwise=False),
     "int8-knapsack": Knapsack(rounding=True),
@@ -35,6 +36,7 @@ _NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
     "last:K": last_k,
     "bias:K": bias_k,
     "tinytl:K": tinytl,
+    "tinytrain-random:SEED": lambda seed: TinyTrain(order=at_random(seed)),
     "static-random:SEED": static_random,
     "random-layers:SEED": random_layers,
 }

@@ -51,9 +51,15 @@ class Evidence:
     def fisher(self, layers: tuple[str, ...]) -> Mapping[str, Array]:
         """Return float32 [channels] for each layer: the mean over the support (TinyTrain, eq. 2).
 
-        Raises `InputError` where there are no images.
+        Raises `InputError` where there are no images, or none of them says anything.
         """
-        return self._support().fisher(layers)
+        found = self._support().fisher(layers)
+        if not any(found[x].any() for x in layers):
+            raise InputError(
+                f"--method: no channel of {self.name} matters to the images given; use a method "
+                f"that does not look at them, as static-l2"
+            )
+        return found
 
     def steps(self, layers: tuple[str, ...]) -> Mapping[str, Array]:
         """Return float32 [channels] for each layer: the size of a step, in codes of the weights.

@@ -1,14 +1,10 @@
 """Plans that look at no image: TinyTrain's rule as if all layers mattered alike.
 
-The rule's divisor spans three orders of magnitude in MCUNet, so that potentials rarely change which
-layers it picks; left to choose is which channels learn: those with the largest weights, or any.
+The rule's divisor alone ranks layers; it spans three orders of magnitude in MCUNet.  Channels are
+those with the largest weights, or any.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-
-import numpy as np
 
 from kilograd.select.greedy import INSPECTED, Candidate, fill, limits, ratios
 from kilograd.select.selection import (
@@ -16,25 +12,20 @@ from kilograd.select.selection import (
     Evidence,
     Selection,
     Strategy,
-    best_first,
-    output_energies,
 )
-from kilograd.select.tinytrain import Criterion, layer_scores
-
-Order = Callable[[Evidence, str], tuple[int, ...]]
+from kilograd.select.tinytrain import Criterion, Order, at_random, by_norm, layer_scores
 
 
 def static_l2(evidence: Evidence, budget: Budget) -> Selection:
     """Channels by the norm of their weights, in real units."""
-    return _static(evidence, budget, lambda e, layer: best_first(output_energies(e, layer)))
+    return _static(evidence, budget, by_norm)
 
 
 def static_random(seed: int) -> Strategy:
     """Return the strategy that draws channels at random, the same for the same seed."""
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
-        rng = np.random.default_rng(seed)
-        return _static(evidence, budget, lambda e, x: best_first(rng.random(e.channels(x))))
+        return _static(evidence, budget, at_random(seed))
 
     return strategy
 

@@ -7,10 +7,13 @@ paper leaves open is a field of `TinyTrain`, and its default is our reading of t
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from kilograd.select.greedy import COMPUTE, INSPECTED, RATIO, Candidate, fill, limits, ratios
-from kilograd.select.selection import Budget, Evidence, Selection, best_first
+from kilograd.select.selection import Budget, Evidence, Selection, best_first, output_energies
 
 
 class Criterion(enum.StrEnum):
@@ -34,6 +37,25 @@ class Criterion(enum.StrEnum):
                 return potential / (weights * macs)
 
 
+Order = Callable[[Evidence, str], tuple[int, ...]]
+"""Ranks the output channels of a layer, best first."""
+
+
+def by_norm(evidence: Evidence, layer: str) -> tuple[int, ...]:
+    """Rank channels by the norm of their real weights."""
+    return best_first(output_energies(evidence, layer))
+
+
+def at_random(seed: int) -> Order:
+    """Return what ranks channels at random: the same for the same seed, layer by layer."""
+
+    def order(evidence: Evidence, layer: str) -> tuple[int, ...]:
+        rng = np.random.default_rng([seed, evidence.layers.index(layer)])
+        return best_first(rng.random(evidence.channels(layer)))
+
+    return order
+
+
 @dataclass(frozen=True)
 class TinyTrain:
     """Layers by `criterion`, as many as fit; of each, the channels with most information.
@@ -41,7 +63,8 @@ class TinyTrain:
     `inspected`: the last convolutions, of which to choose.  `ratios`: shares of a layer's channels
     to try, largest first; a budget's own share takes their place.  `compute`: the share of a full
     backward pass where no budget is set.  `skip`: a layer that does not fit is passed over, and
-    does not end the search.  `bias`: biases of these layers learn too.
+    does not end the search.  `bias`: biases of these layers learn too.  `order`: how else channels
+    are ranked, to compare with (figures 4 and 6b).
     """
 
     criterion: Criterion = Criterion.PER_COST
@@ -50,6 +73,7 @@ class TinyTrain:
     compute: float = COMPUTE
     skip: bool = True
     bias: bool = False
+    order: Order | None = None
 
     def __call__(self, evidence: Evidence, budget: Budget) -> Selection:
         """Choose.  Raises `InputError` without images, or where not one layer fits."""
@@ -58,7 +82,15 @@ class TinyTrain:
         potentials = {x: float(fisher[x].sum(dtype="float64")) for x in layers}
         scores = layer_scores(evidence, potentials, self.criterion)
         ranked = sorted(layers, key=lambda x: -scores[x])
-        candidates = [Candidate(x, best_first(fisher[x]), potentials[x], scores[x]) for x in ranked]
+        candidates = [
+            Candidate(
+                x,
+                self.order(evidence, x) if self.order else best_first(fisher[x]),
+                potentials[x],
+                scores[x],
+            )
+            for x in ranked
+        ]
         shares = ratios(budget, self.ratios)
         within = limits(evidence, budget, self.compute)
         return fill(evidence, within, candidates, shares, skip=self.skip, bias=self.bias)
