@@ -494,6 +494,19 @@ def test_no_data_given(run: Run) -> None:
     assert run("adpat").error.startswith("No such command 'adpat'")
 
 
+def test_a_guard_says_how_far_it_trains(adapt: Run) -> None:
+    done = adapt("--guard", "--method", "full", "--shots", "4")
+    said = re.search(r"held-out images right, of 16: (.*) passes; (\d+) it is", done.err)
+    assert said
+    tried = [tuple(map(int, t.split(" after "))) for t in said[1].split(", ")]
+    assert [passes for _, passes in tried] == [0, 2, 5, 10]
+    assert all(0 <= right <= 16 for right, _ in tried)
+    assert adapt("--guard", "--method", "full", "--shots", "4", "--json").json["iterations"] == int(
+        said[2]
+    )
+    assert adapt("--guard", "--shots", "1").error.startswith("--guard: needs two images of each")
+
+
 def test_images_by_rows_teach_the_same(adapt: Run) -> None:
     whole, rows = (adapt("--json", *words).json for words in ((), ("--rows",)))
     assert rows.pop("sram_bytes") <= whole.pop("sram_bytes")

@@ -33,12 +33,13 @@ from kilograd.frontend import (
     model_places,
     with_last_conv,
 )
-from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, load_samples, save
+from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
@@ -57,6 +58,7 @@ from kilograd.targets import (
     Emulator,
     Measurement,
     Target,
+    build_host,
     measure,
 )
 
@@ -249,6 +251,9 @@ def adapt_command(
     lr: Rate = 0.003,
     augment: Augmentation = Augment.FULL,
     seed: Seed = 0,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show why these layers and channels learn.")
     ] = False,
@@ -275,7 +280,8 @@ def adapt_command(
     )
     inspect = inspector(options.network, support, schedule)
     compiled = options.compile(len(episode.classes), inspect)
-    outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
+    passes = _guarded(compiled, support, schedule, quiet=as_json) if guard else None
+    outcome = _run(compiled, dataset, episode, schedule, passes, quiet=as_json)
     reasons = compiled.selection.reasons
     if out is not None:
         title = f"{compiled.model.title}, {options.method}, {episode.dataset}"
@@ -510,8 +516,25 @@ def _some(names: tuple[str, ...] | list[str]) -> str:
     )
 
 
+def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet: bool) -> int:
+    """Try on held-out images of the support how far to train, and say what was found."""
+    found = trials(build_host(compiled.program), compiled, support, schedule)
+    passes = passes_that_help(found)
+    if not quiet:
+        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        total = len(support.labels)
+        _mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
+    return passes
+
+
 def _run(
-    compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, *, quiet: bool
+    compiled: Compiled,
+    dataset: Dataset,
+    episode: Episode,
+    schedule: Schedule,
+    passes: int | None = None,
+    *,
+    quiet: bool,
 ) -> Outcome:
     columns = (
         TextColumn("learning"),
@@ -521,7 +544,7 @@ def _run(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_err, disable=quiet, transient=True) as bar:
-        total = schedule.iterations * len(episode.support)
+        total = (schedule.iterations if passes is None else passes) * len(episode.support)
         task = bar.add_task("learning", total=total, loss=float("nan"))
         return adapt(
             compiled,
@@ -529,6 +552,7 @@ def _run(
             episode,
             schedule,
             lambda done, loss: bar.update(task, completed=done, loss=loss),
+            passes,
         )
 
 

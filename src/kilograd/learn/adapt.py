@@ -115,8 +115,12 @@ def adapt(
     episode: Episode,
     schedule: Schedule,
     progress: Progress = lambda done, loss: None,
+    passes: int | None = None,
 ) -> Outcome:
-    """Train on the support of an episode and test on its query."""
+    """Train on the support of an episode and test on its query.
+
+    `passes` ends training before the schedule does.
+    """
     start = time.perf_counter()
     preprocess = compiled.model.preprocess
     support = load_samples(dataset, episode.support, episode.support_labels, preprocess)
@@ -124,7 +128,7 @@ def adapt(
     host = build_host(compiled.program)
     enrol(host, support)
     before = predict(host, query.images)
-    losses = fit(host, compiled, support, schedule, progress)
+    losses = fit(host, compiled, support, schedule, progress, passes)
     enrol(host, support)
     after = predict(host, query.images)
     program = compiled.program
@@ -134,7 +138,7 @@ def adapt(
         ways=len(episode.classes),
         shots=len(support.labels) // len(episode.classes),
         queries=len(query.labels) // len(episode.classes),
-        iterations=schedule.iterations,
+        iterations=schedule.iterations if passes is None else passes,
         sram_bytes=program.sram_bytes,
         sram_lower_bound_bytes=program.sram_lower_bound_bytes,
         sram_proved_optimal=program.sram_proved_optimal,
