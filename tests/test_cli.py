@@ -499,7 +499,8 @@ def test_a_guard_says_how_far_it_trains(adapt: Run) -> None:
     said = re.search(r"held-out images right, of 16: (.*) passes; (\d+) it is", done.err)
     assert said
     tried = [tuple(map(int, t.split(" after "))) for t in said[1].split(", ")]
-    assert [passes for _, passes in tried] == [0, 2, 5, 10]
+    assert tried[0][1] == 0
+    assert int(said[2]) in {passes for _, passes in tried}
     assert all(0 <= right <= 16 for right, _ in tried)
     assert adapt("--guard", "--method", "full", "--shots", "4", "--json").json["iterations"] == int(
         said[2]
