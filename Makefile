@@ -1,7 +1,7 @@
 # Everything runs from .venv, made on first use. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format runtime tools torch clean
+.PHONY: help demo test lint format runtime tools figures torch clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ help: ## List the targets
 demo: .venv/demo.stamp $(ZIG) ## Learn unseen handwritten digits within 64 KB
 	$(BIN)/kilograd demo
 
-test: lint runtime ## Everything that must hold: lint, the C library alone, pytest
+test: tools lint runtime ## Everything that must hold: lint, the C library alone, pytest
 	$(BIN)/pytest -n $(JOBS)
 
 lint: .venv/dev.stamp ## Style, types, layers
@@ -61,6 +61,15 @@ tools: ## Add QEMU and GCC for Arm from apt: more tests then run
 	else \
 		echo "tools: cannot install $(APT_TOOLS); going on without, some tests will be skipped"; \
 	fi
+
+figures: .venv/dev.stamp ## Measure again what docs/results says of programs (needs the networks)
+	@mkdir -p build
+	for page in memory planning firmware; do \
+		$(BIN)/python benchmarks/$$page.py > build/$$page.tables && \
+		$(BIN)/python benchmarks/fill.py docs/results/$$page.md < build/$$page.tables || exit 1; \
+	done
+	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/instructions.py --write
 
 torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
 	$(PIP) torch==2.13.0

@@ -190,7 +190,8 @@ def row(job: Job, e: Episode) -> Row:
     fit(host, made, support, schedule)
     enrol(host, support)
     after = float((predict(host, query.images) == query.labels).mean())
-    learning = {network.layers.index(n.rpartition(".")[0]) for n in made.selection.learn}
+    names = {name.rpartition(".")[0] for name in made.selection.learn}
+    learning = [i for i, layer in enumerate(network.layers) if layer in names]
     return Row(
         job.model,
         job.data,
@@ -202,7 +203,7 @@ def row(job: Job, e: Episode) -> Row:
         str(job.limits),
         made.backward_macs,
         made.learned_parameters,
-        " ".join(map(str, sorted(learning))),
+        " ".join(map(str, learning)),
     )
 
 

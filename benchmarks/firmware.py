@@ -42,10 +42,10 @@ NETWORKS = (
 )
 
 
-def program(name: str, method: str) -> Program:
+def program(name: str, method: str, *, rows: bool = False) -> Program:
     folder = SHARED / "models" / name
     network = load_model(str(folder) if folder.is_dir() else name)
-    return compile_recipe(network, Recipe(method, 10), Budget()).program
+    return compile_recipe(network, Recipe(method, 10, rows=rows), Budget()).program
 
 
 def tools(target: ElfTarget) -> list[ElfTarget]:
@@ -81,17 +81,18 @@ def head(*first: str) -> None:
 
 
 def main() -> None:
-    programs = {name: program(name, method) for name, method in NETWORKS}
-    head("network", "method", "target")
+    head("network", "method", "image", "target")
     for name, method in NETWORKS:
-        for target in TARGETS:
-            row(programs[name], target, name, method, target.name)
+        for image in ("whole", "by rows"):
+            made = program(name, method, rows=image == "by rows")
+            for target in TARGETS:
+                row(made, target, name, method, image, target.name)
     print()
+    made = program("mcunet-5fps", "sparse-49kb")
     head("target", "compiler", "emulator")
     for processor in (CORTEX_M7, CORTEX_M4, AARCH64):
         for target in tools(processor):
-            first = (target.name, target.compiler.value, target.emulator.value)
-            row(programs["mcunet-5fps"], target, *first)
+            row(made, target, target.name, target.compiler.value, target.emulator.value)
 
 
 if __name__ == "__main__":

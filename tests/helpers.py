@@ -116,7 +116,7 @@ def real(value: Value, kind: TensorType) -> Array:
         return value.real() * kind.block.scale
     if not isinstance(kind.quant, Affine):
         return value.astype(np.float64)
-    scale = np.array(kind.quant.scale, np.float64)
+    scale = kind.quant.unit * np.array(kind.quant.scale, np.float64)
     if kind.quant.axis is not None:
         scale = scale.reshape([-1 if a == kind.quant.axis else 1 for a in range(value.ndim)])
     return (value.astype(np.float64) - kind.quant.zero_point) * scale
@@ -245,7 +245,26 @@ def formula(op: Op, xs: tuple[Array, ...], label: int = 0) -> Array | None:
             out = xs[0].copy()
             out[(slice(None),) * axis + (list(index),)] = xs[1]
             return out
+    return _moved(op, xs)
+
+
+def _moved(op: Op, xs: tuple[Array, ...]) -> Array | None:
+    """What an op makes of maps that only averages pixels or puts them elsewhere."""
+    match op:
+        case ops.WindowPool(size=n):
+            corners = [xs[0][i::n, j::n] for i in range(n) for j in range(n)]
+            return np.mean(corners, axis=0)
+        case ops.Upsample(size=n):
+            return np.kron(xs[0], np.ones((n, n, 1)))
+        case ops.Take(axis=axis, index=index):
+            return np.moveaxis(np.array([np.moveaxis(xs[0], axis, 0)[i] for i in index]), 0, axis)
+        case ops.Concat():
+            return np.dstack(xs)
     return None
+
+
+#: Ops that pass int8 codes on or average them: they clamp nothing.
+UNCLAMPED = (ops.AvgPool, ops.WindowPool, ops.Upsample, ops.Take, ops.Concat)
 
 
 def passed(y: Value, kind: TensorType) -> Array | float:
@@ -282,7 +301,7 @@ def tangent(
             if ends[0] is not None and ends[1] is not None:
                 total = total + (ends[0] - ends[1]) / (2 * eps)
         if isinstance(total, np.ndarray):
-            mask = 1.0 if isinstance(n.op, ops.AvgPool) else passed(env[n], n.type)
+            mask = 1.0 if isinstance(n.op, UNCLAMPED) else passed(env[n], n.type)
             out[n] = total * mask
     return out
 

@@ -33,6 +33,7 @@ from kilograd.ops import (
     Clear,
     ClipGrad,
     ClipMask,
+    Concat,
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
@@ -59,9 +60,13 @@ from kilograd.ops import (
     Stream,
     SumPixels,
     Take,
+    TakeGrad,
     ToBlock,
     Update,
+    Upsample,
+    UpsampleGrad,
     Window,
+    WindowPool,
 )
 from kilograd.quant import ZERO_EXPONENT
 
@@ -445,6 +450,17 @@ def _gradients_and_parts() -> Iterator[Sample]:
     yield sample(Take(2, (6,)), gradient(*shape))
     yield sample(Take(0, (1, 2)), gradient(*shape))
     yield sample(Take(1, (0, 4)), floats(3, 5, 2))
+    for op in (Take(2, (0, 2, 6)), Take(2, (3,)), Take(0, (1, 2)), Take(1, (0, 4))):
+        part = op.infer(gradient(*shape, bits=14))
+        yield sample(TakeGrad(op.axis, op.index, shape[op.axis]), part)
+    yield sample(TakeGrad(1, (0, 2), 5), floats(3, 2, 2))
+    yield sample(Concat(), activation(3, 2, 4), activation(3, 2, 5))
+    yield sample(Concat(), activation(1, 5, 1, zero=-128), activation(1, 5, 1, zero=-128))
+    for h, w, c, size in ((4, 6, 5, 2), (2, 2, 1, 2), (6, 3, 18, 3), (3, 2, 3, 1)):
+        yield sample(WindowPool(size), activation(h, w, c, zero=(-128, 9)[size % 2]))
+        yield sample(UpsampleGrad(size, bits=15 - size % 2), gradient(h, w, c))
+        yield sample(Upsample(size), activation(w, h, c))
+        yield sample(Upsample(size), gradient(w, h, c, bits=13))
     yield sample(Copy(), weight(4, 3, 3, 2), gradient(*shape))
     yield sample(Take(0, (1, 3)), weight(4, 3, 3, 2))
     yield sample(Take(3, (0, 3)), total(2, 3, 3, 4))

@@ -442,6 +442,10 @@ def test_no_pictures(
             "--method sparse-49kb",
             "--method sparse-49kb: no plan was published for small; there are",
         ),
+        (
+            "--method absent.json",
+            "--method absent.json: cannot be read (No such file",
+        ),
         ("--method none --head linear", "--head linear: method none does not train it"),
         ("--method head --head proto", "--head proto: prototypes do not learn by gradient"),
         ("--bogus", "No such option: --bogus"),
@@ -488,6 +492,20 @@ def test_no_data_given(run: Run) -> None:
     assert run("adapt", ".", "--ways").error == "Option '--ways' requires an argument."
     assert run("adapt", "a", "b").error
     assert run("adpat").error.startswith("No such command 'adpat'")
+
+
+def test_a_guard_says_how_far_it_trains(adapt: Run) -> None:
+    done = adapt("--guard", "--method", "full", "--shots", "4")
+    said = re.search(r"held-out images right, of 16: (.*) passes; (\d+) it is", done.err)
+    assert said
+    tried = [tuple(map(int, t.split(" after "))) for t in said[1].split(", ")]
+    assert tried[0][1] == 0
+    assert int(said[2]) in {passes for _, passes in tried}
+    assert all(0 <= right <= 16 for right, _ in tried)
+    assert adapt("--guard", "--method", "full", "--shots", "4", "--json").json["iterations"] == int(
+        said[2]
+    )
+    assert adapt("--guard", "--shots", "1").error.startswith("--guard: needs two images of each")
 
 
 def test_images_by_rows_teach_the_same(adapt: Run) -> None:

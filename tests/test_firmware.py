@@ -17,6 +17,7 @@ import test_ops
 from helpers import model_path, needs_shared
 
 from kilograd.emit import Program
+from kilograd.emit.project import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.ir import Array
@@ -35,7 +36,6 @@ from kilograd.targets import (
     measure,
 )
 from kilograd.targets.elf import build_elf, ram_bytes
-from kilograd.targets.fit import STACK_BYTES
 from kilograd.targets.qemu import QemuDevice
 from kilograd.targets.unicorn import UnicornDevice
 from kilograd.targets.wasm import WasmDevice
@@ -81,7 +81,7 @@ def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]
     assert found.bit_exact
     assert found.steps == 4
     assert 0 <= found.data_bss_bytes - made.sram_bytes < 16, "RAM that the plan does not know of"
-    assert 0 < found.stack_bytes < 1024
+    assert 0 < found.stack_bytes < STACK_BYTES
     if target.name == WASM32.name:
         assert found.stack_bound_bytes is None, "what the engine keeps cannot be bounded here"
     else:
@@ -310,6 +310,20 @@ def test_an_exported_module_learns(tmp_path: Path) -> None:
     there, here = device.call("step", **inputs), host.call("step", **inputs)
     assert here["loss"] > 0
     assert all(np.array_equal(there[k], v) for k, v in here.items())
+
+
+@needs_shared
+@needs_emulator
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("model", ["mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3"])
+def test_no_stack_is_larger_than_a_board_is_checked_for(model: str, rows: bool) -> None:
+    """Whatever compiles: exported projects promise it too."""
+    made = program("sparse-49kb", str(model_path(model)), rows=rows)
+    targets = [CORTEX_M7, CORTEX_M4, AARCH64]
+    if shutil.which("arm-none-eabi-gcc"):
+        targets += [replace(t, compiler=CrossCompiler.GCC) for t in (CORTEX_M7, CORTEX_M4)]
+    bounds = {f"{t.name} {t.compiler}": build_elf(made, t).stack_bound.bytes for t in targets}
+    assert {name: size for name, size in bounds.items() if size > STACK_BYTES} == {}
 
 
 @needs_shared

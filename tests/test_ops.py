@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import (
     COMPILERS,
+    UNCLAMPED,
     assert_same,
     call,
     conv64,
@@ -168,7 +169,7 @@ def clip_keeps(mask: Value, shape: tuple[int, ...]) -> Array:
     return np.array(keep).reshape(shape)
 
 
-def taken(op: ops.Take, x: Array) -> Array:
+def taken(op: ops.Take | ops.TakeGrad, x: Array) -> Array:
     """Take slices one by one."""
     rows = [np.moveaxis(x, op.axis, 0)[i] for i in op.index]
     return np.moveaxis(np.array(rows), 0, op.axis)
@@ -195,6 +196,10 @@ PAIRINGS: dict[type[Op], Pairing] = {
     ops.SumPixels: lambda op, xs, raw, v: sum((pixel * v).sum() for row in xs[0] for pixel in row),
     ops.ToBlock: lambda op, xs, raw, v: (xs[0] * v.ravel()).sum(),
     ops.Take: lambda op, xs, raw, v: (taken(op, xs[0]) * v).sum(),
+    ops.TakeGrad: lambda op, xs, raw, v: (xs[0] * taken(op, v)).sum(),
+    ops.UpsampleGrad: lambda op, xs, raw, v: (
+        xs[0] * np.kron(v, np.ones((op.size,) * 2 + (1,)))
+    ).sum(),
 }
 
 
@@ -265,6 +270,10 @@ FORWARD = (
     ops.Depthwise,
     ops.Add,
     ops.AvgPool,
+    ops.WindowPool,
+    ops.Upsample,
+    ops.Take,
+    ops.Concat,
     ops.Dequantise,
     ops.Dense,
     ops.Cosine,
@@ -300,7 +309,7 @@ def check_gradient(sample: Sample, case: Case, kind: str) -> None:
     env = interpret(b.graph(y, *known, *(x for x in y.inputs)), feeds)
     xs = tuple(real(env[x.name], x.type) for x in y.inputs)
     label = int(codes(env[y.inputs[1].name])[0]) if isinstance(sample.op, ops.CrossEntropy) else 0
-    mask = 1.0 if isinstance(sample.op, ops.AvgPool) else passed(env[y.name], y.type)
+    mask = 1.0 if isinstance(sample.op, UNCLAMPED) else passed(env[y.name], y.type)
     seen = real(feeds["dy"], dy_type) * (1.0 if isinstance(sample.op, ops.Overlay) else mask)
     eps = 1e-6 if isinstance(sample.op, CURVED) else 1.0
     for i, grad in enumerate(grads):

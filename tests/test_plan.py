@@ -160,8 +160,8 @@ def random_problem(seed: int, count: int, steps: int) -> list[Buffer]:
     return buffers
 
 
-# Found among 1500 random problems of their size: the greedy planner misses these by a word or more.
-HARD = [(887, 8, 7), (1156, 8, 7), (306, 10, 8), (307, 12, 8), (211, 20, 10), (376, 20, 10)]
+# The greedy planner misses a few random problems of a thousand: these, found by trying.
+HARD = [(1156, 8, 7), (1944, 10, 8), (255, 12, 8), (55, 20, 10), (147, 20, 10), (36, 30, 14)]
 
 
 @pytest.mark.parametrize(("seed", "count", "steps"), HARD)

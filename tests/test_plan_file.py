@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from folders import write_model
+from helpers import model_path, needs_shared
 
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import Part
 from kilograd.select import Budget, Evidence, Selection, strategy, write_plan
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "plans"
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +143,12 @@ def test_linear_head_that_does_not_learn(small: Model, file: Path) -> None:
     with pytest.raises(InputError, match=r"--head linear: .* does not train it"):
         compile_recipe(small, Recipe(str(file), 3, HeadKind.LINEAR), Budget())
     compile_recipe(small, Recipe(str(file), 3, HeadKind.PROTO), Budget())
+
+
+@needs_shared
+def test_mcunet_fits_64_kib_with_a_stack() -> None:
+    recipe = Recipe(
+        str(EXAMPLES / "mcunet-64kb.json"), 10, optimizer=OptimizerKind.ROWRMS, rows=True
+    )
+    stack = 1024  # more than `kilograd run` measures
+    compile_recipe(load_model(str(model_path("mcunet-5fps"))), recipe, Budget(65536 - stack))

@@ -11,6 +11,7 @@ import functools
 import importlib
 import operator
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import test_ops
 import test_passes
+import test_plan
 import test_quant
 from helpers import (
     SMALL_UNITS,
@@ -60,7 +62,7 @@ C_BUGS = [
     CBug(
         "requantisation truncates",
         "include/kg_math.h",
-        " + ((int64_t)1 << (shift - 1))) >>",
+        " + ((int64_t)1 << (f.shift - 1))) >>",
         ") >>",
     ),
     CBug(
@@ -177,7 +179,7 @@ C_BUGS = [
     ),
     CBug(
         "an overlay is never found",
-        "include/kg_kernels.h",
+        "src/kg_elementwise.c",
         "overlay->index[low] == key ? low : -1",
         "overlay->index[low] == key ? -1 : -1",
     ),
@@ -253,7 +255,7 @@ C_BUGS = [
     ),
     CBug(
         "halves always round up",
-        "src/kg_elementwise.c",
+        "include/kg_math.h",
         "rest == 0 && (q & 1)",
         "rest < 0 && (q & 1)",
     ),
@@ -269,6 +271,25 @@ C_BUGS = [
         "from + p->index[i] * p->inner_bytes",
         "from + i * p->inner_bytes",
     ),
+    CBug(
+        "a part comes back among leftovers",
+        "src/kg_resample.c",
+        "memset(to, 0, (size_t)(p->outer * p->length * p->inner_bytes))",
+        "memset(to, 0, (size_t)(p->length * p->inner_bytes))",
+    ),
+    CBug(
+        "the exponent stays behind",
+        "src/kg_resample.c",
+        "size_t pixel = (size_t)p->pixel_bytes;\n    memcpy(to, from, (size_t)p->header);",
+        "size_t pixel = (size_t)p->pixel_bytes;",
+    ),
+    CBug(
+        "squares overlap",
+        "src/kg_resample.c",
+        "dy->mantissa + oy * p->size * row",
+        "dy->mantissa + oy * row",
+    ),
+    CBug("half a square", "src/kg_resample.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
 ]
 
 PLAIN = gcc("-O1")
@@ -399,6 +420,13 @@ def buildable() -> None:
     link(entries(CASE.network, CASE.training))
 
 
+def without_effort() -> None:
+    """A solver that may not work proves nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["kilograd.plan.exact"], "greedy", test_plan.pile)
+        test_plan.test_without_effort_nothing_is_claimed(None, patch)
+
+
 def forks() -> None:
     """Reverse mode against forward mode where values are read twice."""
     test_passes.check_gradients_by_tangents(test_passes.forked(), 0)
@@ -418,7 +446,7 @@ def unsplit() -> None:
 
 CASE = test_passes.Case(1, SMALL_UNITS, 4, test_passes.LEARN, PrototypeHead(4), RowRms(0))
 ZERO = "node.inputs[0].type.affine.zero_point"
-GREEDY = ("kilograd.emit.program:greedy",)
+GREEDY = ("kilograd.plan.greedy:_place",)
 STORE = ("kilograd.emit.program:store",)
 APPLIED = ("kilograd.ops.update:Update._applied",)
 
@@ -482,10 +510,26 @@ PY_BUGS = [
     PyBug(
         "live tensors overlap",
         "kilograd.plan.greedy",
-        "offset = max(offset, start + other.room)",
+        "offset = max(offset, start + length)",
         "offset = max(offset, start)",
         GREEDY,
         buildable,
+    ),
+    PyBug(
+        "exact plans overlap",
+        "kilograd.plan.exact",
+        "model.add_no_overlap_2d(lives, places)",
+        "assert places",
+        ("kilograd.plan.exact:_solve",),
+        lambda: test_plan.test_exact_plans_improve_on_greedy(1156, 8, 7),
+    ),
+    PyBug(
+        "a bound is claimed that nothing proves",
+        "kilograd.plan.exact",
+        "case cp_model.INFEASIBLE:",
+        "case cp_model.INFEASIBLE | cp_model.UNKNOWN:",
+        ("kilograd.plan.exact:_solve",),
+        without_effort,
     ),
     PyBug(
         "a tensor dies before its last reader",
@@ -640,10 +684,10 @@ PY_BUGS = [
         lambda: test_quant.test_a_hundredth_of_a_code_a_thousand_times_is_ten_codes(DType.I8, 0.01),
     ),
     PyBug(
-        "learned weights are bounded by their first values",
+        "learned weights count as ones",
         "kilograd.passes.overflow",
         "return np.full(w.type.shape, _WIDEST_WEIGHT, np.int64)",
-        "return np.abs(graph.data[w.name].astype(np.int64))",
+        "return np.ones(w.type.shape, np.int64)",
         (
             "kilograd.passes.training:narrow_gradients",
             "kilograd.passes.training:accumulator_bounds",

@@ -187,7 +187,7 @@ void run_odd(const int32_t *x, const int32_t *s, int32_t *y, int n) {
     for (int i = 0; i < n; i++) y[i] = kg_round_to_odd(x[i], s[i]);
 }
 void run_requantise(const int32_t *x, const int32_t *m, const int32_t *s, int64_t *y, int n) {
-    for (int i = 0; i < n; i++) y[i] = kg_requantise(x[i], m[i], s[i]);
+    for (int i = 0; i < n; i++) y[i] = kg_requantise(x[i], (kg_factor){m[i], s[i]});
 }
 void run_bits(const int32_t *x, int32_t *y, int n) {
     for (int i = 0; i < n; i++) y[i] = kg_bit_length(kg_magnitude(x[i]));

@@ -34,12 +34,19 @@ typedef struct {
 
 /// Convolution ///
 
+/* What turns the sums of channel c into codes: times scale[c] * ratio, over 2^shift.  scale[c] is
+ * the scale of the weights, as a fraction.  Brought to 31 bits, the factors leave shifts from
+ * lowest to highest (kg_factor_of). */
+typedef struct {
+    const int32_t *scale;
+    int32_t ratio, shift, lowest, highest;
+} kg_scaling;
+
 typedef struct {
     kg_window window;
     kg_overlay overlay;
     int32_t x_zero, y_zero;
-    const int32_t *multiplier; /* per output channel */
-    const uint8_t *shift;
+    kg_scaling scaling;
 } kg_conv_params, kg_depthwise_params;
 
 typedef struct {
@@ -145,6 +152,23 @@ void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p);
 void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p);
 void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p);
 
+/* Squares of size * size pixels; height and width count the squares. */
+typedef struct {
+    int32_t height, width, channels, size;
+} kg_window_pool_params;
+
+typedef struct {
+    int32_t header, height, width, pixel_bytes, size;
+} kg_upsample_params;
+
+typedef struct {
+    int32_t height, width, channels, size, bits;
+} kg_upsample_grad_params;
+
+void kg_window_pool(int8_t *y, const int8_t *x, const kg_window_pool_params *p);
+void kg_upsample(void *y, const void *x, const kg_upsample_params *p);
+void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy, const kg_upsample_grad_params *p);
+
 /// Parts ///
 
 typedef struct {
@@ -156,9 +180,15 @@ void kg_copy(void *y, const void *x, const kg_copy_params *p);
 typedef struct {
     int32_t header, outer, length, inner_bytes, count;
     const int16_t *index;
-} kg_take_params;
+} kg_take_params, kg_take_grad_params;
+
+typedef struct {
+    int32_t pixels, a_channels, c_channels;
+} kg_concat_params;
 
 void kg_take(void *y, const void *x, const kg_take_params *p);
+void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p);
+void kg_concat(int8_t *y, const int8_t *a, const int8_t *c, const kg_concat_params *p);
 
 /// Head and loss ///
 

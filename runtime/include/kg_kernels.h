@@ -32,18 +32,15 @@ static inline void kg_block_put(kg_block_writer *w, int32_t pixel, int32_t c, co
     for (int32_t k = 0; k < n; k++) to[k] = (int16_t)kg_round_to_odd(value[k], w->shift);
 }
 
-/* Where `key` stands in the overlay's index, or -1. */
-static inline int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
-    int32_t low = 0, high = overlay->count;
-    while (low < high) {
-        const int32_t middle = (low + high) / 2;
-        if (overlay->index[middle] < key)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < overlay->count && overlay->index[low] == key ? low : -1;
+/* scale * ratio / 2^shift of a channel with a multiplier of 31 bits; what is below is cut off. */
+static inline kg_factor kg_factor_of(const kg_scaling *s, int32_t c) {
+    const uint64_t product = (uint64_t)(uint32_t)s->scale[c] * (uint32_t)s->ratio;
+    const int32_t extra = kg_bit_length((uint32_t)(product >> 31));
+    return (kg_factor){(int32_t)(product >> extra), s->shift - extra};
 }
+
+/* Where `key` stands in the overlay's index, or -1. */
+int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key);
 
 /* First and one past the last kernel tap that falls inside the map. */
 static inline int32_t kg_tap_begin(int32_t origin) { return origin < 0 ? -origin : 0; }

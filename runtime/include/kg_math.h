@@ -34,9 +34,26 @@ static inline int32_t kg_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
 static inline int8_t kg_clip_i8(int64_t x) { return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x); }
 
-/* acc * multiplier / 2^shift, rounded half up. */
-static inline int64_t kg_requantise(int32_t acc, int32_t multiplier, int32_t shift) {
-    return ((int64_t)acc * multiplier + ((int64_t)1 << (shift - 1))) >> shift;
+/* sum / n for n > 0, rounded half to even: floor((2 sum + n) / 2n), one less where that is exact
+ * and odd. */
+static inline int32_t kg_rounded_mean(int32_t sum, int32_t n) {
+    const int32_t doubled = 2 * sum + n;
+    int32_t q = doubled / (2 * n), rest = doubled % (2 * n);
+    if (rest < 0) {
+        q--;
+        rest += 2 * n;
+    }
+    return q - (rest == 0 && (q & 1));
+}
+
+/* multiplier / 2^shift */
+typedef struct {
+    int32_t multiplier, shift;
+} kg_factor;
+
+/* acc * factor, rounded half up. */
+static inline int64_t kg_requantise(int32_t acc, kg_factor f) {
+    return ((int64_t)acc * f.multiplier + ((int64_t)1 << (f.shift - 1))) >> f.shift;
 }
 
 /* x / 2^shift for 0 <= shift <= 31; an inexact result takes whichever neighbour is odd. */

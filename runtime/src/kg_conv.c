@@ -52,6 +52,8 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
         for (int32_t k = 0; k < KG_ROWS; k++)
             rows[k] = k < n ? filter(w, learned, &p->overlay, o + k, taps, in, scratch + k * length)
                             : rows[0];
+        kg_factor factor[KG_ROWS];
+        for (int32_t k = 0; k < n; k++) factor[k] = kg_factor_of(&p->scaling, o + k);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             const int32_t iy = oy * g->stride - g->pad_top;
             const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
@@ -64,9 +66,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                              (ky * g->kernel_w + kx0) * in, (kx1 - kx0) * in);
                 int8_t *out = y + (oy * g->out_w + ox) * g->out_c + o;
                 for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[o + k],
-                                                                  p->multiplier[o + k],
-                                                                  p->shift[o + k]));
+                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[o + k], factor[k]));
             }
         }
     }

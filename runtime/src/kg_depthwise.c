@@ -27,6 +27,8 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
     for (int32_t c = 0; c < channels; c += KG_CHANNELS) {
         const int32_t n = kg_min(KG_CHANNELS, channels - c);
         fetch(scratch, w, learned, &p->overlay, c, n, g->kernel_h * g->kernel_w, channels);
+        kg_factor factor[KG_CHANNELS];
+        for (int32_t k = 0; k < n; k++) factor[k] = kg_factor_of(&p->scaling, c + k);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             const int32_t iy = oy * g->stride - g->pad_top;
             const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
@@ -42,9 +44,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                     }
                 int8_t *out = y + (oy * g->out_w + ox) * channels + c;
                 for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[c + k],
-                                                                  p->multiplier[c + k],
-                                                                  p->shift[c + k]));
+                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[c + k], factor[k]));
             }
         }
     }

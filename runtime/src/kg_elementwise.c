@@ -12,22 +12,11 @@ void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p)
     }
 }
 
-/* Half to even: floor((2S + n) / 2n), one less where that is exact and odd. */
-static int32_t rounded_mean(int32_t sum, int32_t n) {
-    const int32_t doubled = 2 * sum + n;
-    int32_t q = doubled / (2 * n), rest = doubled % (2 * n);
-    if (rest < 0) {
-        q--;
-        rest += 2 * n;
-    }
-    return q - (rest == 0 && (q & 1));
-}
-
 KG_COLD void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t sum = 0;
         for (int32_t i = 0; i < p->pixels; i++) sum += x[i * p->channels + c];
-        y[c] = (int8_t)rounded_mean(sum, p->pixels);
+        y[c] = (int8_t)kg_rounded_mean(sum, p->pixels);
     }
 }
 
@@ -47,3 +36,16 @@ void kg_take(void *y, const void *x, const kg_take_params *p) {
 }
 
 void kg_clear(void *w, const kg_clear_params *p) { memset(w, 0, (size_t)p->bytes); }
+
+int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
+    int32_t low = 0, high = overlay->count;
+    KG_ROLLED
+    while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (overlay->index[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < overlay->count && overlay->index[low] == key ? low : -1;
+}

@@ -26,18 +26,27 @@ from typer.main import get_command
 import kilograd
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError
-from kilograd.frontend import Model, available_models, load_model, model_places
-from kilograd.learn.adapt import RESULT, Outcome, Schedule, adapt, load_samples, save
+from kilograd.frontend import (
+    Model,
+    available_models,
+    load_model,
+    model_places,
+    with_last_conv,
+)
+from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
+from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import accumulator_bounds
 from kilograd.report import Variant, ablation, choice, page, without
 from kilograd.select import METHODS, Budget, Evidence, Inspect, write_plan
+from kilograd.select.cost import Cost
 from kilograd.targets import (
     AARCH64,
     CORTEX_M4,
@@ -49,6 +58,7 @@ from kilograd.targets import (
     Emulator,
     Measurement,
     Target,
+    build_host,
     measure,
 )
 
@@ -241,6 +251,9 @@ def adapt_command(
     lr: Rate = 0.003,
     augment: Augmentation = Augment.FULL,
     seed: Seed = 0,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show why these layers and channels learn.")
     ] = False,
@@ -267,7 +280,8 @@ def adapt_command(
     )
     inspect = inspector(options.network, support, schedule)
     compiled = options.compile(len(episode.classes), inspect)
-    outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
+    passes = _guarded(compiled, support, schedule, quiet=as_json) if guard else None
+    outcome = _run(compiled, dataset, episode, schedule, passes, quiet=as_json)
     reasons = compiled.selection.reasons
     if out is not None:
         title = f"{compiled.model.title}, {options.method}, {episode.dataset}"
@@ -338,6 +352,32 @@ def plan(
         _print_ablation(program, steps)
     if out is not None:
         print(f"Written to {out}")
+
+
+@app.command("cost")
+def cost_command(
+    model: ModelName = "digits",
+    method: Method = "last",
+    convention: Annotated[
+        Convention, typer.Option(help="kilograd: the compiled program; else a paper's formulas.")
+    ] = Convention.KILOGRAD,
+    last_conv: Annotated[
+        int | None, typer.Option(help="Append a random 1x1 convolution to so many channels.")
+    ] = None,
+    ways: Annotated[int, typer.Option(help="Classes of the head; kilograd only.")] = 10,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    as_json: AsJson = False,
+) -> None:
+    """Count memory and work of training by the convention of a paper, or of the real program."""
+    network = load_model(model)
+    if last_conv is not None:
+        network = with_last_conv(network, last_conv)
+    cost = count(network, Recipe(method, ways, head, optimizer), convention)
+    if as_json:
+        print(json.dumps(_cost_json(network, method, convention, cost)))
+    else:
+        _print_cost(network, method, convention, cost)
 
 
 @app.command("run")
@@ -476,8 +516,25 @@ def _some(names: tuple[str, ...] | list[str]) -> str:
     )
 
 
+def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet: bool) -> int:
+    """Try on held-out images of the support how far to train, and say what was found."""
+    found = trials(build_host(compiled.program), compiled, support, schedule)
+    passes = passes_that_help(found)
+    if not quiet:
+        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        total = len(support.labels)
+        _mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
+    return passes
+
+
 def _run(
-    compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, *, quiet: bool
+    compiled: Compiled,
+    dataset: Dataset,
+    episode: Episode,
+    schedule: Schedule,
+    passes: int | None = None,
+    *,
+    quiet: bool,
 ) -> Outcome:
     columns = (
         TextColumn("learning"),
@@ -487,7 +544,7 @@ def _run(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_err, disable=quiet, transient=True) as bar:
-        total = schedule.iterations * len(episode.support)
+        total = (schedule.iterations if passes is None else passes) * len(episode.support)
         task = bar.add_task("learning", total=total, loss=float("nan"))
         return adapt(
             compiled,
@@ -495,6 +552,7 @@ def _run(
             episode,
             schedule,
             lambda done, loss: bar.update(task, completed=done, loss=loss),
+            passes,
         )
 
 
@@ -669,6 +727,42 @@ def _print_ablation(program: Program, steps: Sequence[Variant]) -> None:
     rams = [program.state_bytes + v.step.plan.peak for v in steps]
     for v, ram in zip(steps, rams, strict=True):
         table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+    _out.print(table)
+
+
+def _cost_json(model: Model, method: str, convention: Convention, cost: Cost) -> dict[str, object]:
+    return {
+        "network": model.name,
+        "method": method,
+        "convention": convention.value,
+        "batch": cost.batch,
+        "memory_bytes": asdict(cost.memory),
+        "macs": {**asdict(cost.macs), "backward": cost.macs.backward},
+    }
+
+
+def _print_cost(model: Model, method: str, convention: Convention, cost: Cost) -> None:
+    memory, macs = cost.memory, cost.macs
+    table = Table(show_header=False, box=None)
+    table.add_row("network", f"{model.title}, method {method}")
+    table.add_row("convention", f"{convention}, {cost.batch} learned at once")
+    table.add_row("memory", Text(_kib(memory.total), "bold"))
+    parts = {
+        "buffers": memory.buffers,
+        "saved inputs": memory.saved_inputs,
+        "masks": memory.masks,
+        "weights": memory.weights,
+        "biases": memory.biases,
+        "optimizer": memory.optimizer,
+        "head": memory.head,
+    }
+    absent = "in the buffers" if convention is Convention.KILOGRAD else "not counted"
+    for name, size in parts.items():
+        table.add_row(f"  {name}", absent if size is None else _kib(size))
+    if memory.total < sum(size or 0 for size in parts.values()):
+        table.add_row("", "buffers, and saved inputs with masks, share their place")
+    table.add_row("MACs", f"{_count(macs.forward)} forward, {_count(macs.backward)} backward")
+    table.add_row("", f"of which {_count(macs.dx)} dX, {_count(macs.dw)} dW")
     _out.print(table)
 
 

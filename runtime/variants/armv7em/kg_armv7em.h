@@ -81,17 +81,13 @@ typedef struct {
     int32_t multiplier, offset, n;
 } scaler;
 
-static inline scaler make_scaler(int32_t multiplier, int32_t shift, int32_t y_zero) {
-    const int32_t n = shift - 32;
-    return (scaler){multiplier, y_zero * (1 << n) + (1 << (n - 1)), n};
+static inline scaler make_scaler(kg_factor f, int32_t y_zero) {
+    const int32_t n = f.shift - 32;
+    return (scaler){f.multiplier, y_zero * (1 << n) + (1 << (n - 1)), n};
 }
 
 /* Is that possible for all channels? */
-static inline int32_t all_plain(const uint8_t *shift, int32_t channels) {
-    for (int32_t c = 0; c < channels; c++)
-        if (shift[c] < 33 || shift[c] > 52) return 0;
-    return 1;
-}
+static inline int32_t all_plain(const kg_scaling *s) { return s->lowest >= 33 && s->highest <= 52; }
 
 /// Loops over pixels ///
 

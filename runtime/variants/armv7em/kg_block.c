@@ -124,6 +124,7 @@ static inline uint32_t mask4(uint32_t codes) {
 
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
     const int32_t whole = p->size & ~7;
+    KG_ROLLED
     for (int32_t i = 0; i < whole; i += 8)
         *mask++ = (uint8_t)(mask4(load4(y + i)) | mask4(load4(y + i + 4)) << 4);
     if (whole < p->size)

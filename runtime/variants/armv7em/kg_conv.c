@@ -68,17 +68,18 @@ ALONE static int32_t widen(uint32_t *to, int32_t step, const int8_t *from, int32
 static int32_t replace(uint32_t *to, int32_t step, const int8_t *learned, const kg_overlay *overlay,
                        const kg_window *g, const layout *l) {
     int32_t change = 0;
-    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * step)
-        for (int32_t kx = 0; kx < g->kernel_w; kx++)
-            for (int32_t j = 0; j < overlay->count; j++) {
-                const int32_t at = kx * g->in_c + overlay->index[j];
-                char *half = (char *)(to + at / 4 * step + at % 2) + (at & 2);
-                const int16_t new = *learned++;
-                int16_t old;
-                __builtin_memcpy(&old, half, sizeof old);
-                __builtin_memcpy(half, &new, sizeof new);
-                change += new - old;
-            }
+    KG_ROLLED
+    for (int32_t ky = 0; ky < g->kernel_h; ky++, to += l->quads * step) KG_ROLLED
+    for (int32_t kx = 0; kx < g->kernel_w; kx++) KG_ROLLED
+    for (int32_t j = 0; j < overlay->count; j++) {
+        const int32_t at = kx * g->in_c + overlay->index[j];
+        char *half = (char *)(to + at / 4 * step + at % 2) + (at & 2);
+        const int16_t new = *learned++;
+        int16_t old;
+        __builtin_memcpy(&old, half, sizeof old);
+        __builtin_memcpy(half, &new, sizeof new);
+        change += new - old;
+    }
     return change;
 }
 
@@ -101,7 +102,7 @@ ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
         if (overlay->count && !rows)
             sum += replace(to, step, learned + o * taps * overlay->count, overlay, &p->window, l);
         *bias++ = b[o] - p->x_zero * sum;
-        *scalers++ = make_scaler(p->multiplier[o], p->shift[o], p->y_zero);
+        *scalers++ = make_scaler(kg_factor_of(&p->scaling, o), p->y_zero);
     }
 }
 
@@ -292,9 +293,9 @@ ALONE static void span(const int8_t *x, tile *t, int32_t length) {
 
 /* As many tiles of six filters as are good; returns where those of four go on.  For single pixels
  * in whole words, without padding. */
-static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                        const int32_t *b, uint32_t *weights, const kg_conv_params *p,
-                        const layout *l) {
+ALONE static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                              const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                              const layout *l) {
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c, flat = g->stride == 1;
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
@@ -311,40 +312,30 @@ static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const int8_
     return o;
 }
 
-void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
-             int8_t *scratch, const kg_conv_params *p) {
+/* Tiles of LANES filters, from filter `first` on, for any window. */
+ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                            const layout *l, int32_t first) {
     const kg_window *g = &p->window;
-    const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
-    const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
-    /* is the scratch memory, meant for contiguous filters, enough for runs of whole quads? */
-    const int32_t known = out >= LANES && all_plain(p->shift, out) &&
-                          3 * l.runs * l.quads <= 4 * ((taps * in + 3) / 4);
-    if (!known) {
-        portable_conv(y, x, w, learned, b, scratch, p);
-        return;
-    }
+    const int32_t in = g->in_c, out = g->out_c;
     /* a whole map of single pixels, none of which needs a patch, is one row */
-    const int32_t flat = taps == 1 && in % 4 == 0 && g->stride == 1 && !g->pad_top && !g->pad_left;
+    const int32_t flat = g->kernel_h * g->kernel_w == 1 && in % 4 == 0 && g->stride == 1 &&
+                         !g->pad_top && !g->pad_left;
     const int32_t in_w = flat ? g->in_h * g->in_w : g->in_w, in_h = flat ? 1 : g->in_h;
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
-    const int32_t run = 4 * l.quads, row = in_w * in, step = g->stride * in;
-    uint32_t *weights = (uint32_t *)(void *)scratch;
-    int8_t *patches = (int8_t *)(weights + l.runs * l.quads * 2 * LANES);
-    tile t = {.count = l.quads, .weights = weights, .y_step = out, .runs = l.runs};
-    int32_t first = 0;
-    if (taps == 1 && in % 4 == 0 && !g->pad_top && !g->pad_left &&
-        (g->out_h - 1) * g->stride < g->in_h && (g->out_w - 1) * g->stride < g->in_w)
-        first = put_wide(y, x, w, learned, b, weights, p, &l);
+    const int32_t run = 4 * l->quads, row = in_w * in, step = g->stride * in;
+    int8_t *patches = (int8_t *)(weights + l->runs * l->quads * 2 * LANES);
+    tile t = {.count = l->quads, .weights = weights, .y_step = out, .runs = l->runs};
     for (; first < out; first += LANES) {
         const int32_t o = kg_min(first, out - LANES); /* the last ones some again */
-        fetch(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, &l);
+        fetch(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, l);
         for (int32_t oy = 0; oy < out_h; oy++) {
             const int32_t iy = oy * g->stride - g->pad_top;
             /* columns ix = 0 .. last: no read leaves the map, though runs are longer than they
              * need be */
-            const int32_t spare = (in_h - iy - l.runs + 1) * row - run;
+            const int32_t spare = (in_h - iy - l->runs + 1) * row - run;
             int32_t begin = 0, end = 0;
-            if (iy >= 0 && iy + l.runs <= in_h && spare >= 0) {
+            if (iy >= 0 && iy + l->runs <= in_h && spare >= 0) {
                 const int32_t last = kg_min(in_w - g->kernel_w, spare / in);
                 begin = (g->pad_left + g->stride - 1) / g->stride;
                 end = kg_min(out_w, (last + g->pad_left) / g->stride + 1);
@@ -357,38 +348,63 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                 ox = inside ? end : ox + 1;
                 t.end = y + (oy * out_w + ox) * out + o;
                 t.run_skip = inside ? row - run : 0;
-                t.x_skip = step - run - (l.runs - 1) * (run + t.run_skip);
-                span(inside ? x + (iy * in_w + ix) * in : patches, &t, l.length);
+                t.x_skip = step - run - (l->runs - 1) * (run + t.run_skip);
+                span(inside ? x + (iy * in_w + ix) * in : patches, &t, l->length);
             }
         }
     }
 }
 
+void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
+             int8_t *scratch, const kg_conv_params *p) {
+    const kg_window *g = &p->window;
+    const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
+    const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
+    /* is the scratch memory, meant for contiguous filters, enough for runs of whole quads? */
+    const int32_t known =
+        out >= LANES && all_plain(&p->scaling) && 3 * l.runs * l.quads <= 4 * ((taps * in + 3) / 4);
+    if (!known) {
+        portable_conv(y, x, w, learned, b, scratch, p);
+        return;
+    }
+    uint32_t *weights = (uint32_t *)(void *)scratch;
+    int32_t first = 0;
+    if (taps == 1 && in % 4 == 0 && !g->pad_top && !g->pad_left &&
+        (g->out_h - 1) * g->stride < g->in_h && (g->out_w - 1) * g->stride < g->in_w)
+        first = put_wide(y, x, w, learned, b, weights, p, &l);
+    if (first < out) put_tiles(y, x, w, learned, b, weights, p, &l, first);
+}
+
 /// Input gradient ///
 
 /* Weights of input channels i .. i + LANES as [taps][pairs of outputs][LANES]. */
-static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
-                          const kg_overlay *overlay, int32_t i, int32_t taps, int32_t in,
-                          int32_t out) {
+ALONE static void fetch_columns(uint32_t *to, const int8_t *w, const int8_t *learned,
+                                const kg_overlay *overlay, int32_t i, int32_t taps, int32_t in,
+                                int32_t out) {
     const int32_t count = overlay->count, row = taps * in, size = out / 2 * LANES;
+    KG_ROLLED
     for (int32_t t = 0; t < taps; t++) {
         const int8_t *from = w + t * in + i;
         put_squares(to + t * size, LANES, from, 2 * row, from + row, 2 * row, out / 2);
     }
+    KG_ROLLED
     for (int32_t j = 0; overlay->axis == 0 && j < count; j++) {
         const int32_t o = overlay->index[j];
-        for (int32_t t = 0; t < taps; t++)
-            for (int32_t k = 0; k < LANES; k++)
-                put_half(to + t * size + o / 2 * LANES + k, o % 2,
-                         learned[(j * taps + t) * in + i + k]);
+        KG_ROLLED
+        for (int32_t t = 0; t < taps; t++) KG_ROLLED
+        for (int32_t k = 0; k < LANES; k++)
+            put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                     learned[(j * taps + t) * in + i + k]);
     }
+    KG_ROLLED
     for (int32_t k = 0; overlay->axis && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, i + k);
         if (slot < 0) continue;
-        for (int32_t t = 0; t < taps; t++) KG_ROLLED
-        for (int32_t o = 0; o < out; o++)
-            put_half(to + t * size + o / 2 * LANES + k, o % 2,
-                     learned[(o * taps + t) * count + slot]);
+        KG_ROLLED
+        for (int32_t t = 0; t < taps; t++)
+            for (int32_t o = 0; o < out; o++)
+                put_half(to + t * size + o / 2 * LANES + k, o % 2,
+                         learned[(o * taps + t) * count + slot]);
     }
 }
 

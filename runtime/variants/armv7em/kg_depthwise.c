@@ -49,14 +49,17 @@ static void fetch_pairs(uint32_t *to, int32_t *sum, const int8_t *w, const int8_
         put_squares(to + ky / 2 * LANES, column, from, step,
                     two ? from + kernel * step : (const int8_t *)&none, two ? step : 0, kernel);
     }
+    KG_ROLLED
     for (int32_t k = 0; overlay->count && k < LANES; k++) {
         const int32_t slot = kg_overlay_find(overlay, c + k);
+        KG_ROLLED
         for (int32_t t = 0; slot >= 0 && t < taps; t++) {
             const int32_t at = flip ? taps - 1 - t : t, ky = at / kernel;
             put_half(to + at % kernel * column + ky / 2 * LANES + k, ky % 2,
                      learned[t * overlay->count + slot]);
         }
     }
+    KG_ROLLED
     for (int32_t kx = 1; !flip && kx <= kernel; kx++) {
         to[kx * column - 2] <<= 16;
         to[kx * column - 1] <<= 16;
@@ -72,20 +75,18 @@ typedef struct {
     int32_t a_step, b_step;
 } row_pair;
 
-/* All rows of the windows of one row of outputs, the first of them row y of the map, of which
- * there is memory for the newest `kept`. */
-static void find_rows(row_pair *rows, const void *map, int32_t y, int32_t kernel, int32_t height,
-                      int32_t kept, int32_t row_bytes, int32_t step, int32_t stride,
-                      const void *none) {
-    for (int32_t ky = 0; ky < kernel; ky += 2, rows++) {
+/* All rows of the windows of one row of outputs, the first of them row y of the map. */
+static void find_rows(row_pair *rows, const char *map, int32_t y, int32_t kernel, int32_t height,
+                      int32_t row_bytes, int32_t step, const void *none) {
+    const char *row = map + y * row_bytes;
+    for (; kernel > 0; kernel -= 2, y += 2, row += 2 * row_bytes, rows++) {
         *rows = (row_pair){none, none, 0, 0};
-        if (y + ky >= 0 && (y + ky) % stride == 0 && (y + ky) / stride < height) {
-            rows->a = (const char *)map + (y + ky) / stride % kept * row_bytes;
+        if (y >= 0 && y < height) {
+            rows->a = row;
             rows->a_step = step;
         }
-        const int32_t next = y + ky + 1;
-        if (next >= 0 && next % stride == 0 && next / stride < height) {
-            rows->b = (const char *)map + next / stride % kept * row_bytes;
+        if (y >= -1 && y + 1 < height) {
+            rows->b = row + row_bytes;
             rows->b_step = step;
         }
     }
@@ -145,7 +146,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride;
-    if (!common(g) || !all_plain(p->shift, channels)) {
+    if (!common(g) || !all_plain(&p->scaling)) {
         portable_depthwise(y, x, w, learned, b, scratch, p);
         return;
     }
@@ -162,12 +163,12 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 0);
         for (int32_t k = 0; k < LANES; k++) {
             t.bias[k] = b[c + k] - p->x_zero * sum[k];
-            t.scalers[k] = make_scaler(p->multiplier[c + k], p->shift[c + k], p->y_zero);
+            t.scalers[k] = make_scaler(kg_factor_of(&p->scaling, c + k), p->y_zero);
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
-            find_rows(rows, x + c, oy * stride - g->pad_top, kernel, g->in_h, g->in_h,
-                      g->in_w * channels, channels, 1, &zeros);
+            find_rows(rows, (const char *)x + c, oy * stride - g->pad_top, kernel, g->in_h,
+                      g->in_w * channels, channels, &zeros);
             for (int32_t ox = 0; ox < g->out_w; ox += most) {
                 const int32_t n = kg_min(most, g->out_w - ox);
                 fill(map, rows, ox * stride - g->pad_left, (n - 1) * stride + kernel, g, p->x_zero);
@@ -191,6 +192,25 @@ ALONE static void put_gradient_rows(uint32_t *to, int32_t column, const row_pair
         to[1] = high_halves(a0, b0);
         to[2] = low_halves(a1, b1);
         to[3] = high_halves(a1, b1);
+    }
+}
+
+/* Where row y of a map is kept that has stride - 1 rows of zeros between those of dy; 0: zeros. */
+static const char *kept_row(const int16_t *kept, int32_t y, const kg_window *g) {
+    const int32_t oy = y / g->stride;
+    if (y < 0 || oy * g->stride != y || oy >= g->out_h) return 0;
+    return (const char *)(kept + oy % g->kernel_h * g->out_w * LANES);
+}
+
+/* find_rows for such a map. */
+static void find_kept_rows(row_pair *rows, const int16_t *kept, int32_t y, const kg_window *g) {
+    static const int16_t none[LANES];
+    const int32_t step = LANES * (int32_t)sizeof *kept;
+    KG_ROLLED
+    for (int32_t ky = 0; ky < g->kernel_h; ky += 2, rows++) {
+        const char *a = kept_row(kept, y + ky, g), *b = kept_row(kept, y + ky + 1, g);
+        *rows = (row_pair){a ? a : (const char *)none, b ? b : (const char *)none, a ? step : 0,
+                           b ? step : 0};
     }
 }
 
@@ -233,7 +253,6 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     const int32_t column = (kernel + 1) / 2 * LANES, row = g->out_w * LANES;
     int16_t *kept = (int16_t *)(void *)scratch; /* row oy is the oy % kernel-th: dx may be dy */
     uint32_t *weights = (uint32_t *)(void *)(kept + kernel * row), *map = weights + kernel * column;
-    static const int16_t none[LANES];
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
     gradients windows = {.weights = weights,
                          .x_skip = (1 - kernel) * column * (int32_t)sizeof *map};
@@ -248,8 +267,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                     __builtin_memcpy(kept + copied % kernel * row + ox * LANES,
                                      dy->mantissa + (copied * g->out_w + ox) * channels + c,
                                      LANES * sizeof *kept);
-            find_rows(rows, kept, iy + g->pad_top - kernel + 1, kernel, g->out_h, kernel, row * 2,
-                      LANES * 2, g->stride, none);
+            find_kept_rows(rows, kept, iy + g->pad_top - kernel + 1, g);
             for (int32_t ix = 0; ix < g->in_w; ix += MORE_COLUMNS + 1) {
                 const int32_t n = kg_min(MORE_COLUMNS + 1, g->in_w - ix);
                 fill_gradient(map, rows, ix + g->pad_left - kernel + 1, n - 1 + kernel, g);

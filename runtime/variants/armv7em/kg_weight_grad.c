@@ -72,10 +72,12 @@ static void tap_sums(int32_t *row, int32_t o, int32_t ky, int32_t kx, const int8
     batch b;
     b.count = b.sum = 0;
     memset(row, 0, (size_t)g->in_c * sizeof *row);
+    KG_ROLLED
     for (int32_t oy = 0; oy < g->out_h; oy++) {
         const int32_t iy = oy * g->stride - g->pad_top + ky;
         if (iy < 0 || iy >= g->in_h) continue;
         const int16_t *d = dy->mantissa + oy * g->out_w * g->out_c + o;
+        KG_ROLLED
         for (int32_t ox = 0; ox < g->out_w; ox++, d += g->out_c) {
             const int32_t ix = ox * g->stride - g->pad_left + kx;
             if (!*d || ix < 0 || ix >= g->in_w) continue;

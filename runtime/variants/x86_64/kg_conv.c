@@ -118,7 +118,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     for (int32_t o = 0; o < out; o += LANES) {
         const int32_t n = kg_min(LANES, out - o);
         const __m256i sum = interleave(scratch, w, learned, &p->overlay, o, n, taps, in);
-        const scaler s = make_scaler(p->multiplier + o, p->shift + o, p->y_zero, n);
+        const scaler s = make_scaler(&p->scaling, o, n, p->y_zero);
         const __m256i bias = _mm256_sub_epi32(
             load32(b + o, n), _mm256_mullo_epi32(sum, _mm256_set1_epi32(p->x_zero + OFFSET)));
         for (int32_t i = 0; i < pixels; i += PIXELS) {

@@ -110,9 +110,8 @@ static inline void block(int8_t *y, const int32_t *b, const source *s, int32_t c
     const kg_depthwise_params *p = s->p;
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, n0 = kg_min(n, LANES), n1 = n - n0;
-    const scaler scale0 = make_scaler(p->multiplier + c, p->shift + c, p->y_zero, n0);
-    const scaler scale1 =
-        n1 ? make_scaler(p->multiplier + c + LANES, p->shift + c + LANES, p->y_zero, n1) : scale0;
+    const scaler scale0 = make_scaler(&p->scaling, c, n0, p->y_zero);
+    const scaler scale1 = n1 ? make_scaler(&p->scaling, c + LANES, n1, p->y_zero) : scale0;
     const __m256i b0 = load32(b + c, n0), b1 = n1 ? load32(b + c + LANES, n1) : b0;
     const int32_t first = (g->pad_left + g->stride - 1) / g->stride;
     const int32_t last = (g->in_w - g->kernel_w + g->pad_left) / g->stride;

@@ -26,33 +26,35 @@ static inline __m256i load32(const int32_t *x, int32_t n) {
  */
 typedef struct {
     __m256i multiplier, shift_even, shift_odd, add_even, add_odd, subtract;
-    const int32_t *multipliers;
-    const uint8_t *shifts;
+    kg_factor factor[LANES];
     int32_t zero, narrow;
 } scaler;
 
-static inline scaler make_scaler(const int32_t *multiplier, const uint8_t *shift, int32_t zero,
-                                 int32_t n) {
+/* For channels c .. c + n. */
+static inline scaler make_scaler(const kg_scaling *scaling, int32_t c, int32_t n, int32_t zero) {
     int64_t s[LANES], add[LANES];
-    int32_t subtract[LANES], narrow = 0;
+    int32_t multiplier[LANES], subtract[LANES], narrow = 0;
+    kg_factor factor[LANES];
     for (int32_t k = 0; k < LANES; k++) {
-        s[k] = shift[kg_min(k, n - 1)];
+        factor[k] = kg_factor_of(scaling, c + kg_min(k, n - 1));
+        multiplier[k] = factor[k].multiplier;
+        s[k] = factor[k].shift;
         narrow |= s[k] < 31;
         add[k] = ((int64_t)1 << 62) + ((int64_t)1 << (s[k] - 1));
         subtract[k] = (int32_t)(uint32_t)(((uint64_t)1 << 62) >> s[k]);
     }
-    return (scaler){
-        .multiplier = load32(multiplier, n),
+    scaler made = {
+        .multiplier = load32(multiplier, LANES),
         .shift_even = _mm256_setr_epi64x(s[0], s[2], s[4], s[6]),
         .shift_odd = _mm256_setr_epi64x(s[1], s[3], s[5], s[7]),
         .add_even = _mm256_setr_epi64x(add[0], add[2], add[4], add[6]),
         .add_odd = _mm256_setr_epi64x(add[1], add[3], add[5], add[7]),
         .subtract = load32(subtract, LANES),
-        .multipliers = multiplier,
-        .shifts = shift,
         .zero = zero,
         .narrow = narrow,
     };
+    memcpy(made.factor, factor, sizeof factor);
+    return made;
 }
 
 static inline __m256i scale(__m256i acc, const scaler *s) {
@@ -74,8 +76,7 @@ static inline void scale4(int8_t *y, int32_t step, const __m256i *acc, int32_t p
         memcpy(sums, acc, sizeof sums);
         for (int32_t j = 0; j < pixels; j++)
             for (int32_t k = 0; k < n; k++)
-                codes[j][k] = kg_clip_i8(
-                    s->zero + kg_requantise(sums[j][k], s->multipliers[k], s->shifts[k]));
+                codes[j][k] = kg_clip_i8(s->zero + kg_requantise(sums[j][k], s->factor[k]));
     } else {
         const __m256i zero = _mm256_set1_epi16((int16_t)s->zero);
         const __m256i a = _mm256_packs_epi32(scale(acc[0], s), scale(acc[1], s));

@@ -9,6 +9,9 @@ from kilograd.emit.c import header, source
 from kilograd.emit.program import Program
 from kilograd.ir import Node, StreamedInput
 
+#: What the stack of any program may need, whatever compiles it; `kilograd run` says how much does.
+STACK_BYTES = 1536
+
 
 def write_project(program: Program, folder: Path, runtime: Path, variant: str | None) -> list[Path]:
     """Write model.c, model.h and the runtime into `folder`; return the C files to compile.
@@ -145,6 +148,7 @@ def _readme(program: Program) -> str:
         state=f"{program.state_bytes:,}",
         arena=f"{program.arena_bytes:,}",
         shape="x".join(map(str, _image(program).type.shape)),
+        stack=STACK_BYTES,
         calls=calls,
         rows=_ROWS if by_rows else "",
     )
@@ -166,7 +170,7 @@ the Makefile says how to cross-compile.
 
 Memory is yours: a *state* of {state} bytes that keeps what was learned, and an *arena* of {arena}
 bytes for the time of a call, both 4-byte aligned.  Save the state to keep what was learned.
-Nothing is allocated, and the stack stays below 1 KB.
+Nothing is allocated, and the stack stays below {stack:,} bytes.
 
 Call `model_init(state)` once.  Then write the inputs of an entry point into the arena, at the
 offsets that `model.h` names, call it, and read its outputs there.  Images are int8 {shape},

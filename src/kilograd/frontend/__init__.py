@@ -2,6 +2,7 @@
 
 from kilograd.frontend.find import Found, available_models, load_model, model_places
 from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
+from kilograd.frontend.variant import with_last_conv
 
 __all__ = [
     "Found",
@@ -11,4 +12,5 @@ __all__ = [
     "load_model",
     "load_model_folder",
     "model_places",
+    "with_last_conv",
 ]

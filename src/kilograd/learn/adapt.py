@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -114,8 +115,12 @@ def adapt(
     episode: Episode,
     schedule: Schedule,
     progress: Progress = lambda done, loss: None,
+    passes: int | None = None,
 ) -> Outcome:
-    """Train on the support of an episode and test on its query."""
+    """Train on the support of an episode and test on its query.
+
+    `passes` ends training before the schedule does.
+    """
     start = time.perf_counter()
     preprocess = compiled.model.preprocess
     support = load_samples(dataset, episode.support, episode.support_labels, preprocess)
@@ -123,7 +128,7 @@ def adapt(
     host = build_host(compiled.program)
     enrol(host, support)
     before = predict(host, query.images)
-    losses = fit(host, compiled, support, schedule, progress)
+    losses = fit(host, compiled, support, schedule, progress, passes)
     enrol(host, support)
     after = predict(host, query.images)
     program = compiled.program
@@ -133,7 +138,7 @@ def adapt(
         ways=len(episode.classes),
         shots=len(support.labels) // len(episode.classes),
         queries=len(query.labels) // len(episode.classes),
-        iterations=schedule.iterations,
+        iterations=schedule.iterations if passes is None else passes,
         sram_bytes=program.sram_bytes,
         sram_lower_bound_bytes=program.sram_lower_bound_bytes,
         sram_proved_optimal=program.sram_proved_optimal,
@@ -166,24 +171,40 @@ def fit(
     support: Samples,
     schedule: Schedule,
     progress: Progress = lambda done, loss: None,
+    passes: int | None = None,
 ) -> list[float]:
     """Train in place; return the loss of every sample seen.
+
+    `passes` ends training before the schedule does.
+    """
+    each = training(host, compiled, support, schedule, progress)
+    return [loss for losses in itertools.islice(each, passes) for loss in losses]
+
+
+def training(
+    host: HostProgram,
+    compiled: Compiled,
+    support: Samples,
+    schedule: Schedule,
+    progress: Progress = lambda done, loss: None,
+) -> Iterator[list[float]]:
+    """Train in place, and yield the losses of each pass over the support when it is done.
 
     Prototypes are detached and made anew before each pass.
     """
     if "step" not in host.program.entries:
-        return []
+        return
     rng = np.random.default_rng(schedule.seed)
     every = compiled.recipe.accumulate
     count = len(support.labels)
     total = schedule.iterations * count
-    losses: list[float] = []
-    running = 0.0
-    updates = pending = 0
+    seen = updates = pending = 0
+    running = math.nan
     for _ in range(schedule.iterations):
+        losses: list[float] = []
         enrol(host, support)
         for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
-            rate = schedule.rate(len(losses) / total)
+            rate = schedule.rate(seen / total)
             image = augmented(support.images[i], rng, schedule.augment)
             inputs = {"image": image, "label": support.labels[i]}
             if every == 1:
@@ -198,10 +219,12 @@ def fit(
                     clock = np.array([schedule.seed, updates], np.int32)
                     host.call("apply", lr=np.array([rate], np.float32), clock=clock)
                     updates, pending = updates + 1, 0
-            losses.append(float(out["loss"][0]))
-            running = losses[-1] if len(losses) == 1 else 0.95 * running + 0.05 * losses[-1]
-            progress(len(losses), running)
-    return losses
+            loss = float(out["loss"][0])
+            running = 0.95 * running + 0.05 * loss if seen else loss
+            losses.append(loss)
+            seen += 1
+            progress(seen, running)
+        yield losses
 
 
 def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
 from kilograd.errors import InputError
@@ -73,7 +73,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program and what it came from."""
+    """A program and what it came from: `model` has the modules that the method adds."""
 
     model: Model
     recipe: Recipe
@@ -118,9 +118,10 @@ def compile_recipe(
 
     def compiled(selection: Selection) -> Program:
         """Compile each selection once."""
-        key = (*sorted(selection.learn.items()), selection.head)
+        nodes = selection.graph and selection.graph.nodes
+        key = (*sorted(selection.learn.items()), selection.head, nodes)
         if key not in known:
-            known[key] = _linked(model, recipe, _training(recipe, selection))
+            known[key] = _linked(_grown(model, selection), recipe, _training(recipe, selection))
         return known[key]
 
     def cost(selection: Selection) -> Cost:
@@ -128,7 +129,7 @@ def compile_recipe(
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
     selection = strategy(recipe.method)(evidence, budget)
-    program = compiled(selection)
+    model, program = _grown(model, selection), compiled(selection)
     _check(model, recipe, budget, selection, program)
     return Compiled(model, recipe, _training(recipe, selection), program, selection)
 
@@ -164,6 +165,11 @@ def _check(
                 f"--channels {budget.channels}: {method} learns {count} of {size} channels of "
                 f"{name}; leave the option away, or choose a method that takes it, as tinytrain"
             )
+
+
+def _grown(model: Model, selection: Selection) -> Model:
+    """Return the network with what the selection adds to it."""
+    return model if selection.graph is None else replace(model, graph=selection.graph)
 
 
 def _training(recipe: Recipe, selection: Selection) -> Training:

@@ -14,8 +14,8 @@ from kilograd.ops.head import (
     ToBlock,
 )
 from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
-from kilograd.ops.pool import AvgPool, Broadcast, SumPixels
-from kilograd.ops.shape import Copy, Overlay, Take
+from kilograd.ops.pool import AvgPool, Broadcast, SumPixels, Upsample, UpsampleGrad, WindowPool
+from kilograd.ops.shape import Concat, Copy, Overlay, Take, TakeGrad
 from kilograd.ops.stream import Stage, Stream
 from kilograd.ops.update import Accumulate, Adam, Clear, Enrol, RowRms, RowUpdate, Sgd, Update
 from kilograd.ops.window import Window
@@ -30,6 +30,7 @@ __all__ = [
     "Clear",
     "ClipGrad",
     "ClipMask",
+    "Concat",
     "Conv",
     "ConvInputGrad",
     "ConvWeightGrad",
@@ -56,7 +57,11 @@ __all__ = [
     "Stream",
     "SumPixels",
     "Take",
+    "TakeGrad",
     "ToBlock",
     "Update",
+    "Upsample",
+    "UpsampleGrad",
     "Window",
+    "WindowPool",
 ]

@@ -31,7 +31,7 @@ from kilograd.ops.elementwise import ClipGrad, ClipMask, ScaleChannels
 from kilograd.ops.pool import SumPixels
 from kilograd.ops.shape import overlay_params, weight_args
 from kilograd.ops.window import Window
-from kilograd.quant import fixed_point, normalise, requantise
+from kilograd.quant import fixed_point, fractions, normalise, requantise
 
 #: Filters or input channels that a kernel works on at once; portable ones take half as many.
 LANES = 8
@@ -44,10 +44,36 @@ def _forward_scratch(w: tuple[int, ...]) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
+def scaling(x: Affine, w: Affine, y: Affine) -> tuple[Array, int, int]:
+    """Return fractions of the weight scales, and x.scale / y.scale as ratio and shift for them."""
+    table, exponent = fractions(w.scale)
+    ratio, shift = fixed_point(math.ldexp(x.scale[0] / y.scale[0], exponent - 31))
+    return table, ratio, shift
+
+
 def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
-    """Return multiplier and shift per output channel: x.scale * w.scale[c] / y.scale."""
-    pairs = [fixed_point(x.scale[0] * s / y.scale[0]) for s in w.scale]
-    return np.array([m for m, _ in pairs], np.int32), np.array([s for _, s in pairs], np.uint8)
+    """Return multiplier and shift per output channel: x.scale * w.scale[c] / y.scale.
+
+    The multiplier is that of fractions and ratio, cut off at 31 bits (`kg_factor_of`).
+    """
+    table, ratio, shift = scaling(x, w, y)
+    products = [int(f) * ratio for f in table]
+    extra = [p.bit_length() - 31 for p in products]
+    multipliers = [p >> e for p, e in zip(products, extra, strict=True)]
+    return np.array(multipliers, np.int32), shift - np.array(extra)
+
+
+def scaling_params(x: Affine, w: Affine, y: Affine) -> dict[str, int | Array]:
+    """Return the fields of `kg_scaling`."""
+    table, ratio, shift = scaling(x, w, y)
+    _, shifts = requantisation(x, w, y)
+    return {
+        "scaling.scale": table,
+        "scaling.ratio": ratio,
+        "scaling.shift": shift,
+        "scaling.lowest": int(shifts.min()),
+        "scaling.highest": int(shifts.max()),
+    }
 
 
 def check_weights(x: TensorType, w: TensorType, b: TensorType, channels: int) -> None:
@@ -116,7 +142,6 @@ class Conv(Op):
     def kernel(self, node: Node) -> Kernel:
         x, w, b = node.inputs
         shape = w.type.shape
-        multiplier, shift = requantisation(x.type.affine, w.type.affine, self.out)
         return Kernel(
             "kg_conv",
             (x, *weight_args(w), b),
@@ -125,8 +150,7 @@ class Conv(Op):
                 **overlay_params(w),
                 "x_zero": x.type.affine.zero_point,
                 "y_zero": self.out.zero_point,
-                "multiplier": multiplier,
-                "shift": shift,
+                **scaling_params(x.type.affine, w.type.affine, self.out),
             },
             scratch=_forward_scratch(shape),
         )

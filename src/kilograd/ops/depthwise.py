@@ -19,7 +19,7 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ops._common import Normalising, array, block, no_vjp, require
-from kilograd.ops.conv import check_weights, clipped, layer_gradients, requantisation
+from kilograd.ops.conv import check_weights, clipped, layer_gradients, scaling_params
 from kilograd.ops.shape import overlay_params, weight_args
 from kilograd.ops.window import Window
 from kilograd.quant import normalise
@@ -89,7 +89,6 @@ class Depthwise(Op):
     def kernel(self, node: Node) -> Kernel:
         x, w, b = node.inputs
         shape = w.type.shape
-        multiplier, shift = requantisation(x.type.affine, w.type.affine, self.out)
         return Kernel(
             "kg_depthwise",
             (x, *weight_args(w), b),
@@ -98,8 +97,7 @@ class Depthwise(Op):
                 **overlay_params(w),
                 "x_zero": x.type.affine.zero_point,
                 "y_zero": self.out.zero_point,
-                "multiplier": multiplier,
-                "shift": shift,
+                **scaling_params(x.type.affine, w.type.affine, self.out),
             },
             scratch=_forward_scratch(shape[:2], node.type.shape[1], self.window.stride),
         )

@@ -1,4 +1,4 @@
-"""Sums and means over the pixels of a map, and the way back."""
+"""Sums and means over the pixels of a map or of small squares of it, and the way back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kilograd.ir import (
+    Array,
     Block,
     BlockExponent,
     Builder,
@@ -17,8 +18,38 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ops._common import array, block, no_macs, no_vjp, require
+from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
 from kilograd.ops.elementwise import ScaleChannels
+from kilograd.quant import normalise
+
+
+def _rounded_mean(total: Array, n: int) -> Array:
+    """Return total / n as int8 codes, rounded half to even."""
+    doubled = 2 * total + n
+    y = doubled // (2 * n)
+    tie = doubled % (2 * n) == 0
+    return (y - (tie & (y % 2 == 1))).astype(np.int8)
+
+
+def _squares(x: Array, size: int) -> Array:
+    """View a map [h, w, c] as [h / size, size, w / size, size, c]."""
+    h, w, c = x.shape
+    return x.reshape(h // size, size, w // size, size, c)
+
+
+def _square_params(large: tuple[int, ...], size: int) -> dict[str, int]:
+    """Return the fields of a kernel that makes one pixel of a square of `size` pixels a side."""
+    h, w, c = large
+    return {"height": h // size, "width": w // size, "channels": c, "size": size}
+
+
+def _smaller(x: TensorType, size: int) -> tuple[int, int, int]:
+    """Return the shape with each square of `size` pixels a side made one pixel."""
+    require(
+        len(x.shape) == 3 and x.shape[0] % size == x.shape[1] % size == 0,
+        f"{x} cannot be cut into squares of {size}x{size} pixels",
+    )
+    return x.shape[0] // size, x.shape[1] // size, x.shape[2]
 
 
 @dataclass(frozen=True)
@@ -32,11 +63,7 @@ class AvgPool(Op):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         x = array(xs[0]).astype(np.int64)
-        n = x.shape[0] * x.shape[1]
-        doubled = 2 * x.sum(axis=(0, 1), keepdims=True) + n
-        y = doubled // (2 * n)
-        tie = doubled % (2 * n) == 0
-        return (y - (tie & (y % 2 == 1))).astype(np.int8)
+        return _rounded_mean(x.sum(axis=(0, 1), keepdims=True), x.shape[0] * x.shape[1])
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         h, w, c = node.inputs[0].type.shape
@@ -91,3 +118,94 @@ class SumPixels(Op):
     def kernel(self, node: Node) -> Kernel:
         h, w, c = node.inputs[0].type.shape
         return Kernel("kg_sum_pixels", node.inputs, {"pixels": h * w, "channels": c})
+
+
+@dataclass(frozen=True)
+class WindowPool(Op):
+    """Mean of each square of `size` pixels a side, rounded half to even; scale, zero point stay."""
+
+    size: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (x,) = xs
+        require(x.dtype is DType.I8, f"{x} must be an int8 map")
+        return replace(x, shape=_smaller(x, self.size))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        x = array(xs[0]).astype(np.int64)
+        return _rounded_mean(_squares(x, self.size).sum(axis=(1, 3)), self.size**2)
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        share = (1 / self.size**2,) * node.type.shape[2]
+        return (b(Upsample(self.size), b(ScaleChannels(share), dy)),)
+
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        params = _square_params(node.inputs[0].type.shape, self.size)
+        return Kernel("kg_window_pool", node.inputs, params)
+
+
+@dataclass(frozen=True)
+class Upsample(Op):
+    """Each pixel of a map or a gradient as a square of `size` pixels a side: nearest neighbour."""
+
+    size: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (x,) = xs
+        require(len(x.shape) == 3, f"{x} must be a map")
+        h, w, c = x.shape
+        return replace(x, shape=(h * self.size, w * self.size, c))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        (x,) = xs
+        if isinstance(x, Block):
+            return Block(self._repeated(x.mantissa), x.exponent)
+        return self._repeated(x)
+
+    def _repeated(self, x: Array) -> Array:
+        return np.repeat(np.repeat(x, self.size, axis=0), self.size, axis=1)
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        return (b(UpsampleGrad(self.size), dy),)
+
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        (x,) = node.inputs
+        h, w, c = x.type.shape
+        return Kernel(
+            "kg_upsample",
+            (x,),
+            {
+                "header": 4 if isinstance(x.type.quant, BlockExponent) else 0,
+                "height": h,
+                "width": w,
+                "pixel_bytes": c * x.type.dtype.nbytes,
+                "size": self.size,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class UpsampleGrad(Normalising):
+    """dy summed over each square of `size` pixels a side."""
+
+    size: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (dy,) = xs
+        return TensorType(_smaller(dy, self.size), DType.I16, BlockExponent(self.bits))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        dy = block(xs[0])
+        acc = _squares(dy.mantissa.astype(np.int64), self.size).sum(axis=(1, 3))
+        return normalise(acc, dy.exponent, self.bits)
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        params = _square_params(node.inputs[0].type.shape, self.size)
+        return Kernel("kg_upsample_grad", node.inputs, {**params, "bits": self.bits})

@@ -1,4 +1,4 @@
-"""Parts of tensors: what learns and what does not."""
+"""Parts of tensors: what learns and what does not, what goes separate ways and joins again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kilograd.ir import (
     Block,
     BlockExponent,
     Builder,
+    DType,
     Kernel,
     Node,
     Op,
@@ -52,24 +53,100 @@ class Take(Op):
             return Block(np.take(x.mantissa, self.index, self.axis), x.exponent)
         return np.take(x, self.index, self.axis)
 
-    vjp = no_vjp
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        return (b(TakeGrad(self.axis, self.index, node.inputs[0].type.shape[self.axis]), dy),)
+
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
         (x,) = node.inputs
-        shape = x.type.shape
-        return Kernel(
-            "kg_take",
-            (x,),
-            {
-                "header": 4 if isinstance(x.type.quant, BlockExponent) else 0,
-                "outer": math.prod(shape[: self.axis]),
-                "length": shape[self.axis],
-                "inner_bytes": math.prod(shape[self.axis + 1 :]) * x.type.dtype.nbytes,
-                "count": len(self.index),
-                "index": np.array(self.index, np.int16),
-            },
+        return Kernel("kg_take", (x,), _take_params(x.type, self.axis, self.index))
+
+
+def _take_params(whole: TensorType, axis: int, index: tuple[int, ...]) -> dict[str, int | Array]:
+    """Return the fields of `kg_take`: which slices of `whole`."""
+    shape = whole.shape
+    return {
+        "header": 4 if isinstance(whole.quant, BlockExponent) else 0,
+        "outer": math.prod(shape[:axis]),
+        "length": shape[axis],
+        "inner_bytes": math.prod(shape[axis + 1 :]) * whole.dtype.nbytes,
+        "count": len(index),
+        "index": np.array(index, np.int16),
+    }
+
+
+@dataclass(frozen=True)
+class TakeGrad(Op):
+    """dy as the slices `index` along `axis`, which is `length` long; zeros elsewhere."""
+
+    axis: int
+    index: tuple[int, ...]
+    length: int
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        (dy,) = xs
+        require(
+            self.axis < len(dy.shape) and dy.shape[self.axis] == len(self.index),
+            f"{dy} has not {len(self.index)} slices along axis {self.axis}",
         )
+        return replace(dy, shape=self._whole(dy.shape))
+
+    def _whole(self, part: tuple[int, ...]) -> tuple[int, ...]:
+        return (*part[: self.axis], self.length, *part[self.axis + 1 :])
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        (dy,) = xs
+        if isinstance(dy, Block):
+            return Block(self._spread(dy.mantissa), dy.exponent)
+        return self._spread(dy)
+
+    def _spread(self, part: Array) -> Array:
+        out = np.zeros(self._whole(part.shape), part.dtype)
+        out[(slice(None),) * self.axis + (list(self.index),)] = part
+        return out
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        params = _take_params(node.type, self.axis, self.index)
+        return Kernel("kg_take_grad", node.inputs, params)
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """The channels of two int8 maps of one quantisation, those of `a` first."""
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        a, c = xs
+        require(
+            len(a.shape) == len(c.shape) == 3
+            and a.shape[:2] == c.shape[:2]
+            and a.dtype is c.dtype is DType.I8
+            and a.quant == c.quant,
+            f"{a} and {c} are not two int8 maps of one size and one scale",
+        )
+        return replace(a, shape=(*a.shape[:2], a.shape[2] + c.shape[2]))
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        a, c = map(array, xs)
+        return np.concatenate([a, c], axis=2)
+
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        first, channels = node.inputs[0].type.shape[2], node.type.shape[2]
+        return (
+            b(Take(2, tuple(range(first))), dy),
+            b(Take(2, tuple(range(first, channels))), dy),
+        )
+
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        h, w, a_channels = node.inputs[0].type.shape
+        c_channels = node.inputs[1].type.shape[2]
+        params = {"pixels": h * w, "a_channels": a_channels, "c_channels": c_channels}
+        return Kernel("kg_concat", node.inputs, params)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
+from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
@@ -14,6 +15,7 @@ from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, 
 
 __all__ = [
     "AccumulatorError",
+    "Block",
     "Bound",
     "Head",
     "LinearHead",
@@ -28,6 +30,8 @@ __all__ = [
     "entries",
     "fuse_updates",
     "inspection",
+    "lite_residual",
+    "mobile_blocks",
     "narrow_gradients",
     "push_takes",
     "recompute",

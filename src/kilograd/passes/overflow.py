@@ -25,6 +25,7 @@ from kilograd.ops import (
     Overlay,
     RowUpdate,
     SumPixels,
+    UpsampleGrad,
 )
 from kilograd.ops._common import Normalising
 from kilograd.ops.update import BIAS_LIMIT
@@ -74,6 +75,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return int(_magnitudes(graph, n.inputs[1], learned).sum(axis=(0, 1)).max())
         case SumPixels():
             return _pixels(x)
+        case UpsampleGrad(size=size):
+            return size**2
         case ConvWeightGrad() | DepthwiseWeightGrad():
             return _pixels(x) * _code_range(n.inputs[0])
         case FisherSum():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from kilograd.plan.bounds import lower_bound
-from kilograd.plan.buffer import Buffer, Plan
+from kilograd.plan.buffer import ALIGN, Buffer, Plan
 
 _Key = Callable[[Buffer], tuple[int, ...]]
 _Meeting = Mapping[str, Sequence[tuple[str, int]]]  # name and room of those in use meanwhile
@@ -25,8 +26,9 @@ _FORWARD = (0.0, 0.25)  # where a buffer that sticks out moves to: a fraction of
 def greedy(buffers: Sequence[Buffer]) -> Plan:
     """Return the best plan over a few orders: by size, by life, by area, by start, by end.
 
-    While the lower bound is not met, the buffer that sticks out most moves forward in its order,
-    first to the front and in a second round less far, and all are placed again.
+    While the lower bound is not met, the first buffer that would not fit below the best peak so far
+    moves forward in its order, first to the front and in a second round less far, and all are
+    placed again.
 
     >>> greedy([Buffer("a", 8, 0, 2), Buffer("b", 4, 1, 3), Buffer("c", 8, 2, 3)]).peak
     12
@@ -35,35 +37,24 @@ def greedy(buffers: Sequence[Buffer]) -> Plan:
     meeting = {
         b.name: [(o.name, o.room) for o in buffers if o is not b and o.meets(b)] for b in buffers
     }
-    plans = (_repaired(meeting, buffers, f, to, bound) for to in _FORWARD for f in _ORDERS)
-    best = next(plans)
-    while best.peak > bound and (other := next(plans, None)):
-        best = min(best, other, key=lambda plan: plan.peak)
+    best = Plan({}, sum(b.room for b in buffers) + ALIGN, bound)  # worse than any
+    for to, order in itertools.product(_FORWARD, _ORDERS):
+        queue = sorted(buffers, key=lambda b: (*order(b), b.name))
+        for _ in range(_REPAIRS):
+            offsets = _place(meeting, queue, best.peak - ALIGN)
+            placed = len(offsets)
+            if placed < len(queue):
+                queue.insert(int(placed * to), queue.pop(placed))
+                continue
+            best = Plan(offsets, max((offsets[b.name] + b.room for b in buffers), default=0), bound)
+            if best.peak == bound:
+                return best
     return best
 
 
-def _repaired(
-    meeting: _Meeting, buffers: Sequence[Buffer], order: _Key, to: float, bound: int
-) -> Plan:
-    """Return the best plan of one order and its repairs."""
-    queue = sorted(buffers, key=lambda b: (*order(b), b.name))
-    best = plan = _place(meeting, queue, bound)
-    for _ in range(_REPAIRS):
-        if best.peak == bound:
-            break
-        ends = [plan.offsets[b.name] + b.room for b in queue]
-        top = ends.index(max(ends))
-        if top == 0:
-            break
-        queue.insert(int(top * to), queue.pop(top))
-        plan = _place(meeting, queue, bound)
-        best = min(best, plan, key=lambda plan: plan.peak)
-    return best
-
-
-def _place(meeting: _Meeting, queue: Sequence[Buffer], bound: int) -> Plan:
+def _place(meeting: _Meeting, queue: Sequence[Buffer], limit: int) -> dict[str, int]:
+    """Return the offsets of the buffers before the first one that ends behind `limit`."""
     offsets: dict[str, int] = {}
-    peak = 0
     for b in queue:
         room, offset = b.room, 0
         taken = [(offsets[name], size) for name, size in meeting[b.name] if name in offsets]
@@ -71,6 +62,7 @@ def _place(meeting: _Meeting, queue: Sequence[Buffer], bound: int) -> Plan:
             if offset + room <= start:
                 break
             offset = max(offset, start + length)
+        if offset + room > limit:
+            break
         offsets[b.name] = offset
-        peak = max(peak, offset + room)
-    return Plan(offsets, peak, bound)
+    return offsets

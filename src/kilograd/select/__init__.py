@@ -1,4 +1,4 @@
-"""What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
+"""What learns: one strategy a file, each (Evidence, Budget) -> Selection; and what that costs."""
 
 from kilograd.select.methods import METHODS, strategy
 from kilograd.select.plan_file import plan_file, write_plan

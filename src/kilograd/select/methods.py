@@ -13,6 +13,7 @@ from kilograd.select.random_layers import random_layers
 from kilograd.select.selection import Strategy
 from kilograd.select.sparse_update import sparse_update
 from kilograd.select.static import static_l2, static_random
+from kilograd.select.tinytl import BLOCKS, tinytl
 from kilograd.select.tinytrain import Criterion, TinyTrain, at_random, by_norm
 
 _NAMED: Mapping[str, Strategy] = {
@@ -29,10 +30,12 @@ _NAMED: Mapping[str, Strategy] = {
     "pointwise-knapsack": Knapsack(depthwise=False),
     "int8-knapsack": Knapsack(rounding=True),
     "static-l2": static_l2,
+    "tinytl": tinytl(BLOCKS),
 }
 _NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
     "last:K": last_k,
     "bias:K": bias_k,
+    "tinytl:K": tinytl,
     "tinytrain-random:SEED": lambda seed: TinyTrain(order=at_random(seed)),
     "static-random:SEED": static_random,
     "random-layers:SEED": random_layers,

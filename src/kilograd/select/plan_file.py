@@ -61,8 +61,13 @@ def plan_file(path: Path) -> Strategy:
 def write_plan(path: Path, network: str, selection: Selection) -> None:
     """Write a selection so that `plan_file` reads it back, one parameter a line.
 
-    Raises `InputError` if the file cannot be written.
+    Raises `InputError` if the file cannot be written, or could not say what the selection is.
     """
+    if selection.graph is not None:
+        raise InputError(
+            f"{path}: a plan file cannot hold modules that a method adds to {network}; "
+            f"give the method itself to --method"
+        )
     lines = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps(_channels(part))}"
         for name, part in selection.learn.items()

@@ -153,11 +153,13 @@ class Selection:
     """Which parameters of the network learn, and which part of each; and whether the head does.
 
     `reasons` has one entry for each layer that a strategy thought about, in execution order.
+    `graph`: the network with what the strategy adds to it; `None`: as it is.
     """
 
     learn: Mapping[str, Part] = field(default_factory=dict)
     head: bool = True
     reasons: tuple[Reason, ...] = field(default=(), compare=False)
+    graph: Graph | None = None
 
 
 Strategy = Callable[[Evidence, Budget], Selection]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from kilograd.emit import Entry, Program
+from kilograd.emit.project import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.plan import Buffer
 
-#: What a stack may need.  `kilograd run` says how much it does.
-STACK_BYTES = 1024
 _NAMED = 3
 
 

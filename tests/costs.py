@@ -1,0 +1,213 @@
+"""Published costs, and what the formulas give for them.
+
+The layer tables in `layer_tables/` are facts of the three networks at 128x128, read from the
+files that mit-han-lab/tiny-training publishes (algorithm/assets/mcu_models), in the order of its
+layer numbers.  Of MobileNetV2 and ProxylessNASNet they also have the 1x1 convolution ("mix") that
+those files lack, and without which TinyTrain's Table 3 cannot be met.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from functools import cache
+from pathlib import Path
+
+from kilograd.passes import Part
+from kilograd.select import PLANS, Selection
+from kilograd.select.cost import Cost, Layer, full_train, tinytrain, tte
+
+MCUNET, MBV2, PROXYLESS = NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
+#: Channels of the last 1x1 convolution in TinyTrain's networks.
+LAST_CONV = {MBV2: 448, PROXYLESS: 384}
+MIB = 1 << 20
+
+
+@cache
+def rows(name: str) -> tuple[dict[str, str], ...]:
+    """Return the table of a network as it is in the file."""
+    file = Path(__file__).parent / "layer_tables" / f"{name}.csv"
+    with file.open(encoding="utf-8", newline="") as f:
+        return tuple(csv.DictReader(f))
+
+
+@cache
+def table(name: str, *, mix: bool = True) -> tuple[Layer, ...]:
+    """Return the layers of a network, TinyTrain's last convolution included or not."""
+    names = {"stem": "first_conv", "mix": "last_conv"}
+    return tuple(
+        Layer(
+            name=names.get(r["role"], f"blocks.{r['block']}.{r['role']}"),
+            depthwise=r["role"] == "dw",
+            taps=int(r["k"]) ** 2,
+            inputs=int(r["cin"]),
+            outputs=int(r["cout"]),
+            pixels_in=int(r["hin"]) ** 2,
+            pixels_out=int(r["hout"]) ** 2,
+            relu=r["role"] != "pw2",
+            residual=r["role"] == "pw2" and r["residual_block"] == "1",
+        )
+        for r in rows(name)
+        if mix or r["role"] != "mix"
+    )
+
+
+def last(network: tuple[Layer, ...], k: int, *, weights: bool = True) -> Selection:
+    """Biases of the last k layers learn, and their weights too unless told otherwise."""
+    kinds = ("weight", "bias") if weights else ("bias",)
+    return Selection({f"{n.name}.{kind}": Part() for n in network[-k:] for kind in kinds})
+
+
+def last_layer(network: tuple[Layer, ...]) -> Selection:
+    """The weights of the last convolution learn: TinyTrain's LastLayer."""
+    return Selection({f"{network[-1].name}.weight": Part()})
+
+
+def published_plan(name: str, label: str) -> Selection:
+    """A SparseUpdate plan.  Which channels learn is left open: only their number costs."""
+    network, plan = table(name, mix=False), PLANS[name][label]
+    learn = {f"{n.name}.bias": Part() for n in network[-plan.k :]}
+    for i, ratio in zip(plan.layers, plan.ratios, strict=True):
+        kept = tuple(range(int(network[i].inputs * ratio)))
+        learn[f"{network[i].name}.weight"] = Part(2 if network[i].depthwise else 3, kept)
+    return Selection(learn)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A printed number, what the formulas give for it, and why that differs, if it does."""
+
+    source: str
+    network: str
+    what: str
+    printed: str
+    unit: str
+    found: Decimal | None
+    note: str = ""
+    rounding: str = ROUND_HALF_UP
+
+    @property
+    def rounded(self) -> str | None:
+        """What was found, with as many digits as were printed."""
+        if self.found is None:
+            return None
+        digits = Decimal(self.printed.replace(",", ""))
+        return f"{self.found.quantize(digits, self.rounding):,}"
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the printed digits are met."""
+        return self.rounded == self.printed
+
+
+def figures() -> Iterator[Figure]:
+    """Every published figure that a formula is for."""
+    yield from _table_3()
+    yield from _table_7()
+    yield from _forward_peaks()
+    yield from _table_2()
+    yield from _analytic()
+
+
+def _table_3() -> Iterator[Figure]:
+    printed = {
+        MCUNET: ("0.46", "22.5", "42", "13"),
+        MBV2: ("0.29", "17.4", "52", "17"),
+        PROXYLESS: ("0.36", "19.2", "61", "20"),
+    }
+    for name, (weights, macs, count, blocks) in printed.items():
+        network = table(name)
+        source = "TinyTrain, Table 3"
+        yield Figure(source, name, "parameters", weights, "M", _m(sum(n.weights for n in network)))
+        yield Figure(source, name, "MACs", macs, "M", _m(sum(n.macs for n in network)))
+        yield Figure(source, name, "layers", count, "", Decimal(len(network)))
+        note = "14 with the first, which has no expansion; of the others the first is counted"
+        ends = Decimal(sum(not n.relu for n in network))
+        yield Figure(source, name, "blocks", blocks, "", ends, note if name == MCUNET else "")
+
+
+def _table_7() -> Iterator[Figure]:
+    printed = {
+        MCUNET: ("80.3", "135.9", "191.6", "281.0", "392.3", "479.0"),
+        MBV2: ("54.7", "101.6", "148.5", "218.4", "325.7", "432.9"),
+        PROXYLESS: ("60.3", "89.1", "118.0", "171.6", "241.5", "299.3"),
+    }
+    for name, cells in printed.items():
+        network = table(name)
+        for blocks, cell in enumerate(cells, 1):
+            memory = tinytrain(network, last(network, 3 * blocks + (name in LAST_CONV))).memory
+            assert memory.saved_inputs is not None
+            assert memory.masks is not None
+            saved = _k(memory.saved_inputs + memory.masks)
+            yield Figure("TinyTrain, Table 7", name, f"last {blocks} blocks", cell, "KB", saved)
+
+
+def _forward_peaks() -> Iterator[Figure]:
+    for name, cell in ((MCUNET, "640"), (MBV2, "896"), (PROXYLESS, "512")):
+        buffers = tinytrain(table(name), Selection()).memory.buffers
+        assert buffers is not None
+        source = "TinyTrain, F.1"
+        yield Figure(source, name, "input and output buffers", cell, "KB", _k(buffers))
+
+
+def _table_2() -> Iterator[Figure]:
+    full = {MCUNET: ("906", "44.9"), MBV2: ("1,049", "34.9"), PROXYLESS: ("857", "38.4")}
+    for name, cells in full.items():
+        note = "the paper does not say what a framework keeps"
+        yield from _pair(name, "FullTrain", cells, full_train(table(name)), (note, ""))
+    only = {MCUNET: ("2.03", "1.57"), MBV2: ("1.64", "0.80"), PROXYLESS: ("1.06", "0.59")}
+    for name, cells in only.items():
+        network = table(name)
+        typo = "a typo for 1.47: only that fits the ratio next to it, 0.23 of 6.51 M"
+        notes = ("", typo if name == MCUNET else "")
+        yield from _pair(name, "LastLayer", cells, tinytrain(network, last_layer(network)), notes)
+    plan = tinytrain(table(MCUNET), published_plan(MCUNET, "99kb"))
+    yield from _pair(MCUNET, "SparseUpdate", ("1.43", "11.9"), plan, ("", ""))
+    none = "no published plan of this network gives it"
+    yield from _pair(MBV2, "SparseUpdate", ("2.08", "8.10"), None, (none, none))
+    yield from _pair(PROXYLESS, "SparseUpdate", ("1.74", "7.60"), None, (none, none))
+    tiny_tl = {MCUNET: ("542", "26.4"), MBV2: ("587", "16.4"), PROXYLESS: ("541", "17.8")}
+    for name, cells in tiny_tl.items():
+        unsaid = "how its added layers and frozen weights were counted is not said"
+        yield from _pair(name, "TinyTL", cells, None, (unsaid, unsaid))
+    ours = {MCUNET: ("0.89", "6.51"), MBV2: ("1.06", "4.90"), PROXYLESS: ("0.78", "5.00")}
+    for name, cells in ours.items():
+        chosen = "which layers were chosen, task by task, is not given"
+        yield from _pair(name, "TinyTrain", cells, None, (chosen, chosen))
+
+
+def _pair(
+    name: str, method: str, cells: tuple[str, str], cost: Cost | None, notes: tuple[str, str]
+) -> Iterator[Figure]:
+    memory = None if cost is None else Decimal(cost.memory.total) / MIB
+    macs = None if cost is None else _m(cost.macs.backward)
+    source = "TinyTrain, Table 2"
+    yield Figure(source, name, f"{method}, memory", cells[0], "MB", memory, notes[0])
+    yield Figure(source, name, f"{method}, compute", cells[1], "M", macs, notes[1])
+
+
+def _analytic() -> Iterator[Figure]:
+    source = "tiny-training, schemes"
+    for name, plans in PLANS.items():
+        for label in plans:
+            found = _k(tte(table(name, mix=False), published_plan(name, label)).memory.total)
+            printed = label.removesuffix("kb")  # 49.8 is cut off to 49kb
+            what = f"sparse-{label}"
+            yield Figure(source, name, what, printed, "KB", found, rounding=ROUND_FLOOR)
+    mcunet, mbv2 = table(MCUNET, mix=False), table(MBV2, mix=False)
+    for origin, name, network, k, printed in (
+        ("tiny-training, README", MCUNET, mcunet, 12, "448"),
+        ("tiny-training, figure", MBV2, mbv2, 36, "545"),
+    ):
+        found = _k(tte(network, last(network, k)).memory.total)
+        yield Figure(origin, name, f"last {k} layers", printed, "KB", found)
+
+
+def _m(count: int) -> Decimal:
+    return Decimal(count) / 1_000_000
+
+
+def _k(count: int) -> Decimal:
+    return Decimal(count) / 1024
