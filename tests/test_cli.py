@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +44,7 @@ from kilograd.learn.episodes import Episode
 from kilograd.learn.recipe import Compiled
 
 KEYS = [
-    *("accuracy_before", "accuracy_after", "ways", "shots", "queries", "iterations"),
+    *("accuracy_before", "accuracy_after", "ways", "shots", "max_shots", "queries", "iterations"),
     *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
     *("macs_forward", "macs_step", "learned_parameters", "seconds"),
 ]
@@ -143,7 +144,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_is_one_object_with_the_promised_keys(adapt: Run) -> None:
     result = adapt("--json").json
     assert list(result) == KEYS
-    wanted = {"ways": 4, "shots": 3, "queries": 4, "iterations": 1}
+    wanted = {"ways": 4, "shots": 3, "max_shots": 3, "queries": 4, "iterations": 1}
     assert {k: result[k] for k in wanted} == wanted
     kinds = {k: type(v).__name__ for k, v in result.items()}
     floats = {"accuracy_before", "accuracy_after", "seconds"}
@@ -175,6 +176,25 @@ def test_out_holds_the_tensors_the_episode_and_the_figures(adapt: Run, tmp_path:
     assert episode.seed == 7
     names = {"b1.dw.bias", "b1.pw2.bias", "head.weight", "head.bias"}
     assert load_file(out / "adapted.safetensors").keys() == names
+
+
+def test_episode_of_varying_shots(run: Run, home: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in range(6):
+        (tmp_path / "uneven" / str(label)).mkdir(parents=True)
+        for i in range(6 + 4 * label):
+            picture(rng, (40 * label, 9, 99)).save(tmp_path / "uneven" / str(label) / f"{i}.png")
+    quick = ("--model", "small", "--iterations", 1)
+    words = ("adapt", tmp_path / "uneven", *quick, "--episode", "meta-dataset", "--seed", 4)
+    result = run(*words, "--json", "--out", tmp_path / "run").json
+    episode = Episode.from_json((tmp_path / "run" / "episode.json").read_text())
+    shots = Counter(episode.support_labels).values()
+    assert result["ways"] == len(episode.classes) >= 5
+    assert (result["shots"], result["max_shots"]) == (min(shots), max(shots))
+    assert result["shots"] < result["max_shots"]
+    assert result["queries"] * result["ways"] == len(episode.query)
+    done = run(*words)
+    assert f"{min(shots)} to {max(shots)} images each" in done.out
 
 
 def test_text_says_where_it_was_written(adapt: Run, tmp_path: Path) -> None:
@@ -422,6 +442,9 @@ def test_no_pictures(
         ("--shots 0", "shots: 0 is too small; give 1 or more"),
         ("--shots 8", "discs: an episode needs 2 or more, but 0 of 4 classes have 8 images"),
         ("--queries 0", "queries: 0 is too small; give 1 or more"),
+        ("--episode meta", "Invalid value for '--episode': "),
+        ("--episode meta-dataset", "--shots 3: --episode meta-dataset draws this itself"),
+        ("--episode meta-dataset --ways 5", "--ways 5: --episode meta-dataset draws this itself"),
         ("--iterations -1", "--iterations -1: must not be negative"),
         ("--lr nan", "--lr nan: must be a positive number"),
         ("--lr inf", "--lr inf: must be a positive number"),

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meta_dataset import OMNIGLOT_ALPHABETS, SIMULATED, TABLE_4, TEST_CLASSES, Averages
+from numpy.typing import NDArray
 from PIL import Image
 
 from kilograd.errors import InputError
 from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import Episode, check_episode, sample_episode, usable_classes
+from kilograd.learn.episodes import (
+    Episode,
+    check_episode,
+    sample_composition,
+    sample_episode,
+    sample_meta_episode,
+    usable_classes,
+)
 
 
 def dataset_of(
@@ -217,6 +227,190 @@ def test_classes_of_an_episode_come_from_one_group() -> None:
         )
         == 13
     )
+
+
+# -- Meta-Dataset ---------------------------------------------------------------------------------
+
+
+def averages(ways: int, shots: Sequence[int], queries: int) -> Averages:
+    return Averages(ways, sum(shots), ways * queries, sum(shots) / ways)
+
+
+def flat_episodes(name: str) -> list[Averages]:
+    rng = np.random.default_rng(20)
+    made = [sample_composition(rng, TEST_CLASSES[name]) for _ in range(2000)]
+    return [averages(len(one.classes), one.shots, one.queries) for one in made]
+
+
+def omniglot_episodes() -> list[Averages]:
+    names = [f"{a}/{i}" for a, n in enumerate(OMNIGLOT_ALPHABETS) for i in range(n)]
+    omniglot = dataset_of(
+        dict.fromkeys(names, 20), groups=tuple(name.partition("/")[0] for name in names)
+    )
+    made = []
+    for seed in range(400):
+        one = sample_meta_episode(omniglot, seed=seed)
+        shots = Counter(one.support_labels).values()
+        queries = Counter(one.query_labels)
+        assert len({name.partition("/")[0] for name in one.classes}) == 1
+        made.append(averages(len(one.classes), list(shots), queries[0]))
+    return made
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, NDArray[np.float64]]:
+    """Episodes of each set: ways, support, queries, shots [episodes, 4]."""
+    made = {name: flat_episodes(name) for name in TEST_CLASSES}
+    made["omniglot"] = omniglot_episodes()
+    return {name: np.array([astuple(one) for one in all_]) for name, all_ in made.items()}
+
+
+def test_counts_are_those_of_the_benchmark() -> None:
+    """Sums as in the specifications, so that no number above is mistyped."""
+    assert {name: (len(sizes), sum(sizes)) for name, sizes in TEST_CLASSES.items()} == {
+        "aircraft": (15, 1500),
+        "cub": (30, 1770),
+        "dtd": (7, 840),
+        "flower": (16, 1425),
+        "fungi": (200, 13_116),
+        "coco": (40, 346_980),
+        "quickdraw": (52, 7_710_295),
+        "traffic": (43, 39_209),
+    }
+    assert (len(OMNIGLOT_ALPHABETS), sum(OMNIGLOT_ALPHABETS)) == (20, 659)
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_episodes_are_those_of_meta_dataset(
+    published: dict[str, NDArray[np.float64]], name: str
+) -> None:
+    made = published[name]
+    mean, deviation = (np.array(astuple(one)) for one in SIMULATED[name])
+    # Four standard errors, and the rounding of the table.
+    np.testing.assert_array_less(
+        abs(made.mean(axis=0) - mean), 4 * deviation / len(made) ** 0.5 + 0.05
+    )
+    np.testing.assert_allclose(made.std(axis=0), deviation, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", TABLE_4)
+def test_episodes_are_near_those_of_tinytrain(
+    published: dict[str, NDArray[np.float64]], name: str
+) -> None:
+    expected = np.array(astuple(TABLE_4[name]))
+    # The shots of three sets are 14 to 22 % above what the sampler gives with their class sizes:
+    # the 200 episodes behind the table cannot all have been drawn independently from it.
+    above = name in {"traffic", "quickdraw", "coco"}
+    within = [0.15, 0.15, 0.15, 0.25 if above else 0.15]
+    np.testing.assert_array_less(abs(published[name].mean(axis=0) / expected - 1), within)
+
+
+@settings(deadline=None)
+@given(
+    learn=st.lists(st.integers(2, 3000), min_size=5, max_size=80),
+    with_tests=st.booleans(),
+    seed=st.integers(0, 2**64),
+)
+def test_every_composition_is_sound(learn: list[int], with_tests: bool, seed: int) -> None:
+    test = [1 + size % 13 for size in learn] if with_tests else None
+    made = sample_composition(np.random.default_rng(seed), learn, test)
+    assert 5 <= len(made.classes) <= min(50, len(learn))
+    assert list(made.classes) == sorted(set(made.classes))
+    assert min(made.shots) >= 1
+    assert sum(made.shots) <= 500
+    if test is None:
+        assert made.queries == min(10, *(learn[c] // 2 for c in made.classes))
+        assert all(
+            k + made.queries <= learn[c] for k, c in zip(made.shots, made.classes, strict=True)
+        )
+    else:
+        assert made.queries == min(10, *(test[c] for c in made.classes))
+        assert all(k <= learn[c] for k, c in zip(made.shots, made.classes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("learn", "test", "message"),
+    [
+        ([9] * 4, None, "classes: 4 are too few for a Meta-Dataset episode; give 5 or more"),
+        ([9] * 4 + [1], None, "images of a class: 1 is too small; give 2 or more"),
+        ([1] * 5, [1, 1, 0, 1, 1], "test images of a class: 0 is too small; give 1 or more"),
+        ([1] * 4 + [0], [1] * 5, "images of a class: 0 is too small; give 1 or more"),
+    ],
+)
+def test_impossible_compositions_are_refused(
+    learn: list[int], test: list[int] | None, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        sample_composition(np.random.default_rng(0), learn, test)
+    assert str(caught.value) == message
+
+
+ALPHABET = dataset_of({name: 6 + 5 * i for i, name in enumerate("abcdefgh")})
+
+
+def test_meta_episode_of_a_seed_never_changes() -> None:
+    """Written down on purpose, as above."""
+    episode = sample_meta_episode(ALPHABET, seed=3)
+    assert episode == sample_meta_episode(ALPHABET, seed=3)
+    assert episode.classes == ("c", "d", "e", "f", "h")
+    assert Counter(episode.support_labels) == {0: 4, 1: 4, 2: 6, 3: 9, 4: 15}
+    assert Counter(episode.query_labels) == dict.fromkeys(range(5), 8)
+    assert episode.support[:6] == (34, 89, 107, 2, 108, 128)
+    assert episode.query[:6] == (26, 49, 56, 101, 77, 70)
+
+
+def test_meta_episodes_are_sound_and_replayable() -> None:
+    ways, shapes = set(), set()
+    for seed in range(60):
+        episode = sample_meta_episode(ALPHABET, seed=seed)
+        check_episode(episode, ALPHABET)
+        assert Episode.from_json(episode.to_json()) == episode
+        per_class = Counter(episode.query_labels)
+        assert per_class.keys() == set(range(len(episode.classes)))
+        assert len(set(per_class.values())) == 1
+        ways.add(len(episode.classes))
+        shapes.add(tuple(Counter(episode.support_labels).values()))
+    assert ways == {5, 6, 7, 8}
+    assert len(shapes) > 40
+
+
+def test_meta_episode_respects_splits_within_classes() -> None:
+    parts = ["train"] * 5 + ["test"] * 3 + ["val"] * 2
+    dataset = split_of(dataset_of(dict.fromkeys("abcde", 10)), dict.fromkeys("abcde", parts))
+    assert dataset.split is not None
+    for seed in range(10):
+        episode = sample_meta_episode(dataset, seed=seed)
+        assert {dataset.split[i] for i in episode.query} == {"test"}
+        assert len(episode.query) == 5 * 3
+        assert {dataset.split[i] for i in episode.support} <= {"train", "val"}
+    mixed = [sample_meta_episode(replace(dataset, split=None), seed=s) for s in range(10)]
+    assert {dataset.split[i] for one in mixed for i in one.query} == {"train", "val", "test"}
+
+
+def test_meta_episode_is_of_test_classes_where_splits_divide_classes() -> None:
+    names = "abcdefghijklmno"
+    plain = dataset_of(dict.fromkeys(names, 6))
+    split = ["train"] * 4 + ["val"] * 4 + ["test"] * 7
+    dataset = split_of(plain, {name: [split[i]] * 6 for i, name in enumerate(names)})
+    seen = {name for s in range(20) for name in sample_meta_episode(dataset, seed=s).classes}
+    assert seen == set("ijklmno")
+    no_test = split_of(plain, dict.fromkeys(names, ["train"] * 6))
+    seen = {name for s in range(20) for name in sample_meta_episode(no_test, seed=s).classes}
+    assert seen == set(names)
+
+
+def test_meta_episode_leaves_out_classes_and_groups_that_are_too_small() -> None:
+    counts = {f"x/{i}": 5 for i in range(4)} | {f"y/{i}": 5 for i in range(6)} | {"y/6": 1}
+    dataset = dataset_of(counts, groups=tuple(name[0] for name in counts))
+    seen = {name for s in range(40) for name in sample_meta_episode(dataset, seed=s).classes}
+    assert seen == {f"y/{i}" for i in range(6)}
+    few = dataset_of({"a": 5, "b": 5, "c": 5, "d": 5, "e": 1})
+    with pytest.raises(InputError, match=r"made: a Meta-Dataset episode needs 5 .* it has 4; use"):
+        sample_meta_episode(few, seed=0)
+    with pytest.raises(InputError, match=r"it has 2 in its largest group; use more classes"):
+        sample_meta_episode(replace(few, groups=("x", "x", "y", "y", "y")), seed=0)
+    with pytest.raises(InputError, match="seed: -1 is too small"):
+        sample_meta_episode(few, seed=-1)
 
 
 # -- refusals -------------------------------------------------------------------------------------

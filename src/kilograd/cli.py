@@ -38,7 +38,7 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
-from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode, usable_classes
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
@@ -239,14 +239,52 @@ def _with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> 
     return target
 
 
+class EpisodeKind(enum.StrEnum):
+    """How the ways and shots of a task come about."""
+
+    FIXED = "fixed"
+    META_DATASET = "meta-dataset"
+
+
+def _episode(
+    dataset: Dataset,
+    kind: EpisodeKind,
+    ways: int | None,
+    shots: int | None,
+    queries: int | None,
+    seed: int,
+) -> Episode:
+    """Name what cannot be used, and draw from the rest."""
+    if kind is EpisodeKind.META_DATASET:
+        for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+            if value is not None:
+                raise InputError(
+                    f"--{name} {value}: --episode {kind} draws this itself; give one of the two"
+                )
+        _mention_left_out(dataset, shots=1)
+        return sample_meta_episode(dataset, seed=seed)
+    shots = 5 if shots is None else shots
+    queries = 15 if queries is None else queries
+    _mention_left_out(dataset, shots)
+    return sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
+
+
 @app.command("adapt")
 @_with_options
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
     options: Options,
     ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
-    shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
-    queries: Annotated[int, typer.Option(help="Test images of each class, at most.")] = 15,
+    shots: Annotated[
+        int | None, typer.Option(help="Support images of each class; default: 5.")
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Test images of each class, at most; default: 15.")
+    ] = None,
+    episode_kind: Annotated[
+        EpisodeKind,
+        typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
+    ] = EpisodeKind.FIXED,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
     augment: Augmentation = Augment.FULL,
@@ -273,8 +311,7 @@ def adapt_command(
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
-    _mention_left_out(dataset, shots)
-    episode = sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
+    episode = _episode(dataset, episode_kind, ways, shots, queries, seed)
     support = load_samples(
         dataset, episode.support, episode.support_labels, options.network.preprocess
     )
@@ -569,11 +606,12 @@ def _kib(n: int) -> str:
 
 def _show(compiled: Compiled, outcome: Outcome) -> None:
     s = outcome.summary
+    shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
     optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
     rows = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
-        ("task", f"{s.ways} classes, {s.shots} images each; tested on {s.queries} each"),
+        ("task", f"{s.ways} classes, {shots} images each; tested on {s.queries} each"),
         ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
         ("accuracy after", Text(f"{100 * s.accuracy_after:.1f} %", "bold")),
         ("RAM", _kib(s.sram_bytes)),

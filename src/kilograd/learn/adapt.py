@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,12 +71,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1."""
+    """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1.
+
+    `shots` and `max_shots` are the support images of the classes with the fewest and the most.
+    """
 
     accuracy_before: float
     accuracy_after: float
     ways: int
     shots: int
+    max_shots: int
     queries: int
     iterations: int
     sram_bytes: int
@@ -132,11 +137,13 @@ def adapt(
     enrol(host, support)
     after = predict(host, query.images)
     program = compiled.program
+    shots = Counter(episode.support_labels).values()
     summary = Summary(
         accuracy_before=float((before == query.labels).mean()),
         accuracy_after=float((after == query.labels).mean()),
         ways=len(episode.classes),
-        shots=len(support.labels) // len(episode.classes),
+        shots=min(shots),
+        max_shots=max(shots),
         queries=len(query.labels) // len(episode.classes),
         iterations=schedule.iterations if passes is None else passes,
         sram_bytes=program.sram_bytes,

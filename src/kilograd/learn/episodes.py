@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,14 @@ _Indices = NDArray[np.int64]
 
 MAX_DEFAULT_WAYS = 10
 """Classes of an episode if nobody asks for a number."""
+
+# The defaults of Meta-Dataset (Triantafillou et al. 2020), which TinyTrain keeps.
+META_MIN_WAYS = 5
+META_MAX_WAYS = 50
+META_MAX_QUERIES = 10
+META_MAX_SUPPORT = 500
+META_MAX_CONTRIBUTION = 100
+"""What a class adds to the size of the support set, at most; it may get more images than that."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,113 @@ def sample_episode(
     )
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What an episode is made of, before any image is drawn.
+
+    `classes`: indices of the K classes, ascending.
+    `shots`: support images of each class [K], all different in general.
+    `queries`: query images of every class.
+    """
+
+    classes: tuple[int, ...]
+    shots: tuple[int, ...]
+    queries: int
+
+
+def sample_composition(
+    rng: np.random.Generator, learn: Sequence[int], test: Sequence[int] | None = None
+) -> Composition:
+    """Draw classes, shots and queries as Meta-Dataset does (Triantafillou et al. 2020, 3.2).
+
+    5 to 50 classes; as many queries of each as half of the smallest class, at most 10; a support
+    set of at most 500 images, divided in proportion to the size of each class times a random
+    factor of 1/2 to 2, so that shots are unequal as they are in life.
+
+    `learn`: images that each class can give [n], two or more.
+    `test`: if given, the queries come from these other images [n], one or more of each class, and
+        `learn` is for support alone, one or more of each class.
+
+    Raises `InputError` if there are fewer than five classes, or a class is too small.
+
+    >>> sample_composition(np.random.default_rng(3), [20, 40, 80, 160, 320, 640])
+    Composition(classes=(0, 2, 3, 4, 5), shots=(2, 3, 7, 17, 30), queries=10)
+    """
+    if len(learn) < META_MIN_WAYS:
+        raise InputError(
+            f"classes: {len(learn)} are too few for a Meta-Dataset episode; "
+            f"give {META_MIN_WAYS} or more"
+        )
+    _at_least(2 if test is None else 1, "images of a class", min(learn))
+    ways = META_MIN_WAYS + _below(rng, min(META_MAX_WAYS, len(learn)) - META_MIN_WAYS + 1)
+    classes = np.sort(_shuffled(rng, len(learn))[:ways])
+    sizes = np.array(learn, dtype=np.int64)[classes]
+    if test is None:
+        queries = min(META_MAX_QUERIES, int(sizes.min()) // 2)
+        left = sizes - queries
+    else:
+        _at_least(1, "test images of a class", min(test))
+        queries = min(META_MAX_QUERIES, int(np.array(test)[classes].min()))
+        left = sizes
+    contributions = np.floor(rng.random() * np.minimum(META_MAX_CONTRIBUTION, left)) + 1
+    support = min(META_MAX_SUPPORT, int(contributions.sum()))
+    # Uniform in the logarithm, between 1/2 and 2.
+    weights = sizes * np.exp2(2 * rng.random(ways) - 1)
+    # One image of each class is certain; the floor leaves some of the rest undealt, on average
+    # half an image a class. That is how the published episodes are.
+    shots = np.floor(weights / weights.sum() * (support - ways)).astype(np.int64) + 1
+    return Composition(
+        classes=tuple(classes.tolist()),
+        shots=tuple(np.minimum(shots, left).tolist()),
+        queries=queries,
+    )
+
+
+def sample_meta_episode(dataset: Dataset, *, seed: int) -> Episode:
+    """Draw a task of varying ways and shots, as Meta-Dataset does: see `sample_composition`.
+
+    If the set has groups, all classes come from one group with five usable classes or more, each
+    group being as likely as another: Omniglot's alphabets. (The WordNet tree that Meta-Dataset has
+    for ImageNet is not here: classes of ImageNet are drawn as those of any flat set.)
+
+    If the set has splits that divide the classes, only the test classes take part. If they divide
+    the images of each class, support comes from train and val and queries from test, where
+    Meta-Dataset, which has no such splits, would mix them; `dataclasses.replace(dataset,
+    split=None)` mixes them too. Classes that cannot give an image for each are left out.
+
+    Raises `InputError` if `seed` < 0, or no group has five usable classes.
+    """
+    _at_least(0, "seed", seed)
+    rng = np.random.default_rng(seed)
+    pools = _test_classes(dataset, _pools(dataset))
+    groups = _usable_groups(dataset, pools, shots=1)
+    enough = [group for group in groups.values() if len(group) >= META_MIN_WAYS]
+    if not enough:
+        most = max(map(len, groups.values()), default=0)
+        where = " in its largest group" if dataset.groups else ""
+        raise InputError(
+            f"{dataset.name}: a Meta-Dataset episode needs {META_MIN_WAYS} classes or more with "
+            f"an image to learn from and one to test on, it has {most}{where}; "
+            f"use more classes, or an episode of fixed ways and shots"
+        )
+    group = enough[_below(rng, len(enough))]
+    # Either all classes share one set of images between support and query, or none does.
+    test = None if group[0].shared else [len(pool.query) for pool in group]
+    made = sample_composition(rng, [len(pool.support) for pool in group], test)
+    chosen = [group[i] for i in made.classes]
+    drawn = [pool.draw(rng, shots) for pool, shots in zip(chosen, made.shots, strict=True)]
+    ways = range(len(chosen))
+    return Episode(
+        dataset=dataset.name,
+        classes=tuple(pool.name for pool in chosen),
+        support=tuple(int(i) for support, _ in drawn for i in support),
+        support_labels=tuple(label for label in ways for _ in range(made.shots[label])),
+        query=tuple(int(i) for _, query in drawn for i in query[: made.queries]),
+        query_labels=tuple(label for label in ways for _ in range(made.queries)),
+        seed=seed,
+    )
+
+
 def check_episode(episode: Episode, dataset: Dataset) -> None:
     """Check that a stored episode belongs to a data set, before its indices are used on it.
 
@@ -230,6 +345,33 @@ def _by_class(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[_Indices]:
     return np.split(indices, ends[:-1])
 
 
+def _test_classes(dataset: Dataset, pools: tuple[_Pool, ...]) -> tuple[_Pool, ...]:
+    """Empty the pools of train and val classes, if the splits of the set divide the classes."""
+    if dataset.split is None or not all(pool.shared for pool in pools):
+        return pools
+    test = set(dataset.labels[np.array(dataset.split) == "test"].tolist())
+    if not test:
+        return pools
+    none = np.empty(0, dtype=np.int64)
+    return tuple(
+        pool if label in test else replace(pool, support=none, query=none)
+        for label, pool in enumerate(pools)
+    )
+
+
+def _usable_groups(
+    dataset: Dataset, pools: Sequence[_Pool], *, shots: int
+) -> dict[str, list[_Pool]]:
+    """Return the usable classes of each group; without groups, one group of all."""
+    names = dataset.groups or ("",) * len(pools)
+    # dict.fromkeys: the groups in the order of the set, where a set() would change with each run.
+    groups = {name: list[_Pool]() for name in dict.fromkeys(names)}
+    for name, pool in zip(names, pools, strict=True):
+        if pool.queries(shots) > 0:
+            groups[name].append(pool)
+    return groups
+
+
 def _choose_group(
     dataset: Dataset,
     pools: Sequence[_Pool],
@@ -239,12 +381,7 @@ def _choose_group(
     shots: int,
 ) -> list[_Pool]:
     """Return the usable classes of one group with enough of them; without groups, of the set."""
-    names = dataset.groups or ("",) * len(pools)
-    # dict.fromkeys: the groups in the order of the set, where a set() would change with each run.
-    groups = {name: list[_Pool]() for name in dict.fromkeys(names)}
-    for name, pool in zip(names, pools, strict=True):
-        if pool.queries(shots) > 0:
-            groups[name].append(pool)
+    groups = _usable_groups(dataset, pools, shots=shots)
     needed = 2 if ways is None else ways
     enough = [group for group in groups.values() if len(group) >= needed]
     if not enough:
@@ -293,6 +430,11 @@ def _shuffled(rng: np.random.Generator, n: int) -> _Indices:
     the generator from one version to the next, and a seed should outlive that.
     """
     return np.argsort(rng.random(n), kind="stable")
+
+
+def _below(rng: np.random.Generator, n: int) -> int:
+    """Return one of 0..n-1, each as likely; from a uniform number as in `_shuffled`."""
+    return int(rng.random() * n)
 
 
 def _at_least(minimum: int, name: str, value: int) -> None:
