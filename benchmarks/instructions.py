@@ -37,8 +37,10 @@ from kilograd.ops import (
     RowUpdate,
 )
 from kilograd.select import Budget
-from kilograd.targets.cortex import CORTEX_M7, FLASH, FLASH_BYTES, Firmware, build_firmware
+from kilograd.targets.cortex import CORTEX_M7
+from kilograd.targets.elf import FLASH, FLASH_BYTES, build_elf
 from kilograd.targets.toolchain import find_compiler
+from kilograd.targets.unicorn import UnicornDevice
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "instructions.md"
@@ -92,18 +94,25 @@ def functions(elf: Path) -> list[Function]:
                 s.name, (s["st_value"] & ~1) - FLASH, s["st_size"]
             )
             for s in table.iter_symbols()
-            if s["st_info"]["type"] == "STT_FUNC"
+            if s["st_info"]["type"] == "STT_FUNC" and s["st_value"] >= FLASH
         }
     return [found[at] for at in sorted(found)]
+
+
+def loaded(program: Program) -> UnicornDevice:
+    """Return a program in the emulator."""
+    device = CORTEX_M7.build(program)
+    assert isinstance(device, UnicornDevice)
+    return device
 
 
 class Profiler:
     """Charges every instruction of a firmware to a kernel, and to an address."""
 
     def __init__(self, program: Program) -> None:
-        elf = build_firmware(program, CORTEX_M7)
-        self.firmware = Firmware(program, CORTEX_M7, elf)
-        self.functions = functions(elf)
+        self._elf = build_elf(program, CORTEX_M7)
+        self.firmware = loaded(program)
+        self.functions = functions(self._elf.path)
         kernels = {
             n.op.kernel(n).symbol for e in program.entries.values() for n in computed(e.graph)
         }
@@ -128,7 +137,7 @@ class Profiler:
             find_compiler().compile(Path(name), "-fPIC", "-shared", "profile.c", "-o", "profile.so")
             self._library = ctypes.CDLL(f"{name}/profile.so")
         self._profile = _Profile(
-            flash=firmware.image.flash,
+            flash=self._elf.flash,
             base=FLASH,
             by_address=self.by_address.ctypes.data,
             owner=self.owner.ctypes.data,
@@ -262,13 +271,13 @@ def layers() -> list[Cost]:
     rng = np.random.default_rng(0)
     names = {layer: f"layer{i}" for i, layer in enumerate(samples)}
     program = link({names[layer]: alone(n, names[layer], rng) for layer, n in samples.items()})
-    firmware = Firmware(program, CORTEX_M7, build_firmware(program, CORTEX_M7))
+    firmware = loaded(program)
     out = []
     for layer, n in samples.items():
         entry = names[layer]
         given = dict(feeds(program.entries[entry].graph, rng))
         firmware.call(entry, **given)
-        out.append(Cost(layer, times[layer], n.op.macs(n), firmware.instructions))
+        out.append(Cost(layer, times[layer], n.op.macs(n), firmware.instructions or 0))
     return out
 
 

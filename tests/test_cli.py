@@ -932,7 +932,7 @@ def test_interrupted_in_training(
     adapt: Run, tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     def interrupted(
-        compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, _: object
+        compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, *_: object
     ) -> Outcome:
         def stop(done: int, loss: float) -> None:
             raise KeyboardInterrupt
