@@ -60,6 +60,14 @@ def test_listed_images_may_lie_in_class_folders(tmp_path: Path) -> None:
     assert (dataset.skipped, shade(dataset, 0)) == ((), 0)
 
 
+def test_lists_saved_by_a_spreadsheet(tmp_path: Path) -> None:
+    """With a byte order mark in front, and carriage returns."""
+    root = write_lists(tmp_path / "mini", LISTS)
+    text = LISTS["train.csv"].replace("\n", "\r\n")
+    (root / "train.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load_dataset(root).classes == ("ant", "cat", "dog")
+
+
 def test_listed_images_that_are_not_there_are_named(tmp_path: Path) -> None:
     root = write_lists(tmp_path / "mini", LISTS)
     (root / "images" / "b1.png").unlink()
