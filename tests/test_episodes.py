@@ -265,6 +265,12 @@ def published() -> dict[str, NDArray[np.float64]]:
     return {name: np.array([astuple(one) for one in all_]) for name, all_ in made.items()}
 
 
+def test_five_to_fifty_ways(published: dict[str, NDArray[np.float64]]) -> None:
+    for name in ("fungi", "quickdraw"):
+        ways = published[name][:, 0]
+        assert (ways.min(), ways.max()) == (5, 50)
+
+
 def test_counts_are_those_of_the_benchmark() -> None:
     """Sums as in the specifications, so that no number above is mistyped."""
     assert {name: (len(sizes), sum(sizes)) for name, sizes in TEST_CLASSES.items()} == {

@@ -5,14 +5,17 @@ disk and not its size in pixels. Every image is decoded once while loading all t
 one must be named before training starts, not found in the middle of it.
 """
 
+import csv
 import io
 import json
+import operator
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,16 +62,27 @@ _SPLITS = {
 
 _LAYOUT = "give a folder with one sub-folder of images per class, or a .parquet file"
 
+Source = bytes | Path | Callable[[], Image.Image]
+"""An image before it is decoded: encoded, in a file, or in what another library holds."""
+
+
+class Pairs(Protocol):
+    """A data set of torchvision or Hugging Face, or a list: item i is an image and its label."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> object: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A labelled set of n images, each decoded when it is asked for.
 
-    Make one with `load_dataset`. Compared by identity: two sets are the same only if they are one.
+    Make one with `load_dataset` or `wrap_dataset`. Compared by identity: two sets are the same
+    only if they are one.
 
     `name`: folder name, or file name without `.parquet`.
     `classes`: class names without repeats; a label is an index into it.
-    `images`: encoded bytes, or the file to read them from [n].
+    `images`: encoded bytes, the file to read them from, or a function that fetches the image [n].
     `image_names`: what messages call the images: a path inside the folder, or a Parquet row [n].
     `labels`: int64, read-only [n].
     `split`: "train", "val", "test" or a name of the file's own, per image [n]; None without splits.
@@ -82,7 +96,7 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    images: tuple[bytes | Path, ...] = field(repr=False)
+    images: tuple[Source, ...] = field(repr=False)
     image_names: tuple[str, ...] = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     split: tuple[str, ...] | None = field(default=None, repr=False)
@@ -117,9 +131,8 @@ class Dataset:
 
         Raises `InputError` if its file is gone or has changed since the set was loaded.
         """
-        source = self.images[index]
         try:
-            image = _open(_encoded(source))
+            image = _opened(self.images[index])
             image.load()
         except Exception as error:
             # As in `_readable`: a decoder may raise anything.
@@ -152,7 +165,7 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
 
 
 def load_dataset(path: str | Path) -> Dataset:
-    """Load a folder of class folders, or a Parquet file.
+    """Load a folder of class folders, a Parquet file, miniImageNet, or a set of Meta-Dataset.
 
     A folder: each sub-folder is a class, and its images are all files in it with a suffix of
     `IMAGE_SUFFIXES`, sub-folders included. Hidden files and folders, and files with other
@@ -164,13 +177,26 @@ def load_dataset(path: str | Path) -> Dataset:
     `class_name`, or both, and optionally `split`. Class names come from the list in the file
     metadata (key `dataset`, or Hugging Face's own), else from the columns.
 
+    miniImageNet: a folder with `images` and any of `train.csv`, `val.csv` and `test.csv` (columns
+    `filename` and `label`). An image lies in `images`, or there in a folder named by its label.
+
+    Meta-Dataset as HDF5 (needs `pip install kilograd[h5]`): a folder with `dataset_spec.json` and,
+    for class number c, a file `c.h5`, in which `j/image` is image j, uint8 [h, w, 3] or [h, w].
+    Flat specifications, and those with two levels (Omniglot), whose upper level makes groups.
+    Shape and type of every image are looked at, its pixels are not.
+
     Images that cannot be decoded are left out and named in `Dataset.skipped`: report them.
     Order, and so every index, depends on the names alone and not on the file system.
 
     Raises `InputError` if the path is missing, is neither, cannot be read, or holds no class, no
-    image, or a class folder without an image; or if pyarrow is not installed.
+    image, or a class folder without an image; if a list of images contradicts itself; or if pyarrow
+    or h5py is needed and not installed.
     """
     path = Path(path)
+    if (path / _SPECIFICATION).is_file():
+        return _load_meta_dataset(path)
+    if (path / "images").is_dir() and any((path / name).is_file() for name in _LISTS):
+        return _load_lists(path)
     if path.is_dir():
         return _load_folder(path)
     if not path.exists():
@@ -180,12 +206,46 @@ def load_dataset(path: str | Path) -> Dataset:
     return _load_parquet(path)
 
 
+def wrap_dataset(name: str, classes: Sequence[str], pairs: Pairs) -> Dataset:
+    """Use a set that another library holds: torchvision's, Hugging Face's `datasets`, or a list.
+
+    `pairs[i]` is image i and its label: a pair, or a mapping with the keys `image` and `label`.
+    The image is Pillow's, or uint8 [h, w] or [h, w, 3]; the label is an index into `classes`.
+    `wrap_dataset("pets", pets.classes, pets)` for torchvision, made without a transform;
+    `wrap_dataset("beans", beans.features["label"].names, beans)` for Hugging Face, after renaming
+    the columns to `image` and `label`.
+
+    Every item is fetched once here, for its label and to see whether it can be decoded, and again
+    when its image is asked for; no image is kept. Those that cannot be fetched are in `skipped`.
+
+    Raises `InputError` if a class name repeats, the set has no length, an item is something else,
+    a label is no such index, or no image can be decoded.
+
+    >>> images = [np.full((8, 8), shade, np.uint8) for shade in (0, 255)]
+    >>> shades = wrap_dataset("shades", ["black", "white"], list(zip(images, [0, 1])))
+    >>> shades.labels, shades.image(1).getpixel((0, 0))
+    (array([0, 1]), 255)
+    """
+    if len(set(classes)) != len(classes):
+        raise InputError(f"{name}: a class name repeats; give each class its own")
+    try:
+        count = len(pairs)
+    except TypeError as error:
+        raise InputError(
+            f"{name}: {type(pairs).__name__} has no length; give a set whose items can be counted"
+        ) from error
+    listed = [_wrapped(name, classes, pairs, index) for index in range(count)]
+    if all(one.source is None for one in listed):
+        raise InputError(f"{name}: none of its {count} items can be fetched; see whether [0] can")
+    return _assemble(name, Path(name), classes, listed)
+
+
 @dataclass(frozen=True)
 class _Listed:
     """An image as listed, before anyone has tried to decode it."""
 
     name: str
-    source: bytes | Path | None
+    source: Source | None
     """None if the file lists the image but does not hold it."""
     label: int
     split: str | None
@@ -194,10 +254,11 @@ class _Listed:
 def _assemble(name: str, where: Path, classes: Sequence[str], listed: Sequence[_Listed]) -> Dataset:
     """Keep the images that can be decoded, name the others."""
     kept: list[_Listed] = []
-    sources: list[bytes | Path] = []
+    sources: list[Source] = []
     skipped: list[str] = []
     for one in listed:
-        if one.source is not None and _readable(one.source):
+        # A function was tried by whoever made it.
+        if one.source is not None and (callable(one.source) or _readable(one.source)):
             kept.append(one)
             sources.append(one.source)
         else:
@@ -481,16 +542,221 @@ def _split(path: Path, row: int, value: object) -> str:
     return _SPLITS.get(value.lower(), value)
 
 
+# -- miniImageNet ---------------------------------------------------------------------------------
+
+_LISTS = {f"{split}.csv": split for split in ("train", "val", "test")}
+
+
+def _load_lists(root: Path) -> Dataset:
+    rows = [
+        (split, filename, label)
+        for name, split in _LISTS.items()
+        if (root / name).is_file()
+        for filename, label in _read_list(root / name)
+    ]
+    most = Counter(filename for _, filename, _ in rows).most_common(1)
+    if most and most[0][1] > 1:
+        raise InputError(
+            f"{root}: the lists name {most[0][0]} {most[0][1]} times; an image may be listed once"
+        )
+    classes = sorted({label for _, _, label in rows})
+    label_of = {name: label for label, name in enumerate(classes)}
+    listed = [
+        _Listed(filename, _listed_file(root / "images", filename, label), label_of[label], split)
+        for split, filename, label in rows
+    ]
+    return _assemble(_name(root), root, classes, listed)
+
+
+def _read_list(path: Path) -> list[tuple[str, str]]:
+    """Return filename and label of each row."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+            columns = reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+    if not {"filename", "label"} <= set(columns):
+        raise InputError(
+            f"{path}: needs the columns 'filename' and 'label'; "
+            f"its first line has {', '.join(columns) or 'none'}"
+        )
+    for number, row in enumerate(rows, start=1):
+        if not (row["filename"] and row["label"]):
+            raise InputError(f"{path}: row {number} has no filename or no label; fill it in")
+    return [(row["filename"], row["label"]) for row in rows]
+
+
+def _listed_file(images: Path, filename: str, label: str) -> Path | None:
+    for file in (images / filename, images / label / filename):
+        if file.is_file():
+            return file
+    return None
+
+
+# -- Meta-Dataset ---------------------------------------------------------------------------------
+
+_SPECIFICATION = "dataset_spec.json"
+
+
+def _load_meta_dataset(root: Path) -> Dataset:
+    try:
+        # As large as pyarrow, and needed as seldom.
+        import h5py
+    except ImportError as error:
+        raise InputError(
+            f"{root}: reading HDF5 files needs h5py; pip install 'kilograd[h5]'"
+        ) from error
+    name, classes = _read_specification(root / _SPECIFICATION)
+    listed = []
+    for label, one in enumerate(classes):
+        path = root / f"{label}.h5"
+        try:
+            with h5py.File(path, "r") as file:
+                for j in range(one.images):
+                    key = f"{j}/image"
+                    source = partial(_stored, path, key) if _holds(file.get(key)) else None
+                    listed.append(_Listed(f"{path.name}/{j}", source, label, one.split))
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"{path}: the images of class {one.name!r} cannot be read as HDF5 ({error}); "
+                f"{_SPECIFICATION} needs one file for each class"
+            ) from error
+    return _assemble(name, root, [one.name for one in classes], listed)
+
+
+@dataclass(frozen=True)
+class _SpecifiedClass:
+    name: str
+    split: str
+    images: int
+
+
+def _read_specification(path: Path) -> tuple[str, list[_SpecifiedClass]]:
+    """Return the name of the set, and its classes by number."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    try:
+        match value:
+            case {"classes_per_split": dict(splits)}:
+                names = [str(value["class_names"][str(c)]) for c in range(sum(splits.values()))]
+                held = [split for split in _SPLIT_ORDER for _ in range(splits[split])]
+            case {"superclasses_per_split": dict(splits), "classes_per_superclass": dict(sizes)}:
+                above = [str(a) for a in range(sum(splits.values()))]
+                groups = [split for split in _SPLIT_ORDER for _ in range(splits[split])]
+                held = [g for a, g in zip(above, groups, strict=True) for _ in range(sizes[a])]
+                upper = [f"{value['superclass_names'][a]}/" for a in above for _ in range(sizes[a])]
+                names = [f"{u}{value['class_names'][str(c)]}" for c, u in enumerate(upper)]
+            case _:
+                raise InputError(
+                    f"{path}: neither classes_per_split nor superclasses_per_split is in it; "
+                    f"other specifications (ImageNet's tree) are not supported"
+                )
+        counts = [operator.index(value["images_per_class"][str(c)]) for c in range(len(names))]
+        name = str(value["name"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no specification of Meta-Dataset ({type(error).__name__}: {error}); "
+            f"give the one that was made with the files"
+        ) from error
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: two classes are called {twice[0]!r}; give each its own name")
+    return name, [
+        _SpecifiedClass(name, _SPLITS[split.lower()], count)
+        for name, split, count in zip(names, held, counts, strict=True)
+    ]
+
+
+# Classes are numbered in this order.
+_SPLIT_ORDER = ("TRAIN", "VALID", "TEST")
+
+
+def _holds(record: Any) -> bool:  # noqa: ANN401
+    """Tell whether a record of an HDF5 file is an image."""
+    shape: tuple[int, ...] = getattr(record, "shape", ())
+    dtype = getattr(record, "dtype", None)
+    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    return dtype == np.uint8 and grey_or_colour and min(shape) > 0
+
+
+def _stored(path: Path, key: str) -> Image.Image:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return Image.fromarray(file[key][()])
+
+
+# -- other libraries ------------------------------------------------------------------------------
+
+
+def _item(name: str, pairs: Pairs, index: int) -> tuple[object, object]:
+    """Fetch image and label."""
+    match pairs[index]:
+        case {"image": image, "label": label}:
+            return image, label
+        case (image, label):
+            return image, label
+    raise InputError(
+        f"{name}: item {index} must be an image and a label, as a pair or under the keys 'image' "
+        f"and 'label'"
+    )
+
+
+def _wrapped(name: str, classes: Sequence[str], pairs: Pairs, index: int) -> _Listed:
+    called = f"item {index}"
+    try:
+        image, label = _item(name, pairs, index)
+        if isinstance(image, Image.Image):
+            image.load()
+    except InputError:
+        raise
+    except Exception:  # noqa: BLE001
+        # As in `_readable`: the library decodes, and a decoder may raise anything.
+        return _Listed(called, None, 0, split=None)
+    try:
+        number = operator.index(cast("SupportsIndex", label))
+    except TypeError as error:
+        raise InputError(
+            f"{name}: the label of item {index} is {label!r}; it must be an index into the classes"
+        ) from error
+    if not 0 <= number < len(classes):
+        raise InputError(f"{name}: item {index} has label {number}, of {len(classes)} classes")
+    if _as_image(name, index, image).mode not in _MODES:
+        return _Listed(called, None, number, split=None)
+    return _Listed(called, partial(_item_image, name, pairs, index), number, split=None)
+
+
+def _item_image(name: str, pairs: Pairs, index: int) -> Image.Image:
+    image, _ = _item(name, pairs, index)
+    return _as_image(name, index, image)
+
+
+def _as_image(name: str, index: int, image: object) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray) and _holds(image):
+        return Image.fromarray(image)
+    raise InputError(
+        f"{name}: the image of item {index} is of type {type(image).__name__}; it must be an image "
+        f"of Pillow or a uint8 array [h, w] or [h, w, 3], so leave out what transforms it"
+    )
+
+
 # -- decoding -------------------------------------------------------------------------------------
 
 
-def _encoded(source: bytes | Path) -> bytes:
-    return source if isinstance(source, bytes) else source.read_bytes()
-
-
-def _open(data: bytes) -> Image.Image:
-    """Read the header; raises whatever the decoder does."""
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+def _opened(source: Source) -> Image.Image:
+    """Read the header, or fetch the image; raises whatever the decoder or the library does."""
+    if isinstance(source, Path):
+        source = source.read_bytes()
+    if isinstance(source, bytes):
+        image: Image.Image = Image.open(io.BytesIO(source), formats=_FORMATS)
+    else:
+        image = source()
     if image.mode not in _MODES:
         raise ValueError(f"pixels of mode {image.mode} have no defined range")
     return image
@@ -499,7 +765,7 @@ def _open(data: bytes) -> Image.Image:
 def _readable(source: bytes | Path) -> bool:
     """Decode once; `Image.verify` would not notice a truncated JPEG."""
     try:
-        image = _open(_encoded(source))
+        image = _opened(source)
         # For a JPEG: grey at an eighth of the size. Reads all of the data at a fraction of the
         # time; other formats take no notice.
         image.draft("L", (1, 1))
