@@ -39,11 +39,31 @@ from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, usable_classes
+from kilograd.learn.evaluate import (
+    Evaluation,
+    Line,
+    Network,
+    Settings,
+    evaluate,
+    summarise,
+)
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.statistics import Interval
 from kilograd.passes import accumulator_bounds
-from kilograd.report import Variant, ablation, choice, page, without
+from kilograd.report import (
+    Bar,
+    Estimate,
+    Panel,
+    Section,
+    Variant,
+    ablation,
+    choice,
+    comparison,
+    page,
+    without,
+)
 from kilograd.select import METHODS, Budget, Inspect, Reason, write_plan
 from kilograd.select.cost import Cost
 from kilograd.targets import (
@@ -129,6 +149,9 @@ Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan p
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
+Ways = Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")]
+Shots = Annotated[int, typer.Option(help="Support images of each class.")]
+Queries = Annotated[int, typer.Option(help="Test images of each class, at most.")]
 Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -243,9 +266,9 @@ def _with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> 
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
     options: Options,
-    ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
-    shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
-    queries: Annotated[int, typer.Option(help="Test images of each class, at most.")] = 15,
+    ways: Ways = None,
+    shots: Shots = 5,
+    queries: Queries = 15,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
     augment: Augmentation = Augment.FULL,
@@ -296,6 +319,67 @@ def adapt_command(
         print(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
     if save_plan is not None:
         print(f"Written to {save_plan}: give it as --method {save_plan}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; a begun one goes on.")],
+    models: Annotated[str, typer.Option(help="Networks, with commas between.")] = "digits",
+    methods: Annotated[
+        str, typer.Option(help="Methods, with commas between; differences are to the first.")
+    ] = "none,last",
+    episodes: Annotated[int, typer.Option(help="Episodes of each data set.")] = 10,
+    ways: Ways = None,
+    shots: Shots = 5,
+    queries: Queries = 15,
+    sram: Sram = None,
+    compute: Compute = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    lr: Rate = 0.003,
+    iterations: Iterations = 10,
+    augment: Augmentation = Augment.FULL,
+    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
+    settings = Settings(
+        ways, shots, queries, sram, compute, optimizer, iterations, lr, augment, seed
+    )
+    options = [Options(model, sram=sram, compute=compute) for model in _names(models)]
+    networks = tuple(Network(o.network, o.budget) for o in options)
+    sets = tuple(load_dataset(name) for name in _names(data))
+    asked = Evaluation(sets, networks, _names(methods), episodes, settings)
+    for dataset in sets:
+        _mention_left_out(dataset, shots)
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    unseen = as_json or not _err.is_terminal
+    with Progress(*columns, console=_err, disable=unseen, transient=True) as bar:
+        task = bar.add_task("evaluating", total=None)
+        try:
+            rows = evaluate(
+                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            _fail(f"interrupted; the same command goes on with what {out} holds", 130)
+    lines = summarise(rows)
+    summary = {
+        "settings": asdict(settings) | {"episodes": episodes},
+        "results": [asdict(line) for line in lines],
+    }
+    write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_file(out / "comparison.html", _comparison(asked, lines))
+    if as_json:
+        print(json.dumps(summary))
+        return
+    _show_evaluation(lines)
+    print(f"Written to {out}: evaluation.sqlite, episodes.jsonl, summary.json, comparison.html")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in map(str.strip, text.split(",")) if name)
 
 
 @app.command()
@@ -561,6 +645,78 @@ def _show(compiled: Compiled, outcome: Outcome) -> None:
     for row in rows:
         table.add_row(*row)
     _out.print(table)
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(100 * found.mean, None if found.half is None else 100 * found.half)
+
+
+def _by_method(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
+    """Group lines by network and method; in a group one for each data set, and the one of all."""
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.model, line.method), []).append(line)
+    return groups
+
+
+def _show_evaluation(lines: Sequence[Line]) -> None:
+    groups = _by_method(lines)
+    first = lines[0].method
+    names = [line.data or "all" for line in next(iter(groups.values()))]
+    accuracy, gained = (Table("network", "method", box=None) for _ in range(2))
+    for name in ("RAM, B", "before", *names):
+        accuracy.add_column(name, justify="right")
+    for name in names:
+        gained.add_column(name, justify="right")
+    for (model, method), found in groups.items():
+        whole = found[-1]
+        cells = [str(_estimate(line.after)) for line in found]
+        before = f"{100 * whole.before.mean:.1f}"
+        accuracy.add_row(model, method, f"{whole.sram_bytes:,}", before, *cells)
+        gains = [_estimate(line.difference).signed() for line in found if line.difference]
+        if gains:
+            gained.add_row(model, method, *gains)
+    _out.print("accuracy after learning, %")
+    _out.print(accuracy)
+    if gained.rows:
+        _out.print(f"the same less that of {first}, episode by episode, points")
+        _out.print(gained)
+    whole = lines[-1]
+    if whole.after.half is not None:
+        print(f"± 95 % intervals (Student's t) over episodes, {whole.after.count} in all")
+
+
+def _comparison(asked: Evaluation, lines: Sequence[Line]) -> str:
+    sections = []
+    groups = _by_method(lines)
+    for network in asked.networks:
+        found = [groups[network.model.name, method] for method in asked.methods]
+        panels = []
+        for column in zip(*found, strict=True):
+            bars = tuple(
+                Bar(
+                    line.method,
+                    100 * line.before.mean,
+                    _estimate(line.after),
+                    line.difference and _estimate(line.difference),
+                )
+                for line in column
+            )
+            title = f"{column[0].data or 'All data sets'}, {column[0].after.count} episodes"
+            panels.append(Panel(title, bars))
+        costs = tuple(
+            f"{_kib(f[-1].sram_bytes)} of RAM, {_count(f[-1].backward_macs)} backward MACs, "
+            f"{f[-1].learned_parameters:,} parameters learn"
+            for f in found
+        )
+        sections.append(Section(network.model.title, tuple(panels), costs))
+    s = asked.settings
+    facts = (
+        f"{'up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
+        f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
+        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on."
+    )
+    return comparison("Methods compared", facts, sections)
 
 
 def _explain(method: str, reasons: Sequence[Reason]) -> None:

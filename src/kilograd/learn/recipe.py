@@ -82,6 +82,11 @@ class Compiled:
     selection: Selection
 
     @property
+    def backward_macs(self) -> int:
+        """Multiply-accumulates of one backward pass and update."""
+        return _cost(self.program).backward_macs
+
+    @property
     def learned_parameters(self) -> int:
         """Scalars that gradient descent may change."""
         count = 0
