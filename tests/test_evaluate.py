@@ -279,6 +279,26 @@ def test_ctrl_c_leaves_what_is_done(run: Run, home: Path, tmp_path: Path, jobs: 
     assert len(stored(out)) == 24
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_worker_that_dies_is_named_and_the_rest_goes_on(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = begun(home, out, 2)
+    command = "multiprocessing.spawn"
+    workers = [
+        p for p in children(process.pid) if command in Path(f"/proc/{p}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    text, err = process.communicate(timeout=60)
+    assert (process.returncode, text) == (2, "")
+    assert err.startswith("error: --jobs 2: a worker process died")
+    before = stored(out)
+    assert run(*words(home, out, **LONG))[0] == 0
+    assert stored(out)[: len(before)] == before
+    assert len(stored(out)) == 24
+
+
 def test_one_run_at_a_time(home: Path, tmp_path: Path, run: Run) -> None:
     process = begun(home, tmp_path / "run", 1)
     code, _, err = run(*words(home, tmp_path / "run", **LONG))

@@ -355,26 +355,25 @@ def evaluate_command(
         _mention_left_out(dataset, shots)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not _err.is_terminal
-    with Progress(*columns, console=_err, disable=unseen, transient=True) as bar:
-        task = bar.add_task("evaluating", total=None)
-        try:
+    try:
+        with Progress(*columns, console=_err, disable=unseen, transient=True) as bar:
+            task = bar.add_task("evaluating", total=None)
             rows = evaluate(
                 out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
             )
-        except KeyboardInterrupt:
-            bar.stop()
-            _fail(f"interrupted; the same command goes on with what {out} holds", 130)
-    lines = summarise(rows)
-    summary = {
-        "settings": asdict(settings) | {"episodes": episodes},
-        "results": [asdict(line) for line in lines],
-    }
-    write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_file(out / "comparison.html", _comparison(asked, lines))
+        lines = summarise(rows)
+        summary = {
+            "settings": asdict(settings) | {"episodes": episodes},
+            "results": [asdict(line) for line in lines],
+        }
+        write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_file(out / "comparison.html", _comparison(asked, lines))
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the same command goes on with what {out} holds", 130)
     if as_json:
         print(json.dumps(summary))
         return
-    _show_evaluation(lines)
+    _show_evaluation(asked, lines)
     print(f"Written to {out}: evaluation.sqlite, episodes.jsonl, summary.json, comparison.html")
 
 
@@ -659,31 +658,29 @@ def _by_method(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
     return groups
 
 
-def _show_evaluation(lines: Sequence[Line]) -> None:
+def _show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
     groups = _by_method(lines)
-    first = lines[0].method
-    names = [line.data or "all" for line in next(iter(groups.values()))]
-    accuracy, gained = (Table("network", "method", box=None) for _ in range(2))
-    for name in ("RAM, B", "before", *names):
-        accuracy.add_column(name, justify="right")
-    for name in names:
-        gained.add_column(name, justify="right")
-    for (model, method), found in groups.items():
-        whole = found[-1]
-        cells = [str(_estimate(line.after)) for line in found]
-        before = f"{100 * whole.before.mean:.1f}"
-        accuracy.add_row(model, method, f"{whole.sram_bytes:,}", before, *cells)
-        gains = [_estimate(line.difference).signed() for line in found if line.difference]
-        if gains:
-            gained.add_row(model, method, *gains)
-    _out.print("accuracy after learning, %")
-    _out.print(accuracy)
-    if gained.rows:
-        _out.print(f"the same less that of {first}, episode by episode, points")
-        _out.print(gained)
-    whole = lines[-1]
-    if whole.after.half is not None:
-        print(f"± 95 % intervals (Student's t) over episodes, {whole.after.count} in all")
+    less = f"less {asked.methods[0]}"
+    for network in asked.networks:
+        _out.print(f"{network.model.title}: accuracy in %, differences in points")
+        table = Table("data set", "method", box=None)
+        for name in ("RAM, B", "before", "after", less):
+            table.add_column(name, justify="right", no_wrap=True)
+        found = [groups[network.model.name, method] for method in asked.methods]
+        for column in zip(*found, strict=True):
+            for line in column:
+                numbers = (
+                    f"{line.sram_bytes:,}",
+                    str(_estimate(line.before)),
+                    str(_estimate(line.after)),
+                    _estimate(line.difference).signed() if line.difference else "",
+                )
+                first = line is column[0]
+                table.add_row((line.data or "all") if first else "", line.method, *numbers)
+            table.add_section()
+        _out.print(table)
+    if (whole := lines[-1].after).half is not None:
+        print(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
 
 
 def _comparison(asked: Evaluation, lines: Sequence[Line]) -> str:

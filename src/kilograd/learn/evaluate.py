@@ -186,7 +186,8 @@ def evaluate(
     """Run what `out` does not hold yet, and return the rows of the whole evaluation.
 
     A row is stored as soon as it is there, so an interrupted run goes on where it was.  More
-    episodes, data sets, networks and methods may join an evaluation later.
+    episodes, data sets, networks and methods may join an evaluation later.  With more `jobs` than
+    one, a script must guard its main module, as `multiprocessing` demands where it spawns.
 
     Raises `InputError` for a folder that holds something else, or was made with other settings,
     data sets or networks: the message names the difference; and where a program is over budget.
@@ -310,6 +311,8 @@ def _opened(out: Path) -> Iterator[_Store]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise InputError(f"--out {out}: another evaluation is writing there; wait") from e
+        except OSError as e:
+            raise InputError(f"--out {out}: cannot be locked ({e}); choose a local folder") from e
         try:
             with closing(sqlite3.connect(out / RESULTS)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
