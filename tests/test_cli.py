@@ -83,6 +83,7 @@ Run = Callable[..., Done]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("kilograd.cli._out._width", 300)  # it may have been made before
 
     def run(*words: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])

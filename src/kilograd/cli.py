@@ -39,12 +39,32 @@ from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
 from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode, usable_classes
+from kilograd.learn.evaluate import (
+    Evaluation,
+    Line,
+    Network,
+    Settings,
+    evaluate,
+    summarise,
+)
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.statistics import Interval
 from kilograd.passes import accumulator_bounds
-from kilograd.report import Variant, ablation, choice, page, without
+from kilograd.report import (
+    Bar,
+    Estimate,
+    Panel,
+    Section,
+    Variant,
+    ablation,
+    choice,
+    comparison,
+    page,
+    without,
+)
 from kilograd.select import METHODS, Budget, Evidence, Inspect, write_plan
 from kilograd.select.cost import Cost
 from kilograd.targets import (
@@ -131,6 +151,9 @@ Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan p
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
+Ways = Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")]
+Shots = Annotated[int, typer.Option(help="Support images of each class.")]
+Queries = Annotated[int, typer.Option(help="Test images of each class, at most.")]
 Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -339,6 +362,66 @@ def adapt_command(
         print(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
     if save_plan is not None:
         print(f"Written to {save_plan}: give it as --method {save_plan}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; a begun one goes on.")],
+    models: Annotated[str, typer.Option(help="Networks, with commas between.")] = "digits",
+    methods: Annotated[
+        str, typer.Option(help="Methods, with commas between; differences are to the first.")
+    ] = "none,last",
+    episodes: Annotated[int, typer.Option(help="Episodes of each data set.")] = 10,
+    ways: Ways = None,
+    shots: Shots = 5,
+    queries: Queries = 15,
+    sram: Sram = None,
+    compute: Compute = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    lr: Rate = 0.003,
+    iterations: Iterations = 10,
+    augment: Augmentation = Augment.FULL,
+    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
+    settings = Settings(
+        ways, shots, queries, sram, compute, optimizer, iterations, lr, augment, seed
+    )
+    options = [Options(model, sram=sram, compute=compute) for model in _names(models)]
+    networks = tuple(Network(o.network, o.budget) for o in options)
+    sets = tuple(load_dataset(name) for name in _names(data))
+    asked = Evaluation(sets, networks, _names(methods), episodes, settings)
+    for dataset in sets:
+        _mention_left_out(dataset, shots)
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    unseen = as_json or not _err.is_terminal
+    try:
+        with Progress(*columns, console=_err, disable=unseen, transient=True) as bar:
+            task = bar.add_task("evaluating", total=None)
+            rows = evaluate(
+                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
+            )
+        lines = summarise(rows)
+        summary = {
+            "settings": asdict(settings) | {"episodes": episodes},
+            "results": [asdict(line) for line in lines],
+        }
+        write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_file(out / "comparison.html", _comparison(asked, lines))
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the same command goes on with what {out} holds", 130)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    _show_evaluation(asked, lines)
+    print(f"Written to {out}: evaluation.sqlite, episodes.jsonl, summary.json, comparison.html")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in map(str.strip, text.split(",")) if name)
 
 
 @app.command()
@@ -630,6 +713,76 @@ def _cost_line(compiled: Compiled, budget: Budget) -> str:
     of_sram = "" if budget.sram is None else f" of {budget.sram:,}"
     of_macs = "" if budget.compute is None else f" of {budget.compute:,}"
     return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(100 * found.mean, None if found.half is None else 100 * found.half)
+
+
+def _by_method(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
+    """Group lines by network and method; in a group one for each data set, and the one of all."""
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.model, line.method), []).append(line)
+    return groups
+
+
+def _show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
+    groups = _by_method(lines)
+    less = f"less {asked.methods[0]}"
+    for network in asked.networks:
+        _out.print(f"{network.model.title}: accuracy in %, differences in points")
+        table = Table("data set", "method", box=None)
+        for name in ("RAM, B", "before", "after", less):
+            table.add_column(name, justify="right", no_wrap=True)
+        found = [groups[network.model.name, method] for method in asked.methods]
+        for column in zip(*found, strict=True):
+            for line in column:
+                numbers = (
+                    f"{line.sram_bytes:,}",
+                    str(_estimate(line.before)),
+                    str(_estimate(line.after)),
+                    _estimate(line.difference).signed() if line.difference else "",
+                )
+                first = line is column[0]
+                table.add_row((line.data or "all") if first else "", line.method, *numbers)
+            table.add_section()
+        _out.print(table)
+    if (whole := lines[-1].after).half is not None:
+        print(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
+
+
+def _comparison(asked: Evaluation, lines: Sequence[Line]) -> str:
+    sections = []
+    groups = _by_method(lines)
+    for network in asked.networks:
+        found = [groups[network.model.name, method] for method in asked.methods]
+        panels = []
+        for column in zip(*found, strict=True):
+            bars = tuple(
+                Bar(
+                    line.method,
+                    100 * line.before.mean,
+                    _estimate(line.after),
+                    line.difference and _estimate(line.difference),
+                )
+                for line in column
+            )
+            title = f"{column[0].data or 'All data sets'}, {column[0].after.count} episodes"
+            panels.append(Panel(title, bars))
+        costs = tuple(
+            f"{_kib(f[-1].sram_bytes)} of RAM, {_count(f[-1].backward_macs)} backward MACs, "
+            f"{f[-1].learned_parameters:,} parameters learn"
+            for f in found
+        )
+        sections.append(Section(network.model.title, tuple(panels), costs))
+    s = asked.settings
+    facts = (
+        f"{'up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
+        f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
+        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on."
+    )
+    return comparison("Methods compared", facts, sections)
 
 
 def _explain(compiled: Compiled, budget: Budget) -> None:

@@ -1,7 +1,19 @@
-"""Memory to look at, and choices: the plan as a picture, what saves memory, what learns and why."""
+"""Things to look at: memory plans, what saves memory, what learns and why, methods compared."""
 
 from kilograd.report.ablation import Variant, ablation, without
 from kilograd.report.choice import choice
+from kilograd.report.comparison import Bar, Estimate, Panel, Section, comparison
 from kilograd.report.page import page
 
-__all__ = ["Variant", "ablation", "choice", "page", "without"]
+__all__ = [
+    "Bar",
+    "Estimate",
+    "Panel",
+    "Section",
+    "Variant",
+    "ablation",
+    "choice",
+    "comparison",
+    "page",
+    "without",
+]

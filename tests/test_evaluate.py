@@ -1,0 +1,516 @@
+"""Many episodes: what a row holds, that a run goes on where it was, and the statistics."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from folders import contents, listing, write_model, write_pictures
+
+from kilograd.cli import main
+from kilograd.errors import InputError
+from kilograd.frontend import load_model
+from kilograd.learn.adapt import adapt, load_samples
+from kilograd.learn.data import load_dataset
+from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.evaluate import (
+    EPISODES,
+    RESULTS,
+    Evaluation,
+    Line,
+    Network,
+    Row,
+    Settings,
+    evaluate,
+    summarise,
+)
+from kilograd.learn.inspect import inspector
+from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.statistics import Interval, interval, t_quantile
+from kilograd.report import Bar, Estimate, Panel, Section, comparison
+from kilograd.select import Budget
+
+SMALL = Settings(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    write_model(home / "models" / "small", seed=3)
+    write_pictures(home / "discs")
+    write_pictures(home / "others", seed=1)
+    return home
+
+
+@pytest.fixture
+def asked(home: Path) -> Evaluation:
+    """Two data sets, one network, two methods, two episodes: eight rows."""
+    sets = (load_dataset(home / "discs"), load_dataset(home / "others"))
+    network = Network(load_model(str(home / "models" / "small")), Budget())
+    return Evaluation(sets, (network,), ("none", "last:2"), 2, SMALL)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: exit code, standard output and error."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as e:
+            code = int(e.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def words(home: Path, out: object, **other: object) -> list[str]:
+    """The command that asks for what `asked` does; `other` options win."""
+    options = {
+        "data": f"{home / 'discs'},{home / 'others'}",
+        "models": home / "models" / "small",
+        "methods": "none,last:2",
+        "episodes": 2,
+        "shots": 3,
+        "queries": 4,
+        "iterations": 1,
+        "lr": 0.05,
+        "seed": 11,
+        "out": out,
+        **other,
+    }
+    return ["evaluate", *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
+
+
+def timeless(rows: tuple[Row, ...] | list[Row]) -> list[Row]:
+    return [replace(r, seconds=0.0) for r in rows]
+
+
+def stored(out: Path) -> list[Row]:
+    """The rows of a folder, in the order in which they were stored."""
+    with closing(sqlite3.connect(out / RESULTS)) as connection:
+        return [Row(*values) for values in connection.execute("SELECT * FROM rows ORDER BY rowid")]
+
+
+# ---- a row ----
+
+
+@pytest.mark.parametrize("method", ["last:2", "tinytrain"])
+def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
+    asked: Evaluation, tmp_path: Path, method: str
+) -> None:
+    rows = evaluate(tmp_path / "run", replace(asked, methods=("none", method)))
+    assert len(rows) == 8
+    row = next(r for r in rows if (r.data, r.method, r.episode) == ("others", method, 1))
+    dataset, model = asked.sets[1], asked.networks[0].model
+    schedule = SMALL.schedule(1)
+    assert schedule.seed == 12
+    episode = sample_episode(dataset, ways=None, shots=3, queries=4, seed=12)
+    support = load_samples(dataset, episode.support, episode.support_labels, model.preprocess)
+    inspect = inspector(model, support, schedule)
+    compiled = compile_recipe(model, Recipe(method, 4), Budget(), inspect)
+    alone = adapt(compiled, dataset, episode, schedule).summary
+    assert (row.accuracy_before, row.accuracy_after) == (
+        alone.accuracy_before,
+        alone.accuracy_after,
+    )
+    assert (row.sram_bytes, row.learned_parameters) == (alone.sram_bytes, alone.learned_parameters)
+    assert row.backward_macs == alone.macs_step - alone.macs_forward > 0
+    assert (row.ways, row.seconds > 0) == (4, True)
+
+
+def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def compiled(*words: Any) -> Any:
+        made = compile_recipe(*words)
+        seen.append(made.recipe.method)
+        return made
+
+    monkeypatch.setattr("kilograd.learn.evaluate.compile_recipe", compiled)
+    evaluate(tmp_path / "run", replace(asked, methods=("none", "tinytrain"), episodes=2))
+    assert seen.count("none") == 1
+    assert seen.count("tinytrain") == 4
+
+
+def test_episodes_are_stored_for_replay(asked: Evaluation, tmp_path: Path) -> None:
+    evaluate(tmp_path / "run", asked)
+    lines = (tmp_path / "run" / EPISODES).read_text("utf-8").splitlines()
+    episodes = [Episode.from_json(line) for line in lines]
+    assert episodes == list(asked.draw().values())
+    assert {(e.dataset, e.seed) for e in episodes} == {
+        (name, seed) for name in ("discs", "others") for seed in (11, 12)
+    }
+
+
+# ---- going on ----
+
+
+def test_nothing_is_run_twice(asked: Evaluation, tmp_path: Path) -> None:
+    first = evaluate(tmp_path / "run", asked)
+    assert evaluate(tmp_path / "run", asked) == first, "to the seconds that it took"
+    seen: list[tuple[int, int]] = []
+    more = replace(asked, episodes=3, methods=("none", "last:2", "bias:1"))
+    rows = evaluate(tmp_path / "run", more, progress=lambda *done: seen.append(done))
+    assert seen == [(n, 18) for n in range(8, 19)]
+    assert [r for r in rows if r.episode < 2 and r.method != "bias:1"] == list(first)
+    assert timeless(rows) == timeless(evaluate(tmp_path / "whole", more))
+
+
+def test_two_processes_find_what_one_does(asked: Evaluation, tmp_path: Path) -> None:
+    two = evaluate(tmp_path / "two", asked, jobs=2)
+    assert timeless(two) == timeless(evaluate(tmp_path / "one", asked, jobs=1))
+    assert sorted(map(str, two)) == sorted(map(str, stored(tmp_path / "two")))
+
+
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from kilograd.cli import main; main()"
+)
+
+
+def begun(home: Path, out: Path, jobs: int, **other: object) -> subprocess.Popen[str]:
+    """Start a run that takes a while, and return when some rows are stored, not all."""
+    command = [sys.executable, "-c", COMMAND, *words(home, out, jobs=jobs, **LONG, **other)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while count(out) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+LONG = {"episodes": 6, "iterations": 40}
+
+
+def count(out: Path) -> int:
+    try:
+        return len(stored(out)) if (out / RESULTS).exists() else 0
+    except sqlite3.OperationalError:  # no table yet
+        return 0
+
+
+def children(process: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def gone(process: int) -> bool:
+    """Ended; whoever inherits it may not have noticed yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def assert_gone(processes: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while not all(map(gone, processes)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_and_continued(run: Run, home: Path, tmp_path: Path, jobs: int) -> None:
+    out = tmp_path / "run"
+    process = begun(home, out, jobs)
+    workers = children(process.pid)
+    assert len(workers) >= (jobs if jobs > 1 else 0)
+    process.kill()
+    process.communicate(timeout=60)
+    assert_gone(workers)
+    before = stored(out)
+    assert 3 <= len(before) < 24
+    code, text, err = run(*words(home, out, **LONG), "--json")
+    assert code == 0, err
+    rows = stored(out)
+    assert rows[: len(before)] == before, "to the seconds that it took"
+    assert len(rows) == 24
+    assert run(*words(home, tmp_path / "whole", **LONG), "--json")[0] == 0
+    key = str
+    assert sorted(timeless(rows), key=key) == sorted(timeless(stored(tmp_path / "whole")), key=key)
+    without = {"seconds": 0}
+    summaries = [json.loads((o / "summary.json").read_text()) for o in (out, tmp_path / "whole")]
+    a, b = ([r | without for r in s["results"]] for s in summaries)
+    assert a == b
+    assert json.loads(text) == summaries[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_leaves_what_is_done(run: Run, home: Path, tmp_path: Path, jobs: int) -> None:
+    out = tmp_path / "run"
+    process = begun(home, out, jobs)
+    workers = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    text, err = process.communicate(timeout=60)
+    assert (process.returncode, text) == (130, ""), err
+    assert err.strip() == f"error: interrupted; the same command goes on with what {out} holds"
+    assert_gone(workers)
+    assert listing(out) == [EPISODES, RESULTS]
+    assert [p for p in listing(Path(os.environ["KILOGRAD_CACHE"])) if p.startswith(".")] == []
+    before = stored(out)
+    assert run(*words(home, out, **LONG))[0] == 0
+    assert stored(out)[: len(before)] == before
+    assert len(stored(out)) == 24
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_worker_that_dies_is_named_and_the_rest_goes_on(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = begun(home, out, 2)
+    command = "multiprocessing.spawn"
+    workers = [
+        p for p in children(process.pid) if command in Path(f"/proc/{p}/cmdline").read_text()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    text, err = process.communicate(timeout=60)
+    assert (process.returncode, text) == (2, "")
+    assert err.startswith("error: --jobs 2: a worker process died")
+    before = stored(out)
+    assert run(*words(home, out, **LONG))[0] == 0
+    assert stored(out)[: len(before)] == before
+    assert len(stored(out)) == 24
+
+
+def test_one_run_at_a_time(home: Path, tmp_path: Path, run: Run) -> None:
+    process = begun(home, tmp_path / "run", 1)
+    code, _, err = run(*words(home, tmp_path / "run", **LONG))
+    process.kill()
+    process.communicate(timeout=60)
+    assert (code, err) == (
+        2,
+        f"error: --out {tmp_path / 'run'}: another evaluation is writing there; wait\n",
+    )
+
+
+# ---- other settings ----
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"shots": 2}, "begun with --shots 3, and this is with --shots 2"),
+        ({"lr": 0.1}, "begun with --lr 0.05, and this is with --lr 0.1"),
+        ({"ways": 2}, "begun without --ways, and this is with --ways 2"),
+        ({"sram": "1M"}, "begun without --sram, and this is with --sram 1M"),
+        ({"optimizer": "adam"}, "begun with --optimizer sgd, and this is with --optimizer adam"),
+        ({"seed": 12}, "begun with --seed 11, and this is with --seed 12"),
+    ],
+    ids=str,
+)
+def test_other_settings_are_refused(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run, other: dict[str, Any], message: str
+) -> None:
+    evaluate(tmp_path / "run", replace(asked, episodes=1))
+    before = contents(tmp_path / "run")
+    code, text, err = run(*words(home, tmp_path / "run", **other))
+    assert (code, text) == (2, "")
+    assert message in err
+    assert contents(tmp_path / "run") == before
+
+
+def test_another_data_set_or_network_of_the_same_name_is_refused(
+    asked: Evaluation, tmp_path: Path
+) -> None:
+    evaluate(tmp_path / "run", asked)
+    images = load_dataset(write_pictures(tmp_path / "discs", seed=5))
+    with pytest.raises(InputError, match="data set discs has changed"):
+        evaluate(tmp_path / "run", replace(asked, sets=(images, asked.sets[1])))
+    model = load_model(str(write_model(tmp_path / "small", seed=4)))
+    with pytest.raises(InputError, match="network small has changed"):
+        evaluate(tmp_path / "run", replace(asked, networks=(Network(model, Budget()),)))
+
+
+def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path) -> None:
+    network = replace(asked.networks[0], budget=Budget(sram=100))
+    with pytest.raises(InputError, match="the smallest --sram that fits"):
+        evaluate(tmp_path / "run", replace(asked, networks=(network,)))
+    other = replace(asked, settings=replace(SMALL, shots=2), episodes=1)
+    assert len(evaluate(tmp_path / "run", other)) == 4
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"methods": "none,best"}, "--method 'best': unknown; known are none, head, last"),
+        ({"methods": "none,none"}, "--methods: there are two called 'none'"),
+        ({"methods": ","}, "--methods: names nothing"),
+        ({"episodes": 0}, "--episodes 0: must be at least 1"),
+        ({"jobs": 0}, "--jobs 0: must be at least 1"),
+        ({"ways": 5}, "discs: 5 ways asked for, but 4 of 4 classes"),
+        ({"shots": 8}, "discs: an episode needs 2 or more, but 0 of 4 classes"),
+        ({"lr": 0}, "--lr 0.0: must be a positive number"),
+        ({"seed": 2**31 - 1}, "--seed 2147483648: must be in"),
+        ({"models": "nobody"}, "--model 'nobody': no such model"),
+        ({"data": "nowhere"}, "nowhere: no such file or folder"),
+    ],
+    ids=str,
+)
+def test_bad_input(
+    home: Path, tmp_path: Path, run: Run, other: dict[str, Any], message: str
+) -> None:
+    code, text, err = run(*words(home, tmp_path / "run", **other))
+    assert (code, text) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {message}")
+    assert err.count("error") == 1
+    assert "Traceback" not in err
+    assert listing(tmp_path) == []
+
+
+def test_out_that_is_something_else(home: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / RESULTS).write_text("mine" * 100)
+    before = contents(tmp_path)
+    for out, message in (
+        (tmp_path, "holds something else"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "broken", "cannot be used (file is not a database)"),
+    ):
+        code, _, err = run(*words(home, out))
+        assert (code, message in err, err.count("\n")) == (2, True, 1), err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_method_that_does_not_fit_says_so(
+    home: Path, tmp_path: Path, run: Run, jobs: int
+) -> None:
+    other = {"methods": "none,last:99", "jobs": jobs}
+    code, _, err = run(*words(home, tmp_path / "run", **other))
+    assert code == 2
+    assert err == "error: --method: small has 7 convolutions, 99 cannot learn\n"
+    assert run(*words(home, tmp_path / "run"))[0] == 0, "goes on without it"
+
+
+# ---- statistics ----
+
+
+@pytest.mark.parametrize(
+    ("freedom", "value"),
+    # Student's t, two-sided 95 %, as any table has it
+    [
+        *((1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281)),
+        *((19, 2.0930), (30, 2.0423), (60, 2.0003), (120, 1.9799), (10**4, 1.9602)),
+    ],
+)
+def test_quantiles_of_t(freedom: int, value: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(value, abs=5.1e-5)
+
+
+def test_an_interval_by_hand() -> None:
+    # mean 3; squares 4 + 1 + 0 + 1 + 4 = 10, over 4 is 2.5; t for 4 degrees is 2.77645
+    found = interval([1, 2, 3, 4, 5])
+    assert (found.mean, found.count) == (3, 5)
+    assert found.half == pytest.approx(2.77645 * math.sqrt(2.5 / 5), rel=1e-5)
+    assert interval([0.25]) == Interval(0.25, None, 1)
+
+
+def test_a_summary_by_hand() -> None:
+    after = {
+        ("a", "none"): (0.5, 0.7),
+        ("a", "last"): (0.6, 0.9),
+        ("b", "none"): (0.1, 0.3),
+        ("b", "last"): (0.1, 0.2),
+    }
+    rows = [
+        Row(data, "net", method, e, 2, 0.5, x, 100 + e, 7, 3, 1.0 + e)
+        for (data, method), xs in after.items()
+        for e, x in enumerate(xs)
+    ]
+    lines = {(x.data, x.method): x for x in summarise(rows)}
+    assert list(lines) == [(d, m) for m in ("none", "last") for d in ("a", "b", None)]
+    assert all(lines[d, "none"].difference is None for d in ("a", "b", None))
+    gain = lines["a", "last"].difference
+    assert gain is not None
+    # gains 0.1 and 0.2: mean 0.15, deviation 0.1 / sqrt 2, over sqrt 2 is 0.05
+    assert gain.mean == pytest.approx(0.15)
+    assert gain.half == pytest.approx(12.7062 * 0.05, rel=1e-5)
+    whole: Line = lines[None, "last"]
+    assert whole.after.mean == pytest.approx((0.6 + 0.9 + 0.1 + 0.2) / 4)
+    assert whole.difference is not None
+    assert whole.difference.mean == pytest.approx(0.05)
+    assert whole.difference.count == 4
+    # 0.1, 0.2, 0.0, -0.1 about 0.05: squares sum to 0.05
+    assert whole.difference.half == pytest.approx(3.18245 * math.sqrt(0.05 / 3 / 4), rel=1e-5)
+    assert (whole.sram_bytes, whole.backward_macs, whole.seconds) == (101, 7, 1.5)
+
+
+# ---- what is shown ----
+
+
+def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "run"
+    code, text, err = run(*words(home, out, jobs=1))
+    assert code == 0, err
+    assert listing(out) == ["comparison.html", EPISODES, RESULTS, "summary.json"]
+    rows = stored(out)
+    last = [100 * r.accuracy_after for r in rows if (r.data, r.method) == ("discs", "last:2")]
+    found = interval(last)
+    assert found.half is not None
+    assert f"{found.mean:.1f} ± {found.half:.1f}" in text
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    assert summary["results"] == [asdict(line) for line in summarise(rows)]
+    assert summary["settings"]["lr"] == 0.05
+    html = (out / "comparison.html").read_text("utf-8")
+    assert "http" not in html
+    assert "<script" not in html
+    assert html.count("<svg") == 3, "two data sets, and both"
+
+
+def test_bars_are_drawn_to_scale() -> None:
+    bars = (
+        Bar("none", 20.0, Estimate(20.0, None), None),
+        Bar("<last>", 20.0, Estimate(60.0, 10.0), Estimate(40.0, 5.0)),
+    )
+    section = Section("Net", (Panel("birds & bees", bars),), ("1 KiB", "2 KiB"))
+    html = comparison("Compared", "facts", [section])
+    svg = re.search(r"<svg.*?</svg>", html, re.DOTALL)
+    assert svg is not None
+    root = ET.fromstring(svg[0])  # noqa: S314 our own
+    widths = [float(e.attrib["width"]) for e in root.iter("rect")]
+    assert widths[1] == pytest.approx(3 * widths[0])
+    marks = [e.attrib["d"] for e in root.iter("path") if e.attrib["class"] == "mean"]
+    assert len(marks) == 1, "one episode has no interval"
+    left, right = (float(x) for x in re.findall(r"[MH]([\d.]+)", marks[0])[:2])
+    assert right - left == pytest.approx(widths[0], abs=0.02), "20 points, as the first bar"
+    assert "&lt;last&gt;" in html
+    assert "<last>" not in html
+    assert "+40.0 ± 5.0" in html
+
+
+@pytest.fixture(autouse=True)
+def the_home_stays_as_it_is(home: Path) -> Iterator[None]:
+    before = contents(home)
+    yield
+    assert contents(home) == before
