@@ -41,7 +41,7 @@ from kilograd.learn.evaluate import (
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.learn.statistics import Interval, interval, t_quantile
-from kilograd.report import Bar, Estimate, Panel, Section, comparison
+from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
 
 SMALL = Settings(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
@@ -310,6 +310,14 @@ def test_one_run_at_a_time(home: Path, tmp_path: Path, run: Run) -> None:
     )
 
 
+def test_the_file_survives_a_crash_and_takes_a_row_once(asked: Evaluation, tmp_path: Path) -> None:
+    evaluate(tmp_path / "run", replace(asked, episodes=1))
+    with closing(sqlite3.connect(tmp_path / "run" / RESULTS)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+            connection.execute("INSERT INTO rows SELECT * FROM rows")
+
+
 # ---- other settings ----
 
 
@@ -493,7 +501,7 @@ def test_bars_are_drawn_to_scale() -> None:
         Bar("none", 20.0, Estimate(20.0, None), None),
         Bar("<last>", 20.0, Estimate(60.0, 10.0), Estimate(40.0, 5.0)),
     )
-    section = Section("Net", (Panel("birds & bees", bars),), ("1 KiB", "2 KiB"))
+    section = Section("Net", (Panel("birds & bees", bars),), (Price(9000, 0, 0), Price(9500, 7, 3)))
     html = comparison("Compared", "facts", [section])
     svg = re.search(r"<svg.*?</svg>", html, re.DOTALL)
     assert svg is not None
@@ -507,6 +515,7 @@ def test_bars_are_drawn_to_scale() -> None:
     assert "&lt;last&gt;" in html
     assert "<last>" not in html
     assert "+40.0 ± 5.0" in html
+    assert "9,500 B" in html
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,7 @@ from kilograd.report import (
     Bar,
     Estimate,
     Panel,
+    Price,
     Section,
     Variant,
     ablation,
@@ -770,17 +771,20 @@ def _comparison(asked: Evaluation, lines: Sequence[Line]) -> str:
             )
             title = f"{column[0].data or 'All data sets'}, {column[0].after.count} episodes"
             panels.append(Panel(title, bars))
-        costs = tuple(
-            f"{_kib(f[-1].sram_bytes)} of RAM, {_count(f[-1].backward_macs)} backward MACs, "
-            f"{f[-1].learned_parameters:,} parameters learn"
-            for f in found
+        prices = tuple(
+            Price(f[-1].sram_bytes, f[-1].backward_macs, f[-1].learned_parameters) for f in found
         )
-        sections.append(Section(network.model.title, tuple(panels), costs))
+        sections.append(Section(network.model.title, tuple(panels), prices))
     s = asked.settings
+    limits = "".join(
+        f" At most {limit} {what}."
+        for limit, what in ((s.sram, "of RAM"), (s.compute, "MACs of a backward pass"))
+        if limit is not None
+    )
     facts = (
-        f"{'up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
+        f"{'Up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
         f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
-        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on."
+        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on.{limits}"
     )
     return comparison("Methods compared", facts, sections)
 

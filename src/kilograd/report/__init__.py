@@ -2,13 +2,14 @@
 
 from kilograd.report.ablation import Variant, ablation, without
 from kilograd.report.choice import choice
-from kilograd.report.comparison import Bar, Estimate, Panel, Section, comparison
+from kilograd.report.comparison import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.report.page import page
 
 __all__ = [
     "Bar",
     "Estimate",
     "Panel",
+    "Price",
     "Section",
     "Variant",
     "ablation",

@@ -10,7 +10,7 @@ from kilograd.report.page import STYLE
 
 _MORE = """
 .sets { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 22px; }
-.sets h3 { font-size: 14px; margin: 0; }
+h3 { font-size: 14px; margin: 18px 0 2px; } .sets h3 { margin: 0; }
 rect.after { fill: var(--saved); } rect.first { fill: var(--scratch); }
 path.mean { stroke: var(--ink); stroke-width: 1.5; }
 path.before { stroke: var(--over); stroke-width: 2; }
@@ -18,7 +18,8 @@ text.value { fill: var(--ink); font-variant-numeric: tabular-nums; }
 """
 _HOW = (
     '<p class="soft">Accuracy in per cent after learning; thin lines are 95 % intervals by '
-    "Student's t over episodes, the upright mark is the accuracy before.</p>"
+    "Student's t over episodes, the upright mark is the accuracy before. Over all data sets, every "
+    "episode counts the same.</p>"
 )
 _WIDTH, _ROW, _HEAD = 420, 22, 20
 _LEFT, _RIGHT = 120, 92
@@ -61,12 +62,21 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a method costs: the most of any episode."""
+
+    sram_bytes: int
+    backward_macs: int
+    learned_parameters: int
+
+
+@dataclass(frozen=True)
 class Section:
-    """A network: its panels, and for each method what its program costs, in words."""
+    """A network: its panels, each with the same methods, and the price of each method."""
 
     title: str
     panels: tuple[Panel, ...]
-    costs: tuple[str, ...]
+    prices: tuple[Price, ...]
 
 
 def comparison(title: str, facts: str, sections: Sequence[Section]) -> str:
@@ -95,7 +105,8 @@ def _section(section: Section) -> Iterator[str]:
         yield from _drawn(panel)
         yield "</div>"
     yield "</div>"
-    yield from _table(section)
+    yield from _differences(section)
+    yield from _prices(section)
 
 
 def _x(percent: float) -> float:
@@ -130,24 +141,39 @@ def _bar(bar: Bar, top: float, *, first: bool) -> Iterator[str]:
     )
     yield f'<path class="before" d="M{_x(bar.before):.2f} {top - 1}v{height + 2}"/>'
     if bar.after.half is not None:
-        left, right = _x(bar.after.mean - bar.after.half), _x(bar.after.mean + bar.after.half)
-        yield (
-            f'<path class="mean" d="M{left:.2f} {middle}H{right:.2f}'
-            f'M{left:.2f} {middle - 3}v6M{right:.2f} {middle - 3}v6"/>'
-        )
+        ends = (bar.after.mean - bar.after.half, bar.after.mean + bar.after.half)
+        # No cap where the interval leaves the picture.
+        caps = "".join(f"M{_x(end):.2f} {middle - 3}v6" for end in ends if 0 <= end <= 100)
+        line = f"M{_x(ends[0]):.2f} {middle}H{_x(ends[1]):.2f}"
+        yield f'<path class="mean" d="{line}{caps}"/>'
     yield f'<text class="value" x="{_WIDTH - _RIGHT + 10}" y="{middle + 4}">{bar.after}</text>'
 
 
-def _table(section: Section) -> Iterator[str]:
-    first = section.panels[0].bars[0].method
-    heads = "".join(f'<th class="n">{escape(p.title)}</th>' for p in section.panels)
-    yield f'<p class="soft">Difference to {escape(first)} on the same episodes, in points:</p>'
-    yield f"<table><tr><th>method</th>{heads}<th>costs</th></tr>"
-    for i, costs in enumerate(section.costs):
-        bars = [p.bars[i] for p in section.panels]
-        cells = "".join(
-            f'<td class="n">{"" if b.difference is None else b.difference.signed()}</td>'
-            for b in bars
+def _differences(section: Section) -> Iterator[str]:
+    first, *others = (bar.method for bar in section.panels[0].bars)
+    if not others:
+        return
+    yield f"<h3>Gain over {escape(first)} on the same episodes, in points</h3>"
+    heads = "".join(f'<th class="n">{escape(name)}</th>' for name in others)
+    yield f"<table><tr><th></th>{heads}</tr>"
+    for panel in section.panels:
+        found = [b.difference.signed() for b in panel.bars if b.difference is not None]
+        cells = "".join(f'<td class="n">{text}</td>' for text in found)
+        yield f"<tr><td>{escape(panel.title)}</td>{cells}</tr>"
+    yield "</table>"
+
+
+def _prices(section: Section) -> Iterator[str]:
+    yield "<h3>What it costs</h3>"
+    names = ("RAM", "MACs of a backward pass", "parameters that learn")
+    heads = "".join(f'<th class="n">{name}</th>' for name in names)
+    yield f"<table><tr><th>method</th>{heads}</tr>"
+    for bar, price in zip(section.panels[0].bars, section.prices, strict=True):
+        numbers = (
+            f"{price.sram_bytes:,} B",
+            f"{price.backward_macs:,}",
+            f"{price.learned_parameters:,}",
         )
-        yield f"<tr><td>{escape(bars[0].method)}</td>{cells}<td>{escape(costs)}</td></tr>"
+        cells = "".join(f'<td class="n">{number}</td>' for number in numbers)
+        yield f"<tr><td>{escape(bar.method)}</td>{cells}</tr>"
     yield "</table>"
