@@ -434,10 +434,13 @@ def _cut_out(dataset: Dataset, episode: Episode) -> tuple[Dataset, Episode]:
 
 
 def _encoded(source: Source) -> bytes:
-    if isinstance(source, Path):
-        return source.read_bytes()
     if isinstance(source, bytes):
         return source
+    if isinstance(source, Path):
+        try:
+            return source.read_bytes()
+        except OSError as e:
+            raise InputError(f"{source}: could be read before and cannot now ({e})") from e
     png = io.BytesIO()
     source().save(png, "PNG")
     return png.getvalue()
