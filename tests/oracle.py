@@ -154,13 +154,11 @@ class Network:
 
     def fisher(self, codes: Mapping[str, Real], d_features: Real) -> dict[str, Real]:
         """Return half the square of <activation, gradient> for each channel of each layer."""
-        gradients = self.backward(codes, d_features)
-        found = {}
+        grads, found = self.gradients(codes, d_features)[0], {}
         for op in self.ops:
-            if f"{op.get('name')}.output" in gradients and op["name"] in self.layers:
+            if op["output"] in grads and op["name"] in self.layers:
                 real = (codes[op["output"]] - op["out"]["zero_point"]) * op["out"]["scale"]
-                gate = (real * gradients[f"{op['name']}.output"]).sum(axis=(1, 2))
-                found[op["name"]] = 0.5 * gate**2
+                found[op["name"]] = 0.5 * (real * grads[op["output"]]).sum(axis=(1, 2)) ** 2
         return found
 
     def features(self, codes: Mapping[str, Real]) -> Real:
@@ -170,7 +168,13 @@ class Network:
         return ((codes[name] - quant["zero_point"]) * quant["scale"]).ravel()
 
     def backward(self, codes: Mapping[str, Real], d_features: Real) -> dict[str, Real]:
-        """Return the straight-through gradient of each weight and bias, and of each layer's output.
+        """Return the straight-through gradient of each weight and bias."""
+        return self.gradients(codes, d_features)[1]
+
+    def gradients(
+        self, codes: Mapping[str, Real], d_features: Real
+    ) -> tuple[dict[str, Real], dict[str, Real]]:
+        """Return the straight-through gradient of each activation, and of each weight and bias.
 
         Rounding passes gradients on, a clamp those of codes strictly inside the range, and an
         activation that is read twice collects both.
@@ -185,8 +189,6 @@ class Network:
             if op["output"] not in grads:
                 continue  # the classifier, which is not trained
             y, dy = codes[op["output"]], grads[op["output"]]
-            if "name" in op:
-                found[f"{op['name']}.output"] = dy
             xs = [codes[name] for name in op["inputs"]]
             if op["type"] == "avgpool":
                 pixels = xs[0].shape[1] * xs[0].shape[2]
@@ -201,7 +203,7 @@ class Network:
             dx, dw, db = layer.gradients(xs[0] - layer.x_zero, dy)
             collect(op["inputs"][0], dx)
             found |= {f"{op['name']}.weight": dw, f"{op['name']}.bias": db}
-        return found
+        return grads, found
 
 
 @dataclass(frozen=True)
