@@ -279,6 +279,17 @@ def test_ctrl_c_leaves_what_is_done(run: Run, home: Path, tmp_path: Path, jobs: 
     assert len(stored(out)) == 24
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_ctrl_c_is_for_the_parent_alone(home: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the workers as well, whose tracebacks nobody wants to see."""
+    process = begun(home, tmp_path / "run", 2)
+    for worker in children(process.pid):
+        os.kill(worker, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert count(tmp_path / "run") == 24
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_while_a_program_is_compiled(home: Path, tmp_path: Path, jobs: int) -> None:
     cache = Path(os.environ["KILOGRAD_CACHE"])
