@@ -280,6 +280,44 @@ def test_ctrl_c_leaves_what_is_done(run: Run, home: Path, tmp_path: Path, jobs: 
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_ctrl_c_is_for_the_parent_alone(home: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the workers as well, whose tracebacks nobody wants to see."""
+    process = begun(home, tmp_path / "run", 2)
+    for worker in children(process.pid):
+        os.kill(worker, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert count(tmp_path / "run") == 24
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_while_a_program_is_compiled(home: Path, tmp_path: Path, jobs: int) -> None:
+    cache = Path(os.environ["KILOGRAD_CACHE"])
+    known = set(cache.glob("model-*"))
+    # programs that no other test has compiled
+    methods = {1: "bias:5,bias:6", 2: "bias:3,bias:4"}[jobs]
+    command = [sys.executable, "-c", COMMAND]
+    process = subprocess.Popen(
+        [*command, *words(home, tmp_path / "run", jobs=jobs, methods=methods)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not set(cache.glob("*/model.c")) - {m / "model.c" for m in known}:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    text, err = process.communicate(timeout=60)
+    assert (process.returncode, text) == (130, ""), err
+    assert err.count("\n") == 1, err
+    assert stored(tmp_path / "run") == []
+    assert [p for p in listing(cache) if p.startswith(".")] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_a_worker_that_dies_is_named_and_the_rest_goes_on(
     run: Run, home: Path, tmp_path: Path
 ) -> None:
