@@ -83,7 +83,7 @@ Run = Callable[..., Done]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr("kilograd.cli._out._width", 300)  # it may have been made before
+    monkeypatch.setattr("kilograd.cli.show.OUT._width", 300)  # it may have been made before
 
     def run(*words: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
@@ -136,7 +136,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def adapt(*_: object, **__: object) -> None:
         pytest.fail("trained all the same")
 
-    monkeypatch.setattr("kilograd.cli.adapt", adapt)
+    monkeypatch.setattr("kilograd.cli.commands.adapt", adapt)
 
 
 # ---- adapt ----
@@ -839,7 +839,7 @@ def test_demo_learns_unseen_digits_within_64_kb(run: Run) -> None:
 def test_demo_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     quick = partial(Schedule, 0)
-    monkeypatch.setattr("kilograd.cli.Schedule", lambda iterations, **rest: quick(**rest))
+    monkeypatch.setattr("kilograd.cli.commands.Schedule", lambda iterations, **rest: quick(**rest))
     result = run("demo", "--json").json
     assert list(result) == KEYS
     assert (result["ways"], result["shots"]) == (5, 5)
@@ -940,7 +940,7 @@ def test_interrupted_in_training(
 
         return train(compiled, dataset, episode, schedule, stop)
 
-    monkeypatch.setattr("kilograd.cli.adapt", interrupted)
+    monkeypatch.setattr("kilograd.cli.commands.adapt", interrupted)
     before = contents(tmp_path)
     done = adapt("--out", "run" if words else "new/run", *words)
     assert (done.code, done.out) == (130, "")

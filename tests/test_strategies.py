@@ -38,9 +38,9 @@ from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part
 from kilograd.select import (
     Budget,
+    Demand,
     Evidence,
     Inspect,
-    Price,
     Reason,
     Selection,
     strategy,
@@ -98,8 +98,8 @@ def on_paper(model: Model, inspect: Inspect | None) -> Evidence:
     """Evidence with the papers' cost: updated weights, and MACs as in TinyTrain's table 2."""
     plain = Evidence(model.name, model.graph, model.layers)
 
-    def cost(selection: Selection) -> Price:
-        return Price(counted(model, selection.learn), least_macs(plain, selection.learn))
+    def cost(selection: Selection) -> Demand:
+        return Demand(counted(model, selection.learn), least_macs(plain, selection.learn))
 
     return replace(plain, cost=cost, inspect=inspect)
 
@@ -313,7 +313,7 @@ def test_earliest_layer_and_channels_against_brute_force(small: Model, seed: int
             first = min((last.index(x) for x in taken), default=0)
             macs = sum(MACS[x] for x in last[first + 1 :])
             macs += sum(MACS[x] * n // len(sums[x]) for x, n in taken.items())
-            if budget.admits(Price(weights, macs)):
+            if budget.admits(Demand(weights, macs)):
                 best = max(best, sum(sums[x][n - 1] for x, n in taken.items()))
         chosen = Knapsack(inspected=3)(evidence, budget)
         value = sum(

@@ -19,7 +19,7 @@ from kilograd.passes import (
     entries,
 )
 from kilograd.plan import exact, greedy
-from kilograd.select import Budget, Evidence, Inspect, Price, Selection, strategy
+from kilograd.select import Budget, Demand, Evidence, Inspect, Selection, strategy
 
 
 class HeadKind(enum.StrEnum):
@@ -124,7 +124,7 @@ def compile_recipe(
             known[key] = _linked(_grown(model, selection), recipe, _training(recipe, selection))
         return known[key]
 
-    def cost(selection: Selection) -> Price:
+    def cost(selection: Selection) -> Demand:
         return _cost(compiled(selection))
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
@@ -134,9 +134,9 @@ def compile_recipe(
     return Compiled(model, recipe, _training(recipe, selection), program, selection)
 
 
-def _cost(program: Program) -> Price:
+def _cost(program: Program) -> Demand:
     backward = program.macs("step") - program.macs("infer") if "step" in program.entries else 0
-    return Price(program.sram_bytes, backward)
+    return Demand(program.sram_bytes, backward)
 
 
 def _check(

@@ -4,9 +4,9 @@ from kilograd.select.methods import METHODS, strategy
 from kilograd.select.plan_file import plan_file, write_plan
 from kilograd.select.selection import (
     Budget,
+    Demand,
     Evidence,
     Inspect,
-    Price,
     Reason,
     Selection,
     Strategy,
@@ -17,9 +17,9 @@ __all__ = [
     "METHODS",
     "PLANS",
     "Budget",
+    "Demand",
     "Evidence",
     "Inspect",
-    "Price",
     "Reason",
     "Selection",
     "Strategy",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kilograd.errors import InputError
 from kilograd.passes import Part
-from kilograd.select.selection import Budget, Evidence, Price, Reason, Selection, biases, filters
+from kilograd.select.selection import Budget, Demand, Evidence, Reason, Selection, biases, filters
 
 INSPECTED = 18
 """The last convolutions, of which a strategy chooses: six blocks of three (TinyTrain)."""
@@ -148,7 +148,7 @@ class _Fit:
     def __init__(self, evidence: Evidence, budget: Budget) -> None:
         self.evidence, self.budget = evidence, budget
         self.learn: dict[str, Part] = {}
-        self.cost = Price(0, 0)
+        self.cost = Demand(0, 0)
 
     def add(self, more: Mapping[str, Part]) -> str:
         """Take more if that fits; else say what it would be over.

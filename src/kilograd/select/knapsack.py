@@ -26,7 +26,7 @@ from kilograd.select.greedy import (
     reason,
     too_small,
 )
-from kilograd.select.selection import Budget, Evidence, Price, Selection, best_first, filters
+from kilograd.select.selection import Budget, Demand, Evidence, Selection, best_first, filters
 
 Gains = Mapping[str, Array]
 """What it is worth that a channel learns: [channels] for each layer, not negative."""
@@ -177,14 +177,14 @@ class _Search:
             raise too_small(self.evidence, self.budget, selections)
         return found
 
-    def _floor(self) -> Price:
+    def _floor(self) -> Demand:
         """Return bytes and MACs that a program needs whatever learns, the head's for one."""
         thin = {self.candidates[-1].layer: 1}
         cost, learn = self._cost(thin), _learn(self.evidence, self.candidates, thin)
         macs = least_macs(self.evidence, learn)
-        return Price(cost.sram - int(self.costs[-1, 0]), cost.backward_macs - macs)
+        return Demand(cost.sram - int(self.costs[-1, 0]), cost.backward_macs - macs)
 
-    def _room(self, first: int, floor: Price) -> Array:
+    def _room(self, first: int, floor: Demand) -> Array:
         """Return bytes and MACs that are left if `first` is the earliest layer that learns."""
         thin = _learn(self.evidence, self.candidates, {self.candidates[first].layer: 1})
         handed = least_macs(self.evidence, thin) - self.costs[self.layer == first][0, 1]
@@ -237,7 +237,7 @@ class _Search:
         taken[where[packed.taken]] = True
         return Packing(taken, packed.value, packed.bound)
 
-    def _cost(self, chosen: Mapping[str, int]) -> Price:
+    def _cost(self, chosen: Mapping[str, int]) -> Demand:
         return self.evidence.cost(Selection(_learn(self.evidence, self.candidates, chosen)))
 
 

@@ -25,7 +25,7 @@ class Inspect:
 
 
 @dataclass(frozen=True)
-class Price:
+class Demand:
     """What a selection costs as a program: bytes of RAM, and multiply-accumulates of one backward
     pass, weight gradients included.
     """
@@ -45,7 +45,7 @@ class Evidence:
     name: str
     graph: Graph
     layers: tuple[str, ...]
-    cost: Callable[[Selection], Price] = lambda selection: Price(0, 0)
+    cost: Callable[[Selection], Demand] = lambda selection: Demand(0, 0)
     inspect: Inspect | None = None
 
     def fisher(self, layers: tuple[str, ...]) -> Mapping[str, Array]:
@@ -122,7 +122,7 @@ class Budget:
         if self.channels is not None and not 0 < self.channels <= 1:
             raise InputError(f"--channels {self.channels}: must be more than 0 and at most 1")
 
-    def admits(self, cost: Price) -> bool:
+    def admits(self, cost: Demand) -> bool:
         """Say whether a program of that cost is within the budget."""
         return (self.sram is None or cost.sram <= self.sram) and (
             self.compute is None or cost.backward_macs <= self.compute

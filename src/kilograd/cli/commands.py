@@ -1,0 +1,519 @@
+"""The commands: each a few lines over the public API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn, cast
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer.main import get_command
+
+import kilograd
+from kilograd.cli.options import (
+    AsJson,
+    Augmentation,
+    BoardRam,
+    CompilerName,
+    Compute,
+    EmulatorName,
+    EpisodeKind,
+    Head,
+    Iterations,
+    Method,
+    ModelName,
+    Optimizer,
+    Options,
+    Queries,
+    Rate,
+    Seed,
+    Shots,
+    Sram,
+    TargetKind,
+    TargetName,
+    Ways,
+    ram_of,
+    split_names,
+    target_of,
+    with_options,
+    with_tools,
+)
+from kilograd.cli.show import (
+    ERR,
+    OUT,
+    comparison_page,
+    cost_json,
+    cost_line,
+    in_short,
+    map_json,
+    mention,
+    mention_left_out,
+    show_ablation,
+    show_choice,
+    show_cost,
+    show_digits,
+    show_evaluation,
+    show_map,
+    show_measurement,
+    show_outcome,
+    variant_json,
+)
+from kilograd.errors import InputError
+from kilograd.frontend import (
+    available_models,
+    load_model,
+    model_places,
+    with_last_conv,
+)
+from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
+from kilograd.learn.augment import Augment
+from kilograd.learn.cost import Convention, count
+from kilograd.learn.data import Dataset, load_dataset
+from kilograd.learn.digits import load_digits
+from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
+from kilograd.learn.evaluate import (
+    Evaluation,
+    Network,
+    Settings,
+    evaluate,
+    summarise,
+)
+from kilograd.learn.guard import passes_that_help, trials
+from kilograd.learn.inspect import inspector
+from kilograd.learn.output import check_file, check_out, whole_folder, write_file
+from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
+from kilograd.report import (
+    ablation,
+    choice,
+    page,
+    without,
+)
+from kilograd.select import Budget, write_plan
+from kilograd.targets import (
+    CrossCompiler,
+    Emulator,
+    build_host,
+    measure,
+)
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train neural networks in kilobytes.",
+)
+# What typer raises for bad usage; it may be of a copy of click that typer keeps private.
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
+
+
+def _episode(
+    dataset: Dataset,
+    kind: EpisodeKind,
+    ways: int | None,
+    shots: int | None,
+    queries: int | None,
+    seed: int,
+) -> Episode:
+    """Name what cannot be used, and draw from the rest."""
+    if kind is EpisodeKind.META_DATASET:
+        for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+            if value is not None:
+                raise InputError(
+                    f"--{name} {value}: --episode {kind} draws this itself; give one of the two"
+                )
+        mention_left_out(dataset, shots=1)
+        return sample_meta_episode(dataset, seed=seed)
+    shots = 5 if shots is None else shots
+    queries = 15 if queries is None else queries
+    mention_left_out(dataset, shots)
+    return sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
+
+
+@app.command("adapt")
+@with_options
+def adapt_command(
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
+    options: Options,
+    ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Support images of each class; default: 5.")
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="Test images of each class, at most; default: 15.")
+    ] = None,
+    episode_kind: Annotated[
+        EpisodeKind,
+        typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
+    ] = EpisodeKind.FIXED,
+    iterations: Iterations = 10,
+    lr: Rate = 0.003,
+    augment: Augmentation = Augment.FULL,
+    seed: Seed = 0,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show why these layers and channels learn.")
+    ] = False,
+    save_plan: Annotated[
+        Path | None, typer.Option(help="Write what learns to a file for --method: FILE.json.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the folder, and the plan, if they exist.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn new classes from a few images, and show what was gained."""
+    schedule = Schedule(iterations, lr, augment, seed)
+    if out is not None:
+        check_out(out, RESULT, force=force)
+    if save_plan is not None:
+        check_file(save_plan, ".json", force=force, option="--save-plan")
+    dataset = load_dataset(data)
+    episode = _episode(dataset, episode_kind, ways, shots, queries, seed)
+    support = load_samples(
+        dataset, episode.support, episode.support_labels, options.network.preprocess
+    )
+    inspect = inspector(options.network, support, schedule)
+    compiled = options.compile(len(episode.classes), inspect)
+    passes = _guarded(compiled, support, schedule, quiet=as_json) if guard else None
+    outcome = _run(compiled, dataset, episode, schedule, passes, quiet=as_json)
+    reasons = compiled.selection.reasons
+    if out is not None:
+        title = f"{compiled.model.title}, {options.method}, {episode.dataset}"
+        cost = cost_line(compiled, options.budget)
+        pages = {"selection.html": choice(title, reasons, cost)} if reasons else {}
+        save(out, compiled, episode, outcome, pages)
+    if save_plan is not None:
+        write_plan(save_plan, compiled.model.name, compiled.selection)
+    if as_json:
+        why = {"selection": [asdict(r) for r in reasons]} if explain else {}
+        print(json.dumps(asdict(outcome.summary) | why))
+        return
+    show_outcome(compiled, outcome)
+    if explain:
+        show_choice(compiled, options.budget)
+    if out is not None:
+        more = ", selection.html" if reasons else ""
+        print(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
+    if save_plan is not None:
+        print(f"Written to {save_plan}: give it as --method {save_plan}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; a begun one goes on.")],
+    models: Annotated[str, typer.Option(help="Networks, with commas between.")] = "digits",
+    methods: Annotated[
+        str, typer.Option(help="Methods, with commas between; differences are to the first.")
+    ] = "none,last",
+    episodes: Annotated[int, typer.Option(help="Episodes of each data set.")] = 10,
+    ways: Ways = None,
+    shots: Shots = 5,
+    queries: Queries = 15,
+    sram: Sram = None,
+    compute: Compute = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    lr: Rate = 0.003,
+    iterations: Iterations = 10,
+    augment: Augmentation = Augment.FULL,
+    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
+    settings = Settings(
+        ways, shots, queries, sram, compute, optimizer, iterations, lr, augment, seed
+    )
+    options = [Options(model, sram=sram, compute=compute) for model in split_names(models)]
+    networks = tuple(Network(o.network, o.budget) for o in options)
+    sets = tuple(load_dataset(name) for name in split_names(data))
+    asked = Evaluation(sets, networks, split_names(methods), episodes, settings)
+    for dataset in sets:
+        mention_left_out(dataset, shots)
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    unseen = as_json or not ERR.is_terminal
+    try:
+        with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
+            task = bar.add_task("evaluating", total=None)
+            rows = evaluate(
+                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
+            )
+        lines = summarise(rows)
+        summary = {
+            "settings": asdict(settings) | {"episodes": episodes},
+            "results": [asdict(line) for line in lines],
+        }
+        write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_file(out / "comparison.html", comparison_page(asked, lines))
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the same command goes on with what {out} holds", 130)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    show_evaluation(asked, lines)
+    print(f"Written to {out}: evaluation.sqlite, episodes.jsonl, summary.json, comparison.html")
+
+
+@app.command()
+@with_options
+def plan(
+    options: Options,
+    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    entry: Annotated[
+        str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
+    ] = None,
+    with_ablation: Annotated[
+        bool, typer.Option("--ablation", help="Show what each part of the compiler saves.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Draw the map: an HTML file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the memory map of a training program, and what sets its peak."""
+    if out is not None:
+        check_file(out, ".html", force=force)
+    compiled = options.compile(ways)
+    program = compiled.program
+    if entry is not None and entry not in program.entries:
+        raise InputError(
+            f"--entry {entry}: no such entry point; there are {', '.join(program.entries)}"
+        )
+    chosen = (
+        program.entries[entry]
+        if entry
+        else max(program.entries.values(), key=lambda e: e.plan.peak)
+    )
+    trains = "step" in program.entries
+    if with_ablation and not trains:
+        raise InputError(f"--ablation: method {options.method} trains nothing; choose another")
+    graph, training = compiled.model.graph, compiled.training
+    steps = ablation(graph, training) if trains and (with_ablation or out) else ()
+    if out is not None:
+        others = without(graph, training) if trains else ()
+        title = f"{compiled.model.title}, {options.method}, {ways} classes"
+        html = page(title, program, chosen, budget=options.budget.sram, steps=steps, without=others)
+        write_file(out, html)
+    if as_json:
+        parts = {"ablation": [variant_json(program, v) for v in steps]} if with_ablation else {}
+        print(json.dumps(map_json(program, chosen) | parts))
+        return
+    show_map(compiled, chosen)
+    if with_ablation:
+        show_ablation(program, steps)
+    if out is not None:
+        print(f"Written to {out}")
+
+
+@app.command("cost")
+def cost_command(
+    model: ModelName = "digits",
+    method: Method = "last",
+    convention: Annotated[
+        Convention, typer.Option(help="kilograd: the compiled program; else a paper's formulas.")
+    ] = Convention.KILOGRAD,
+    last_conv: Annotated[
+        int | None, typer.Option(help="Append a random 1x1 convolution to so many channels.")
+    ] = None,
+    ways: Annotated[int, typer.Option(help="Classes of the head; kilograd only.")] = 10,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    as_json: AsJson = False,
+) -> None:
+    """Count memory and work of training by the convention of a paper, or of the real program."""
+    network = load_model(model)
+    if last_conv is not None:
+        network = with_last_conv(network, last_conv)
+    cost = count(network, Recipe(method, ways, head, optimizer), convention)
+    if as_json:
+        print(json.dumps(cost_json(network, method, convention, cost)))
+    else:
+        show_cost(network, method, convention, cost)
+
+
+@app.command("run")
+@with_options
+def run_command(
+    options: Options,
+    target: TargetName = TargetKind.CORTEX_M7,
+    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    board_ram: BoardRam = None,
+    compiler: CompilerName = CrossCompiler.CLANG,
+    emulator: EmulatorName = Emulator.UNICORN,
+    steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build the firmware, run it in an emulator, and measure it there."""
+    if steps < 1:
+        raise InputError(f"--steps {steps}: must be at least 1")
+    compiled = options.compile(ways)
+    columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=ERR, disable=as_json, transient=True) as bar:
+        task = bar.add_task("emulating", total=steps)
+        found = measure(
+            compiled.program,
+            with_tools(target_of(target), compiler, emulator),
+            steps,
+            seed,
+            ram=ram_of(board_ram),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        show_measurement(compiled, found)
+    if not found.bit_exact:
+        _fail(f"{found.target} and this machine disagree: a defect of kilograd", 1)
+
+
+@app.command("export")
+@with_options
+def export_command(
+    out: Annotated[Path, typer.Option(help="Folder for the C project.")],
+    options: Options,
+    target: TargetName = TargetKind.CORTEX_M7,
+    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    board_ram: BoardRam = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the folder if it exists.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
+    check_out(out, "model.h", force=force)
+    compiled = options.compile(ways)
+    with whole_folder(out) as folder:
+        target_of(target).export(compiled.program, folder, ram_of(board_ram))
+    if as_json:
+        files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+        sizes = {"sram_bytes": compiled.program.sram_bytes}
+        print(json.dumps({"out": str(out), **sizes, "files": files}))
+    else:
+        OUT.print(f"Written to {out}: start with README.md", markup=False)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the networks that can be named, and where they were found."""
+    loaded = [(found, load_model(str(found.path))) for found in available_models()]
+    if as_json:
+        rows = [
+            {
+                "name": f.name,
+                "title": m.title,
+                "path": str(f.path),
+                "origin": f.origin,
+                "input": [m.preprocess.size, m.preprocess.size, m.preprocess.channels],
+                "convolutions": len(m.layers),
+                "macs_forward": m.graph.macs(),
+            }
+            for f, m in loaded
+        ]
+        print(json.dumps({"models": rows}))
+        return
+    table = Table("name", "network", "input", "layers", "MACs", "found in", box=None)
+    for f, m in loaded:
+        size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
+        table.add_row(f.name, m.title, size, str(len(m.layers)), in_short(m.graph.macs()), f.origin)
+    OUT.print(table)
+    print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
+
+
+@app.command()
+def demo(seed: Seed = 0, as_json: AsJson = False) -> None:
+    """Learn handwritten digits that the bundled network has never seen, within 64 KB."""
+    dataset = load_digits(DEMO_DIGITS)
+    episode = sample_episode(dataset, ways=5, shots=5, queries=40, seed=seed)
+    recipe = Recipe("last:6", 5)
+    compiled = compile_recipe(load_model("digits"), recipe, Budget(64 << 10))
+    schedule = Schedule(iterations=30, lr=0.01, augment=Augment.NOFLIP, seed=seed)
+    outcome = _run(compiled, dataset, episode, schedule, quiet=as_json)
+    if as_json:
+        print(json.dumps(asdict(outcome.summary)))
+        return
+    show_outcome(compiled, outcome)
+    show_digits(dataset, episode, outcome)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(kilograd.__version__)
+        raise typer.Exit
+
+
+def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet: bool) -> int:
+    """Try on held-out images of the support how far to train, and say what was found."""
+    found = trials(build_host(compiled.program), compiled, support, schedule)
+    passes = passes_that_help(found)
+    if not quiet:
+        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        total = len(support.labels)
+        mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
+    return passes
+
+
+def _run(
+    compiled: Compiled,
+    dataset: Dataset,
+    episode: Episode,
+    schedule: Schedule,
+    passes: int | None = None,
+    *,
+    quiet: bool,
+) -> Outcome:
+    columns = (
+        TextColumn("learning"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=ERR, disable=quiet, transient=True) as bar:
+        total = (schedule.iterations if passes is None else passes) * len(episode.support)
+        task = bar.add_task("learning", total=total, loss=float("nan"))
+        return adapt(
+            compiled,
+            dataset,
+            episode,
+            schedule,
+            lambda done, loss: bar.update(task, completed=done, loss=loss),
+            passes,
+        )
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit code 2."""
+    command = get_command(app)
+    try:
+        # Not app(): what that does on Ctrl-C is typer's own, and changes with its version.
+        with command.make_context("kilograd", sys.argv[1:] or ["--help"]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except InputError as e:
+        _fail(str(e), 2)
+    except _UsageError as e:
+        _fail(e.format_message(), 2)
+    except typer.Exit as e:
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130)
+    except BrokenPipeError:  # as in `kilograd demo | head`; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

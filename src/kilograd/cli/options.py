@@ -1,0 +1,215 @@
+"""Options, and what they stand for."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Annotated
+
+import typer
+
+from kilograd.errors import InputError
+from kilograd.frontend import (
+    Model,
+    load_model,
+)
+from kilograd.learn.augment import Augment
+from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.select import METHODS, Budget, Evidence, Inspect
+from kilograd.targets import (
+    AARCH64,
+    CORTEX_M4,
+    CORTEX_M7,
+    TARGETS,
+    WASM32,
+    CrossCompiler,
+    ElfTarget,
+    Emulator,
+    Target,
+)
+
+
+def parse_bytes(text: str, option: str = "--sram") -> int:
+    """Read a size.
+
+    >>> parse_bytes("256K"), parse_bytes("1.5 MiB"), parse_bytes("64000")
+    (262144, 1572864, 64000)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm]?)(?:i?[Bb])?\s*", text)
+    if not match:
+        raise InputError(f"{option} {text!r}: give bytes, or a number with K or M, as in 256K")
+    return int(Decimal(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
+
+
+def parse_macs(text: str, full: int) -> int:
+    """Read a number of multiply-accumulates, or a share of a `full` backward pass.
+
+    >>> parse_macs("6.7M", 0), parse_macs("500k", 0), parse_macs("15%", 1000)
+    (6700000, 500000, 150)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm%]?)\s*", text)
+    if not match:
+        raise InputError(
+            f"--compute {text!r}: give multiply-accumulates, as in 6.7M, or a share of the full "
+            f"backward pass, as in 15%"
+        )
+    unit = {"": Decimal(1), "k": Decimal(1000), "m": Decimal(10**6), "%": Decimal(full) / 100}
+    macs = int(Decimal(match[1]) * unit[match[2].lower()])
+    if macs < 1:
+        raise InputError(f"--compute {text}: must be positive")
+    return macs
+
+
+ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
+Method = Annotated[str, typer.Option(help=f"What learns: {', '.join(METHODS)}.")]
+Head = Annotated[
+    HeadKind | None, typer.Option(help="proto (default) or linear (default of method head).")
+]
+Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
+Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Rows = Annotated[
+    bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
+]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Run layers again to keep fewer maps: less RAM, slower.")
+]
+Sram = Annotated[str | None, typer.Option(help="RAM the program may use, e.g. 256K.")]
+Compute = Annotated[
+    str | None, typer.Option(help="MACs of a backward pass, e.g. 6.7M, or 15% of a full one.")
+]
+Channels = Annotated[
+    float | None, typer.Option(help="Share of a layer's channels that may learn, e.g. 0.25.")
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
+Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
+Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
+Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
+Ways = Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")]
+Shots = Annotated[int, typer.Option(help="Support images of each class.")]
+Queries = Annotated[int, typer.Option(help="Test images of each class, at most.")]
+Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compile: options that several commands share."""
+
+    model: ModelName = "digits"
+    method: Method = "last"
+    head: Head = None
+    optimizer: Optimizer = OptimizerKind.SGD
+    accumulate: Accumulate = 1
+    rows: Rows = False
+    recompute: Recompute = False
+    sram: Sram = None
+    compute: Compute = None
+    channels: Channels = None
+    exact: Exact = False
+
+    @functools.cached_property
+    def network(self) -> Model:
+        """The network."""
+        return load_model(self.model)
+
+    @property
+    def budget(self) -> Budget:
+        """What the program may cost."""
+        network = self.network
+        full = Evidence(network.name, network.graph, network.layers).full_backward()
+        return Budget(
+            None if self.sram is None else parse_bytes(self.sram),
+            None if self.compute is None else parse_macs(self.compute, full),
+            self.channels,
+        )
+
+    def compile(self, ways: int, inspect: Inspect | None = None) -> Compiled:
+        """Choose what learns and compile it."""
+        recipe = Recipe(
+            self.method,
+            ways,
+            self.head,
+            self.optimizer,
+            self.accumulate,
+            rows=self.rows,
+            recompute=self.recompute,
+            exact=self.exact,
+        )
+        return compile_recipe(self.network, recipe, self.budget, inspect)
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `Options` as options of its own, in place of `options`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(Options, eval_str=True).parameters
+    parameters = [
+        p.replace(kind=p.KEYWORD_ONLY)
+        for name, q in own.items()
+        for p in (shared.values() if name == "options" else (q,))
+    ]
+
+    @functools.wraps(command)
+    def run(**given: object) -> None:
+        chosen = {name: given.pop(name) for name in shared}
+        command(options=Options(**chosen), **given)  # type: ignore[arg-type]
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+class TargetKind(enum.StrEnum):
+    """What can be built for."""
+
+    CORTEX_M7 = CORTEX_M7.name
+    CORTEX_M4 = CORTEX_M4.name
+    AARCH64 = AARCH64.name
+    WASM32 = WASM32.name
+
+
+TargetName = Annotated[TargetKind, typer.Option(help="The processor.")]
+
+
+CompilerName = Annotated[
+    CrossCompiler, typer.Option(help="clang comes with ziglang; gcc is the system's.")
+]
+EmulatorName = Annotated[
+    Emulator, typer.Option(help="unicorn comes from PyPI; qemu is the system's.")
+]
+BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
+
+
+def target_of(kind: TargetKind) -> Target:
+    """Return the target of that name."""
+    return next(t for t in TARGETS if t.name == kind)
+
+
+def ram_of(board_ram: str | None) -> int | None:
+    """Read the RAM of a board."""
+    return None if board_ram is None else parse_bytes(board_ram, "--board-ram")
+
+
+def with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> Target:
+    """Return a target with other tools; raises `InputError` where it has none."""
+    if isinstance(target, ElfTarget):
+        return replace(target, compiler=compiler, emulator=emulator)
+    if compiler is CrossCompiler.GCC or emulator is Emulator.QEMU:
+        raise InputError(f"--target {target.name}: has no other tools than {target.tools}")
+    return target
+
+
+class EpisodeKind(enum.StrEnum):
+    """How the ways and shots of a task come about."""
+
+    FIXED = "fixed"
+    META_DATASET = "meta-dataset"
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split names at commas."""
+    return tuple(name for name in map(str.strip, text.split(",")) if name)

@@ -1,0 +1,367 @@
+"""What commands print, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kilograd.emit import Entry, Program
+from kilograd.frontend import (
+    Model,
+)
+from kilograd.learn.adapt import Outcome
+from kilograd.learn.cost import Convention
+from kilograd.learn.data import Dataset
+from kilograd.learn.episodes import Episode, usable_classes
+from kilograd.learn.evaluate import (
+    Evaluation,
+    Line,
+)
+from kilograd.learn.recipe import Compiled
+from kilograd.learn.statistics import Interval
+from kilograd.passes import accumulator_bounds
+from kilograd.report import (
+    Bar,
+    Estimate,
+    Panel,
+    Price,
+    Section,
+    Variant,
+    comparison,
+)
+from kilograd.select import Budget
+from kilograd.select.cost import Cost
+from kilograd.targets import (
+    Measurement,
+)
+
+# Names of the user's are no markup: a class may be called [red].
+OUT = Console(markup=False, highlight=False)
+ERR = Console(markup=False, highlight=False, stderr=True)
+
+
+def mention_left_out(dataset: Dataset, shots: int) -> None:
+    """Say which images and classes of a data set cannot be used."""
+    if skipped := dataset.skipped:
+        total = len(dataset) + len(skipped)
+        mention(f"{len(skipped)} of {total} images unreadable and skipped: {_some(skipped)}")
+    usable = set(usable_classes(dataset, shots))
+    if small := [c for c in dataset.classes if c not in usable]:
+        total = len(dataset.classes)
+        reason = f"too few images for {shots} shots"
+        mention(f"{len(small)} of {total} classes left out, {reason}: {_some(small)}")
+
+
+def mention(text: str) -> None:
+    """Say something beside the result."""
+    ERR.print(text, soft_wrap=True)
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    shown = 8
+    return ", ".join(names[:shown]) + (
+        f" and {len(names) - shown} more" if len(names) > shown else ""
+    )
+
+
+def in_short(n: int) -> str:
+    """Write a number with k or M."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return str(n)
+
+
+def kib(n: int) -> str:
+    """Write bytes, in KiB too."""
+    return f"{n:,} B ({n / 1024:.1f} KiB)"
+
+
+def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
+    """Print what was learned."""
+    s = outcome.summary
+    shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
+    optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
+    table = Table(show_header=False, box=None)
+    rows = (
+        ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
+        ("task", f"{s.ways} classes, {shots} images each; tested on {s.queries} each"),
+        ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
+        ("accuracy after", Text(f"{100 * s.accuracy_after:.1f} %", "bold")),
+        ("RAM", kib(s.sram_bytes)),
+        ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
+        ("flash (tables)", kib(s.flash_bytes)),
+        ("MACs", f"{in_short(s.macs_forward)} forward, {in_short(s.macs_step)} a training step"),
+        ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    OUT.print(table)
+
+
+def cost_line(compiled: Compiled, budget: Budget) -> str:
+    """Write what a program costs, and of which budget."""
+    sram, macs = compiled.program.sram_bytes, compiled.backward_macs
+    of_sram = "" if budget.sram is None else f" of {budget.sram:,}"
+    of_macs = "" if budget.compute is None else f" of {budget.compute:,}"
+    return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
+
+
+def _estimate(found: Interval) -> Estimate:
+    return Estimate(100 * found.mean, None if found.half is None else 100 * found.half)
+
+
+def _by_method(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
+    """Group lines by network and method; in a group one for each data set, and the one of all."""
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.model, line.method), []).append(line)
+    return groups
+
+
+def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
+    """Print a table for each network."""
+    groups = _by_method(lines)
+    less = f"less {asked.methods[0]}"
+    for network in asked.networks:
+        OUT.print(f"{network.model.title}: accuracy in %, differences in points")
+        table = Table("data set", "method", box=None)
+        for name in ("RAM, B", "before", "after", less):
+            table.add_column(name, justify="right", no_wrap=True)
+        found = [groups[network.model.name, method] for method in asked.methods]
+        for column in zip(*found, strict=True):
+            for line in column:
+                numbers = (
+                    f"{line.sram_bytes:,}",
+                    str(_estimate(line.before)),
+                    str(_estimate(line.after)),
+                    _estimate(line.difference).signed() if line.difference else "",
+                )
+                first = line is column[0]
+                table.add_row((line.data or "all") if first else "", line.method, *numbers)
+            table.add_section()
+        OUT.print(table)
+    if (whole := lines[-1].after).half is not None:
+        print(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
+
+
+def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
+    """Return the page of an evaluation."""
+    sections = []
+    groups = _by_method(lines)
+    for network in asked.networks:
+        found = [groups[network.model.name, method] for method in asked.methods]
+        panels = []
+        for column in zip(*found, strict=True):
+            bars = tuple(
+                Bar(
+                    line.method,
+                    100 * line.before.mean,
+                    _estimate(line.after),
+                    line.difference and _estimate(line.difference),
+                )
+                for line in column
+            )
+            title = f"{column[0].data or 'All data sets'}, {column[0].after.count} episodes"
+            panels.append(Panel(title, bars))
+        prices = tuple(
+            Price(f[-1].sram_bytes, f[-1].backward_macs, f[-1].learned_parameters) for f in found
+        )
+        sections.append(Section(network.model.title, tuple(panels), prices))
+    s = asked.settings
+    limits = "".join(
+        f" At most {limit} {what}."
+        for limit, what in ((s.sram, "of RAM"), (s.compute, "MACs of a backward pass"))
+        if limit is not None
+    )
+    facts = (
+        f"{'Up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
+        f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
+        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on.{limits}"
+    )
+    return comparison("Methods compared", facts, sections)
+
+
+def show_choice(compiled: Compiled, budget: Budget) -> None:
+    """Print why these layers and channels learn."""
+    reasons = compiled.selection.reasons
+    if not reasons:
+        method = compiled.recipe.method
+        OUT.print(f"method {method} always takes the same layers: nothing to explain")
+        return
+    table = Table("layer", box=None)
+    for name in ("Fisher", "weights", "MACs", "score", "channels"):
+        table.add_column(name, justify="right")
+    table.add_column("why not")
+    for r in reasons:
+        found = ["" if x is None else f"{x:.3g}" for x in (r.potential, r.score)]
+        size = (in_short(r.weights), in_short(r.macs))
+        table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
+    OUT.print(table)
+    OUT.print(cost_line(compiled, budget))
+
+
+def show_measurement(compiled: Compiled, found: Measurement) -> None:
+    """Print what a program needs on a target."""
+    table = Table(show_header=False, box=None)
+    exact = "every loss and every byte kept equal this machine's"
+    rows = (
+        ("target", f"{found.target} ({found.tools})"),
+        ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
+        ("RAM in all", kib(found.ram_bytes)),
+        ("  arena", kib(found.arena_bytes)),
+        ("  kept", kib(found.data_bss_bytes - found.arena_bytes)),
+        ("  stack", _stack(found)),
+        ("flash", kib(found.flash_bytes)),
+        *_counts(found),
+        ("bit exact", f"yes, {found.steps} steps: {exact}" if found.bit_exact else "NO"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    OUT.print(table)
+
+
+def _counts(found: Measurement) -> list[tuple[str, str]]:
+    if found.instructions_forward is None:
+        return [(found.counted, "not counted by this emulator")]
+    rows = [(found.counted, f"{in_short(found.instructions_forward)} forward")]
+    if found.instructions_step is not None:
+        rows.append(("", f"{in_short(found.instructions_step)} a training step"))
+    return rows
+
+
+def _stack(found: Measurement) -> str:
+    if found.stack_bound_bytes is None:
+        return f"{kib(found.stack_bytes)} in linear memory"
+    without = f", calls through pointers in {', '.join(found.unresolved)} not counted"
+    bound = f"at most {found.stack_bound_bytes:,} B"
+    return f"{kib(found.stack_bytes)}, {bound}{without if found.unresolved else ''}"
+
+
+def show_digits(dataset: Dataset, episode: Episode, outcome: Outcome) -> None:
+    """Draw one test image of each class, with what the network says it is."""
+    shades = " .:-=+*#%@"
+    blocks: list[list[str]] = []
+    for way, name in enumerate(episode.classes):
+        at = episode.query_labels.index(way)
+        said = episode.classes[outcome.predictions[at]]
+        levels = np.asarray(dataset.image(episode.query[at]).convert("L"), np.int64) * 10 // 256
+        rows = ["".join(2 * shades[level] for level in row) for row in levels]
+        blocks.append([*rows, f"a {name}: says {said}".ljust(16)])
+    for line in zip(*blocks, strict=True):
+        print("   ".join(line))
+
+
+def map_json(program: Program, entry: Entry) -> dict[str, object]:
+    """Return a memory map as JSON."""
+    return {
+        "sram_bytes": program.sram_bytes,
+        "sram_lower_bound_bytes": program.sram_lower_bound_bytes,
+        "sram_proved_optimal": program.sram_proved_optimal,
+        "state_bytes": program.state_bytes,
+        "arena_bytes": program.arena_bytes,
+        "flash_bytes": program.flash_bytes,
+        "state": [
+            {"name": s.name, "offset": s.offset, "size": s.value.nbytes} for s in program.state
+        ],
+        "entries": {
+            e.name: {"peak": e.plan.peak, "lower_bound": e.plan.bound}
+            for e in program.entries.values()
+        },
+        "entry": entry.name,
+        "buffers": [
+            {**asdict(b), "offset": entry.plan.offsets[b.name]} for b in entry.storage.buffers
+        ],
+    }
+
+
+def show_map(compiled: Compiled, entry: Entry) -> None:
+    """Print a memory map, and what sets its peak."""
+    program = compiled.program
+    buffers = entry.storage.buffers
+    peak_step = max(
+        {b.first for b in buffers},
+        key=lambda t: sum(b.room for b in buffers if b.first <= t < b.last),
+    )
+    nodes = entry.graph.nodes
+    table = Table("offset", "bytes", "in use", "buffer", "", box=None)
+    for b in sorted(buffers, key=lambda b: (entry.plan.offsets[b.name], b.first)):
+        mark = "peak" if b.first <= peak_step < b.last else ""
+        offset = f"{entry.plan.offsets[b.name]:,}"
+        table.add_row(offset, f"{b.size:,}", f"{b.first}-{b.last - 1}", b.name, mark)
+    OUT.print(table)
+    state = Table("offset", "bytes", "kept between calls", box=None)
+    for s in program.state:
+        state.add_row(f"{s.offset:,}", f"{s.value.nbytes:,}", s.name)
+    OUT.print(state)
+    names = compiled.training.learn
+    worst = max(accumulator_bounds(entry.graph, names), key=lambda b: b.worst, default=None)
+    OUT.print(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}")
+    for e in program.entries.values():
+        verdict = "optimal" if e.plan.peak == e.plan.bound else f"lower bound {e.plan.bound:,}"
+        OUT.print(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}")
+    OUT.print(f"RAM: {kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept")
+    if worst:
+        share = worst.worst / (1 << 31)
+        OUT.print(f"no int32 accumulator can overflow: {worst.node} comes closest, {share:.0%}")
+
+
+def variant_json(program: Program, variant: Variant) -> dict[str, object]:
+    """Return a step of an ablation as JSON."""
+    arena = variant.step.plan.peak
+    sizes = {"arena_bytes": arena, "sram_bytes": program.state_bytes + arena}
+    return {"name": variant.name, "adds": variant.adds, **sizes}
+
+
+def show_ablation(program: Program, steps: Sequence[Variant]) -> None:
+    """Print what each part of the compiler saves."""
+    table = Table("training step", "", box=None)
+    table.add_column("RAM, B", justify="right")
+    table.add_column("less than naive", justify="right")
+    rams = [program.state_bytes + v.step.plan.peak for v in steps]
+    for v, ram in zip(steps, rams, strict=True):
+        table.add_row(v.name, v.adds, f"{ram:,}", f"{rams[0] / ram:.1f} x")
+    OUT.print(table)
+
+
+def cost_json(model: Model, method: str, convention: Convention, cost: Cost) -> dict[str, object]:
+    """Return the cost by a convention as JSON."""
+    return {
+        "network": model.name,
+        "method": method,
+        "convention": convention.value,
+        "batch": cost.batch,
+        "memory_bytes": asdict(cost.memory),
+        "macs": {**asdict(cost.macs), "backward": cost.macs.backward},
+    }
+
+
+def show_cost(model: Model, method: str, convention: Convention, cost: Cost) -> None:
+    """Print the cost by a convention."""
+    memory, macs = cost.memory, cost.macs
+    table = Table(show_header=False, box=None)
+    table.add_row("network", f"{model.title}, method {method}")
+    table.add_row("convention", f"{convention}, {cost.batch} learned at once")
+    table.add_row("memory", Text(kib(memory.total), "bold"))
+    parts = {
+        "buffers": memory.buffers,
+        "saved inputs": memory.saved_inputs,
+        "masks": memory.masks,
+        "weights": memory.weights,
+        "biases": memory.biases,
+        "optimizer": memory.optimizer,
+        "head": memory.head,
+    }
+    absent = "in the buffers" if convention is Convention.KILOGRAD else "not counted"
+    for name, size in parts.items():
+        table.add_row(f"  {name}", absent if size is None else kib(size))
+    if memory.total < sum(size or 0 for size in parts.values()):
+        table.add_row("", "buffers, and saved inputs with masks, share their place")
+    table.add_row("MACs", f"{in_short(macs.forward)} forward, {in_short(macs.backward)} backward")
+    table.add_row("", f"of which {in_short(macs.dx)} dX, {in_short(macs.dw)} dW")
+    OUT.print(table)
