@@ -15,7 +15,7 @@ import numpy as np
 from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
 from kilograd.ops import Overlay, Take
 from kilograd.passes import Storage, store
-from kilograd.plan import Plan, Planner, greedy, validate
+from kilograd.plan import Plan, Planner, aligned, greedy, validate
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Program:
     @property
     def state_bytes(self) -> int:
         """Bytes of the state."""
-        return max((_aligned(s.offset + s.value.nbytes) for s in self.state), default=0)
+        return max((aligned(s.offset + s.value.nbytes) for s in self.state), default=0)
 
     @property
     def sram_bytes(self) -> int:
@@ -124,7 +124,7 @@ def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     for name, value in values.items():
         if name in written:
             state.append(Slot(name, offset, value, origins.get(name)))
-            offset = _aligned(offset + value.nbytes)
+            offset = aligned(offset + value.nbytes)
     return Program(
         entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
@@ -148,7 +148,3 @@ def _origins(graph: Graph, written: set[str]) -> Iterator[tuple[str, Node]]:
 def _entry(name: str, graph: Graph, planner: Planner) -> Entry:
     storage = store(graph)
     return Entry(name, graph, storage, validate(storage.buffers, planner(storage.buffers)))
-
-
-def _aligned(n: int) -> int:
-    return -(-n // 4) * 4

@@ -9,6 +9,7 @@ from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.plan import aligned
 from kilograd.select import Budget, Evidence, strategy
 from kilograd.select.cost import Cost, Macs, Memory, full_train, layers, tinytrain, tte
 
@@ -56,7 +57,7 @@ def planned(program: Program) -> Cost:
     """
     held = dict.fromkeys(("weight", "bias", "optimizer", "head"), 0)
     for slot in program.state:
-        held[_holds(slot.name)] += -(-slot.value.nbytes // 4) * 4  # as they are laid out
+        held[_holds(slot.name)] += aligned(slot.value.nbytes)
     memory = Memory(
         total=program.sram_bytes,
         buffers=program.arena_bytes,

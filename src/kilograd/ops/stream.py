@@ -16,6 +16,7 @@ from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
 from kilograd.ops.elementwise import Add
+from kilograd.plan import aligned
 
 INPUT = -1
 """The source that stands for the input of the stream."""
@@ -97,7 +98,7 @@ class Stream(Op):
             stages.append(
                 (None, _layout(_ROWS, (INPUT,), height, width * channels, rows, offset), ())
             )
-            offset += _room(rows * width * channels)
+            offset += aligned(rows * width * channels)
         for n, stage, rows in zip(nodes, self.stages, self.capacities(node), strict=True):
             k = n.op.kernel(n)
             row_bytes = n.type.shape[1] * n.type.shape[2]
@@ -109,7 +110,7 @@ class Stream(Op):
                 _KINDS[type(stage.op)], sources, n.type.shape[0], row_bytes, rows, offset
             )
             stages.append((k, layout, weights))
-            offset += _room(rows * row_bytes)
+            offset += aligned(rows * row_bytes)
             work = max(work, k.scratch)
         return Kernel(
             "kg_stream",
@@ -155,10 +156,6 @@ class Stream(Op):
             kept[i] = max(kept[i], done[i] + 1 - min(wanted, default=done[i] + 1))
             done[i] += 1
         return tuple(kept)
-
-
-def _room(size: int) -> int:
-    return -(-size // 4) * 4
 
 
 def _layout(

@@ -15,6 +15,7 @@ from itertools import pairwise
 from kilograd.ir import Builder, Graph, Input, Node, StreamedInput, dead_code, rewrite
 from kilograd.ops.stream import COUNTER_BYTES, INPUT, Stage, Stream, streamable
 from kilograd.passes.liveness import store
+from kilograd.plan import aligned
 
 _BEYOND = 5  # cuts behind the last large map at which a stream may end
 
@@ -174,7 +175,7 @@ def _bytes_kept(whole: Node, layers: Sequence[Node]) -> dict[Node, int]:
     assert isinstance(whole.op, Stream)  # noqa: S101 says so to the type checker
     rows = (whole.op.input_rows(whole), *whole.op.capacities(whole))
     return {
-        n: COUNTER_BYTES + -(-r * n.type.shape[1] * n.type.shape[2] // 4) * 4
+        n: COUNTER_BYTES + aligned(r * n.type.shape[1] * n.type.shape[2])
         for n, r in zip(layers, rows, strict=True)
     }
 

@@ -9,6 +9,15 @@ ALIGN = 4
 """Every offset is a multiple of this many bytes: the widest element on the device."""
 
 
+def aligned(size: int) -> int:
+    """Return the bytes up to the next aligned offset.
+
+    >>> aligned(5), aligned(8)
+    (8, 8)
+    """
+    return -(-size // ALIGN) * ALIGN
+
+
 @dataclass(frozen=True)
 class Buffer:
     """`size` bytes, in use at every step of the half-open range [first, last)."""
@@ -21,7 +30,7 @@ class Buffer:
     @property
     def room(self) -> int:
         """Bytes up to the next aligned offset."""
-        return -(-self.size // ALIGN) * ALIGN
+        return aligned(self.size)
 
     def meets(self, other: Buffer) -> bool:
         """Say whether both are in use at the same step."""
