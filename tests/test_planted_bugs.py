@@ -718,8 +718,8 @@ PY_BUGS = [
     PyBug(
         "states share bytes",
         "kilograd.emit.program",
-        "offset = _aligned(offset + value.nbytes)",
-        "offset = _aligned(offset + value.nbytes - 4)",
+        "offset = aligned(offset + value.nbytes)",
+        "offset = aligned(offset + value.nbytes - 4)",
         ("helpers:link",),
         compiled,
     ),
