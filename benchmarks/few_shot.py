@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -89,13 +89,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is asked for: some episodes of one recipe."""
+    """What a worker is asked for: some recipes on one episode."""
 
     model: str
     data: str
-    recipe: str
+    recipes: tuple[str, ...]
     limits: Limits
-    episodes: tuple[Episode, ...]
+    episode: Episode
 
 
 @cache
@@ -168,43 +168,54 @@ def passing_cache() -> Iterator[None]:
             os.environ["KILOGRAD_CACHE"] = str(kept)
 
 
-def work(job: Job) -> list[Row] | str:
-    """Return the rows of a job, or why it cannot be done."""
+def work(job: Job) -> list[Row | str]:
+    """Return the row of each recipe, or why it cannot be run."""
     with passing_cache():
-        try:
-            return [row(job, e) for e in job.episodes]
-        except InputError as error:
-            return str(error)
+        return list(rows(job))
 
 
-def row(job: Job, e: Episode) -> Row:
-    recipe, lr, iterations, augment = parse(job.recipe, len(e.classes))
-    network, schedule = model(job.model), Schedule(iterations, lr, augment, e.seed)
+def rows(job: Job) -> Iterator[Row | str]:
+    """Run the recipes of a job; those that come to the same program are run once."""
+    e, network = job.episode, model(job.model)
     support = load_samples(dataset(job.data), e.support, e.support_labels, network.preprocess)
     query = load_samples(dataset(job.data), e.query, e.query_labels, network.preprocess)
-    inspect = inspector(network, support, schedule)
-    made, host = compiled(job.model, recipe, job.limits.budget(job.model), inspect)
-    host.reset()
-    enrol(host, support)
-    before = float((predict(host, query.images) == query.labels).mean())
-    fit(host, made, support, schedule)
-    enrol(host, support)
-    after = float((predict(host, query.images) == query.labels).mean())
-    names = {name.rpartition(".")[0] for name in made.selection.learn}
-    learning = [i for i, layer in enumerate(network.layers) if layer in names]
-    return Row(
-        job.model,
-        job.data,
-        job.recipe,
-        e.seed,
-        before,
-        after,
-        made.program.sram_bytes,
-        str(job.limits),
-        made.backward_macs,
-        made.learned_parameters,
-        " ".join(map(str, learning)),
-    )
+    inspectors: dict[Schedule, Inspect] = {}
+    known: dict[tuple[object, ...], tuple[float, float]] = {}
+    for text in job.recipes:
+        recipe, lr, iterations, augment = parse(text, len(e.classes))
+        schedule = Schedule(iterations, lr, augment, e.seed)
+        if schedule not in inspectors:
+            inspectors[schedule] = inspector(network, support, schedule)
+        budget = job.limits.budget(job.model)
+        try:
+            made, host = compiled(job.model, recipe, budget, inspectors[schedule])
+        except InputError as error:
+            yield str(error)
+            continue
+        learn = tuple(sorted(made.selection.learn.items()))
+        grown = made.selection.graph and made.selection.graph.nodes
+        same = (learn, grown, replace(recipe, method="", head=recipe.head_kind), schedule)
+        if same not in known:
+            host.reset()
+            enrol(host, support)
+            before = float((predict(host, query.images) == query.labels).mean())
+            fit(host, made, support, schedule)
+            enrol(host, support)
+            known[same] = before, float((predict(host, query.images) == query.labels).mean())
+        names = {name.rpartition(".")[0] for name in made.selection.learn}
+        learning = [i for i, layer in enumerate(network.layers) if layer in names]
+        yield Row(
+            job.model,
+            job.data,
+            text,
+            e.seed,
+            *known[same],
+            made.program.sram_bytes,
+            str(job.limits),
+            made.backward_macs,
+            made.learned_parameters,
+            " ".join(map(str, learning)),
+        )
 
 
 def read(path: Path) -> list[Row]:
@@ -280,33 +291,31 @@ def run(
     names, numbers = data.split(","), range(first, first + episodes)
     stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers)
     todo = []
-    for name in names:
-        for network in models.split(","):
-            for recipe in recipes.split(","):
+    for n in numbers:
+        for name in names:
+            for network in models.split(","):
                 missing = tuple(
-                    stored[name, n]
-                    for n in numbers
+                    recipe
+                    for recipe in recipes.split(",")
                     if (network, name, recipe, str(limits), n) not in done
                 )
-                todo += [
-                    Job(network, name, recipe, limits, missing[i : i + 5])
-                    for i in range(0, len(missing), 5)
-                ]
+                if missing:
+                    todo.append(Job(network, name, missing, limits, stored[name, n]))
     new = not out.exists()
     with out.open("a", newline="", encoding="utf-8") as f, ProcessPoolExecutor(jobs) as pool:
         writer = csv.writer(f)
         if new:
             writer.writerow([x.name for x in fields(Row)])
-        for i, rows in enumerate(pool.map(work, todo)):
+        for i, found in enumerate(pool.map(work, todo)):
             job = todo[i]
-            about = f"{i + 1}/{len(todo)} {job.model} {job.data} {job.recipe}"
-            if isinstance(rows, str):
-                print(f"{about}: left out: {rows}", flush=True)
-                continue
-            writer.writerows(astuple(r) for r in rows)
+            print(f"{i + 1}/{len(todo)} {job.model} {job.data} {job.episode.seed}", flush=True)
+            for recipe, row in zip(job.recipes, found, strict=True):
+                if isinstance(row, str):
+                    print(f"  {recipe}: left out: {row}", flush=True)
+                else:
+                    writer.writerow(astuple(row))
+                    print(f"  {recipe}: {row.after - row.before:+.3f}", flush=True)
             f.flush()
-            gain = np.mean([r.after - r.before for r in rows])
-            print(f"{about}: {gain:+.3f}", flush=True)
 
 
 #: 97.5 % quantiles of Student's t for n - 1 degrees of freedom; 1.96 beyond.
