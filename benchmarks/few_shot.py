@@ -3,6 +3,7 @@
     python benchmarks/few_shot.py run flowers89,gtsrb mcunet-5fps none,last,sparse-49kb,tinytrain \
         results.csv --episodes 20 --sram 128K --compute 15%
     python benchmarks/few_shot.py table results.csv --against tinytrain
+    python benchmarks/few_shot.py static cifar100,pacs mcunet-5fps tinytrain plan.json --sram 128K
 
 A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows]]]]]].  Episode e of a data set
 is drawn with seed e and stored beside the results, from where it is taken the next time; a run
@@ -38,7 +39,8 @@ from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.select import Budget, Inspect, strategy
+from kilograd.select import Budget, Inspect, strategy, write_plan
+from kilograd.select.greedy import INSPECTED
 from kilograd.targets import HostProgram, build_host
 from kilograd.targets.toolchain import cache_folder
 
@@ -108,10 +110,12 @@ def model(name: str) -> Model:
     return load_model(str(SHARED / "models" / name))
 
 
-def episode(name: str, number: int) -> Episode:
+def episode(name: str, number: int, ways: int = WAYS) -> Episode:
     data = dataset(name)
-    ways = WAYS if len(data.classes) >= WAYS and data.groups is None else None
-    return sample_episode(data, ways=ways, shots=SHOTS, queries=QUERIES, seed=number)
+    enough = len(data.classes) >= ways and data.groups is None
+    return sample_episode(
+        data, ways=ways if enough else None, shots=SHOTS, queries=QUERIES, seed=number
+    )
 
 
 def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
@@ -241,7 +245,9 @@ def read(path: Path) -> list[Row]:
         ]
 
 
-def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[str, int], Episode]:
+def stored_episodes(
+    path: Path, names: list[str], numbers: range, ways: int
+) -> dict[tuple[str, int], Episode]:
     """Return the episodes stored beside results, after drawing and storing those that lack."""
     known: dict[tuple[str, int], Episode] = {}
     if path.exists():
@@ -252,7 +258,7 @@ def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[
         for name in names:
             for number in numbers:
                 if (name, number) not in known:
-                    known[name, number] = episode(name, number)
+                    known[name, number] = episode(name, number, ways)
                     f.write(known[name, number].to_json() + "\n")
     return known
 
@@ -279,6 +285,7 @@ def run(
     out: Path,
     episodes: int = 20,
     first: int = 0,
+    ways: int = WAYS,
     jobs: int = 2,
     sram: str | None = None,
     compute: str | None = None,
@@ -289,7 +296,7 @@ def run(
     check(models.split(","), recipes.split(","), limits, out)
     done = {(r.model, r.data, r.recipe, r.budget, r.episode) for r in read(out)}
     names, numbers = data.split(","), range(first, first + episodes)
-    stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers)
+    stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers, ways)
     todo = []
     for n in numbers:
         for name in names:
@@ -318,6 +325,46 @@ def run(
             f.flush()
 
 
+@app.command()
+def static(
+    data: str,
+    network: str,
+    recipe: str,
+    out: Path,
+    episodes: int = 6,
+    first: int = 100,
+    sram: str | None = None,
+    compute: str | None = None,
+    channels: float | None = None,
+) -> None:
+    """Write the plan that a recipe makes of the mean information over many episodes.
+
+    Each episode counts the same: its information is divided by its sum first.
+    """
+    limits = Limits(sram, compute, channels)
+    check([network], [recipe], limits, out.with_suffix(".csv"))
+    parsed, lr, _, augment = parse(recipe, WAYS)
+    found = model(network)
+    layers = found.layers[-INSPECTED:]
+    total = {x: np.zeros(0) for x in layers}
+    for name in data.split(","):
+        for n in range(first, first + episodes):
+            e = episode(name, n)
+            support = load_samples(dataset(name), e.support, e.support_labels, found.preprocess)
+            fisher = inspector(found, support, Schedule(1, lr, augment, n)).fisher(layers)
+            sum_ = sum(float(v.sum(dtype="float64")) for v in fisher.values())
+            total = {x: fisher[x] / sum_ + (total[x] if total[x].size else 0) for x in layers}
+    mean = {x: v.astype(np.float32) for x, v in total.items()}
+
+    def unknown(layers: tuple[str, ...]) -> Mapping[str, Array]:
+        raise typer.BadParameter(f"{recipe} asks for steps, of which there is no mean")
+
+    inspect = Inspect(lambda asked: {x: mean[x] for x in asked}, unknown)
+    made = compile_recipe(found, parsed, limits.budget(network), inspect)
+    write_plan(out, found.name, made.selection)
+    print(f"{out}: {made.program.sram_bytes:,} B, {made.backward_macs:,} MACs backward")
+
+
 #: 97.5 % quantiles of Student's t for n - 1 degrees of freedom; 1.96 beyond.
 _T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 7: 2.36, 9: 2.26, 15: 2.13, 19: 2.09, 31: 2.04}
 
@@ -341,7 +388,11 @@ def lines(rows: list[Row], against: str | None) -> Iterator[str]:
     head = ["network", "recipe", *(["budget"] if budgets else []), "RAM, B", *names, "mean", last]
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
-    other = {(r.model, r.budget, r.data, r.episode): r.after for r in rows if r.recipe == against}
+    other = {
+        (r.model, r.budget, r.data, r.episode): r.after
+        for r in rows
+        if against in {r.recipe, r.recipe.partition("@")[0]}
+    }
     for (network, recipe, budget), by_data in cells.items():
         shown = [
             "{:.1f} ± {:.1f}".format(*interval([r.after for r in by_data[name]]))
@@ -366,12 +417,15 @@ def lines(rows: list[Row], against: str | None) -> Iterator[str]:
 def table(
     results: Annotated[Path, typer.Argument(help="What `run` wrote.")],
     against: Annotated[
-        str | None, typer.Option(help="A recipe: show differences to it, episode by episode.")
+        str | None,
+        typer.Option(help="A recipe or method: show differences to it, episode by episode."),
     ] = None,
 ) -> None:
     """Print means and 95 % intervals (Student's t over episodes) as Markdown."""
     rows = read(results)
-    if against is not None and against not in {r.recipe for r in rows}:
+    if against is not None and not any(
+        against in {r.recipe, r.recipe.partition("@")[0]} for r in rows
+    ):
         raise typer.BadParameter(f"--against {against}: there are no results of it in {results}")
     print("\n".join(lines(rows, against)))
 
