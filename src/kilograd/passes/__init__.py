@@ -1,5 +1,6 @@
 """Graph to graph, one pass a file."""
 
+from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
@@ -26,6 +27,7 @@ __all__ = [
     "Training",
     "accumulator_bounds",
     "choose_streams",
+    "cut",
     "differentiate",
     "entries",
     "fuse_updates",
