@@ -36,6 +36,7 @@ from kilograd.cli.options import (
     Sram,
     TargetKind,
     TargetName,
+    Warmup,
     Ways,
     ram_of,
     split_names,
@@ -153,6 +154,7 @@ def adapt_command(
     ] = EpisodeKind.FIXED,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
+    warmup: Warmup = 0,
     augment: Augmentation = Augment.FULL,
     seed: Seed = 0,
     guard: Annotated[
@@ -171,7 +173,7 @@ def adapt_command(
     as_json: AsJson = False,
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
-    schedule = Schedule(iterations, lr, augment, seed)
+    schedule = Schedule(iterations, lr, augment, seed, warmup)
     if out is not None:
         check_out(out, RESULT, force=force)
     if save_plan is not None:

@@ -14,7 +14,7 @@ from kilograd.emit import Entry, Program
 from kilograd.frontend import (
     Model,
 )
-from kilograd.learn.adapt import Outcome
+from kilograd.learn.adapt import Outcome, Summary
 from kilograd.learn.cost import Convention
 from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode, usable_classes
@@ -88,7 +88,9 @@ def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
     shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
     optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
-    rows = (
+    front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
+    macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"
+    rows: tuple[tuple[str, str | Text], ...] = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
         ("task", f"{s.ways} classes, {shots} images each; tested on {s.queries} each"),
         ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
@@ -96,12 +98,22 @@ def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
         ("RAM", kib(s.sram_bytes)),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("flash (tables)", kib(s.flash_bytes)),
-        ("MACs", f"{in_short(s.macs_forward)} forward, {in_short(s.macs_step)} a training step"),
+        ("MACs", macs),
+        *_kept(s),
         ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),
     )
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def _kept(s: Summary) -> list[tuple[str, str]]:
+    if not s.latent_bytes:
+        return []
+    return [
+        ("", f"{in_short(s.macs_training)} for all of training"),
+        ("cache", f"{kib(s.cache_bytes)}, {s.latent_bytes:,} B a view; not in the RAM above"),
+    ]
 
 
 def cost_line(compiled: Compiled, budget: Budget) -> str:
@@ -230,6 +242,8 @@ def _counts(found: Measurement) -> list[tuple[str, str]]:
     if found.instructions_forward is None:
         return [(found.counted, "not counted by this emulator")]
     rows = [(found.counted, f"{in_short(found.instructions_forward)} forward")]
+    if found.instructions_prefix is not None:
+        rows.append(("", f"{in_short(found.instructions_prefix)} a kept view"))
     if found.instructions_step is not None:
         rows.append(("", f"{in_short(found.instructions_step)} a training step"))
     return rows
