@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -24,6 +25,7 @@ from folders import contents, listing, write_model, write_pictures
 from kilograd.cli import main
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.learn import work
 from kilograd.learn.adapt import adapt, load_samples
 from kilograd.learn.data import load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
@@ -33,14 +35,15 @@ from kilograd.learn.evaluate import (
     Evaluation,
     Line,
     Network,
-    Row,
-    Settings,
+    _keys,
+    _works,
     evaluate,
     summarise,
 )
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.learn.statistics import Interval, interval, t_quantile
+from kilograd.learn.work import Row, Settings, Work, Worker
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
 
@@ -101,6 +104,10 @@ def words(home: Path, out: object, **other: object) -> list[str]:
     return ["evaluate", *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
 
 
+def works(evaluation: Evaluation) -> Iterator[Work]:
+    return _works(evaluation, evaluation.draw(), list(_keys(evaluation)))
+
+
 def timeless(rows: tuple[Row, ...] | list[Row]) -> list[Row]:
     return [replace(r, seconds=0.0) for r in rows]
 
@@ -148,10 +155,62 @@ def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
         seen.append(made.recipe.method)
         return made
 
-    monkeypatch.setattr("kilograd.learn.evaluate.compile_recipe", compiled)
+    monkeypatch.setattr("kilograd.learn.work.compile_recipe", compiled)
     evaluate(tmp_path / "run", replace(asked, methods=("none", "tinytrain"), episodes=2))
     assert seen.count("none") == 1
     assert seen.count("tinytrain") == 4
+
+
+def test_what_methods_share_on_an_episode_is_done_once(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading of the images, one accuracy before, one look at the support, one training."""
+    done: list[str] = []
+
+    def counted(name: str) -> None:
+        inner = getattr(work, name)
+
+        def outer(*words: Any, **named: Any) -> Any:
+            done.append(name)
+            return inner(*words, **named)
+
+        monkeypatch.setattr(work, name, outer)
+
+    for name in ("load_samples", "inspector", "fit", "predict"):
+        counted(name)
+    # On a budget without a limit that binds, every criterion takes every layer.
+    methods = ("tinytrain", "tinytrain:P", "tinytrain-l2", "none")
+    budget = Budget(compute=10**9)
+    network = replace(asked.networks[0], budget=budget)
+    one = replace(asked, sets=asked.sets[:1], networks=(network,), methods=methods, episodes=1)
+    rows = evaluate(tmp_path / "run", one)
+    assert Counter(done) == {"load_samples": 2, "inspector": 1, "fit": 2, "predict": 3}
+    assert replace(rows[1], method="tinytrain") == rows[0], "to the seconds"
+    alone = [evaluate(tmp_path / m, replace(one, methods=(m,)))[0] for m in methods]
+    assert timeless(alone) == timeless(rows)
+
+
+@pytest.mark.parametrize("method", ["tinytrain", "int8-knapsack"])
+def test_a_worker_finds_in_a_second_episode_what_another_would(
+    asked: Evaluation, method: str
+) -> None:
+    """Programs that look at images, and prices, are used again: from a clean start."""
+    episodes = list(works(replace(asked, methods=(method,))))
+    old = Worker()
+    for w in episodes:
+        (found,) = timeless(list(old(w)))
+        (fresh,) = timeless(list(Worker()(w)))
+        assert found == fresh
+
+
+def test_no_program_of_an_episode_is_kept(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("KILOGRAD_CACHE", str(cache))
+    evaluate(tmp_path / "run", replace(asked, methods=("tinytrain",)))
+    # what looks at the images is the same for all episodes: of both sets, as they have four classes
+    assert [name.split("-")[0] for name in listing(cache)] == ["model", "runtime"]
 
 
 def test_episodes_are_stored_for_replay(asked: Evaluation, tmp_path: Path) -> None:

@@ -79,7 +79,6 @@ from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
 from kilograd.learn.evaluate import (
     Evaluation,
     Network,
-    Settings,
     evaluate,
     summarise,
 )
@@ -87,6 +86,7 @@ from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.work import Settings
 from kilograd.report import (
     ablation,
     choice,
