@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from kilograd import __version__
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.data import Dataset, Source
-from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.episodes import Episode
 from kilograd.learn.output import write_file
 from kilograd.learn.pools import here, in_processes
 from kilograd.learn.statistics import Interval, interval
-from kilograd.learn.work import Key, Row, Settings, Work
+from kilograd.learn.work import Key, Row, Settings, Work, split_rate
 from kilograd.select import Budget, strategy
 
 RESULTS = "evaluation.sqlite"
@@ -70,9 +70,10 @@ class Evaluation:
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{option}: there are two called {name!r}; rename or drop one")
+        self.settings.draw  # noqa: B018 refuses what contradicts
         for method in self.methods:
-            strategy(method)
-        self.settings.schedule(0)
+            strategy(split_rate(method)[0])
+            self.settings.schedule(0, method)
         self.settings.schedule(self.episodes - 1)
 
     def draw(self) -> dict[tuple[str, int], Episode]:
@@ -80,14 +81,8 @@ class Evaluation:
 
         Raises `InputError` for a data set with too few classes.
         """
-        s = self.settings
-        return {
-            (d.name, e): sample_episode(
-                d, ways=s.ways, shots=s.shots, queries=s.queries, seed=s.seed + e
-            )
-            for d in self.sets
-            for e in range(self.episodes)
-        }
+        draw, seed = self.settings.draw, self.settings.seed
+        return {(d.name, e): draw(d, seed + e) for d in self.sets for e in range(self.episodes)}
 
 
 @dataclass(frozen=True)
@@ -202,6 +197,8 @@ class _Store:
             if not self.rows():
                 self._sql.execute("DELETE FROM settings")
             stored = dict(self._sql.execute("SELECT name, value FROM settings"))
+            if stored:  # by a version that may not have known all of today's options
+                stored = _options(Settings()) | stored
             for name, value in now.items():
                 if stored.get(name, value) != value:
                     raise InputError(_difference(self._out, name, stored[name], value))
@@ -258,7 +255,7 @@ def _opened(out: Path) -> Iterator[_Store]:
 
 def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
     """Return all that a row depends on, beside its key: option or input, and its value."""
-    found = {f"--{k}": json.dumps(v) for k, v in asdict(evaluation.settings).items()}
+    found = _options(evaluation.settings)
     found["kilograd"] = __version__
     for d in evaluation.sets:
         content = (d.classes, d.labels.tolist(), d.split)
@@ -270,9 +267,13 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         about = (str(graph), types, n.model.layers, n.model.preprocess)
         found[f"network {n.model.name}"] = _digest(repr(about), *parts)
     for method in evaluation.methods:
-        if method.endswith(".json"):
-            found[f"method {method}"] = _digest(Path(method).read_bytes())
+        if (name := split_rate(method)[0]).endswith(".json"):
+            found[f"method {name}"] = _digest(Path(name).read_bytes())
     return found
+
+
+def _options(settings: Settings) -> dict[str, str]:
+    return {f"--{k}": json.dumps(v) for k, v in settings.named().items()}
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -288,10 +289,14 @@ def _difference(out: Path, name: str, stored: str, now: str) -> str:
     if not name.startswith("--"):
         versions = f" ({stored}, now {now})" if name == "kilograd" else ""
         return f"--out {out}: {name} has changed since it was begun{versions}; {advice}"
-    values = [
-        f"without {name}" if v == "null" else f"with {name} {json.loads(v)}" for v in (stored, now)
-    ]
+    values = [_said(name, json.loads(v)) for v in (stored, now)]
     return f"--out {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
+
+
+def _said(option: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def _keep_episodes(file: Path, drawn: Mapping[tuple[str, int], Episode], *, begun: bool) -> None:
