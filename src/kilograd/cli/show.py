@@ -188,13 +188,23 @@ def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
     s = asked.settings
     limits = "".join(
         f" At most {limit} {what}."
-        for limit, what in ((s.sram, "of RAM"), (s.compute, "MACs of a backward pass"))
+        for limit, what in (
+            (s.sram, "of RAM"),
+            (s.compute, "MACs of a backward pass"),
+            (s.channels, "of a layer's channels"),
+        )
         if limit is not None
     )
+    tasks = (
+        "Ways and shots as in Meta-Dataset"
+        if s.draw.shots is None
+        else f"{'Up to 10' if s.ways is None else s.ways} classes, {s.draw.shots} images each to "
+        f"learn from, up to {s.draw.queries} to test on"
+    )
+    guard = " at most, as held-out images gain" if s.guard else ""
     facts = (
-        f"{'Up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
-        f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
-        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on.{limits}"
+        f"{tasks}; {s.iterations} passes{guard} with {s.optimizer} at rate {s.lr:g}, "
+        f"views: {s.augment}; seeds from {s.seed} on.{limits}"
     )
     return comparison("Methods compared", facts, sections)
 
