@@ -254,6 +254,9 @@ def evaluate_command(
     guard: Guard = False,
     seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
@@ -292,7 +295,7 @@ def evaluate_command(
         with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
             task = bar.add_task("evaluating", total=None)
             found = evaluate(
-                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
+                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
             )
         lines = summarise(found)
         summary = {

@@ -20,7 +20,7 @@ from kilograd.frontend import Model
 from kilograd.learn.data import Dataset, Source
 from kilograd.learn.episodes import Episode
 from kilograd.learn.output import write_file
-from kilograd.learn.pools import here, in_processes
+from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.learn.statistics import Interval, interval
 from kilograd.learn.work import Key, Row, Settings, Work, split_rate
 from kilograd.select import Budget, strategy
@@ -107,21 +107,31 @@ class Line:
 
 
 def evaluate(
-    out: Path, evaluation: Evaluation, jobs: int = 1, progress: Progress = lambda done, of: None
+    out: Path,
+    evaluation: Evaluation,
+    jobs: int = 1,
+    progress: Progress = lambda done, of: None,
+    cluster: str | None = None,
 ) -> tuple[Row, ...]:
     """Run what `out` does not hold yet, and return the rows of the whole evaluation.
 
-    A row is stored as soon as it is there (with several `jobs`, with the other methods of its
-    episode), so an interrupted run goes on where it was.  More
+    A row is stored as soon as it is there (with the other methods of its episode where
+    several processes work), so an interrupted run goes on where it was.  More
     episodes, data sets, networks and methods may join an evaluation later.  With more `jobs` than
     one, a script must guard its main module, as `multiprocessing` demands where it spawns.
+
+    `cluster`: the address of a Ray cluster that makes the rows, in place of this machine.
 
     Raises `InputError` for a folder that holds something else, or was made with other settings,
     data sets or networks: the message names the difference; and where a program is over budget.
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
+    if jobs > 1 and cluster is not None:
+        raise InputError(f"--jobs {jobs}: --ray takes all CPUs of the cluster; leave one away")
     drawn = evaluation.draw()
+    if cluster is not None:
+        check_cluster(cluster)
     with _opened(out) as store:
         store.agree(evaluation)
         done = store.rows()
@@ -131,7 +141,10 @@ def evaluate(
         count = len(keys) - len(missing)
         progress(count, len(keys))
         works = _works(evaluation, drawn, missing)
-        run = here(works) if jobs == 1 else in_processes(works, jobs)
+        if cluster is not None:
+            run = on_cluster(works, cluster)
+        else:
+            run = here(works) if jobs == 1 else in_processes(works, jobs)
         with closing(run):
             for row in run:
                 store.add(row)
@@ -343,7 +356,7 @@ def _works(
         images, episode = _cut_out(sets[data], drawn[data, number])
         network = networks[model]
         yield Work(
-            network.model.path,
+            network.model,
             network.budget,
             evaluation.settings,
             tuple(key.method for key in some),

@@ -6,9 +6,8 @@ import functools
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from kilograd.frontend import Model, load_model
+from kilograd.frontend import Model
 from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset
@@ -71,7 +70,7 @@ class Settings:
             self.exact,
         )
 
-    def named(self) -> dict[str, str | float | None]:
+    def named(self) -> dict[str, str | float | bool | None]:
         """Return what was given or is the default, by option."""
         draw = self.draw
         return asdict(self) | {"shots": draw.shots, "queries": draw.queries}
@@ -120,7 +119,7 @@ class Work:
     `images` are those of the episode, which is number `number` of its data set.
     """
 
-    network: Path
+    model: Model
     budget: Budget
     settings: Settings
     methods: tuple[str, ...]
@@ -130,20 +129,21 @@ class Work:
 
 
 class Worker:
-    """Makes rows, and remembers of each network what the next episode can use again."""
+    """Makes rows, and remembers of each network what the next episode can use again.
+
+    Networks of one name must be the same.
+    """
 
     def __init__(self) -> None:
-        self._desks: dict[Path, _Desk] = {}
+        self._desks: dict[str, _Desk] = {}
 
     def __call__(self, work: Work) -> Iterator[Row]:
         """Yield a row for each method.
 
         Raises `InputError` for a method that fits the network not, or no budget.
         """
-        if work.network not in self._desks:
-            self._desks[work.network] = _Desk(load_model(str(work.network)))
-        task = _Task(self._desks[work.network], work)
-        return map(task.row, work.methods)
+        desk = self._desks.setdefault(work.model.name, _Desk(work.model))
+        return map(_Task(desk, work).row, work.methods)
 
 
 class _Desk:
