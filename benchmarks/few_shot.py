@@ -268,7 +268,8 @@ def stored_episodes(
 def check(models: list[str], recipes: list[str], limits: Limits, out: Path) -> None:
     """Refuse bad input before anything runs."""
     header = ",".join(x.name for x in fields(Row))
-    if out.exists() and out.read_text(encoding="utf-8").partition("\n")[0].strip() != header:
+    begun = out.read_text(encoding="utf-8").partition("\n")[0].strip() if out.exists() else ""
+    if begun not in {"", header}:
         raise typer.BadParameter(f"{out} has other columns than {header}; give another file")
     try:
         for network in models:
@@ -310,7 +311,7 @@ def run(
                 )
                 if missing:
                     todo.append(Job(network, name, missing, limits, stored[name, n]))
-    new = not out.exists()
+    new = not out.exists() or not out.stat().st_size
     with out.open("a", newline="", encoding="utf-8") as f, ProcessPoolExecutor(jobs) as pool:
         writer = csv.writer(f)
         if new:
