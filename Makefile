@@ -72,7 +72,7 @@ figures: .venv/dev.stamp ## Measure again what docs/results says of programs (ne
 	$(BIN)/python benchmarks/instructions.py --write
 
 torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 tensorboard
 
 clean: ## Remove what was built (.venv stays: rm -rf .venv)
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -26,7 +26,7 @@ from kilograd.frontend import Model, load_model, load_model_folder  # noqa: E402
 from kilograd.ir import Array  # noqa: E402
 from kilograd.learn.augment import Augment  # noqa: E402
 from kilograd.learn.data import Dataset, load_dataset  # noqa: E402
-from kilograd.learn.episodes import sample_episode  # noqa: E402
+from kilograd.learn.episodes import EpisodeKind, sample_episode  # noqa: E402
 from kilograd.offline import loop  # noqa: E402
 from kilograd.offline.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from kilograd.offline.folder import agree  # noqa: E402
@@ -73,7 +73,7 @@ def many(home: Path) -> Dataset:
 
 
 META = Metatraining(
-    epochs=3, steps=4, ways=4, shots=2, queries=4, validation=10, lr=0.05, warmup=1,
+    epochs=3, steps=4, ways=4, shots=2, queries=4, validation_episodes=10, lr=0.05, warmup=1,
     views=Views(Augment.NOFLIP, crop=0.6),
 )  # fmt: skip
 
@@ -401,7 +401,7 @@ def test_a_network_that_gains_nothing_stays_to_the_bit(
 
 def test_varying_episodes_and_another_set(tmp_path: Path, small: Model, home: Path) -> None:
     many, discs = load_dataset(home / "many"), load_dataset(home / "discs")
-    how = replace(META, varying=True, epochs=1, ways=3)
+    how = replace(META, episode=EpisodeKind.META_DATASET, epochs=1, ways=3)
     finished = metatrain(tmp_path / "meta", small, many, how, discs)
     assert (finished.classes, finished.reported) == (20, 80)
 

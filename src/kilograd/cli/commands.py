@@ -23,7 +23,6 @@ from kilograd.cli.options import (
     CompilerName,
     Compute,
     EmulatorName,
-    EpisodeKind,
     Head,
     Iterations,
     Method,
@@ -77,7 +76,7 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
-from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
+from kilograd.learn.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
 from kilograd.learn.evaluate import (
     Evaluation,
     Network,

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kilograd.cli.options import AsJson, Augmentation, EpisodeKind, ModelName, Seed
+from kilograd.cli.options import AsJson, Augmentation, ModelName, Seed
 from kilograd.cli.show import ERR, mention, mention_seen, mention_skipped, show_finished
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import load_dataset
+from kilograd.learn.episodes import EpisodeKind
 from kilograd.offline import require_torch
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def metatrain_command(
         ways,
         shots,
         queries,
-        episode is EpisodeKind.META_DATASET,
+        episode,
         validation_episodes,
         lr,
         floor,

@@ -203,13 +203,6 @@ def with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> T
     return target
 
 
-class EpisodeKind(enum.StrEnum):
-    """How the ways and shots of a task come about."""
-
-    FIXED = "fixed"
-    META_DATASET = "meta-dataset"
-
-
 def split_names(text: str) -> tuple[str, ...]:
     """Split names at commas."""
     return tuple(name for name in map(str.strip, text.split(",")) if name)

@@ -1,5 +1,6 @@
 """Few-shot tasks: which classes, which images to learn from, which to be tested on."""
 
+import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -22,6 +23,13 @@ META_MAX_QUERIES = 10
 META_MAX_SUPPORT = 500
 META_MAX_CONTRIBUTION = 100
 """What a class adds to the size of the support set, at most; it may get more images than that."""
+
+
+class EpisodeKind(enum.StrEnum):
+    """How the ways and shots of a task come about."""
+
+    FIXED = "fixed"
+    META_DATASET = "meta-dataset"
 
 
 @dataclass(frozen=True)

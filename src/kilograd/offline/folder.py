@@ -100,8 +100,11 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
 
 
 def finish(out: Path, model: Model, finished: Finished) -> None:
-    """Write the network and the figures."""
-    save_model(replace(model, name=finished.name), out)
+    """Write the network and the figures; `InputError` if the disk refuses."""
+    try:
+        save_model(replace(model, name=finished.name), out)
+    except OSError as e:
+        raise InputError(f"--out {out}: the network cannot be written ({e})") from e
     write_file(out / RESULT, json.dumps(asdict(finished), indent=1) + "\n")
 
 

@@ -19,7 +19,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array, dead_code
 from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
+from kilograd.learn.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
 from kilograd.offline.loop import Batch, Course, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
@@ -36,8 +36,8 @@ class Metatraining:
 
     `steps`: episodes in an epoch; one is a step.
     `ways`, `shots`, `queries`: of every episode, to learn from and to validate with.
-    `varying`: draw episodes to learn from as Meta-Dataset does, of 5 to 50 classes and any shots.
-    `validation`: fixed episodes that the best epoch is chosen by.
+    `episode`: what is learned from; as Meta-Dataset draws it, 5 to 50 classes and any shots.
+    `validation_episodes`: fixed episodes that the best epoch is chosen by.
     `last`: only so many convolutions learn, the last ones; None: all.
 
     Raises `InputError` for numbers that make no sense.
@@ -48,8 +48,8 @@ class Metatraining:
     ways: int = 5
     shots: int = 5
     queries: int = 15
-    varying: bool = False
-    validation: int = 120
+    episode: EpisodeKind = EpisodeKind.FIXED
+    validation_episodes: int = 120
     lr: float = 5e-5
     floor: float = 1e-6
     warmup: int = 5
@@ -59,8 +59,10 @@ class Metatraining:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
-        if self.validation < 1:
-            raise InputError(f"--validation-episodes {self.validation}: must be at least 1")
+        if self.validation_episodes < 1:
+            raise InputError(
+                f"--validation-episodes {self.validation_episodes}: must be at least 1"
+            )
         self.course()
 
     def course(self) -> Course:
@@ -125,7 +127,7 @@ def metatrain(
     module = ProtoNet(network).to(session.device)
     episodes = [
         sample_episode(parts.choose, ways=how.ways, shots=how.shots, queries=how.queries, seed=e)
-        for e in range(how.validation)
+        for e in range(how.validation_episodes)
     ]
     images = prepared(parts.choose, model.preprocess)
 
@@ -205,7 +207,7 @@ class _Episodes:
         seed = (how.views.seed << 32) + step
         episode = (
             sample_meta_episode(self.dataset, seed=seed)
-            if how.varying
+            if how.episode is EpisodeKind.META_DATASET
             else sample_episode(
                 self.dataset, ways=how.ways, shots=how.shots, queries=how.queries, seed=seed
             )
