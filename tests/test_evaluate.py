@@ -6,11 +6,13 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -24,23 +26,25 @@ from folders import contents, listing, write_model, write_pictures
 from kilograd.cli import main
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.learn import work
 from kilograd.learn.adapt import adapt, load_samples
 from kilograd.learn.data import load_dataset
-from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
 from kilograd.learn.evaluate import (
     EPISODES,
     RESULTS,
     Evaluation,
     Line,
     Network,
-    Row,
-    Settings,
+    _keys,
+    _works,
     evaluate,
     summarise,
 )
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.statistics import Interval, interval, t_quantile
+from kilograd.learn.work import Row, Settings, Work, Worker
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
 
@@ -101,6 +105,10 @@ def words(home: Path, out: object, **other: object) -> list[str]:
     return ["evaluate", *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
 
 
+def works(evaluation: Evaluation) -> Iterator[Work]:
+    return _works(evaluation, evaluation.draw(), list(_keys(evaluation)))
+
+
 def timeless(rows: tuple[Row, ...] | list[Row]) -> list[Row]:
     return [replace(r, seconds=0.0) for r in rows]
 
@@ -138,6 +146,111 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
     assert (row.ways, row.seconds > 0) == (4, True)
 
 
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [
+        ("last:2@0.02", {}),
+        ("head", {"head": HeadKind.LINEAR}),
+        ("last:2", {"accumulate": 4, "optimizer": OptimizerKind.ROWRMS}),
+        ("tinytrain", {"channels": 0.5, "rows": True}),
+        ("last:3", {"recompute": True, "exact": True}),
+        ("last:3", {"guard": True, "iterations": 5}),
+    ],
+    ids=str,
+)
+def test_options_mean_what_they_do_for_adapt(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run, method: str, other: dict[str, Any]
+) -> None:
+    settings = replace(SMALL, **other)
+    network = replace(asked.networks[0], budget=Budget(channels=settings.channels))
+    one = replace(
+        asked,
+        sets=asked.sets[:1],
+        networks=(network,),
+        methods=(method,),
+        episodes=1,
+        settings=settings,
+    )
+    (row,) = evaluate(tmp_path / "run", one)
+    name, _, rate = method.partition("@")
+    words = ["adapt", home / "discs", "--model", network.model.path, "--method", name]
+    for k, v in settings.named().items():
+        if v is not None and v is not False:
+            words += [f"--{k}"] if v is True else [f"--{k}", rate if k == "lr" and rate else v]
+    code, text, err = run(*words, "--json")
+    assert code == 0, err
+    alone = json.loads(text)
+    assert (row.accuracy_before, row.accuracy_after, row.sram_bytes, row.learned_parameters) == (
+        alone["accuracy_before"],
+        alone["accuracy_after"],
+        alone["sram_bytes"],
+        alone["learned_parameters"],
+    )
+
+
+def test_a_stored_episode_is_learned_again(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run
+) -> None:
+    """What `evaluate` stored, `adapt` repeats: on any machine that has the images."""
+    rows = evaluate(tmp_path / "run", asked)
+    words = ["adapt", home / "others", "--model", home / "models" / "small", "--method", "last:2"]
+    words += ["--iterations", 1, "--lr", 0.05, "--json"]
+    file = tmp_path / "run" / EPISODES
+    code, text, err = run(*words, "--episode", file, "--seed", 12)
+    assert code == 0, err
+    row = next(r for r in rows if (r.data, r.method, r.episode) == ("others", "last:2", 1))
+    assert json.loads(text)["accuracy_after"] == row.accuracy_after
+    one = tmp_path / "one.json"
+    line = json.loads(file.read_text("utf-8").splitlines()[3])
+    one.write_text(json.dumps(line, indent=1), "utf-8")
+    code, again, err = run(*words, "--episode", one)
+    assert code == 0, err
+    assert json.loads(again)["accuracy_after"] == row.accuracy_after, "with the seed of the episode"
+    (tmp_path / "empty.jsonl").write_text("")
+    for options, message in (
+        (("--episode", file), "has 2 episodes of 'others'; say which with --seed 11 ... 12"),
+        (("--episode", file, "--seed", 5), "has no episode of 'others' and seed 5; it has some of"),
+        (("--episode", tmp_path / "empty.jsonl"), "has no episode of 'others'; it has some of non"),
+        (("--episode", tmp_path / "no.json"), "no.json: cannot be read"),
+        (("--episode", home / "models" / "small" / "graph.json"), "graph.json: episode: needs"),
+        (("--episode", one, "--shots", 3), "--shots 3: the episode in"),
+    ):
+        code, _, err = run(*words, *options)
+        assert (code, err.count("error"), message in err) == (2, 1, True), err
+
+
+def test_tasks_as_meta_dataset_draws_them(home: Path, tmp_path: Path, run: Run) -> None:
+    folder = write_pictures(tmp_path / "many", count=9)
+    for name in ("black", "white", "grey"):
+        shutil.copytree(folder / "red", folder / name)
+    options = {"data": folder, "models": home / "models" / "small", "episode": "meta-dataset"}
+    options |= {"methods": "none", "episodes": 3, "out": tmp_path / "run"}
+    words = ["evaluate", *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
+    code, _, err = run(*words)
+    assert code == 0, err
+    dataset = load_dataset(folder)
+    lines = (tmp_path / "run" / EPISODES).read_text("utf-8").splitlines()
+    drawn = [sample_meta_episode(dataset, seed=e) for e in range(3)]
+    assert [Episode.from_json(line) for line in lines] == drawn
+    assert [r.ways for r in stored(tmp_path / "run")] == [len(e.classes) for e in drawn]
+    assert "as in Meta-Dataset" in (tmp_path / "run" / "comparison.html").read_text("utf-8")
+    code, _, err = run(*words, "--shots", 3)
+    assert (code, err) == (
+        2,
+        "error: --shots 3: --episode meta-dataset draws this itself; give one of the two\n",
+    )
+
+
+def test_rates_share_what_does_not_depend_on_them(asked: Evaluation, tmp_path: Path) -> None:
+    """Each rate trains; a step in codes, which int8-knapsack looks at, is not the other's."""
+    methods = ("int8-knapsack@0.01", "int8-knapsack@1", "tinytrain@0.01", "tinytrain@1")
+    one = replace(asked, sets=asked.sets[:1], methods=methods, episodes=1)
+    rows = evaluate(tmp_path / "run", one)
+    alone = [evaluate(tmp_path / m, replace(one, methods=(m,)))[0] for m in methods]
+    assert timeless(alone) == timeless(rows)
+    assert rows[2].accuracy_after != rows[3].accuracy_after
+
+
 def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
     asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,10 +261,62 @@ def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
         seen.append(made.recipe.method)
         return made
 
-    monkeypatch.setattr("kilograd.learn.evaluate.compile_recipe", compiled)
+    monkeypatch.setattr("kilograd.learn.work.compile_recipe", compiled)
     evaluate(tmp_path / "run", replace(asked, methods=("none", "tinytrain"), episodes=2))
     assert seen.count("none") == 1
     assert seen.count("tinytrain") == 4
+
+
+def test_what_methods_share_on_an_episode_is_done_once(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading of the images, one accuracy before, one look at the support, one training."""
+    done: list[str] = []
+
+    def counted(name: str) -> None:
+        inner = getattr(work, name)
+
+        def outer(*words: Any, **named: Any) -> Any:
+            done.append(name)
+            return inner(*words, **named)
+
+        monkeypatch.setattr(work, name, outer)
+
+    for name in ("load_samples", "inspector", "fit", "predict"):
+        counted(name)
+    # On a budget without a limit that binds, every criterion takes every layer.
+    methods = ("tinytrain", "tinytrain:P", "tinytrain-l2", "none")
+    budget = Budget(compute=10**9)
+    network = replace(asked.networks[0], budget=budget)
+    one = replace(asked, sets=asked.sets[:1], networks=(network,), methods=methods, episodes=1)
+    rows = evaluate(tmp_path / "run", one)
+    assert Counter(done) == {"load_samples": 2, "inspector": 1, "fit": 2, "predict": 3}
+    assert replace(rows[1], method="tinytrain") == rows[0], "to the seconds"
+    alone = [evaluate(tmp_path / m, replace(one, methods=(m,)))[0] for m in methods]
+    assert timeless(alone) == timeless(rows)
+
+
+@pytest.mark.parametrize("method", ["tinytrain", "int8-knapsack"])
+def test_a_worker_finds_in_a_second_episode_what_another_would(
+    asked: Evaluation, method: str
+) -> None:
+    """Programs that look at images, and prices, are used again: from a clean start."""
+    episodes = list(works(replace(asked, methods=(method,))))
+    old = Worker()
+    for w in episodes:
+        (found,) = timeless(list(old(w)))
+        (fresh,) = timeless(list(Worker()(w)))
+        assert found == fresh
+
+
+def test_no_program_of_an_episode_is_kept(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("KILOGRAD_CACHE", str(cache))
+    evaluate(tmp_path / "run", replace(asked, methods=("tinytrain",)))
+    # what looks at the images is the same for all episodes: of both sets, as they have four classes
+    assert [name.split("-")[0] for name in listing(cache)] == ["model", "runtime"]
 
 
 def test_episodes_are_stored_for_replay(asked: Evaluation, tmp_path: Path) -> None:
@@ -368,6 +533,8 @@ def test_the_file_survives_a_crash_and_takes_a_row_once(asked: Evaluation, tmp_p
         ({"sram": "1M"}, "begun without --sram, and this is with --sram 1M"),
         ({"optimizer": "adam"}, "begun with --optimizer sgd, and this is with --optimizer adam"),
         ({"seed": 12}, "begun with --seed 11, and this is with --seed 12"),
+        ({"head": "linear"}, "begun without --head, and this is with --head linear"),
+        ({"channels": 0.5}, "begun without --channels, and this is with --channels 0.5"),
     ],
     ids=str,
 )
@@ -380,6 +547,18 @@ def test_other_settings_are_refused(
     assert (code, text) == (2, "")
     assert message in err
     assert contents(tmp_path / "run") == before
+
+
+def test_a_folder_from_before_there_was_an_option_knows_its_default(
+    asked: Evaluation, tmp_path: Path
+) -> None:
+    rows = evaluate(tmp_path / "run", asked)
+    with closing(sqlite3.connect(tmp_path / "run" / RESULTS)) as connection, connection:
+        connection.execute("DELETE FROM settings WHERE name = '--guard'")
+    assert evaluate(tmp_path / "run", asked) == rows
+    other = replace(asked, settings=replace(SMALL, guard=True))
+    with pytest.raises(InputError, match="begun without --guard, and this is with --guard;"):
+        evaluate(tmp_path / "run", other)
 
 
 def test_another_data_set_or_network_of_the_same_name_is_refused(
@@ -411,6 +590,7 @@ def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path
         ({"methods": "none,best"}, "--method 'best': unknown; known are none, head, last"),
         ({"methods": "none,none"}, "--methods: there are two called 'none'"),
         ({"methods": ","}, "--methods: names nothing"),
+        ({"methods": "none@0"}, "--lr 0.0: must be a positive number"),
         ({"episodes": 0}, "--episodes 0: must be at least 1"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
         ({"ways": 5}, "discs: 5 ways asked for, but 4 of 4 classes"),

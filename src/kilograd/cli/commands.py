@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
@@ -17,12 +17,16 @@ from typer.main import get_command
 import kilograd
 from kilograd.cli import offline
 from kilograd.cli.options import (
+    Accumulate,
     AsJson,
     Augmentation,
     BoardRam,
+    Channels,
     CompilerName,
     Compute,
     EmulatorName,
+    Exact,
+    Guard,
     Head,
     Iterations,
     Method,
@@ -31,11 +35,14 @@ from kilograd.cli.options import (
     Options,
     Queries,
     Rate,
+    Recompute,
+    Rows,
     Seed,
     Shots,
     Sram,
     TargetKind,
     TargetName,
+    Warmup,
     Ways,
     ram_of,
     split_names,
@@ -76,11 +83,16 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
-from kilograd.learn.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
+from kilograd.learn.episodes import (
+    Draw,
+    Episode,
+    EpisodeKind,
+    sample_episode,
+    stored_episode,
+)
 from kilograd.learn.evaluate import (
     Evaluation,
     Network,
-    Settings,
     evaluate,
     summarise,
 )
@@ -88,6 +100,7 @@ from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.work import Settings
 from kilograd.report import (
     ablation,
     choice,
@@ -114,27 +127,24 @@ _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
 
 
-def _episode(
-    dataset: Dataset,
-    kind: EpisodeKind,
-    ways: int | None,
-    shots: int | None,
-    queries: int | None,
-    seed: int,
-) -> Episode:
-    """Name what cannot be used, and draw from the rest."""
-    if kind is EpisodeKind.META_DATASET:
-        for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
-            if value is not None:
-                raise InputError(
-                    f"--{name} {value}: --episode {kind} draws this itself; give one of the two"
-                )
-        mention_left_out(dataset, shots=1)
-        return sample_meta_episode(dataset, seed=seed)
-    shots = 5 if shots is None else shots
-    queries = 15 if queries is None else queries
-    mention_left_out(dataset, shots)
-    return sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
+def _episode(dataset: Dataset, kind: str, draw: Draw, seed: int | None) -> Episode:
+    """Name what cannot be used, and draw from the rest; or read an episode that is stored."""
+    if kind in set(EpisodeKind):
+        mention_left_out(dataset, draw.least_shots)
+        return draw(dataset, seed or 0)
+    return stored_episode(Path(kind), dataset, seed)
+
+
+def _draw(kind: str, ways: int | None, shots: int | None, queries: int | None) -> Draw:
+    if kind in set(EpisodeKind):
+        return Draw(EpisodeKind(kind), ways, shots, queries)
+    if not kind.endswith((".json", ".jsonl")):
+        kinds = ", ".join(EpisodeKind)
+        raise InputError(f"--episode {kind}: give {kinds}, or a file .json or .jsonl of episodes")
+    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+        if value is not None:
+            raise InputError(f"--{name} {value}: the episode in {kind} is as it is; leave this out")
+    return Draw()
 
 
 @app.command("adapt")
@@ -142,24 +152,26 @@ def _episode(
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
     options: Options,
-    ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
-    shots: Annotated[
-        int | None, typer.Option(help="Support images of each class; default: 5.")
-    ] = None,
-    queries: Annotated[
-        int | None, typer.Option(help="Test images of each class, at most; default: 15.")
-    ] = None,
-    episode_kind: Annotated[
-        EpisodeKind,
-        typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
+    ways: Ways = None,
+    shots: Shots = None,
+    queries: Queries = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--episode",
+            help="fixed: ways and shots as given; meta-dataset: drawn as there; or a FILE.json "
+            "or .jsonl with stored episodes, of which --seed takes one.",
+        ),
     ] = EpisodeKind.FIXED,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
+    warmup: Warmup = 0,
     augment: Augmentation = Augment.FULL,
-    seed: Seed = 0,
-    guard: Annotated[
-        bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
-    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Makes the run repeatable; default: 0, or that of a stored episode."),
+    ] = None,
+    guard: Guard = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show why these layers and channels learn.")
     ] = False,
@@ -173,13 +185,16 @@ def adapt_command(
     as_json: AsJson = False,
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
-    schedule = Schedule(iterations, lr, augment, seed)
+    schedule = Schedule(iterations, lr, augment, seed or 0, warmup)
+    draw = _draw(kind, ways, shots, queries)
     if out is not None:
         check_out(out, RESULT, force=force)
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
-    episode = _episode(dataset, episode_kind, ways, shots, queries, seed)
+    episode = _episode(dataset, kind, draw, seed)
+    if seed is None:
+        schedule = replace(schedule, seed=episode.seed)
     support = load_samples(
         dataset, episode.support, episode.support_labels, options.network.preprocess
     )
@@ -219,28 +234,64 @@ def evaluate_command(
     ] = "none,last",
     episodes: Annotated[int, typer.Option(help="Episodes of each data set.")] = 10,
     ways: Ways = None,
-    shots: Shots = 5,
-    queries: Queries = 15,
+    shots: Shots = None,
+    queries: Queries = None,
+    kind: Annotated[
+        EpisodeKind,
+        typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
+    ] = EpisodeKind.FIXED,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.SGD,
+    accumulate: Accumulate = 1,
+    rows: Rows = False,
+    recompute: Recompute = False,
     sram: Sram = None,
     compute: Compute = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    lr: Rate = 0.003,
+    channels: Channels = None,
+    exact: Exact = False,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate, in real units; METHOD@LR has its own.")
+    ] = 0.003,
     iterations: Iterations = 10,
     augment: Augmentation = Augment.FULL,
+    guard: Guard = False,
     seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
     settings = Settings(
-        ways, shots, queries, sram, compute, optimizer, iterations, lr, augment, seed
+        kind,
+        ways,
+        shots,
+        queries,
+        head,
+        optimizer,
+        accumulate,
+        rows=rows,
+        recompute=recompute,
+        sram=sram,
+        compute=compute,
+        channels=channels,
+        exact=exact,
+        iterations=iterations,
+        lr=lr,
+        augment=augment,
+        guard=guard,
+        seed=seed,
     )
-    options = [Options(model, sram=sram, compute=compute) for model in split_names(models)]
+    options = [
+        Options(model, sram=sram, compute=compute, channels=channels)
+        for model in split_names(models)
+    ]
     networks = tuple(Network(o.network, o.budget) for o in options)
     sets = tuple(load_dataset(name) for name in split_names(data))
     asked = Evaluation(sets, networks, split_names(methods), episodes, settings)
     for dataset in sets:
-        mention_left_out(dataset, shots)
+        mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
             mention_seen(f"{n.model.name} was", n.model.training_classes, dataset)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -248,12 +299,12 @@ def evaluate_command(
     try:
         with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
             task = bar.add_task("evaluating", total=None)
-            rows = evaluate(
-                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
+            found = evaluate(
+                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
             )
-        lines = summarise(rows)
+        lines = summarise(found)
         summary = {
-            "settings": asdict(settings) | {"episodes": episodes},
+            "settings": settings.named() | {"episodes": episodes},
             "results": [asdict(line) for line in lines],
         }
         write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")

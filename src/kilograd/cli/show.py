@@ -15,7 +15,7 @@ from kilograd.emit import Entry, Program
 from kilograd.frontend import (
     Model,
 )
-from kilograd.learn.adapt import Outcome
+from kilograd.learn.adapt import Outcome, Summary
 from kilograd.learn.cost import Convention
 from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode, usable_classes
@@ -102,7 +102,9 @@ def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
     shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
     optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
-    rows = (
+    front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
+    macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"
+    rows: tuple[tuple[str, str | Text], ...] = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
         ("task", f"{s.ways} classes, {shots} images each; tested on {s.queries} each"),
         ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
@@ -110,12 +112,22 @@ def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
         ("RAM", kib(s.sram_bytes)),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("flash (tables)", kib(s.flash_bytes)),
-        ("MACs", f"{in_short(s.macs_forward)} forward, {in_short(s.macs_step)} a training step"),
+        ("MACs", macs),
+        *_kept(s),
         ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),
     )
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def _kept(s: Summary) -> list[tuple[str, str]]:
+    if not s.latent_bytes:
+        return []
+    return [
+        ("", f"{in_short(s.macs_training)} for all of training"),
+        ("cache", f"{kib(s.cache_bytes)}, {s.latent_bytes:,} B a view; not in the RAM above"),
+    ]
 
 
 def cost_line(compiled: Compiled, budget: Budget) -> str:
@@ -190,13 +202,23 @@ def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
     s = asked.settings
     limits = "".join(
         f" At most {limit} {what}."
-        for limit, what in ((s.sram, "of RAM"), (s.compute, "MACs of a backward pass"))
+        for limit, what in (
+            (s.sram, "of RAM"),
+            (s.compute, "MACs of a backward pass"),
+            (s.channels, "of a layer's channels"),
+        )
         if limit is not None
     )
+    tasks = (
+        "Ways and shots as in Meta-Dataset"
+        if s.draw.shots is None
+        else f"{'Up to 10' if s.ways is None else s.ways} classes, {s.draw.shots} images each to "
+        f"learn from, up to {s.draw.queries} to test on"
+    )
+    guard = " at most, as held-out images gain" if s.guard else ""
     facts = (
-        f"{'Up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
-        f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
-        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on.{limits}"
+        f"{tasks}; {s.iterations} passes{guard} with {s.optimizer} at rate {s.lr:g}, "
+        f"views: {s.augment}; seeds from {s.seed} on.{limits}"
     )
     return comparison("Methods compared", facts, sections)
 
@@ -244,6 +266,8 @@ def _counts(found: Measurement) -> list[tuple[str, str]]:
     if found.instructions_forward is None:
         return [(found.counted, "not counted by this emulator")]
     rows = [(found.counted, f"{in_short(found.instructions_forward)} forward")]
+    if found.instructions_prefix is not None:
+        rows.append(("", f"{in_short(found.instructions_prefix)} a kept view"))
     if found.instructions_step is not None:
         rows.append(("", f"{in_short(found.instructions_step)} a training step"))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
@@ -52,6 +53,8 @@ class Recipe:
     needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
     `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
     `exact`: where the plan does not meet its bound, search for the best.
+    `cache`: views of each image whose latents are kept, so that the layers in front of what learns
+    run once for each; 0 keeps none.
     """
 
     method: str
@@ -62,6 +65,7 @@ class Recipe:
     rows: bool = False
     recompute: bool = False
     exact: bool = False
+    cache: int = 0
 
     @property
     def head_kind(self) -> HeadKind:
@@ -87,6 +91,12 @@ class Compiled:
         return _cost(self.program).backward_macs
 
     @property
+    def latent_bytes(self) -> int:
+        """Bytes to keep for a sample in place of its image; 0 without a cut."""
+        entry = self.program.entries.get("prefix")
+        return sum(n.type.nbytes for n in entry.graph.outputs) if entry else 0
+
+    @property
     def learned_parameters(self) -> int:
         """Scalars that gradient descent may change."""
         count = 0
@@ -102,9 +112,16 @@ class Compiled:
 
 
 def compile_recipe(
-    model: Model, recipe: Recipe, budget: Budget, inspect: Inspect | None = None
+    model: Model,
+    recipe: Recipe,
+    budget: Budget,
+    inspect: Inspect | None = None,
+    prices: MutableMapping[Hashable, Demand] | None = None,
 ) -> Compiled:
     """Choose what learns and compile it.
+
+    `prices`: what selections cost in other calls for the same network, with any recipe and budget;
+    what this one finds out is added.
 
     Raises `InputError` for a method that fits neither the network nor the head; for a program
     that is over the budget: the message gives the smallest that would do; and for an exact plan
@@ -114,7 +131,10 @@ def compile_recipe(
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
     if recipe.accumulate < 1:
         raise InputError(f"--accumulate {recipe.accumulate}: must be at least 1")
+    if recipe.cache < 0:
+        raise InputError(f"--cache {recipe.cache}: must not be negative")
     known: dict[tuple[object, ...], Program] = {}
+    prices = {} if prices is None else prices
 
     def compiled(selection: Selection) -> Program:
         """Compile each selection once."""
@@ -125,7 +145,10 @@ def compile_recipe(
         return known[key]
 
     def cost(selection: Selection) -> Demand:
-        return _cost(compiled(selection))
+        key = _priced_by(recipe, selection)
+        if recipe.exact or key not in prices:  # a search may end elsewhere the next time
+            prices[key] = _cost(compiled(selection))
+        return prices[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
     selection = strategy(recipe.method)(evidence, budget)
@@ -134,8 +157,23 @@ def compile_recipe(
     return Compiled(model, recipe, _training(recipe, selection), program, selection)
 
 
+def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
+    """Return what decides the cost of a program: how many channels learn, and not which.
+
+    Shapes, schedule and plan know counts alone.  Channels make themselves felt in tables of
+    constants and in how many bits a mantissa may use, of the 16 it has.
+    """
+    parts = sorted(
+        (name, part.axis, None if part.index is None else len(part.index))
+        for name, part in selection.learn.items()
+    )
+    nodes = selection.graph and selection.graph.nodes
+    return replace(recipe, method="", head=recipe.head_kind), (*parts,), selection.head, nodes
+
+
 def _cost(program: Program) -> Demand:
-    backward = program.macs("step") - program.macs("infer") if "step" in program.entries else 0
+    step = program.macs("prefix") + program.macs("step")
+    backward = step - program.macs("infer") if "step" in program.entries else 0
     return Demand(program.sram_bytes, backward)
 
 
@@ -155,6 +193,11 @@ def _check(
         raise InputError(
             f"--compute {budget.compute}: {method} needs {macs} multiply-accumulates for a "
             f"backward pass; the smallest --compute that fits is {macs}"
+        )
+    if recipe.cache and "prefix" not in program.entries:
+        raise InputError(
+            f"--cache {recipe.cache}: {method} learns from the first layer on, so no work can be "
+            f"kept; leave the option away, or choose a method that learns in fewer layers"
         )
     for name, part in selection.learn.items():
         size = model.graph[name].type.shape[part.axis]
@@ -181,6 +224,7 @@ def _training(recipe: Recipe, selection: Selection) -> Training:
         accumulate=recipe.accumulate > 1,
         rows=recipe.rows,
         recompute=recipe.recompute,
+        cache=recipe.cache > 0,
     )
 
 

@@ -1,5 +1,6 @@
 """Graph to graph, one pass a file."""
 
+from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
@@ -28,6 +29,7 @@ __all__ = [
     "accumulator_bounds",
     "choose_streams",
     "clamp",
+    "cut",
     "dequantised",
     "differentiate",
     "entries",
