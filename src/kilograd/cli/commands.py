@@ -15,6 +15,7 @@ from rich.table import Table
 from typer.main import get_command
 
 import kilograd
+from kilograd.cli import offline
 from kilograd.cli.options import (
     Accumulate,
     AsJson,
@@ -59,6 +60,7 @@ from kilograd.cli.show import (
     map_json,
     mention,
     mention_left_out,
+    mention_seen,
     show_ablation,
     show_choice,
     show_cost,
@@ -118,6 +120,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train neural networks in kilobytes.",
 )
+app.add_typer(offline.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
@@ -289,6 +292,8 @@ def evaluate_command(
     asked = Evaluation(sets, networks, split_names(methods), episodes, settings)
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
+        for n in networks:
+            mention_seen(f"{n.model.name} was", n.model.training_classes, dataset)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not ERR.is_terminal
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -22,8 +23,10 @@ from kilograd.learn.evaluate import (
     Evaluation,
     Line,
 )
+from kilograd.learn.overlap import shared_classes
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.statistics import Interval
+from kilograd.offline.folder import Finished
 from kilograd.passes import accumulator_bounds
 from kilograd.report import (
     Bar,
@@ -45,11 +48,22 @@ OUT = Console(markup=False, highlight=False)
 ERR = Console(markup=False, highlight=False, stderr=True)
 
 
-def mention_left_out(dataset: Dataset, shots: int) -> None:
-    """Say which images and classes of a data set cannot be used."""
+def mention_skipped(dataset: Dataset) -> None:
+    """Say which images of a data set cannot be used."""
     if skipped := dataset.skipped:
         total = len(dataset) + len(skipped)
         mention(f"{len(skipped)} of {total} images unreadable and skipped: {_some(skipped)}")
+
+
+def mention_seen(who: str, source: tuple[str, ...], target: Dataset) -> None:
+    """Say which classes of a data set were trained on: new they are not."""
+    if seen := shared_classes(source, target.classes):
+        mention(f"{who} trained on classes of {target.name}, {len(seen)}: {_some(seen)}")
+
+
+def mention_left_out(dataset: Dataset, shots: int) -> None:
+    """Say which images and classes of a data set cannot be used."""
+    mention_skipped(dataset)
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
         total = len(dataset.classes)
@@ -389,3 +403,20 @@ def show_cost(model: Model, method: str, convention: Convention, cost: Cost) -> 
     table.add_row("MACs", f"{in_short(macs.forward)} forward, {in_short(macs.backward)} backward")
     table.add_row("", f"of which {in_short(macs.dx)} dX, {in_short(macs.dw)} dW")
     OUT.print(table)
+
+
+def show_finished(out: Path, finished: Finished, of_what: str) -> None:
+    """Print what came of training offline."""
+    table = Table.grid(padding=(0, 2))
+    learned = f"{finished.learned} images of {finished.classes} classes"
+    history = finished.history
+    table.add_row("learned from", learned)
+    table.add_row("best epoch", f"{history.best} of {len(history.epochs)}")
+    table.add_row("accuracy on", f"{finished.reported} {of_what}")
+    for name, accuracy in (("before", finished.before), ("after", finished.after)):
+        if accuracy is not None:
+            both = f"{accuracy.float32:.1%} in float, {accuracy.int8:.1%} as the int8 program"
+            table.add_row(f"  {name}", both)
+    table.add_row("took", f"{finished.seconds:.0f} s")
+    OUT.print(table)
+    print(f"Written to {out}, a model folder: --model {out}")

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from kilograd.emit import link
 from kilograd.errors import InputError
+from kilograd.frontend import Model
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Graph, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
@@ -83,9 +84,14 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return self.layers[self._place[name]]
 
     def learn(self, names: Sequence[str]) -> None:
-        """Let these layers learn, and no others."""
+        """Let these layers learn, and no others.  With batch normalisation all must."""
         for name, place in self._place.items():
             self.layers[place].requires_grad_(name in names)
+
+    def take(self, other: FloatNetwork) -> None:
+        """Take over the layers of another network that are called the same."""
+        for name, place in other._place.items():
+            self.layers[self._place[name]] = other.layers[place]
 
     def weights(self) -> dict[str, Array]:
         """Return weights and biases, batch normalisation folded, in the layout of the graph."""
@@ -112,6 +118,13 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
                 for part in _batches(images)
             ]
         return tuple(np.concatenate(o) for o in zip(*parts, strict=True))
+
+
+def last_layers(model: Model, count: int) -> tuple[str, ...]:
+    """Name the last `count` convolutions; raises `InputError` if there are not so many."""
+    if not 1 <= count <= len(model.layers):
+        raise InputError(f"--last {count}: {model.name} has {len(model.layers)} convolutions")
+    return model.layers[-count:]
 
 
 def int8_graph(network: FloatNetwork, images: NDArray[np.int8]) -> Graph:
