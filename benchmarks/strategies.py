@@ -20,7 +20,8 @@ AGAINST = "tinytrain"
 
 def method(r: Row) -> str:
     """Return the strategy of a row; plans of other data sets are called by their file's name."""
-    return Path(r.recipe.partition("@")[0]).name
+    name = r.recipe.partition("@")[0]
+    return Path(name).name if name.endswith(".json") else name
 
 
 def rate(r: Row) -> str:
