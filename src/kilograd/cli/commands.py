@@ -560,7 +560,7 @@ def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet:
     found = trials(build_host(compiled.program), compiled, support, schedule)
     passes = passes_that_help(found)
     if not quiet:
-        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
         total = len(support.labels)
         mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
     return passes
