@@ -5,11 +5,14 @@
     python benchmarks/few_shot.py table results.csv --against tinytrain
     python benchmarks/few_shot.py static cifar100,pacs mcunet-5fps tinytrain plan.json --sram 128K
 
-A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows]]]]]].  Episode e of a data set
-is drawn with seed e and stored beside the results, from where it is taken the next time; a run
-that was interrupted goes on where it stopped, and more recipes may be added to it.  A recipe that
-is over the budget is named and left out.  Needs the data and model folders: KILOGRAD_SHARED, by
-default ../shared.
+A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows[@VIEWS]]]]]]].  With VIEWS, what
+the frozen layers leave of so many views of each image is kept, which is faster; bytes and MACs are
+those of the program that keeps nothing.
+
+Episode e of a data set is drawn with seed e and stored beside the results, from where it is taken
+the next time; a run that was interrupted goes on where it stopped, and more recipes may be added to
+it.  A recipe that is over the budget is named and left out.  Needs the data and model folders:
+KILOGRAD_SHARED, by default ../shared.
 """
 
 from __future__ import annotations
@@ -18,9 +21,8 @@ import csv
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -39,10 +41,9 @@ from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.select import Budget, Inspect, strategy, write_plan
+from kilograd.select import Budget, Demand, Inspect, strategy, write_plan
 from kilograd.select.greedy import INSPECTED
 from kilograd.targets import HostProgram, build_host
-from kilograd.targets.toolchain import cache_folder
 
 Question = Callable[[tuple[str, ...]], Mapping[str, Array]]
 
@@ -119,24 +120,28 @@ def episode(name: str, number: int, ways: int = WAYS) -> Episode:
 
 
 def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
-    method, lr, optimizer, iterations, head, augment, rows, *_ = [*text.split("@"), *[""] * 6]
+    method, lr, optimizer, iterations, head, augment, rows, views, *_ = [
+        *text.split("@"),
+        *[""] * 7,
+    ]
     recipe = Recipe(
         method,
         ways,
         HeadKind(head) if head else None,
         OptimizerKind(optimizer) if optimizer else OptimizerKind.SGD,
         rows=rows == "rows",
+        cache=int(views or 0),
     )
     return recipe, float(lr or 0.003), int(iterations or 10), Augment(augment or "full")
 
 
-_fixed: dict[tuple[str, Recipe, Budget], tuple[Compiled, HostProgram]] = {}
+_fixed: dict[tuple[str, Recipe, Budget], Compiled] = {}
 """Programs that depend on no images: compiled once."""
+_prices: dict[str, dict[Hashable, Demand]] = defaultdict(dict)
+_inspections: dict[str, dict[Hashable, HostProgram]] = defaultdict(dict)
 
 
-def compiled(
-    name: str, recipe: Recipe, budget: Budget, inspect: Inspect
-) -> tuple[Compiled, HostProgram]:
+def compiled(name: str, recipe: Recipe, budget: Budget, inspect: Inspect) -> Compiled:
     """Compile a recipe for an episode, or take what does not depend on it."""
     key = (name, recipe, budget)
     if key in _fixed:
@@ -151,31 +156,26 @@ def compiled(
         return ask
 
     noting = Inspect(noted(inspect.fisher), noted(inspect.steps))
-    made = compile_recipe(model(name), recipe, budget, noting)
-    pair = made, build_host(made.program)
+    made = compile_recipe(model(name), recipe, budget, noting, _prices[name])
     if not asked:
-        _fixed[key] = pair
-    return pair
+        _fixed[key] = made
+    return made
 
 
-@contextmanager
-def passing_cache() -> Iterator[None]:
-    """Keep what is compiled here for the time of a job: an episode's program never comes again."""
-    kept = cache_folder()
-    with tempfile.TemporaryDirectory() as scratch:
-        for runtime in kept.glob("runtime-*"):
-            (Path(scratch) / runtime.name).symlink_to(runtime.resolve())
-        os.environ["KILOGRAD_CACHE"] = scratch
-        try:
-            yield
-        finally:
-            os.environ["KILOGRAD_CACHE"] = str(kept)
+def with_views(made: Compiled, count: int) -> Compiled:
+    """Compile what learns once more, so that what frozen layers leave of views is kept."""
+    if not (count and made.selection.learn) or made.selection.graph is not None:
+        return made
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Path(folder) / "plan.json"
+        write_plan(plan, made.model.name, made.selection)
+        same = replace(made.recipe, method=str(plan), head=made.recipe.head_kind, cache=count)
+        return compile_recipe(made.model, same, Budget())
 
 
 def work(job: Job) -> list[Row | str]:
     """Return the row of each recipe, or why it cannot be run."""
-    with passing_cache():
-        return list(rows(job))
+    return list(rows(job))
 
 
 def rows(job: Job) -> Iterator[Row | str]:
@@ -189,10 +189,10 @@ def rows(job: Job) -> Iterator[Row | str]:
         recipe, lr, iterations, augment = parse(text, len(e.classes))
         schedule = Schedule(iterations, lr, augment, e.seed)
         if schedule not in inspectors:
-            inspectors[schedule] = inspector(network, support, schedule)
+            inspectors[schedule] = inspector(network, support, schedule, _inspections[job.model])
         budget = job.limits.budget(job.model)
         try:
-            made, host = compiled(job.model, recipe, budget, inspectors[schedule])
+            made = compiled(job.model, replace(recipe, cache=0), budget, inspectors[schedule])
         except InputError as error:
             yield str(error)
             continue
@@ -200,10 +200,12 @@ def rows(job: Job) -> Iterator[Row | str]:
         grown = made.selection.graph and made.selection.graph.nodes
         same = (learn, grown, replace(recipe, method="", head=recipe.head_kind), schedule)
         if same not in known:
+            runs = with_views(made, recipe.cache)
+            host = build_host(runs.program, keep=runs is made)
             host.reset()
             enrol(host, support)
             before = float((predict(host, query.images) == query.labels).mean())
-            fit(host, made, support, schedule)
+            fit(host, runs, support, schedule)
             enrol(host, support)
             known[same] = before, float((predict(host, query.images) == query.labels).mean())
         names = {name.rpartition(".")[0] for name in made.selection.learn}
@@ -266,7 +268,8 @@ def stored_episodes(
 def check(models: list[str], recipes: list[str], limits: Limits, out: Path) -> None:
     """Refuse bad input before anything runs."""
     header = ",".join(x.name for x in fields(Row))
-    if out.exists() and out.read_text(encoding="utf-8").partition("\n")[0].strip() != header:
+    begun = out.read_text(encoding="utf-8").partition("\n")[0].strip() if out.exists() else ""
+    if begun not in {"", header}:
         raise typer.BadParameter(f"{out} has other columns than {header}; give another file")
     try:
         for network in models:
@@ -308,7 +311,7 @@ def run(
                 )
                 if missing:
                     todo.append(Job(network, name, missing, limits, stored[name, n]))
-    new = not out.exists()
+    new = not out.exists() or not out.stat().st_size
     with out.open("a", newline="", encoding="utf-8") as f, ProcessPoolExecutor(jobs) as pool:
         writer = csv.writer(f)
         if new:
@@ -360,7 +363,7 @@ def static(
         raise typer.BadParameter(f"{recipe} asks for steps, of which there is no mean")
 
     inspect = Inspect(lambda asked: {x: mean[x] for x in asked}, unknown)
-    made = compile_recipe(found, parsed, limits.budget(network), inspect)
+    made = compile_recipe(found, replace(parsed, cache=0), limits.budget(network), inspect)
     write_plan(out, found.name, made.selection)
     print(f"{out}: {made.program.sram_bytes:,} B, {made.backward_macs:,} MACs backward")
 

@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from folders import contents, listing, write_model, write_pictures
+from helpers import SHARED, model_path, needs_shared
 
 from kilograd.cli import main
 from kilograd.errors import InputError
@@ -43,7 +44,8 @@ from kilograd.learn.evaluate import (
 )
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.statistics import Interval, interval, t_quantile
+from kilograd.learn.statistics import Interval, interval, p_value, t_quantile
+from kilograd.learn.suite import QUICK, SuiteName, find_sets
 from kilograd.learn.work import Row, Settings, Work, Worker
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
@@ -662,6 +664,16 @@ def test_an_interval_by_hand() -> None:
     assert interval([0.25]) == Interval(0.25, None, 1)
 
 
+@pytest.mark.parametrize(
+    ("values", "p"),
+    # t = 3 / 0.70711 = 4.2426 for 4 degrees; t = 1 for 1 degree is an eighth of a turn
+    [([1, 2, 3, 4, 5], 0.01324), ([0, 2], 0.5), ([0, 0, 0], 1), ([2, 2, 2], 0), ([-1, 1], 1)],
+)
+def test_paired_tests_by_hand(values: list[float], p: float) -> None:
+    assert p_value(values) == pytest.approx(p, abs=1e-5)
+    assert p_value([-v for v in values]) == p_value(values)
+
+
 def test_a_summary_by_hand() -> None:
     after = {
         ("a", "none"): (0.5, 0.7),
@@ -682,6 +694,8 @@ def test_a_summary_by_hand() -> None:
     # gains 0.1 and 0.2: mean 0.15, deviation 0.1 / sqrt 2, over sqrt 2 is 0.05
     assert gain.mean == pytest.approx(0.15)
     assert gain.half == pytest.approx(12.7062 * 0.05, rel=1e-5)
+    assert lines["a", "last"].p == pytest.approx(0.204833, rel=1e-4), "t = 3, one degree"
+    assert lines["a", "none"].p is None
     whole: Line = lines[None, "last"]
     assert whole.after.mean == pytest.approx((0.6 + 0.9 + 0.1 + 0.2) / 4)
     assert whole.difference is not None
@@ -699,7 +713,7 @@ def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "run"
     code, text, err = run(*words(home, out, jobs=1))
     assert code == 0, err
-    assert listing(out) == ["comparison.html", EPISODES, RESULTS, "summary.json"]
+    assert listing(out) == ["comparison.html", EPISODES, RESULTS, "summary.json", "table.md"]
     rows = stored(out)
     last = [100 * r.accuracy_after for r in rows if (r.data, r.method) == ("discs", "last:2")]
     found = interval(last)
@@ -714,12 +728,76 @@ def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
     assert html.count("<svg") == 3, "two data sets, and both"
 
 
+def test_the_table_of_a_suite(home: Path, tmp_path: Path, run: Run) -> None:
+    """Its data sets are found by name; what an option says wins; the table is Markdown."""
+    sets = tmp_path / "sets"
+    for name in QUICK.sets:
+        shutil.copytree(home / "discs", sets / name)
+    words = ["evaluate", "--suite", "quick", "--data", sets, "--out", tmp_path / "run"]
+    words += ["--models", home / "models" / "small", "--episodes", 2, "--iterations", 1]
+    code, text, err = run(*words)
+    assert code == 0, err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    used = summary["settings"]
+    assert (used["lr"], used["optimizer"], used["compute"]) == (0.001, "rowrms", "15%")
+    assert (used["iterations"], used["episodes"]) == (1, 2)
+    lines = [x for x in text.splitlines() if x.startswith("|")]
+    assert len({len(x) for x in lines}) == 1, "aligned"
+    cells = [[c.strip() for c in x.strip("|").split("|")] for x in lines]
+    less = f"less {QUICK.methods[0]}"
+    assert cells[0] == [
+        *("method", *QUICK.sets, "all", less, "p", "RAM, B", "MACs backward", "learned")
+    ]
+    assert [c[0] for c in cells[2:]] == [f"`{m}`" for m in QUICK.methods]
+    results = {(r["data"], r["method"]): r for r in summary["results"]}
+    for row in cells[2:]:
+        method = row[0].strip("`")
+        for data, cell in zip((*QUICK.sets, None), row[1:], strict=False):
+            after = results[data, method]["after"]
+            assert cell == f"{100 * after['mean']:.1f} ± {100 * after['half']:.1f}"
+        whole = results[None, method]
+        assert row[-3:] == [
+            f"{whole[k]:,}" for k in ("sram_bytes", "backward_macs", "learned_parameters")
+        ]
+        if method == QUICK.methods[0]:
+            assert row[-5:-3] == ["", ""]
+        else:
+            gain = whole["difference"]
+            assert row[-5] == f"{100 * gain['mean']:+.1f} ± {100 * gain['half']:.1f}"
+            shown = float(row[-4].removeprefix("< "))
+            assert shown == pytest.approx(whole["p"], rel=0.1) or whole["p"] < shown == 0.001
+    written = (tmp_path / "run" / "table.md").read_text("utf-8")
+    assert "\n".join(lines) in written
+    assert "rowrms at rate 0.001" in written
+    shutil.rmtree(sets / "omniglot")
+    shutil.rmtree(sets / "dtd10")
+    code, _, err = run(*words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --suite quick: {sets} lacks omniglot, dtd10, each as NAME.par")
+
+
+@needs_shared
+@pytest.mark.parametrize("name", SuiteName)
+def test_a_suite_can_be_drawn(name: SuiteName) -> None:
+    """Every set has the classes and images that the suite asks for; methods and networks exist."""
+    assert SHARED is not None
+    suite = name.suite
+    sets = tuple(map(load_dataset, find_sets(SHARED / "data", name)))
+    networks = tuple(
+        Network(load_model(str(model_path(model))), Budget()) for model in suite.models
+    )
+    asked = Evaluation(sets, networks, suite.methods, 2, suite.settings)
+    assert len(asked.draw()) == 2 * len(sets)
+
+
 def test_bars_are_drawn_to_scale() -> None:
     bars = (
         Bar("none", 20.0, Estimate(20.0, None), None),
         Bar("<last>", 20.0, Estimate(60.0, 10.0), Estimate(40.0, 5.0)),
     )
-    section = Section("Net", (Panel("birds & bees", bars),), (Price(9000, 0, 0), Price(9500, 7, 3)))
+    section = Section(
+        "Net", (Panel("birds & bees", 1, bars),), (Price(9000, 0, 0), Price(9500, 7, 3))
+    )
     html = comparison("Compared", "facts", [section])
     svg = re.search(r"<svg.*?</svg>", html, re.DOTALL)
     assert svg is not None

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,7 +17,6 @@ from typer.main import get_command
 import kilograd
 from kilograd.cli import offline
 from kilograd.cli.options import (
-    Accumulate,
     AsJson,
     Augmentation,
     BoardRam,
@@ -53,14 +52,15 @@ from kilograd.cli.options import (
 from kilograd.cli.show import (
     ERR,
     OUT,
-    comparison_page,
     cost_json,
     cost_line,
+    facts_of,
     in_short,
     map_json,
     mention,
     mention_left_out,
     mention_trained_on,
+    sections_of,
     show_ablation,
     show_choice,
     show_cost,
@@ -100,10 +100,12 @@ from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.work import Settings
+from kilograd.learn.suite import Suite, SuiteName, find_sets
 from kilograd.report import (
     ablation,
     choice,
+    comparison,
+    comparison_table,
     page,
     without,
 )
@@ -227,23 +229,43 @@ def adapt_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folders or Parquet files, with commas between; or the folder of those of --suite."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; a begun one goes on.")],
-    models: Annotated[str, typer.Option(help="Networks, with commas between.")] = "digits",
+    suite: Annotated[
+        SuiteName | None,
+        typer.Option(help="A comparison to show; other options change it, defaults are its own."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Networks, with commas between; default: digits.")
+    ] = None,
     methods: Annotated[
-        str, typer.Option(help="Methods, with commas between; differences are to the first.")
-    ] = "none,last",
-    episodes: Annotated[int, typer.Option(help="Episodes of each data set.")] = 10,
+        str | None,
+        typer.Option(
+            help="Methods, with commas between; differences are to the first; default: none,last."
+        ),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Episodes of each data set; default: 10.")
+    ] = None,
     ways: Ways = None,
     shots: Shots = None,
     queries: Queries = None,
     kind: Annotated[
-        EpisodeKind,
+        EpisodeKind | None,
         typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
-    ] = EpisodeKind.FIXED,
+    ] = None,
     head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
+    optimizer: Annotated[
+        OptimizerKind | None, typer.Option(help="How a gradient becomes a step; default: sgd.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Samples averaged for one update; default: 1.")
+    ] = None,
     rows: Rows = False,
     recompute: Recompute = False,
     sram: Sram = None,
@@ -251,12 +273,19 @@ def evaluate_command(
     channels: Channels = None,
     exact: Exact = False,
     lr: Annotated[
-        float, typer.Option(help="Learning rate, in real units; METHOD@LR has its own.")
-    ] = 0.003,
-    iterations: Iterations = 10,
-    augment: Augmentation = Augment.FULL,
+        float | None,
+        typer.Option(help="Learning rate, in real units; METHOD@LR has its own; default: 0.003."),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Passes over the support images; default: 10.")
+    ] = None,
+    augment: Annotated[
+        Augment | None, typer.Option(help="Random views of the support images; default: full.")
+    ] = None,
     guard: Guard = False,
-    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Episode number e has the seed SEED + e; default: 0.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
     ray: Annotated[
         str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
@@ -264,33 +293,44 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
-    settings = Settings(
-        kind,
-        ways,
-        shots,
-        queries,
-        head,
-        optimizer,
-        accumulate,
-        rows=rows,
-        recompute=recompute,
-        sram=sram,
-        compute=compute,
-        channels=channels,
-        exact=exact,
-        iterations=iterations,
-        lr=lr,
-        augment=augment,
-        guard=guard,
-        seed=seed,
-    )
+    usual = Suite() if suite is None else suite.suite
+    given: dict[str, Any] = {
+        "episode": kind,
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "head": head,
+        "optimizer": optimizer,
+        "accumulate": accumulate,
+        "rows": rows or None,
+        "recompute": recompute or None,
+        "sram": sram,
+        "compute": compute,
+        "channels": channels,
+        "exact": exact or None,
+        "iterations": iterations,
+        "lr": lr,
+        "augment": augment,
+        "guard": guard or None,
+        "seed": seed,
+    }
+    settings = replace(usual.settings, **{k: v for k, v in given.items() if v is not None})
     options = [
-        Options(model, sram=sram, compute=compute, channels=channels)
-        for model in split_names(models)
+        Options(m, sram=settings.sram, compute=settings.compute, channels=settings.channels)
+        for m in (usual.models if models is None else split_names(models))
     ]
     networks = tuple(Network(o.network, o.budget) for o in options)
-    sets = tuple(load_dataset(name) for name in split_names(data))
-    asked = Evaluation(sets, networks, split_names(methods), episodes, settings)
+    places = tuple(map(Path, split_names(data)))
+    if suite is not None and len(places) == 1 and places[0].is_dir():
+        places = find_sets(places[0], suite)
+    sets = tuple(map(load_dataset, places))
+    asked = Evaluation(
+        sets,
+        networks,
+        usual.methods if methods is None else split_names(methods),
+        usual.episodes if episodes is None else episodes,
+        settings,
+    )
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
@@ -305,18 +345,25 @@ def evaluate_command(
             )
         lines = summarise(found)
         summary = {
-            "settings": settings.named() | {"episodes": episodes},
+            "settings": settings.named() | {"episodes": asked.episodes},
             "results": [asdict(line) for line in lines],
         }
+        sections, facts = sections_of(asked, lines), facts_of(asked)
+        table = comparison_table(sections)
         write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-        write_file(out / "comparison.html", comparison_page(asked, lines))
+        write_file(out / "table.md", f"{table}{facts}\n")
+        write_file(out / "comparison.html", comparison("Methods compared", facts, sections))
     except KeyboardInterrupt:
         _fail(f"interrupted; the same command goes on with what {out} holds", 130)
     if as_json:
         print(json.dumps(summary))
         return
-    show_evaluation(asked, lines)
-    print(f"Written to {out}: evaluation.sqlite, episodes.jsonl, summary.json, comparison.html")
+    if suite is None:
+        show_evaluation(asked, lines)
+    else:
+        print(table)
+    files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
+    print(f"Written to {out}: {files}")
 
 
 @app.command()

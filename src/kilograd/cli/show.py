@@ -35,7 +35,6 @@ from kilograd.report import (
     Price,
     Section,
     Variant,
-    comparison,
 )
 from kilograd.select import Budget
 from kilograd.select.cost import Cost
@@ -178,8 +177,8 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
         print(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
 
 
-def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
-    """Return the page of an evaluation."""
+def sections_of(asked: Evaluation, lines: Sequence[Line]) -> tuple[Section, ...]:
+    """Return what a report shows: networks, data sets, methods."""
     sections = []
     groups = _by_method(lines)
     for network in asked.networks:
@@ -192,22 +191,27 @@ def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
                     100 * line.before.mean,
                     _estimate(line.after),
                     line.difference and _estimate(line.difference),
+                    line.p,
                 )
                 for line in column
             )
-            title = f"{column[0].data or 'All data sets'}, {column[0].after.count} episodes"
-            panels.append(Panel(title, bars))
+            panels.append(Panel(column[0].data or "All data sets", column[0].after.count, bars))
         prices = tuple(
             Price(f[-1].sram_bytes, f[-1].backward_macs, f[-1].learned_parameters) for f in found
         )
         sections.append(Section(network.model.title, tuple(panels), prices))
+    return tuple(sections)
+
+
+def facts_of(asked: Evaluation) -> str:
+    """Say how episodes were drawn and learned."""
     s = asked.settings
     limits = "".join(
-        f" At most {limit} {what}."
-        for limit, what in (
-            (s.sram, "of RAM"),
-            (s.compute, "MACs of a backward pass"),
-            (s.channels, "of a layer's channels"),
+        f" {what}: at most {limit}."
+        for what, limit in (
+            ("RAM", s.sram),
+            ("MACs of a backward pass", s.compute),
+            ("Share of a layer's channels", s.channels),
         )
         if limit is not None
     )
@@ -218,11 +222,10 @@ def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
         f"learn from, up to {s.draw.queries} to test on"
     )
     guard = " at most, as held-out images gain" if s.guard else ""
-    facts = (
+    return (
         f"{tasks}; {s.iterations} passes{guard} with {s.optimizer} at rate {s.lr:g}, "
         f"views: {s.augment}; seeds from {s.seed} on.{limits}"
     )
-    return comparison("Methods compared", facts, sections)
 
 
 def show_choice(compiled: Compiled, budget: Budget) -> None:

@@ -21,7 +21,7 @@ from kilograd.learn.data import Dataset, Source
 from kilograd.learn.episodes import Episode
 from kilograd.learn.output import write_file
 from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
-from kilograd.learn.statistics import Interval, interval
+from kilograd.learn.statistics import Interval, interval, p_value
 from kilograd.learn.work import Key, Row, Settings, Work, split_rate
 from kilograd.select import Budget, strategy
 
@@ -89,7 +89,8 @@ class Evaluation:
 class Line:
     """A method on a network: means over the episodes of a data set, or of all (`data` None).
 
-    `difference`: accuracy after learning less that of the first method, on the same episodes.
+    `difference`: accuracy after learning less that of the first method, on the same episodes;
+    `p`: of a paired t test of it.
     `sram_bytes`, `backward_macs`, `learned_parameters`: the most of any episode, because a method
     may choose anew for each.
     """
@@ -100,6 +101,7 @@ class Line:
     before: Interval
     after: Interval
     difference: Interval | None
+    p: float | None
     sram_bytes: int
     backward_macs: int
     learned_parameters: int
@@ -180,6 +182,7 @@ def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:
                         interval([r.accuracy_before for r in some]),
                         interval([r.accuracy_after for r in some]),
                         None if method == methods[0] else interval(gains),
+                        None if method == methods[0] else p_value(gains),
                         max(r.sram_bytes for r in some),
                         max(r.backward_macs for r in some),
                         max(r.learned_parameters for r in some),

@@ -79,6 +79,10 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
                     values[n] = values[n.inputs[0]].mean(dim=(2, 3), keepdim=True)
         return values
 
+    def layer(self, name: str) -> nn.Module:
+        """Return the layer of a node: a convolution, with its normalisation if it has one."""
+        return self.layers[self._place[name]]
+
     def learn(self, names: Sequence[str]) -> None:
         """Let these layers learn, and no others.  With batch normalisation all must."""
         for name, place in self._place.items():
