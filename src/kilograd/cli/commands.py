@@ -59,7 +59,7 @@ from kilograd.cli.show import (
     map_json,
     mention,
     mention_left_out,
-    mention_seen,
+    mention_trained_on,
     sections_of,
     show_ablation,
     show_choice,
@@ -194,6 +194,7 @@ def adapt_command(
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
+    mention_trained_on(options.network, dataset)
     episode = _episode(dataset, kind, draw, seed)
     if seed is None:
         schedule = replace(schedule, seed=episode.seed)
@@ -333,7 +334,7 @@ def evaluate_command(
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
-            mention_seen(f"{n.model.name} was", n.model.training_classes, dataset)
+            mention_trained_on(n.model, dataset)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not ERR.is_terminal
     try:
