@@ -56,6 +56,7 @@ from kilograd.cli.show import (
     in_short,
     map_json,
     mention,
+    mention_known,
     mention_left_out,
     sections_of,
     show_ablation,
@@ -189,6 +190,7 @@ def adapt_command(
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
+    mention_known(dataset, options.network)
     episode = _episode(dataset, kind, draw, seed)
     if seed is None:
         schedule = replace(schedule, seed=episode.seed)
@@ -327,6 +329,8 @@ def evaluate_command(
     )
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
+        for network in networks:
+            mention_known(dataset, network.model)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not ERR.is_terminal
     try:

@@ -52,8 +52,23 @@ def mention_left_out(dataset: Dataset, shots: int) -> None:
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
         total = len(dataset.classes)
-        reason = f"too few images for {shots} shots"
+        reason = f"too few images for {shots} shot{'s' if shots > 1 else ''}"
         mention(f"{len(small)} of {total} classes left out, {reason}: {_some(small)}")
+
+
+def mention_known(dataset: Dataset, model: Model) -> None:
+    """Say which classes a network already knows from its own training: they are not new to it."""
+    known = {_plain(one) for name in model.source_classes for one in name.split(",")}
+    if both := [c for c in dataset.classes if known & {_plain(c), _plain(c.rpartition("/")[2])}]:
+        mention(
+            f"{len(both)} of {len(dataset.classes)} classes of {dataset.name} are among those that "
+            f"{model.name} was trained on, so accuracy says less: {_some(both)}"
+        )
+
+
+def _plain(name: str) -> str:
+    """Write the name of a class as most lists would: case and underscores do not matter."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def mention(text: str) -> None:

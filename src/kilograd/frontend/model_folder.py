@@ -62,7 +62,7 @@ class Model:
 
     The outputs of `graph` are the pooled features, int8 [1, 1, c], and the logits of the
     original classifier.  `layers` are the convolutions in execution order, classifier excluded:
-    the numbering of the published plans.
+    the numbering of the published plans.  `source_classes`: what it was trained on, if known.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Model:
     layers: tuple[str, ...]
     preprocess: Preprocess
     path: Path
+    source_classes: tuple[str, ...] = ()
 
 
 def load_model_folder(path: Path) -> Model:
@@ -181,7 +182,13 @@ class _Reader:
             layers=tuple(o["name"] for o in d["ops"] if o["type"] in ("conv", "depthwise_conv")),
             preprocess=preprocess,
             path=path,
+            source_classes=self._source_classes(d.get("source_classes", [])),
         )
+
+    def _source_classes(self, names: object) -> tuple[str, ...]:
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{self.file}: source_classes must be a list of names of classes")
+        return tuple(names)
 
     def _affine(self, name: str, d: Mapping[str, Any]) -> Affine:
         """Read the scale and the zero point of an activation."""
