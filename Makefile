@@ -72,7 +72,7 @@ figures: .venv/dev.stamp ## Measure again what docs/results says of programs (ne
 	$(BIN)/python benchmarks/instructions.py --write
 
 torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 tensorboard
 
 ray: .venv/dev.stamp .venv/ray.stamp ## Add Ray: the tests of evaluate --ray then run (some 250 MB)
 

@@ -88,8 +88,10 @@ def compiled_as(
     head: HeadKind | None = None,
     optimizer: OptimizerKind = OptimizerKind.ROWRMS,
     accumulate: int = 1,
+    **more: Any,
 ) -> Compiled:
-    return compile_recipe(model, Recipe(method, WAYS, head, optimizer, accumulate), Budget())
+    recipe = Recipe(method, WAYS, head, optimizer, accumulate, **more)
+    return compile_recipe(model, recipe, Budget())
 
 
 def support_of(dataset: Dataset, episode: Episode, model: Model) -> Samples:
@@ -291,6 +293,110 @@ def test_accumulation_averages(
     np.testing.assert_allclose(host.state["head.bias"], -rate * mean, rtol=1e-5)
     assert host.state["head.weight"].any()
     assert not host.state["head.weight.sum"].any(), "the sum starts anew after an update"
+
+
+def test_the_rate_warms_up() -> None:
+    """Ten passes, of which four are warm-up: a quarter of the rate after each, then a cosine."""
+    schedule = Schedule(10, 0.4, warmup=4)
+    rates = [schedule.rate(done / 10) for done in (0, 1, 2, 3, 4, 7, 10)]
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4, 0.2, 0], atol=1e-12)
+    plain = Schedule(10, 0.4)
+    assert plain.rate(0) == 0.4
+    assert plain.rate(0.5) == pytest.approx(0.2)
+    for warmup in (-1, 10, 11):
+        with pytest.raises(InputError, match=f"--warmup {warmup}: must be in 0 ... 9"):
+            Schedule(10, 0.4, warmup=warmup)
+    assert Schedule(0).rate(0) > 0
+
+
+# ---- latents that are kept ----
+
+
+@HEADS
+@ACCUMULATE
+@pytest.mark.parametrize("method", ["last:3", "bias:2", "sparse-1kb"])
+def test_a_cache_changes_nothing_without_views(
+    model: Model,
+    dataset: Dataset,
+    episode: Episode,
+    head: HeadKind,
+    accumulate: int,
+    method: str,
+) -> None:
+    schedule = Schedule(4, 0.02, Augment.NONE, seed=3)
+
+    def run(cache: int) -> Outcome:
+        compiled = compiled_as(model, method, head, accumulate=accumulate, cache=cache)
+        return adapt(compiled, dataset, episode, schedule)
+
+    plain, cached, more = run(0), run(1), run(3)
+    assert plain.losses == cached.losses == more.losses
+    assert plain.predictions == cached.predictions
+    assert same(dict(plain.tensors), dict(cached.tensors))
+    assert plain.losses[0] != plain.losses[-1], "something was learned"
+    assert cached.summary.macs_training < plain.summary.macs_training
+    assert cached.summary.cache_bytes == more.summary.cache_bytes, "the image is its only view"
+
+
+@HEADS
+def test_a_cache_keeps_so_many_views(
+    model: Model,
+    dataset: Dataset,
+    episode: Episode,
+    monkeypatch: pytest.MonkeyPatch,
+    head: HeadKind,
+) -> None:
+    """The prefix runs for each view once; views take turns; prototypes are of the plain images."""
+    compiled = compiled_as(model, "last:3", head, cache=2)
+    host, size = build_host(compiled.program), WAYS * SHOTS
+    calls = Recorder(host, monkeypatch)
+    fit(host, compiled, support_of(dataset, episode, model), Schedule(4, 0.01, seed=1))
+    kept = 2 + (head is HeadKind.PROTO)
+    names = [name for name, _ in calls.calls]
+    assert names.count("prefix") == kept * size == names[: kept * size].count("prefix")
+    (latent,) = (n.name for n in compiled.program.entries["prefix"].graph.outputs)
+    steps = [x.tobytes() for x in calls.of("step", latent)]
+    turns = [set(steps[i * size : (i + 1) * size]) for i in range(4)]
+    assert turns[0] == turns[2] != turns[1] == turns[3]
+    assert calls.of("step", "label") != sorted(calls.of("step", "label")), "in a random order"
+    shown = calls.of("prefix", "image")
+    plain = [host.call("prefix", image=x)[latent].tobytes() for x in shown[:size]]
+    assert [x.tobytes() for x in calls.of("enrol", latent)] == (plain * 4 if kept == 3 else [])
+
+
+@HEADS
+@pytest.mark.parametrize(("cache", "augment"), [(0, "full"), (2, "full"), (2, "none")])
+@pytest.mark.parametrize("passes", [None, 1, 0])
+def test_all_the_work_of_training(
+    model: Model,
+    dataset: Dataset,
+    episode: Episode,
+    monkeypatch: pytest.MonkeyPatch,
+    head: HeadKind,
+    cache: int,
+    augment: str,
+    passes: int | None,
+) -> None:
+    """What the summary says equals what was called."""
+    compiled = compiled_as(model, "last:3", head, cache=cache)
+    schedule = Schedule(3, 0.01, Augment(augment))
+    host, program = build_host(compiled.program), compiled.program
+    calls = Recorder(host, monkeypatch)
+    fit(host, compiled, support_of(dataset, episode, model), schedule, passes=passes)
+    made = sum(program.macs(name) for name, _ in calls.calls)
+    latents = [name for name, _ in calls.calls].count("prefix")
+    s = adapt(compiled, dataset, episode, schedule, passes=passes).summary
+    assert (s.macs_training, s.cache_bytes) == (made, latents * s.latent_bytes)
+    assert (s.latent_bytes > 0) == (s.macs_prefix > 0) == (cache > 0)
+
+
+def test_what_can_not_be_cached(model: Model) -> None:
+    with pytest.raises(
+        InputError, match="--cache 1: method full on small learns from the first layer"
+    ):
+        compiled_as(model, "full", cache=1)
+    with pytest.raises(InputError, match="--cache -1: must not be negative"):
+        compiled_as(model, "last", cache=-1)
 
 
 # ---- what it costs ----

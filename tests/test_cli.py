@@ -46,7 +46,8 @@ from kilograd.learn.recipe import Compiled
 KEYS = [
     *("accuracy_before", "accuracy_after", "ways", "shots", "max_shots", "queries", "iterations"),
     *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
-    *("macs_forward", "macs_step", "learned_parameters", "seconds"),
+    *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
+    *("learned_parameters", "seconds"),
 ]
 
 
@@ -452,6 +453,9 @@ def test_no_pictures(
         ("--lr 0", "--lr 0.0: must be a positive number"),
         ("--lr -0.1", "--lr -0.1: must be a positive number"),
         ("--lr fast", "Invalid value for '--lr': "),
+        ("--cache -1", "--cache -1: must not be negative"),
+        ("--cache 4 --method full", "--cache 4: method full on small learns from the first layer"),
+        ("--warmup 10", "--warmup 10: must be in 0 ... 0, fewer passes than --iterations 1"),
         ("--accumulate 0", "--accumulate 0: must be at least 1"),
         ("--seed -1", "--seed -1: must be in 0 ... 2147483647"),
         ("--optimizer sdg", "Invalid value for '--optimizer': "),

@@ -72,8 +72,9 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
         {"head": HeadKind.LINEAR, "optimizer": OptimizerKind.ADAM},
         {"optimizer": OptimizerKind.ROWRMS, "accumulate": 2},
         {"rows": True},
+        {"cache": 1},
     ],
-    ids=["sgd", "linear adam", "rowrms accumulated", "rows"],
+    ids=["sgd", "linear adam", "rowrms accumulated", "rows", "cache"],
 )
 def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]) -> None:
     made = program(**options)
@@ -92,7 +93,10 @@ def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]
     assert found.flash_bytes > made.flash_bytes
     assert found.instructions_step
     assert found.instructions_forward
-    assert found.instructions_step > found.instructions_forward > made.macs("infer")
+    assert found.instructions_forward > made.macs("infer")
+    prefix = found.instructions_prefix
+    assert (prefix is not None) == ("prefix" in made.entries)
+    assert found.instructions_step + (prefix or 0) > found.instructions_forward > (prefix or 0)
 
 
 @needs_emulator
@@ -260,7 +264,11 @@ COMPILERS = [
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
 @pytest.mark.parametrize("compiler", COMPILERS)
-@pytest.mark.parametrize("options", [{}, {"accumulate": 4}, {"rows": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"accumulate": 4}, {"rows": True}, {"cache": 2}, {"rows": True, "cache": 2}],
+    ids=str,
+)
 def test_an_exported_project_builds_without_a_warning_and_learns(
     tmp_path: Path, compiler: str, options: dict[str, Any]
 ) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from typer.main import get_command
 
 import kilograd
+from kilograd.cli import offline
 from kilograd.cli.options import (
     AsJson,
     Augmentation,
@@ -40,6 +41,7 @@ from kilograd.cli.options import (
     Sram,
     TargetKind,
     TargetName,
+    Warmup,
     Ways,
     ram_of,
     split_names,
@@ -56,8 +58,8 @@ from kilograd.cli.show import (
     in_short,
     map_json,
     mention,
-    mention_known,
     mention_left_out,
+    mention_seen,
     sections_of,
     show_ablation,
     show_choice,
@@ -120,6 +122,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train neural networks in kilobytes.",
 )
+app.add_typer(offline.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
@@ -164,6 +167,7 @@ def adapt_command(
     ] = EpisodeKind.FIXED,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
+    warmup: Warmup = 0,
     augment: Augmentation = Augment.FULL,
     seed: Annotated[
         int | None,
@@ -183,14 +187,14 @@ def adapt_command(
     as_json: AsJson = False,
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
-    schedule = Schedule(iterations, lr, augment, seed or 0)
+    schedule = Schedule(iterations, lr, augment, seed or 0, warmup)
     draw = _draw(kind, ways, shots, queries)
     if out is not None:
         check_out(out, RESULT, force=force)
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
-    mention_known(dataset, options.network)
+    mention_seen(f"{options.network.name} was", options.network.training_classes, dataset)
     episode = _episode(dataset, kind, draw, seed)
     if seed is None:
         schedule = replace(schedule, seed=episode.seed)
@@ -264,6 +268,10 @@ def evaluate_command(
     ] = None,
     rows: Rows = False,
     recompute: Recompute = False,
+    cache: Annotated[
+        int | None,
+        typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none."),
+    ] = None,
     sram: Sram = None,
     compute: Compute = None,
     channels: Channels = None,
@@ -274,6 +282,9 @@ def evaluate_command(
     ] = None,
     iterations: Annotated[
         int | None, typer.Option(help="Passes over the support images; default: 10.")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Passes at first in which the rate rises from zero.")
     ] = None,
     augment: Annotated[
         Augment | None, typer.Option(help="Random views of the support images; default: full.")
@@ -329,8 +340,8 @@ def evaluate_command(
     )
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
-        for network in networks:
-            mention_known(dataset, network.model)
+        for n in networks:
+            mention_seen(f"{n.model.name} was", n.model.training_classes, dataset)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not ERR.is_terminal
     try:

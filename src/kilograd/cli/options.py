@@ -72,6 +72,9 @@ Head = Annotated[
 ]
 Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
 Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Cache = Annotated[
+    int, typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none.")
+]
 Rows = Annotated[
     bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
 ]
@@ -89,6 +92,7 @@ Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan p
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
+Warmup = Annotated[int, typer.Option(help="Passes at first in which the rate rises from zero.")]
 Ways = Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")]
 Shots = Annotated[int | None, typer.Option(help="Support images of each class; default: 5.")]
 Queries = Annotated[
@@ -110,6 +114,7 @@ class Options:
     head: Head = None
     optimizer: Optimizer = OptimizerKind.SGD
     accumulate: Accumulate = 1
+    cache: Cache = 0
     rows: Rows = False
     recompute: Recompute = False
     sram: Sram = None
@@ -144,6 +149,7 @@ class Options:
             rows=self.rows,
             recompute=self.recompute,
             exact=self.exact,
+            cache=self.cache,
         )
         return compile_recipe(self.network, recipe, self.budget, inspect)
 

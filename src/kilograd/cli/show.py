@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,7 +15,7 @@ from kilograd.emit import Entry, Program
 from kilograd.frontend import (
     Model,
 )
-from kilograd.learn.adapt import Outcome
+from kilograd.learn.adapt import Outcome, Summary
 from kilograd.learn.cost import Convention
 from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode, usable_classes
@@ -22,8 +23,10 @@ from kilograd.learn.evaluate import (
     Evaluation,
     Line,
 )
+from kilograd.learn.overlap import shared_classes
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.statistics import Interval
+from kilograd.offline.folder import Finished
 from kilograd.passes import accumulator_bounds
 from kilograd.report import (
     Bar,
@@ -44,31 +47,27 @@ OUT = Console(markup=False, highlight=False)
 ERR = Console(markup=False, highlight=False, stderr=True)
 
 
-def mention_left_out(dataset: Dataset, shots: int) -> None:
-    """Say which images and classes of a data set cannot be used."""
+def mention_skipped(dataset: Dataset) -> None:
+    """Say which images of a data set cannot be used."""
     if skipped := dataset.skipped:
         total = len(dataset) + len(skipped)
         mention(f"{len(skipped)} of {total} images unreadable and skipped: {_some(skipped)}")
+
+
+def mention_seen(who: str, source: tuple[str, ...], target: Dataset) -> None:
+    """Say which classes of a data set were trained on: new they are not."""
+    if seen := shared_classes(source, target.classes):
+        mention(f"{who} trained on classes of {target.name}, {len(seen)}: {_some(seen)}")
+
+
+def mention_left_out(dataset: Dataset, shots: int) -> None:
+    """Say which images and classes of a data set cannot be used."""
+    mention_skipped(dataset)
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
         total = len(dataset.classes)
         reason = f"too few images for {shots} shot{'s' if shots > 1 else ''}"
         mention(f"{len(small)} of {total} classes left out, {reason}: {_some(small)}")
-
-
-def mention_known(dataset: Dataset, model: Model) -> None:
-    """Say which classes a network already knows from its own training: they are not new to it."""
-    known = {_plain(one) for name in model.source_classes for one in name.split(",")}
-    if both := [c for c in dataset.classes if known & {_plain(c), _plain(c.rpartition("/")[2])}]:
-        mention(
-            f"{len(both)} of {len(dataset.classes)} classes of {dataset.name} are among those that "
-            f"{model.name} was trained on, so accuracy says less: {_some(both)}"
-        )
-
-
-def _plain(name: str) -> str:
-    """Write the name of a class as most lists would: case and underscores do not matter."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def mention(text: str) -> None:
@@ -102,7 +101,9 @@ def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
     shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
     optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
-    rows = (
+    front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
+    macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"
+    rows: tuple[tuple[str, str | Text], ...] = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
         ("task", f"{s.ways} classes, {shots} images each; tested on {s.queries} each"),
         ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
@@ -110,12 +111,22 @@ def show_outcome(compiled: Compiled, outcome: Outcome) -> None:
         ("RAM", kib(s.sram_bytes)),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("flash (tables)", kib(s.flash_bytes)),
-        ("MACs", f"{in_short(s.macs_forward)} forward, {in_short(s.macs_step)} a training step"),
+        ("MACs", macs),
+        *_kept(s),
         ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),
     )
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def _kept(s: Summary) -> list[tuple[str, str]]:
+    if not s.latent_bytes:
+        return []
+    return [
+        ("", f"{in_short(s.macs_training)} for all of training"),
+        ("cache", f"{kib(s.cache_bytes)}, {s.latent_bytes:,} B a view; not in the RAM above"),
+    ]
 
 
 def cost_line(compiled: Compiled, budget: Budget) -> str:
@@ -258,6 +269,8 @@ def _counts(found: Measurement) -> list[tuple[str, str]]:
     if found.instructions_forward is None:
         return [(found.counted, "not counted by this emulator")]
     rows = [(found.counted, f"{in_short(found.instructions_forward)} forward")]
+    if found.instructions_prefix is not None:
+        rows.append(("", f"{in_short(found.instructions_prefix)} a kept view"))
     if found.instructions_step is not None:
         rows.append(("", f"{in_short(found.instructions_step)} a training step"))
     return rows
@@ -393,3 +406,20 @@ def show_cost(model: Model, method: str, convention: Convention, cost: Cost) -> 
     table.add_row("MACs", f"{in_short(macs.forward)} forward, {in_short(macs.backward)} backward")
     table.add_row("", f"of which {in_short(macs.dx)} dX, {in_short(macs.dw)} dW")
     OUT.print(table)
+
+
+def show_finished(out: Path, finished: Finished, of_what: str) -> None:
+    """Print what came of training offline."""
+    table = Table.grid(padding=(0, 2))
+    learned = f"{finished.learned} images of {finished.classes} classes"
+    history = finished.history
+    table.add_row("learned from", learned)
+    table.add_row("best epoch", f"{history.best} of {len(history.epochs)}")
+    table.add_row("accuracy on", f"{finished.reported} {of_what}")
+    for name, accuracy in (("before", finished.before), ("after", finished.after)):
+        if accuracy is not None:
+            both = f"{accuracy.float32:.1%} in float, {accuracy.int8:.1%} as the int8 program"
+            table.add_row(f"  {name}", both)
+    table.add_row("took", f"{finished.seconds:.0f} s")
+    OUT.print(table)
+    print(f"Written to {out}, a model folder: --model {out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from kilograd.emit.c import header, source
+from kilograd.emit.c import c_name, header, source
 from kilograd.emit.program import Program
 from kilograd.ir import Node, StreamedInput
 
@@ -90,15 +90,32 @@ def _example(program: Program) -> str:
         to = "picture" if by_rows else f"(int8_t *)arena + MODEL_{entry}_IMAGE"
         return f"draw({to}, {way});"
 
-    lines = []
+    def show(entry: str, way: str) -> list[str]:
+        """Return how `entry` comes by a picture: as it is or, with a cut, through the prefix."""
+        if not latent:
+            return [f"        {draw(entry, way)}"]
+        return [
+            f"        {draw('PREFIX', way)}",
+            f"        model_prefix(state, arena{camera});",
+            *(f"        memcpy({k}, arena + MODEL_PREFIX_{m}, sizeof {k});" for k, m, _ in latent),
+            *(f"        memcpy(arena + MODEL_{entry}_{m}, {k}, sizeof {k});" for k, m, _ in latent),
+        ]
+
+    prefix = program.entries.get("prefix")
+    latent = [
+        (f"latent{i}", c_name(n.name).upper(), n.type.nbytes)
+        for i, n in enumerate(prefix.graph.outputs if prefix else ())
+    ]
+    through = "" if latent else camera
+    lines = [f"    static int8_t {name}[{size}]; /* one per view */" for name, _, size in latent]
     if "enrol" in program.entries:
         lines += [
             "    /* prototypes: show every support image once */",
             "    model_forget(state, arena);",
             "    for (int32_t way = 0; way < 2; way++) {",
-            f"        {draw('ENROL', 'way')}",
+            *show("ENROL", "way"),
             "        memcpy(arena + MODEL_ENROL_LABEL, &way, sizeof way);",
-            f"        model_enrol(state, arena{camera});",
+            f"        model_enrol(state, arena{through});",
             "    }",
         ]
     if "step" in program.entries:
@@ -112,7 +129,7 @@ def _example(program: Program) -> str:
             "        const int32_t label = i % 2, clock[2] = {1, i}; /* seed, step */",
             "        const float lr = 0.003f;",
             "        float loss;",
-            f"        {draw('STEP', 'label')}",
+            *show("STEP", "label"),
             "        memcpy(arena + MODEL_STEP_LABEL, &label, sizeof label);",
         ]
         if rate == "MODEL_APPLY":
@@ -123,7 +140,7 @@ def _example(program: Program) -> str:
         else:
             lines += controls
         lines += [
-            f"        model_step(state, arena{camera});",
+            f"        model_step(state, arena{through});",
             "        memcpy(&loss, arena + MODEL_STEP_LOSS, sizeof loss);",
         ]
         if rate == "MODEL_APPLY":
@@ -156,6 +173,7 @@ def _readme(program: Program) -> str:
 
 _CALLS = {
     "infer": "- `model_infer`: image in, logits out; the largest one is the class.",
+    "prefix": "- `model_prefix`: image in; out comes what `enrol` and `step` read in its place.",
     "enrol": "- `model_enrol`: image and label in; adds the image to the prototype of its class.",
     "forget": "- `model_forget`: empties the prototypes, before the support is enrolled anew.",
     "step": "- `model_step`: image, label, and rate and clock (or the share) in; loss out; learns.",

@@ -62,7 +62,8 @@ class Model:
 
     The outputs of `graph` are the pooled features, int8 [1, 1, c], and the logits of the
     original classifier.  `layers` are the convolutions in execution order, classifier excluded:
-    the numbering of the published plans.  `source_classes`: what it was trained on, if known.
+    the numbering of the published plans.  `training_classes` are the names of the classes it was
+    trained on, where the file says so.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Model:
     layers: tuple[str, ...]
     preprocess: Preprocess
     path: Path
-    source_classes: tuple[str, ...] = ()
+    training_classes: tuple[str, ...] = ()
 
 
 def load_model_folder(path: Path) -> Model:
@@ -175,6 +176,8 @@ class _Reader:
             preprocess = Preprocess(h, resize, c)
         except InputError as e:
             raise InputError(f"{self.file}: {e}") from e
+        with _reading(f"{self.file}: provenance"):
+            seen = tuple(map(str, d.get("provenance", {}).get("training_classes", ())))
         return Model(
             name=str(d["name"]),
             title=str(d["title"]),
@@ -182,13 +185,8 @@ class _Reader:
             layers=tuple(o["name"] for o in d["ops"] if o["type"] in ("conv", "depthwise_conv")),
             preprocess=preprocess,
             path=path,
-            source_classes=self._source_classes(d.get("source_classes", [])),
+            training_classes=seen,
         )
-
-    def _source_classes(self, names: object) -> tuple[str, ...]:
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"{self.file}: source_classes must be a list of names of classes")
-        return tuple(names)
 
     def _affine(self, name: str, d: Mapping[str, Any]) -> Affine:
         """Read the scale and the zero point of an activation."""

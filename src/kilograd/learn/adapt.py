@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as packed
 
+from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
-from kilograd.learn.augment import Augment, augmented
+from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, prepare
 from kilograd.learn.episodes import Episode
 from kilograd.learn.output import whole_folder
 from kilograd.learn.recipe import Compiled
+from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown
 from kilograd.passes import PrototypeHead
 from kilograd.targets import HostProgram, build_host
 
@@ -39,13 +41,15 @@ Progress = Callable[[int, float], None]
 class Schedule:
     """How long and how fast to learn: `iterations` passes over the support at rate `lr`.
 
-    The rate falls to zero along a cosine.
+    The rate rises from zero in a straight line during the first `warmup` passes, and falls to zero
+    along a cosine in the others.
     """
 
     iterations: int = 10
     lr: float = 0.003
     augment: Augment = Augment.FULL
     seed: int = 0
+    warmup: int = 0
 
     def __post_init__(self) -> None:
         """Raise `InputError` for numbers that make no sense."""
@@ -55,10 +59,18 @@ class Schedule:
             raise InputError(f"--lr {self.lr}: must be a positive number")
         if not 0 <= self.seed < 1 << 31:
             raise InputError(f"--seed {self.seed}: must be in 0 ... 2147483647")
+        if not 0 <= self.warmup <= max(0, self.iterations - 1):
+            raise InputError(
+                f"--warmup {self.warmup}: must be in 0 ... {max(0, self.iterations - 1)}, "
+                f"fewer passes than --iterations {self.iterations}"
+            )
 
     def rate(self, done: float) -> float:
         """Return the rate when the fraction `done` of the work is done."""
-        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        warm = self.warmup / max(1, self.iterations)
+        if done < warm:
+            return self.lr * done / warm
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,9 @@ class Summary:
     """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1.
 
     `shots` and `max_shots` are the support images of the classes with the fewest and the most.
+    With a cache, `latent_bytes` are kept for a view of an image, `cache_bytes` for all of them, and
+    `macs_step` does not count `macs_prefix`; without, these are 0.  `macs_training` is all the work
+    of training: steps, prefixes, and prototypes made anew before each pass.
     """
 
     accuracy_before: float
@@ -88,7 +103,11 @@ class Summary:
     sram_proved_optimal: bool
     flash_bytes: int
     macs_forward: int
+    macs_prefix: int
     macs_step: int
+    macs_training: int
+    latent_bytes: int
+    cache_bytes: int
     learned_parameters: int
     seconds: float
 
@@ -138,6 +157,9 @@ def adapt(
     after = predict(host, query.images)
     program = compiled.program
     shots = Counter(episode.support_labels).values()
+    done = schedule.iterations if passes is None else passes
+    prefixes = len(support.labels) * latents_each(compiled, schedule.augment) if done else 0
+    seen = len(support.labels) * done
     summary = Summary(
         accuracy_before=float((before == query.labels).mean()),
         accuracy_after=float((after == query.labels).mean()),
@@ -145,13 +167,17 @@ def adapt(
         shots=min(shots),
         max_shots=max(shots),
         queries=len(query.labels) // len(episode.classes),
-        iterations=schedule.iterations if passes is None else passes,
+        iterations=done,
         sram_bytes=program.sram_bytes,
         sram_lower_bound_bytes=program.sram_lower_bound_bytes,
         sram_proved_optimal=program.sram_proved_optimal,
         flash_bytes=program.flash_bytes,
         macs_forward=program.macs("infer"),
+        macs_prefix=program.macs("prefix"),
         macs_step=program.macs("step"),
+        macs_training=prefixes * program.macs("prefix") + seen * _macs_seen(program),
+        latent_bytes=compiled.latent_bytes,
+        cache_bytes=prefixes * compiled.latent_bytes,
         learned_parameters=compiled.learned_parameters,
         seconds=round(time.perf_counter() - start, 3),
     )
@@ -160,11 +186,16 @@ def adapt(
 
 def enrol(host: HostProgram, support: Samples) -> None:
     """Make the prototypes anew from the support; a linear head has none."""
+    if "enrol" in host.program.entries:
+        _enrol(host, (shown(host, image) for image in support.images), support.labels)
+
+
+def _enrol(host: HostProgram, seen: Iterable[Shown], labels: NDArray[np.int32]) -> None:
     if "enrol" not in host.program.entries:
         return
     host.call("forget")
-    for image, label in zip(support.images, support.labels, strict=True):
-        host.call("enrol", image=image, label=label)
+    for inputs, label in zip(seen, labels, strict=True):
+        host.call("enrol", **inputs, label=label)
 
 
 def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -199,21 +230,22 @@ def training(
 
     Prototypes are detached and made anew before each pass.
     """
-    if "step" not in host.program.entries:
+    if "step" not in host.program.entries or not schedule.iterations:
         return
     rng = np.random.default_rng(schedule.seed)
+    given = (host, support.images, schedule.augment, rng)
+    views = Cached(*given, compiled.recipe.cache) if compiled.recipe.cache else Fresh(*given)
     every = compiled.recipe.accumulate
     count = len(support.labels)
     total = schedule.iterations * count
     seen = updates = pending = 0
     running = math.nan
-    for _ in range(schedule.iterations):
+    for turn in range(schedule.iterations):
         losses: list[float] = []
-        enrol(host, support)
+        _enrol(host, views.plain(), support.labels)
         for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
             rate = schedule.rate(seen / total)
-            image = augmented(support.images[i], rng, schedule.augment)
-            inputs = {"image": image, "label": support.labels[i]}
+            inputs = {**views.view(i, turn), "label": support.labels[i]}
             if every == 1:
                 clock = np.array([schedule.seed, updates], np.int32)
                 out = host.call("step", **inputs, lr=np.array([rate], np.float32), clock=clock)
@@ -232,6 +264,11 @@ def training(
             seen += 1
             progress(seen, running)
         yield losses
+
+
+def _macs_seen(program: Program) -> int:
+    """Return the work of a sample in a pass: its prototype, if the head has one, and its step."""
+    return program.macs("enrol") + program.macs("step") if "step" in program.entries else 0
 
 
 def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
@@ -270,6 +307,7 @@ def save(
         "head": str(compiled.recipe.head_kind),
         "optimizer": str(compiled.recipe.optimizer),
         "accumulate": compiled.recipe.accumulate,
+        "cache": compiled.recipe.cache,
         "exact": compiled.recipe.exact,
         "dataset": episode.dataset,
         "selection": [asdict(r) for r in compiled.selection.reasons],

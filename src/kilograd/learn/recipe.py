@@ -53,6 +53,8 @@ class Recipe:
     needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
     `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
     `exact`: where the plan does not meet its bound, search for the best.
+    `cache`: views of each image whose latents are kept, so that the layers in front of what learns
+    run once for each; 0 keeps none.
     """
 
     method: str
@@ -63,6 +65,7 @@ class Recipe:
     rows: bool = False
     recompute: bool = False
     exact: bool = False
+    cache: int = 0
 
     @property
     def head_kind(self) -> HeadKind:
@@ -86,6 +89,12 @@ class Compiled:
     def backward_macs(self) -> int:
         """Multiply-accumulates of a backward pass: what a step has more than inference."""
         return _cost(self.program).backward_macs
+
+    @property
+    def latent_bytes(self) -> int:
+        """Bytes to keep for a sample in place of its image; 0 without a cut."""
+        entry = self.program.entries.get("prefix")
+        return sum(n.type.nbytes for n in entry.graph.outputs) if entry else 0
 
     @property
     def learned_parameters(self) -> int:
@@ -122,6 +131,8 @@ def compile_recipe(
         raise InputError(f"--ways {recipe.ways}: must be at least 1")
     if recipe.accumulate < 1:
         raise InputError(f"--accumulate {recipe.accumulate}: must be at least 1")
+    if recipe.cache < 0:
+        raise InputError(f"--cache {recipe.cache}: must not be negative")
     known: dict[tuple[object, ...], Program] = {}
     prices = {} if prices is None else prices
 
@@ -161,7 +172,8 @@ def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
 
 
 def _cost(program: Program) -> Demand:
-    backward = program.macs("step") - program.macs("infer") if "step" in program.entries else 0
+    step = program.macs("prefix") + program.macs("step")
+    backward = step - program.macs("infer") if "step" in program.entries else 0
     return Demand(program.sram_bytes, backward)
 
 
@@ -181,6 +193,11 @@ def _check(
         raise InputError(
             f"--compute {budget.compute}: {method} needs {macs} multiply-accumulates for a "
             f"backward pass; the smallest --compute that fits is {macs}"
+        )
+    if recipe.cache and "prefix" not in program.entries:
+        raise InputError(
+            f"--cache {recipe.cache}: {method} learns from the first layer on, so no work can be "
+            f"kept; leave the option away, or choose a method that learns in fewer layers"
         )
     for name, part in selection.learn.items():
         size = model.graph[name].type.shape[part.axis]
@@ -207,6 +224,7 @@ def _training(recipe: Recipe, selection: Selection) -> Training:
         accumulate=recipe.accumulate > 1,
         rows=recipe.rows,
         recompute=recipe.recompute,
+        cache=recipe.cache > 0,
     )
 
 

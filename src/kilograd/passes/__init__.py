@@ -1,11 +1,13 @@
 """Graph to graph, one pass a file."""
 
+from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.quantise import clamp, dequantised, quantised
 from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
@@ -26,6 +28,9 @@ __all__ = [
     "Training",
     "accumulator_bounds",
     "choose_streams",
+    "clamp",
+    "cut",
+    "dequantised",
     "differentiate",
     "entries",
     "fuse_updates",
@@ -34,6 +39,7 @@ __all__ = [
     "mobile_blocks",
     "narrow_gradients",
     "push_takes",
+    "quantised",
     "recompute",
     "schedule",
     "snapshot_weights",

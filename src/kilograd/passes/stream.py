@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kilograd.ir import Builder, Graph, Input, Node, StreamedInput, dead_code, rewrite
+from kilograd.ir import Builder, Graph, Input, Leaf, Node, StreamedInput, dead_code, rewrite
 from kilograd.ops.stream import COUNTER_BYTES, INPUT, Stage, Stream, streamable
 from kilograd.passes.liveness import store
 from kilograd.plan import aligned
@@ -92,9 +92,9 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
 
 
 def stream(graph: Graph, chains: Sequence[Chain]) -> Graph:
-    """Turn each chain of layers into one node."""
-    last = {chain[-1]: chain for chain in chains}
-    layers = {n.name: n for n in graph.nodes}
+    """Turn each chain of layers that the graph holds into one node."""
+    layers = {n.name: n for n in graph.nodes if not isinstance(n.op, Leaf)}
+    last = {chain[-1]: chain for chain in chains if layers.keys() >= set(chain)}
     rebuilt: dict[str, Node] = {}
 
     def rule(b: Builder, n: Node) -> Node:
@@ -129,7 +129,12 @@ def _cuts(graph: Graph, front: Sequence[Node]) -> list[Node]:
         return []
     order = [*image, *front]
     at = {n: i for i, n in enumerate(order)}
-    last = [max((at.get(u, len(order)) for u in users[n]), default=len(order)) for n in order]
+    last = [
+        len(order)
+        if n in graph.outputs
+        else max((at.get(u, len(order)) for u in users[n]), default=len(order))
+        for n in order
+    ]
     return [
         n
         for i, n in enumerate(order)

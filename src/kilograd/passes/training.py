@@ -8,6 +8,11 @@ entry point is a graph of its own over the same parameters:
     forget  -> prototypes = 0                                       (prototype head)
     step    image, label, lr, clock -> loss, logits; parameters updated
 
+With a cut (`Training.cache`), the layers in front of what learns are an entry point of their own,
+and `enrol` and `step` take what it leaves in place of the image:
+
+    prefix  image -> latent: one or more tensors, with the same names on both sides
+
 With gradient accumulation `step` takes, in place of lr and clock, the share of the sample in the
 mean gradient, and the parameters are updated by
 
@@ -49,6 +54,7 @@ from kilograd.ops import (
     Update,
 )
 from kilograd.ops.update import row_axis
+from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
@@ -109,7 +115,8 @@ class Training:
     `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
     until `apply` is called; `stream` computes early layers row by row; `rows` takes the image row
     by row as well, so that it is never in memory as a whole; `recompute` runs layers again in place
-    of keeping their maps for the backward pass, where that lowers the peak.
+    of keeping their maps for the backward pass, where that lowers the peak; `cache` cuts the
+    network in front of what learns, if there is something in front.
     """
 
     head: Head
@@ -120,6 +127,7 @@ class Training:
     stream: bool = True
     rows: bool = False
     recompute: bool = False
+    cache: bool = False
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
@@ -132,6 +140,8 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
         network = rewrite(network, _delivered)
     network, names = learning(network, training)
     graphs = {"infer": _infer(network, training.head)}
+    if training.cache and (parts := cut(network, names)):
+        graphs["prefix"], network = parts
     if isinstance(training.head, PrototypeHead):
         graphs["enrol"] = _enrol(network, training.head)
         graphs["forget"] = _forget(network, training.head)
@@ -178,14 +188,17 @@ def _finished(
     if training.recompute:
         graphs[main] = recompute(graphs[main])
     if training.stream:
-        chains = choose_streams(graphs[main], frozenset(names))
+        front = graphs.get("prefix", graphs[main])
+        chains = choose_streams(front, frozenset(names))
         graphs = {name: stream(g, chains) for name, g in graphs.items()}
     return {name: verify(g) for name, g in graphs.items()}
 
 
 def learning(network: Graph, training: Training) -> tuple[Graph, tuple[str, ...]]:
-    """Return the network with what learns in parameters of its own, and the names of these."""
-    network, learned = split(network, training.learn)
+    """Return the network up to its features, with what learns in parameters of its own, and the
+    names of these.
+    """
+    network, learned = split(_features(network), training.learn)
     return network, (*learned.values(), *(training.head.learned if training.train_head else ()))
 
 
@@ -193,9 +206,13 @@ def _delivered(b: Builder, n: Node) -> Node | None:
     return b.append(replace(n, op=StreamedInput())) if isinstance(n.op, Input) else None
 
 
+def _features(network: Graph) -> Graph:
+    return dead_code(replace(network, outputs=network.outputs[:1]))
+
+
 def _start(network: Graph) -> tuple[Builder, Node]:
     features, *_ = network.outputs
-    b = Builder(dead_code(replace(network, outputs=(features,))))
+    b = Builder(_features(network))
     return b, b(Dequantise(), features, name="embedding")
 
 

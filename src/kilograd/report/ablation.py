@@ -9,6 +9,7 @@ from kilograd.ir import Graph
 from kilograd.passes import (
     Training,
     choose_streams,
+    cut,
     entries,
     fuse_updates,
     push_takes,
@@ -36,7 +37,8 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
     All of them compute the same losses and updates and are placed by the same planner.
     Something must learn: a `KeyError` otherwise.
     """
-    whole = replace(training, stream=False, rows=False, recompute=False)
+    plain = replace(training, cache=False)
+    whole = replace(plain, stream=False, rows=False, recompute=False)
     split, names = learning(network, whole)
     naive = differentiated(split, whole, names, everything=True)
     pruned = push_takes(differentiated(split, whole, names))
@@ -68,7 +70,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ streaming",
                 "the largest maps row by row, never whole",
-                entries(network, replace(training, rows=False, recompute=False))["step"],
+                entries(network, replace(plain, rows=False, recompute=False))["step"],
             )
         )
     if training.rows:
@@ -76,7 +78,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ image by rows",
                 "the image comes row by row from the caller",
-                entries(network, replace(training, recompute=False))["step"],
+                entries(network, replace(plain, recompute=False))["step"],
             )
         )
     if training.recompute:
@@ -84,6 +86,14 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ recomputing",
                 "layers run again in place of maps that wait",
+                entries(network, plain)["step"],
+            )
+        )
+    if training.cache and cut(split, names):
+        variants.append(
+            _variant(
+                "+ cache",
+                "begins with what the frozen layers left of the image",
                 entries(network, training)["step"],
             )
         )
@@ -97,6 +107,8 @@ def without(network: Graph, training: Training) -> tuple[Variant, ...]:
     """
     training = replace(training, rows=False)
     split, names = learning(network, training)
+    if training.cache and (parts := cut(split, names)):
+        _, split = parts
     learned = frozenset(names)
     pruned = push_takes(differentiated(split, training, names))
     unpruned = fuse_updates(differentiated(split, training, names, everything=True))

@@ -32,7 +32,7 @@ class Kind(enum.StrEnum):
 
 
 LEGEND = {
-    Kind.IMAGE: "image",
+    Kind.IMAGE: "image, or what frozen layers left of it",
     Kind.MAP: "map",
     Kind.SAVED: "map kept for the backward pass",
     Kind.MASK: "clip mask",

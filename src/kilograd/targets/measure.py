@@ -17,6 +17,7 @@ from kilograd.targets.target import Target
 class Measurement:
     """Bytes as the linker and the painted stack say, counts as the emulator does.
 
+    `instructions_prefix` is None without a cut; with one, a step does not run the prefix.
     `ram_bytes` is static data and stack: all the RAM there is.
     `stack_bound_bytes` is the most that any path through the program can use, None where the
     code cannot be read; what functions in `unresolved` call through pointers comes on top.
@@ -37,6 +38,7 @@ class Measurement:
     flash_bytes: int
     counted: str
     instructions_forward: int | None
+    instructions_prefix: int | None
     instructions_step: int | None
     steps: int
     bit_exact: bool
@@ -69,19 +71,31 @@ def measure(
         return rng.integers(-128, 128, image.type.shape).astype(np.int8)
 
     same = True
+    prefix: int | None = None
+
+    def shown() -> dict[str, Array]:
+        """Return what steps read of a picture: itself or, with a cut, what the prefix leaves."""
+        if "prefix" not in program.entries:
+            return {"image": picture()}
+        nonlocal same, prefix
+        image = picture()
+        same &= both("prefix", image=image)
+        prefix = device.instructions
+        return host.call("prefix", image=image)
+
     if "enrol" in program.entries:
-        same &= both("enrol", image=picture(), label=np.array([0]))
+        same &= both("enrol", **shown(), label=np.array([0]))
     counts: list[int | None] = []
     for step in range(steps if "step" in program.entries else 0):
         label = np.array([step % ways])
         if "apply" in program.entries:
-            same &= both("step", image=picture(), label=label, share=np.array([1.0]))
+            same &= both("step", **shown(), label=label, share=np.array([1.0]))
             spent = device.instructions or 0
             same &= both("apply", lr=np.array([0.01]), clock=np.array([seed, step]))
             counts.append(None if device.instructions is None else spent + device.instructions)
         else:
             clock = np.array([seed, step])
-            same &= both("step", image=picture(), label=label, lr=np.array([0.01]), clock=clock)
+            same &= both("step", **shown(), label=label, lr=np.array([0.01]), clock=clock)
             counts.append(device.instructions)
         progress(step + 1)
     same &= both("infer", image=picture())
@@ -101,6 +115,7 @@ def measure(
         flash_bytes=device.sizes.flash_bytes,
         counted=target.counted,
         instructions_forward=forward,
+        instructions_prefix=prefix,
         instructions_step=round(float(np.mean(counted))) if counted else None,
         steps=len(counts),
         bit_exact=bool(same),

@@ -1,0 +1,82 @@
+"""What a program is shown of each image: the image, or what the frozen layers leave of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilograd.ir import Array
+from kilograd.learn.augment import Augment, augmented
+from kilograd.learn.recipe import Compiled
+from kilograd.targets import HostProgram
+
+Shown = Mapping[str, Array]
+"""Inputs of `enrol` and `step`, by name."""
+
+
+def shown(host: HostProgram, image: NDArray[np.int8]) -> Shown:
+    """Return what `enrol` and `step` read of an image: itself or, with a cut, its latent."""
+    if "prefix" in host.program.entries:
+        return host.call("prefix", image=image)
+    return {"image": image}
+
+
+class Fresh:
+    """A new view of an image for every step, computed from the first layer on."""
+
+    def __init__(
+        self,
+        host: HostProgram,
+        images: NDArray[np.int8],
+        augment: Augment,
+        rng: np.random.Generator,
+    ) -> None:
+        self._host, self._images, self._augment, self._rng = host, images, augment, rng
+
+    def plain(self) -> Iterator[Shown]:
+        """Yield the images as they are, to enrol."""
+        return (shown(self._host, image) for image in self._images)
+
+    def view(self, i: int, turn: int) -> Shown:
+        """Return a view of image i to learn in the pass `turn`."""
+        return shown(self._host, augmented(self._images[i], self._rng, self._augment))
+
+
+class Cached:
+    """The latents of each image and of `count` views of it, which take turns.
+
+    They are computed once; the images are not needed again.
+    """
+
+    def __init__(
+        self,
+        host: HostProgram,
+        images: NDArray[np.int8],
+        augment: Augment,
+        rng: np.random.Generator,
+        count: int,
+    ) -> None:
+        def of_all(kind: Augment) -> list[Shown]:
+            return [shown(host, augmented(image, rng, kind)) for image in images]
+
+        whole = augment is Augment.NONE
+        self._plain = of_all(Augment.NONE) if whole or "enrol" in host.program.entries else []
+        self._views = [self._plain] if whole else [of_all(augment) for _ in range(count)]
+
+    def plain(self) -> Iterator[Shown]:
+        """Yield the latents of the images as they are, to enrol."""
+        return iter(self._plain)
+
+    def view(self, i: int, turn: int) -> Shown:
+        """Return the latent of a view of image i, to learn in the pass `turn`."""
+        return self._views[turn % len(self._views)][i]
+
+
+def latents_each(compiled: Compiled, augment: Augment) -> int:
+    """Return how many latents of an image `Cached` keeps; 0 where a recipe has no cache."""
+    entries = compiled.program.entries
+    if "step" not in entries or not compiled.recipe.cache:
+        return 0
+    return 1 if augment is Augment.NONE else compiled.recipe.cache + ("enrol" in entries)

@@ -1,0 +1,67 @@
+"""What is computed once for each sample, and what in every step.
+
+Layers in front of everything that learns give the same maps for the same image for ever.  A cut
+makes two programs of a network: the *prefix* leaves a few maps, the *latent*, and the *suffix* goes
+on from there.  Whoever keeps latents needs neither the images nor the prefix again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from kilograd.ir import Builder, Graph, Input, Leaf, Node, dead_code, rewrite
+
+
+def cut(network: Graph, learned: Collection[str]) -> tuple[Graph, Graph] | None:
+    """Return the prefix of a network, which leaves a latent, and the suffix, which begins with it.
+
+    The parameters in `learned` change, so what depends on them belongs to the suffix.  Of all cuts
+    before, the one with the least product of latent bytes and suffix MACs is taken: often a map
+    between two blocks in place of a wide one inside, for a little more work.
+    A tensor of the latent has one name on both sides.  None for a network that learns from its
+    first layer on.
+    """
+    cuts = _cuts(network, learned)
+    if not cuts:
+        return None
+    prefix, latent = min(cuts, key=lambda c: _price(network, *c))
+    names = {n.name for n in latent}
+
+    def rule(b: Builder, n: Node) -> Node | None:
+        return b.append(replace(n, op=Input(), inputs=())) if n.name in names else None
+
+    front = replace(network, nodes=tuple(n for n in network.nodes if n in prefix), outputs=latent)
+    return dead_code(front), dead_code(rewrite(network, rule))
+
+
+def _cuts(
+    network: Graph, learned: Collection[str]
+) -> list[tuple[frozenset[Node], tuple[Node, ...]]]:
+    """Return, for each frozen layer, everything up to it, and what is read behind it."""
+    users = network.users()
+    changing: set[Node] = set()
+    done: set[Node] = set()
+    cuts = []
+    for n in network.nodes:
+        if n.name in learned or any(x in changing for x in n.inputs):
+            changing.add(n)
+            continue
+        done.add(n)
+        maps = [x for x in network.nodes if x in done and _is_map(x)]
+        latent = tuple(
+            x for x in maps if x in network.outputs or any(u not in done for u in users[x])
+        )
+        if _is_map(n) and not any(isinstance(x.op, Input) for x in latent):
+            cuts.append((frozenset(done), latent))
+    return cuts
+
+
+def _is_map(n: Node) -> bool:
+    return isinstance(n.op, Input) or not isinstance(n.op, Leaf)
+
+
+def _price(network: Graph, prefix: frozenset[Node], latent: tuple[Node, ...]) -> tuple[int, int]:
+    """Return bytes times work, and the bytes where there is no work."""
+    size = sum(n.type.nbytes for n in latent)
+    return size * sum(n.op.macs(n) for n in network.nodes if n not in prefix), size
