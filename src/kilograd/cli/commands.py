@@ -268,6 +268,10 @@ def evaluate_command(
     ] = None,
     rows: Rows = False,
     recompute: Recompute = False,
+    cache: Annotated[
+        int | None,
+        typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none."),
+    ] = None,
     sram: Sram = None,
     compute: Compute = None,
     channels: Channels = None,
@@ -278,6 +282,9 @@ def evaluate_command(
     ] = None,
     iterations: Annotated[
         int | None, typer.Option(help="Passes over the support images; default: 10.")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Passes at first in which the rate rises from zero.")
     ] = None,
     augment: Annotated[
         Augment | None, typer.Option(help="Random views of the support images; default: full.")

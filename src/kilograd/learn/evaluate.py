@@ -228,10 +228,19 @@ class _Store:
         return {_key(row): row for row in (Row(*values) for values in found)}
 
     def add(self, row: Row) -> None:
-        """Store a row, for good: it is on the disk when this returns."""
+        """Store a row, for good: it is on the disk when this returns.
+
+        Raises `InputError` if the disk refuses.
+        """
         marks = ", ".join("?" for _ in fields(Row))
-        with self._sql:
-            self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+        try:
+            with self._sql:
+                self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+        except sqlite3.OperationalError as e:
+            raise InputError(
+                f"--out {self._out}: a row cannot be stored ({e}); those before it are safe: "
+                f"make room, and the same command goes on"
+            ) from e
 
 
 @contextmanager

@@ -36,12 +36,14 @@ class Settings:
     accumulate: int = 1
     rows: bool = False
     recompute: bool = False
+    cache: int = 0
     sram: str | None = None
     compute: str | None = None
     channels: float | None = None
     exact: bool = False
     iterations: int = 10
     lr: float = 0.003
+    warmup: int = 0
     augment: Augment = Augment.FULL
     guard: bool = False
     seed: int = 0
@@ -55,7 +57,7 @@ class Settings:
         """Return how long and how fast an episode learns; `InputError` for senseless numbers."""
         rate = split_rate(method)[1]
         lr = self.lr if rate is None else rate
-        return Schedule(self.iterations, lr, self.augment, self.seed + episode)
+        return Schedule(self.iterations, lr, self.augment, self.seed + episode, self.warmup)
 
     def recipe(self, method: str, ways: int) -> Recipe:
         """Return what to compile for a method."""
@@ -68,6 +70,7 @@ class Settings:
             self.rows,
             self.recompute,
             self.exact,
+            self.cache,
         )
 
     def named(self) -> dict[str, str | float | bool | None]:
