@@ -22,21 +22,19 @@ import numpy as np
 import typer
 from few_shot import (
     Limits,
-    Schedule,
     built,
     check,
     compiled,
     dataset,
     episode,
-    inspector,
     interval,
-    load_samples,
     model,
     parse,
 )
 
-from kilograd.learn.adapt import enrol, predict, training
+from kilograd.learn.adapt import Schedule, enrol, load_samples, predict, training
 from kilograd.learn.guard import Trial, passes_that_help, trials
+from kilograd.learn.inspect import inspector
 
 app = typer.Typer(add_completion=False)
 
@@ -102,7 +100,18 @@ def read(path: Path) -> list[Row]:
     if not path.exists():
         return []
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in x.items()}) for x in lines]
+    return [
+        Row(
+            x["model"],
+            x["data"],
+            x["recipe"],
+            x["episode"],
+            tuple(x["passes"]),
+            tuple(x["accuracy"]),
+            tuple(x["right"]),
+        )
+        for x in lines
+    ]
 
 
 @app.command()
