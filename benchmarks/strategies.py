@@ -35,7 +35,7 @@ def rate(r: Row) -> str:
 def limits(text: str) -> Limits:
     """Read a budget as rows have it."""
     given = dict(part.split("=") for part in text.split())
-    return Limits(given.get("sram"), given.get("compute"), given.get("channels"))
+    return Limits(given.get("sram"), given.get("compute"), None)
 
 
 def tables(rows: list[Row]) -> Iterator[str]:
