@@ -1,7 +1,7 @@
 # Everything runs from .venv, made on first use. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format runtime tools figures torch clean
+.PHONY: help demo test lint format runtime tools figures torch ray clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -72,7 +72,9 @@ figures: .venv/dev.stamp ## Measure again what docs/results says of programs (ne
 	$(BIN)/python benchmarks/instructions.py --write
 
 torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 tensorboard
+
+ray: .venv/dev.stamp .venv/ray.stamp ## Add Ray: the tests of evaluate --ray then run (some 250 MB)
 
 clean: ## Remove what was built (.venv stays: rm -rf .venv)
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

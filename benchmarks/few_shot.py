@@ -3,12 +3,16 @@
     python benchmarks/few_shot.py run flowers89,gtsrb mcunet-5fps none,last,sparse-49kb,tinytrain \
         results.csv --episodes 20 --sram 128K --compute 15%
     python benchmarks/few_shot.py table results.csv --against tinytrain
+    python benchmarks/few_shot.py static cifar100,pacs mcunet-5fps tinytrain plan.json --sram 128K
 
-A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows]]]]]].  Episode e of a data set
-is drawn with seed e and stored beside the results, from where it is taken the next time; a run
-that was interrupted goes on where it stopped, and more recipes may be added to it.  A recipe that
-is over the budget is named and left out.  Needs the data and model folders: KILOGRAD_SHARED, by
-default ../shared.
+A recipe is METHOD[@LR[@OPTIMIZER[@ITERATIONS[@HEAD[@AUGMENT[@rows[@VIEWS]]]]]]].  With VIEWS, what
+the frozen layers leave of so many views of each image is kept, which is faster; bytes and MACs are
+those of the program that keeps nothing.
+
+Episode e of a data set is drawn with seed e and stored beside the results, from where it is taken
+the next time; a run that was interrupted goes on where it stopped, and more recipes may be added to
+it.  A recipe that is over the budget is named and left out.  Needs the data and model folders:
+KILOGRAD_SHARED, by default ../shared.
 """
 
 from __future__ import annotations
@@ -17,10 +21,9 @@ import csv
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -38,9 +41,9 @@ from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.select import Budget, Inspect, strategy
+from kilograd.select import Budget, Demand, Inspect, strategy, write_plan
+from kilograd.select.greedy import INSPECTED
 from kilograd.targets import HostProgram, build_host
-from kilograd.targets.toolchain import cache_folder
 
 Question = Callable[[tuple[str, ...]], Mapping[str, Array]]
 
@@ -89,13 +92,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is asked for: some episodes of one recipe."""
+    """What a worker is asked for: some recipes on one episode."""
 
     model: str
     data: str
-    recipe: str
+    recipes: tuple[str, ...]
     limits: Limits
-    episodes: tuple[Episode, ...]
+    episode: Episode
 
 
 @cache
@@ -108,31 +111,39 @@ def model(name: str) -> Model:
     return load_model(str(SHARED / "models" / name))
 
 
-def episode(name: str, number: int) -> Episode:
+def episode(name: str, number: int, ways: int = WAYS) -> Episode:
     data = dataset(name)
-    ways = WAYS if len(data.classes) >= WAYS and data.groups is None else None
-    return sample_episode(data, ways=ways, shots=SHOTS, queries=QUERIES, seed=number)
+    enough = len(data.classes) >= ways and data.groups is None
+    return sample_episode(
+        data, ways=ways if enough else None, shots=SHOTS, queries=QUERIES, seed=number
+    )
 
 
 def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
-    method, lr, optimizer, iterations, head, augment, rows, *_ = [*text.split("@"), *[""] * 6]
+    method, lr, optimizer, iterations, head, augment, rows, views, *_ = [
+        *text.split("@"),
+        *[""] * 7,
+    ]
     recipe = Recipe(
         method,
         ways,
         HeadKind(head) if head else None,
         OptimizerKind(optimizer) if optimizer else OptimizerKind.SGD,
         rows=rows == "rows",
+        cache=int(views or 0),
     )
     return recipe, float(lr or 0.003), int(iterations or 10), Augment(augment or "full")
 
 
-_fixed: dict[tuple[str, Recipe, Budget], tuple[Compiled, HostProgram]] = {}
+_fixed: dict[tuple[str, Recipe, Budget], Compiled] = {}
 """Programs that depend on no images: compiled once."""
+_built: dict[tuple[int, int], tuple[Compiled, HostProgram]] = {}
+"""Those of them that keep views, by what they were made from."""
+_prices: dict[str, dict[Hashable, Demand]] = defaultdict(dict)
+_inspections: dict[str, dict[Hashable, HostProgram]] = defaultdict(dict)
 
 
-def compiled(
-    name: str, recipe: Recipe, budget: Budget, inspect: Inspect
-) -> tuple[Compiled, HostProgram]:
+def compiled(name: str, recipe: Recipe, budget: Budget, inspect: Inspect) -> Compiled:
     """Compile a recipe for an episode, or take what does not depend on it."""
     key = (name, recipe, budget)
     if key in _fixed:
@@ -147,64 +158,77 @@ def compiled(
         return ask
 
     noting = Inspect(noted(inspect.fisher), noted(inspect.steps))
-    made = compile_recipe(model(name), recipe, budget, noting)
-    pair = made, build_host(made.program)
+    made = compile_recipe(model(name), recipe, budget, noting, _prices[name])
     if not asked:
-        _fixed[key] = pair
+        _fixed[key] = made
+    return made
+
+
+def built(made: Compiled, views: int) -> tuple[Compiled, HostProgram]:
+    """Build what is trained: where views are kept, what learns is compiled once more for that."""
+    if (id(made), views) in _built:
+        return _built[id(made), views]
+    runs = made
+    if views and made.selection.learn and made.selection.graph is None:
+        with tempfile.TemporaryDirectory() as folder:
+            plan = Path(folder) / "plan.json"
+            write_plan(plan, made.model.name, made.selection)
+            same = replace(made.recipe, method=str(plan), head=made.recipe.head_kind, cache=views)
+            runs = compile_recipe(made.model, same, Budget())
+    pair = runs, build_host(runs.program, keep=False)
+    if any(made is known for known in _fixed.values()):
+        _built[id(made), views] = pair
     return pair
 
 
-@contextmanager
-def passing_cache() -> Iterator[None]:
-    """Keep what is compiled here for the time of a job: an episode's program never comes again."""
-    kept = cache_folder()
-    with tempfile.TemporaryDirectory() as scratch:
-        for runtime in kept.glob("runtime-*"):
-            (Path(scratch) / runtime.name).symlink_to(runtime.resolve())
-        os.environ["KILOGRAD_CACHE"] = scratch
-        try:
-            yield
-        finally:
-            os.environ["KILOGRAD_CACHE"] = str(kept)
+def work(job: Job) -> list[Row | str]:
+    """Return the row of each recipe, or why it cannot be run."""
+    return list(rows(job))
 
 
-def work(job: Job) -> list[Row] | str:
-    """Return the rows of a job, or why it cannot be done."""
-    with passing_cache():
-        try:
-            return [row(job, e) for e in job.episodes]
-        except InputError as error:
-            return str(error)
-
-
-def row(job: Job, e: Episode) -> Row:
-    recipe, lr, iterations, augment = parse(job.recipe, len(e.classes))
-    network, schedule = model(job.model), Schedule(iterations, lr, augment, e.seed)
+def rows(job: Job) -> Iterator[Row | str]:
+    """Run the recipes of a job; those that come to the same program are run once."""
+    e, network = job.episode, model(job.model)
     support = load_samples(dataset(job.data), e.support, e.support_labels, network.preprocess)
     query = load_samples(dataset(job.data), e.query, e.query_labels, network.preprocess)
-    inspect = inspector(network, support, schedule)
-    made, host = compiled(job.model, recipe, job.limits.budget(job.model), inspect)
-    host.reset()
-    enrol(host, support)
-    before = float((predict(host, query.images) == query.labels).mean())
-    fit(host, made, support, schedule)
-    enrol(host, support)
-    after = float((predict(host, query.images) == query.labels).mean())
-    names = {name.rpartition(".")[0] for name in made.selection.learn}
-    learning = [i for i, layer in enumerate(network.layers) if layer in names]
-    return Row(
-        job.model,
-        job.data,
-        job.recipe,
-        e.seed,
-        before,
-        after,
-        made.program.sram_bytes,
-        str(job.limits),
-        made.backward_macs,
-        made.learned_parameters,
-        " ".join(map(str, learning)),
-    )
+    inspectors: dict[Schedule, Inspect] = {}
+    known: dict[tuple[object, ...], tuple[float, float]] = {}
+    for text in job.recipes:
+        recipe, lr, iterations, augment = parse(text, len(e.classes))
+        schedule = Schedule(iterations, lr, augment, e.seed)
+        if schedule not in inspectors:
+            inspectors[schedule] = inspector(network, support, schedule, _inspections[job.model])
+        budget = job.limits.budget(job.model)
+        try:
+            made = compiled(job.model, replace(recipe, cache=0), budget, inspectors[schedule])
+        except InputError as error:
+            yield str(error)
+            continue
+        learn = tuple(sorted(made.selection.learn.items()))
+        grown = made.selection.graph and made.selection.graph.nodes
+        same = (learn, grown, replace(recipe, method="", head=recipe.head_kind), schedule)
+        if same not in known:
+            runs, host = built(made, recipe.cache)
+            host.reset()
+            enrol(host, support)
+            before = float((predict(host, query.images) == query.labels).mean())
+            fit(host, runs, support, schedule)
+            enrol(host, support)
+            known[same] = before, float((predict(host, query.images) == query.labels).mean())
+        names = {name.rpartition(".")[0] for name in made.selection.learn}
+        learning = [i for i, layer in enumerate(network.layers) if layer in names]
+        yield Row(
+            job.model,
+            job.data,
+            text,
+            e.seed,
+            *known[same],
+            made.program.sram_bytes,
+            str(job.limits),
+            made.backward_macs,
+            made.learned_parameters,
+            " ".join(map(str, learning)),
+        )
 
 
 def read(path: Path) -> list[Row]:
@@ -230,7 +254,9 @@ def read(path: Path) -> list[Row]:
         ]
 
 
-def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[str, int], Episode]:
+def stored_episodes(
+    path: Path, names: list[str], numbers: range, ways: int
+) -> dict[tuple[str, int], Episode]:
     """Return the episodes stored beside results, after drawing and storing those that lack."""
     known: dict[tuple[str, int], Episode] = {}
     if path.exists():
@@ -241,7 +267,7 @@ def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[
         for name in names:
             for number in numbers:
                 if (name, number) not in known:
-                    known[name, number] = episode(name, number)
+                    known[name, number] = episode(name, number, ways)
                     f.write(known[name, number].to_json() + "\n")
     return known
 
@@ -249,7 +275,8 @@ def stored_episodes(path: Path, names: list[str], numbers: range) -> dict[tuple[
 def check(models: list[str], recipes: list[str], limits: Limits, out: Path) -> None:
     """Refuse bad input before anything runs."""
     header = ",".join(x.name for x in fields(Row))
-    if out.exists() and out.read_text(encoding="utf-8").partition("\n")[0].strip() != header:
+    begun = out.read_text(encoding="utf-8").partition("\n")[0].strip() if out.exists() else ""
+    if begun not in {"", header}:
         raise typer.BadParameter(f"{out} has other columns than {header}; give another file")
     try:
         for network in models:
@@ -268,6 +295,7 @@ def run(
     out: Path,
     episodes: int = 20,
     first: int = 0,
+    ways: int = WAYS,
     jobs: int = 2,
     sram: str | None = None,
     compute: str | None = None,
@@ -278,35 +306,73 @@ def run(
     check(models.split(","), recipes.split(","), limits, out)
     done = {(r.model, r.data, r.recipe, r.budget, r.episode) for r in read(out)}
     names, numbers = data.split(","), range(first, first + episodes)
-    stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers)
+    stored = stored_episodes(out.with_suffix(".episodes.jsonl"), names, numbers, ways)
     todo = []
-    for name in names:
-        for network in models.split(","):
-            for recipe in recipes.split(","):
+    for n in numbers:
+        for name in names:
+            for network in models.split(","):
                 missing = tuple(
-                    stored[name, n]
-                    for n in numbers
+                    recipe
+                    for recipe in recipes.split(",")
                     if (network, name, recipe, str(limits), n) not in done
                 )
-                todo += [
-                    Job(network, name, recipe, limits, missing[i : i + 5])
-                    for i in range(0, len(missing), 5)
-                ]
-    new = not out.exists()
+                if missing:
+                    todo.append(Job(network, name, missing, limits, stored[name, n]))
+    new = not out.exists() or not out.stat().st_size
     with out.open("a", newline="", encoding="utf-8") as f, ProcessPoolExecutor(jobs) as pool:
         writer = csv.writer(f)
         if new:
             writer.writerow([x.name for x in fields(Row)])
-        for i, rows in enumerate(pool.map(work, todo)):
+        for i, found in enumerate(pool.map(work, todo)):
             job = todo[i]
-            about = f"{i + 1}/{len(todo)} {job.model} {job.data} {job.recipe}"
-            if isinstance(rows, str):
-                print(f"{about}: left out: {rows}", flush=True)
-                continue
-            writer.writerows(astuple(r) for r in rows)
+            print(f"{i + 1}/{len(todo)} {job.model} {job.data} {job.episode.seed}", flush=True)
+            for recipe, row in zip(job.recipes, found, strict=True):
+                if isinstance(row, str):
+                    print(f"  {recipe}: left out: {row}", flush=True)
+                else:
+                    writer.writerow(astuple(row))
+                    print(f"  {recipe}: {row.after - row.before:+.3f}", flush=True)
             f.flush()
-            gain = np.mean([r.after - r.before for r in rows])
-            print(f"{about}: {gain:+.3f}", flush=True)
+
+
+@app.command()
+def static(
+    data: str,
+    network: str,
+    recipe: str,
+    out: Path,
+    episodes: int = 6,
+    first: int = 100,
+    sram: str | None = None,
+    compute: str | None = None,
+    channels: float | None = None,
+) -> None:
+    """Write the plan that a recipe makes of the mean information over many episodes.
+
+    Each episode counts the same: its information is divided by its sum first.
+    """
+    limits = Limits(sram, compute, channels)
+    check([network], [recipe], limits, out.with_suffix(".csv"))
+    parsed, lr, _, augment = parse(recipe, WAYS)
+    found = model(network)
+    layers = found.layers[-INSPECTED:]
+    total = {x: np.zeros(0) for x in layers}
+    for name in data.split(","):
+        for n in range(first, first + episodes):
+            e = episode(name, n)
+            support = load_samples(dataset(name), e.support, e.support_labels, found.preprocess)
+            fisher = inspector(found, support, Schedule(1, lr, augment, n)).fisher(layers)
+            sum_ = sum(float(v.sum(dtype="float64")) for v in fisher.values())
+            total = {x: fisher[x] / sum_ + (total[x] if total[x].size else 0) for x in layers}
+    mean = {x: v.astype(np.float32) for x, v in total.items()}
+
+    def unknown(layers: tuple[str, ...]) -> Mapping[str, Array]:
+        raise typer.BadParameter(f"{recipe} asks for steps, of which there is no mean")
+
+    inspect = Inspect(lambda asked: {x: mean[x] for x in asked}, unknown)
+    made = compile_recipe(found, replace(parsed, cache=0), limits.budget(network), inspect)
+    write_plan(out, found.name, made.selection)
+    print(f"{out}: {made.program.sram_bytes:,} B, {made.backward_macs:,} MACs backward")
 
 
 #: 97.5 % quantiles of Student's t for n - 1 degrees of freedom; 1.96 beyond.
@@ -332,7 +398,11 @@ def lines(rows: list[Row], against: str | None) -> Iterator[str]:
     head = ["network", "recipe", *(["budget"] if budgets else []), "RAM, B", *names, "mean", last]
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
-    other = {(r.model, r.budget, r.data, r.episode): r.after for r in rows if r.recipe == against}
+    other = {
+        (r.model, r.budget, r.data, r.episode): r.after
+        for r in rows
+        if against in {r.recipe, r.recipe.partition("@")[0]}
+    }
     for (network, recipe, budget), by_data in cells.items():
         shown = [
             "{:.1f} ± {:.1f}".format(*interval([r.after for r in by_data[name]]))
@@ -357,12 +427,15 @@ def lines(rows: list[Row], against: str | None) -> Iterator[str]:
 def table(
     results: Annotated[Path, typer.Argument(help="What `run` wrote.")],
     against: Annotated[
-        str | None, typer.Option(help="A recipe: show differences to it, episode by episode.")
+        str | None,
+        typer.Option(help="A recipe or method: show differences to it, episode by episode."),
     ] = None,
 ) -> None:
     """Print means and 95 % intervals (Student's t over episodes) as Markdown."""
     rows = read(results)
-    if against is not None and against not in {r.recipe for r in rows}:
+    if against is not None and not any(
+        against in {r.recipe, r.recipe.partition("@")[0]} for r in rows
+    ):
         raise typer.BadParameter(f"--against {against}: there are no results of it in {results}")
     print("\n".join(lines(rows, against)))
 

@@ -17,6 +17,7 @@ from folders import (
     CLASSES,
     FEATURES,
     LAYERS,
+    SIZE,
     contents,
     listing,
     replace_tensors,
@@ -805,3 +806,19 @@ def test_only_full_views_are_mirrored() -> None:
     assert all(rising(x) for x in views(ramp, Augment.NOFLIP))
     mirrored = sum(not rising(x) for x in views(ramp, Augment.FULL))
     assert 90 <= mirrored <= 180
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_a_passing_program_leaves_nothing(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILOGRAD_CACHE", str(tmp_path))
+    program = compile_recipe(model, Recipe("last", 4), Budget()).program
+    host = build_host(program, keep=False)
+    assert [p.name.partition("-")[0] for p in tmp_path.iterdir()] == ["runtime"]
+    image = np.full((SIZE, SIZE, 3), 9, np.int8)
+    kept = build_host(program)
+    assert same(host.call("infer", image=image), kept.call("infer", image=image))
+    assert f"{tmp_path}/.passing" in Path("/proc/self/maps").read_text()
+    del host
+    assert f"{tmp_path}/.passing" not in Path("/proc/self/maps").read_text()

@@ -444,7 +444,7 @@ def test_no_pictures(
         ("--shots 0", "shots: 0 is too small; give 1 or more"),
         ("--shots 8", "discs: an episode needs 2 or more, but 0 of 4 classes have 8 images"),
         ("--queries 0", "queries: 0 is too small; give 1 or more"),
-        ("--episode meta", "Invalid value for '--episode': "),
+        ("--episode meta", "--episode meta: give fixed, meta-dataset, or a file"),
         ("--episode meta-dataset", "--shots 3: --episode meta-dataset draws this itself"),
         ("--episode meta-dataset --ways 5", "--ways 5: --episode meta-dataset draws this itself"),
         ("--iterations -1", "--iterations -1: must not be negative"),

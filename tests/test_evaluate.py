@@ -6,11 +6,13 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -20,27 +22,31 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from folders import contents, listing, write_model, write_pictures
+from helpers import SHARED, model_path, needs_shared
 
 from kilograd.cli import main
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.learn import work
 from kilograd.learn.adapt import adapt, load_samples
 from kilograd.learn.data import load_dataset
-from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
 from kilograd.learn.evaluate import (
     EPISODES,
     RESULTS,
     Evaluation,
     Line,
     Network,
-    Row,
-    Settings,
+    _keys,
+    _works,
     evaluate,
     summarise,
 )
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Recipe, compile_recipe
-from kilograd.learn.statistics import Interval, interval, t_quantile
+from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.statistics import Interval, interval, p_value, t_quantile
+from kilograd.learn.suite import QUICK, SuiteName, find_sets
+from kilograd.learn.work import Row, Settings, Work, Worker
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
 
@@ -101,6 +107,10 @@ def words(home: Path, out: object, **other: object) -> list[str]:
     return ["evaluate", *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
 
 
+def works(evaluation: Evaluation) -> Iterator[Work]:
+    return _works(evaluation, evaluation.draw(), list(_keys(evaluation)))
+
+
 def timeless(rows: tuple[Row, ...] | list[Row]) -> list[Row]:
     return [replace(r, seconds=0.0) for r in rows]
 
@@ -138,6 +148,112 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
     assert (row.ways, row.seconds > 0) == (4, True)
 
 
+@pytest.mark.parametrize(
+    ("method", "other"),
+    [
+        ("last:2@0.02", {}),
+        ("head", {"head": HeadKind.LINEAR}),
+        ("last:2", {"accumulate": 4, "optimizer": OptimizerKind.ROWRMS}),
+        ("tinytrain", {"channels": 0.5, "rows": True}),
+        ("last:3", {"recompute": True, "exact": True}),
+        ("last:3", {"guard": True, "iterations": 5}),
+        ("last:3", {"cache": 2, "warmup": 1, "iterations": 3}),
+    ],
+    ids=str,
+)
+def test_options_mean_what_they_do_for_adapt(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run, method: str, other: dict[str, Any]
+) -> None:
+    settings = replace(SMALL, **other)
+    network = replace(asked.networks[0], budget=Budget(channels=settings.channels))
+    one = replace(
+        asked,
+        sets=asked.sets[:1],
+        networks=(network,),
+        methods=(method,),
+        episodes=1,
+        settings=settings,
+    )
+    (row,) = evaluate(tmp_path / "run", one)
+    name, _, rate = method.partition("@")
+    words = ["adapt", home / "discs", "--model", network.model.path, "--method", name]
+    for k, v in settings.named().items():
+        if v is not None and v is not False:
+            words += [f"--{k}"] if v is True else [f"--{k}", rate if k == "lr" and rate else v]
+    code, text, err = run(*words, "--json")
+    assert code == 0, err
+    alone = json.loads(text)
+    assert (row.accuracy_before, row.accuracy_after, row.sram_bytes, row.learned_parameters) == (
+        alone["accuracy_before"],
+        alone["accuracy_after"],
+        alone["sram_bytes"],
+        alone["learned_parameters"],
+    )
+
+
+def test_a_stored_episode_is_learned_again(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run
+) -> None:
+    """What `evaluate` stored, `adapt` repeats: on any machine that has the images."""
+    rows = evaluate(tmp_path / "run", asked)
+    words = ["adapt", home / "others", "--model", home / "models" / "small", "--method", "last:2"]
+    words += ["--iterations", 1, "--lr", 0.05, "--json"]
+    file = tmp_path / "run" / EPISODES
+    code, text, err = run(*words, "--episode", file, "--seed", 12)
+    assert code == 0, err
+    row = next(r for r in rows if (r.data, r.method, r.episode) == ("others", "last:2", 1))
+    assert json.loads(text)["accuracy_after"] == row.accuracy_after
+    one = tmp_path / "one.json"
+    line = json.loads(file.read_text("utf-8").splitlines()[3])
+    one.write_text(json.dumps(line, indent=1), "utf-8")
+    code, again, err = run(*words, "--episode", one)
+    assert code == 0, err
+    assert json.loads(again)["accuracy_after"] == row.accuracy_after, "with the seed of the episode"
+    (tmp_path / "empty.jsonl").write_text("")
+    for options, message in (
+        (("--episode", file), "has 2 episodes of 'others'; say which with --seed 11 ... 12"),
+        (("--episode", file, "--seed", 5), "has no episode of 'others' and seed 5; it has some of"),
+        (("--episode", tmp_path / "empty.jsonl"), "has no episode of 'others'; it has some of non"),
+        (("--episode", tmp_path / "no.json"), "no.json: cannot be read"),
+        (("--episode", home / "models" / "small" / "graph.json"), "graph.json: episode: needs"),
+        (("--episode", one, "--shots", 3), "--shots 3: the episode in"),
+    ):
+        code, _, err = run(*words, *options)
+        assert (code, err.count("error"), message in err) == (2, 1, True), err
+
+
+def test_tasks_as_meta_dataset_draws_them(home: Path, tmp_path: Path, run: Run) -> None:
+    folder = write_pictures(tmp_path / "many", count=9)
+    for name in ("black", "white", "grey"):
+        shutil.copytree(folder / "red", folder / name)
+    options = {"data": folder, "models": home / "models" / "small", "episode": "meta-dataset"}
+    options |= {"methods": "none", "episodes": 3, "out": tmp_path / "run"}
+    words = ["evaluate", *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
+    code, _, err = run(*words)
+    assert code == 0, err
+    dataset = load_dataset(folder)
+    lines = (tmp_path / "run" / EPISODES).read_text("utf-8").splitlines()
+    drawn = [sample_meta_episode(dataset, seed=e) for e in range(3)]
+    assert [Episode.from_json(line) for line in lines] == drawn
+    assert [r.ways for r in stored(tmp_path / "run")] == [len(e.classes) for e in drawn]
+    assert "as in Meta-Dataset" in (tmp_path / "run" / "comparison.html").read_text("utf-8")
+    code, _, err = run(*words, "--shots", 3)
+    assert (code, err) == (
+        2,
+        "error: --shots 3: --episode meta-dataset draws this itself; give one of the two\n",
+    )
+
+
+def test_rates_share_what_does_not_depend_on_them(asked: Evaluation, tmp_path: Path) -> None:
+    """Each rate trains; a step in codes, which int8-knapsack looks at, is not the other's."""
+    methods = ("int8-knapsack@0.01", "int8-knapsack@1", "tinytrain@0.01", "tinytrain@1")
+    one = replace(asked, sets=asked.sets[:1], methods=methods, episodes=1)
+    rows = evaluate(tmp_path / "run", one)
+    alone = [evaluate(tmp_path / m, replace(one, methods=(m,)))[0] for m in methods]
+    assert timeless(alone) == timeless(rows)
+    assert rows[2].accuracy_after != rows[3].accuracy_after
+
+
 def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
     asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,10 +264,62 @@ def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
         seen.append(made.recipe.method)
         return made
 
-    monkeypatch.setattr("kilograd.learn.evaluate.compile_recipe", compiled)
+    monkeypatch.setattr("kilograd.learn.work.compile_recipe", compiled)
     evaluate(tmp_path / "run", replace(asked, methods=("none", "tinytrain"), episodes=2))
     assert seen.count("none") == 1
     assert seen.count("tinytrain") == 4
+
+
+def test_what_methods_share_on_an_episode_is_done_once(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading of the images, one accuracy before, one look at the support, one training."""
+    done: list[str] = []
+
+    def counted(name: str) -> None:
+        inner = getattr(work, name)
+
+        def outer(*words: Any, **named: Any) -> Any:
+            done.append(name)
+            return inner(*words, **named)
+
+        monkeypatch.setattr(work, name, outer)
+
+    for name in ("load_samples", "inspector", "fit", "predict"):
+        counted(name)
+    # On a budget without a limit that binds, every criterion takes every layer.
+    methods = ("tinytrain", "tinytrain:P", "tinytrain-l2", "none")
+    budget = Budget(compute=10**9)
+    network = replace(asked.networks[0], budget=budget)
+    one = replace(asked, sets=asked.sets[:1], networks=(network,), methods=methods, episodes=1)
+    rows = evaluate(tmp_path / "run", one)
+    assert Counter(done) == {"load_samples": 2, "inspector": 1, "fit": 2, "predict": 3}
+    assert replace(rows[1], method="tinytrain") == rows[0], "to the seconds"
+    alone = [evaluate(tmp_path / m, replace(one, methods=(m,)))[0] for m in methods]
+    assert timeless(alone) == timeless(rows)
+
+
+@pytest.mark.parametrize("method", ["tinytrain", "int8-knapsack"])
+def test_a_worker_finds_in_a_second_episode_what_another_would(
+    asked: Evaluation, method: str
+) -> None:
+    """Programs that look at images, and prices, are used again: from a clean start."""
+    episodes = list(works(replace(asked, methods=(method,))))
+    old = Worker()
+    for w in episodes:
+        (found,) = timeless(list(old(w)))
+        (fresh,) = timeless(list(Worker()(w)))
+        assert found == fresh
+
+
+def test_no_program_of_an_episode_is_kept(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("KILOGRAD_CACHE", str(cache))
+    evaluate(tmp_path / "run", replace(asked, methods=("tinytrain",)))
+    # what looks at the images is the same for all episodes: of both sets, as they have four classes
+    assert [name.split("-")[0] for name in listing(cache)] == ["model", "runtime"]
 
 
 def test_episodes_are_stored_for_replay(asked: Evaluation, tmp_path: Path) -> None:
@@ -368,6 +536,8 @@ def test_the_file_survives_a_crash_and_takes_a_row_once(asked: Evaluation, tmp_p
         ({"sram": "1M"}, "begun without --sram, and this is with --sram 1M"),
         ({"optimizer": "adam"}, "begun with --optimizer sgd, and this is with --optimizer adam"),
         ({"seed": 12}, "begun with --seed 11, and this is with --seed 12"),
+        ({"head": "linear"}, "begun without --head, and this is with --head linear"),
+        ({"channels": 0.5}, "begun without --channels, and this is with --channels 0.5"),
     ],
     ids=str,
 )
@@ -380,6 +550,18 @@ def test_other_settings_are_refused(
     assert (code, text) == (2, "")
     assert message in err
     assert contents(tmp_path / "run") == before
+
+
+def test_a_folder_from_before_there_was_an_option_knows_its_default(
+    asked: Evaluation, tmp_path: Path
+) -> None:
+    rows = evaluate(tmp_path / "run", asked)
+    with closing(sqlite3.connect(tmp_path / "run" / RESULTS)) as connection, connection:
+        connection.execute("DELETE FROM settings WHERE name = '--guard'")
+    assert evaluate(tmp_path / "run", asked) == rows
+    other = replace(asked, settings=replace(SMALL, guard=True))
+    with pytest.raises(InputError, match="begun without --guard, and this is with --guard;"):
+        evaluate(tmp_path / "run", other)
 
 
 def test_another_data_set_or_network_of_the_same_name_is_refused(
@@ -411,6 +593,7 @@ def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path
         ({"methods": "none,best"}, "--method 'best': unknown; known are none, head, last"),
         ({"methods": "none,none"}, "--methods: there are two called 'none'"),
         ({"methods": ","}, "--methods: names nothing"),
+        ({"methods": "none@0"}, "--lr 0.0: must be a positive number"),
         ({"episodes": 0}, "--episodes 0: must be at least 1"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
         ({"ways": 5}, "discs: 5 ways asked for, but 4 of 4 classes"),
@@ -449,6 +632,59 @@ def test_out_that_is_something_else(home: Path, tmp_path: Path, run: Run) -> Non
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_loses_nothing(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    out = tmp_path / "run"
+    few = replace(asked, methods=("none",), episodes=2)
+    more = replace(few, episodes=60)
+    begun = evaluate(out, few)
+    connect = sqlite3.connect
+
+    def full(path: Path) -> sqlite3.Connection:
+        """SQLite itself refuses what goes beyond the pages that there are."""
+        connection = connect(path)
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    message = r"a row cannot be stored \(database or disk is full\); those before it are safe"
+    with pytest.raises(InputError, match=message):
+        evaluate(out, more, jobs)
+    monkeypatch.undo()
+    early = stored(out)
+    assert len(begun) < len(early) < 120
+    rows = evaluate(out, more)
+    assert stored(out)[: len(early)] == early
+    assert timeless(rows) == timeless(evaluate(tmp_path / "whole", more))
+
+
+def test_what_cannot_be_used_or_is_not_new_is_named(home: Path, tmp_path: Path, run: Run) -> None:
+    folder = write_pictures(tmp_path / "birds", count=8)
+    (folder / "yellow").rename(folder / "Great_Tit")
+    (folder / "single").mkdir()
+    first = next((folder / "red").iterdir())
+    shutil.copy(first, folder / "single")
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    model = write_model(tmp_path / "taught", seed=3)
+    graph = json.loads((model / "graph.json").read_text("utf-8"))
+    graph["provenance"] = {"training_classes": ["parus, great tit", "wren", "BLUE"]}
+    (model / "graph.json").write_text(json.dumps(graph), "utf-8")
+    names = {"data": folder, "models": model, "methods": "none", "shots": 1}
+    code, _, err = run(*words(home, tmp_path / "run", **names))
+    assert code == 0
+    known = "taught was trained on classes of birds, 2: Great_Tit, blue"
+    assert err.splitlines() == [
+        "1 of 34 images unreadable and skipped: red/broken.png",
+        "1 of 5 classes left out, too few images for 1 shot: single",
+        known,
+    ]
+    code, _, err = run("adapt", folder, "--model", model, "--method", "none", "--shots", 1)
+    assert code == 0
+    assert known in err
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_method_that_does_not_fit_says_so(
     home: Path, tmp_path: Path, run: Run, jobs: int
 ) -> None:
@@ -482,6 +718,16 @@ def test_an_interval_by_hand() -> None:
     assert interval([0.25]) == Interval(0.25, None, 1)
 
 
+@pytest.mark.parametrize(
+    ("values", "p"),
+    # t = 3 / 0.70711 = 4.2426 for 4 degrees; t = 1 for 1 degree is an eighth of a turn
+    [([1, 2, 3, 4, 5], 0.01324), ([0, 2], 0.5), ([0, 0, 0], 1), ([2, 2, 2], 0), ([-1, 1], 1)],
+)
+def test_paired_tests_by_hand(values: list[float], p: float) -> None:
+    assert p_value(values) == pytest.approx(p, abs=1e-5)
+    assert p_value([-v for v in values]) == p_value(values)
+
+
 def test_a_summary_by_hand() -> None:
     after = {
         ("a", "none"): (0.5, 0.7),
@@ -502,6 +748,8 @@ def test_a_summary_by_hand() -> None:
     # gains 0.1 and 0.2: mean 0.15, deviation 0.1 / sqrt 2, over sqrt 2 is 0.05
     assert gain.mean == pytest.approx(0.15)
     assert gain.half == pytest.approx(12.7062 * 0.05, rel=1e-5)
+    assert lines["a", "last"].p == pytest.approx(0.204833, rel=1e-4), "t = 3, one degree"
+    assert lines["a", "none"].p is None
     whole: Line = lines[None, "last"]
     assert whole.after.mean == pytest.approx((0.6 + 0.9 + 0.1 + 0.2) / 4)
     assert whole.difference is not None
@@ -519,7 +767,7 @@ def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "run"
     code, text, err = run(*words(home, out, jobs=1))
     assert code == 0, err
-    assert listing(out) == ["comparison.html", EPISODES, RESULTS, "summary.json"]
+    assert listing(out) == ["comparison.html", EPISODES, RESULTS, "summary.json", "table.md"]
     rows = stored(out)
     last = [100 * r.accuracy_after for r in rows if (r.data, r.method) == ("discs", "last:2")]
     found = interval(last)
@@ -534,12 +782,76 @@ def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
     assert html.count("<svg") == 3, "two data sets, and both"
 
 
+def test_the_table_of_a_suite(home: Path, tmp_path: Path, run: Run) -> None:
+    """Its data sets are found by name; what an option says wins; the table is Markdown."""
+    sets = tmp_path / "sets"
+    for name in QUICK.sets:
+        shutil.copytree(home / "discs", sets / name)
+    words = ["evaluate", "--suite", "quick", "--data", sets, "--out", tmp_path / "run"]
+    words += ["--models", home / "models" / "small", "--episodes", 2, "--iterations", 1]
+    code, text, err = run(*words)
+    assert code == 0, err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    used = summary["settings"]
+    assert (used["lr"], used["optimizer"], used["compute"]) == (0.001, "rowrms", "15%")
+    assert (used["iterations"], used["episodes"]) == (1, 2)
+    lines = [x for x in text.splitlines() if x.startswith("|")]
+    assert len({len(x) for x in lines}) == 1, "aligned"
+    cells = [[c.strip() for c in x.strip("|").split("|")] for x in lines]
+    less = f"less {QUICK.methods[0]}"
+    assert cells[0] == [
+        *("method", *QUICK.sets, "all", less, "p", "RAM, B", "MACs backward", "learned")
+    ]
+    assert [c[0] for c in cells[2:]] == [f"`{m}`" for m in QUICK.methods]
+    results = {(r["data"], r["method"]): r for r in summary["results"]}
+    for row in cells[2:]:
+        method = row[0].strip("`")
+        for data, cell in zip((*QUICK.sets, None), row[1:], strict=False):
+            after = results[data, method]["after"]
+            assert cell == f"{100 * after['mean']:.1f} ± {100 * after['half']:.1f}"
+        whole = results[None, method]
+        assert row[-3:] == [
+            f"{whole[k]:,}" for k in ("sram_bytes", "backward_macs", "learned_parameters")
+        ]
+        if method == QUICK.methods[0]:
+            assert row[-5:-3] == ["", ""]
+        else:
+            gain = whole["difference"]
+            assert row[-5] == f"{100 * gain['mean']:+.1f} ± {100 * gain['half']:.1f}"
+            shown = float(row[-4].removeprefix("< "))
+            assert shown == pytest.approx(whole["p"], rel=0.1) or whole["p"] < shown == 0.001
+    written = (tmp_path / "run" / "table.md").read_text("utf-8")
+    assert "\n".join(lines) in written
+    assert "rowrms at rate 0.001" in written
+    shutil.rmtree(sets / "omniglot")
+    shutil.rmtree(sets / "dtd10")
+    code, _, err = run(*words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --suite quick: {sets} lacks omniglot, dtd10, each as NAME.par")
+
+
+@needs_shared
+@pytest.mark.parametrize("name", SuiteName)
+def test_a_suite_can_be_drawn(name: SuiteName) -> None:
+    """Every set has the classes and images that the suite asks for; methods and networks exist."""
+    assert SHARED is not None
+    suite = name.suite
+    sets = tuple(map(load_dataset, find_sets(SHARED / "data", name)))
+    networks = tuple(
+        Network(load_model(str(model_path(model))), Budget()) for model in suite.models
+    )
+    asked = Evaluation(sets, networks, suite.methods, 2, suite.settings)
+    assert len(asked.draw()) == 2 * len(sets)
+
+
 def test_bars_are_drawn_to_scale() -> None:
     bars = (
         Bar("none", 20.0, Estimate(20.0, None), None),
         Bar("<last>", 20.0, Estimate(60.0, 10.0), Estimate(40.0, 5.0)),
     )
-    section = Section("Net", (Panel("birds & bees", bars),), (Price(9000, 0, 0), Price(9500, 7, 3)))
+    section = Section(
+        "Net", (Panel("birds & bees", 1, bars),), (Price(9000, 0, 0), Price(9500, 7, 3))
+    )
     html = comparison("Compared", "facts", [section])
     svg = re.search(r"<svg.*?</svg>", html, re.DOTALL)
     assert svg is not None

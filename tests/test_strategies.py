@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from folders import LAYERS, write_model, write_pictures
 from helpers import SHARED, Network, Unit, call, image, linked, model_path, needs_shared
 
+from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import (
@@ -33,9 +34,17 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.data import load_dataset
 from kilograd.learn.episodes import sample_episode
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import (
+    Compiled,
+    HeadKind,
+    OptimizerKind,
+    Recipe,
+    _linked,
+    _training,
+    compile_recipe,
+)
 from kilograd.ops import FisherSum, Window
-from kilograd.passes import Part
+from kilograd.passes import Part, Training
 from kilograd.select import (
     Budget,
     Demand,
@@ -48,6 +57,7 @@ from kilograd.select import (
 )
 from kilograd.select.greedy import INSPECTED, least_macs
 from kilograd.select.knapsack import Knapsack, pack
+from kilograd.select.selection import best_first, filters, output_energies
 from kilograd.select.tinytrain import Criterion, TinyTrain
 
 NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
@@ -715,3 +725,100 @@ def test_reasons_count_what_learns(small: Model) -> None:
             assert r.chosen == (r.channels if part.index is None else len(part.index))
             assert not r.why
         assert all(r.why for r in made.selection.reasons if not r.chosen)
+
+
+# ---- prices ----
+
+#: Every part of the compiler that a selection passes through.
+KINDS = (
+    Recipe("none", 3),
+    Recipe("none", 3, optimizer=OptimizerKind.ROWRMS, rows=True),
+    Recipe("none", 3, HeadKind.LINEAR, OptimizerKind.ADAM, recompute=True),
+    Recipe("none", 3, accumulate=4),
+)
+
+
+def program_of(model: Model, recipe: Recipe, selection: Selection) -> Program:
+    return _linked(model, recipe, _training(recipe, selection))
+
+
+def demanded(program: Program) -> tuple[int, ...]:
+    """What a program costs, entry by entry."""
+    each = [e.plan.peak for e in program.entries.values()]
+    return (program.sram_bytes, program.state_bytes, program.macs("step"), *each)
+
+
+def some_channels(
+    rng: np.random.Generator, graph: Graph, parts: Mapping[str, tuple[int, int]]
+) -> dict[str, Part]:
+    """Draw channels for given axes and counts."""
+    return {
+        name: Part(axis, tuple(sorted(rng.choice(graph[name].type.shape[axis], n, replace=False))))
+        for name, (axis, n) in parts.items()
+    }
+
+
+@pytest.mark.parametrize("recipe", KINDS, ids=str)
+def test_which_channels_learn_changes_neither_bytes_nor_work(small: Model, recipe: Recipe) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        shapes = {x: small.graph[f"{x}.weight"].type.shape for x in LAYERS}
+        axes = {x: 2 if len(s) == 3 else int(rng.choice((0, 3))) for x, s in shapes.items()}
+        parts = {
+            f"{x}.weight": (axes[x], int(rng.integers(1, shapes[x][axes[x]]))) for x in LAYERS[2:]
+        }
+        first = {name: Part(axis, tuple(range(n))) for name, (axis, n) in parts.items()}
+        found = {
+            demanded(program_of(small, recipe, Selection(learn, recipe.head is not None)))
+            for learn in (first, *(some_channels(rng, small.graph, parts) for _ in range(4)))
+        }
+        assert len(found) == 1, f"{parts}: {found}"
+
+
+@needs_shared
+@pytest.mark.parametrize("name", NETWORKS)
+def test_which_channels_of_published_networks_learn_does_not_matter(name: str) -> None:
+    """Neither those with the largest weights, of which sums may overflow first, nor others."""
+    model = published(name)
+    recipe = Recipe("none", 5, optimizer=OptimizerKind.ROWRMS)
+    layers = model.layers[-9:]
+    shapes = {x: model.graph[f"{x}.weight"].type.shape for x in layers}
+    axes = {x: 2 if len(shapes[x]) == 3 else 0 for x in layers}
+    counts = {f"{x}.weight": (axes[x], shapes[x][axes[x]] // 4) for x in layers}
+    plain = Evidence(model.name, model.graph, model.layers)
+    best = {x: best_first(output_energies(plain, x)) for x in layers}
+    loudest = {
+        name: filters(plain, x, best[x][:n])
+        for x, (name, (_, n)) in zip(layers, counts.items(), strict=True)
+    }
+    rng = np.random.default_rng(1)
+    choices = [loudest, *(some_channels(rng, model.graph, counts) for _ in range(3))]
+    found = {demanded(program_of(model, recipe, Selection(c, head=False))) for c in choices}
+    assert len(found) == 1
+
+
+def test_a_known_price_is_not_asked_for_again(small: Model) -> None:
+    inspect = invented(small.graph)
+    prices: dict[Hashable, Demand] = {}
+    recipe, budget = Recipe("tinytrain", 3), Budget(sram=12_000)
+    first = compile_recipe(small, recipe, budget, inspect, prices)
+    known = dict(prices)
+    assert known
+    with pytest.MonkeyPatch.context() as patch:
+        seen: list[Recipe] = []
+
+        def noted(model: Model, recipe: Recipe, training: Training) -> Program:
+            seen.append(recipe)
+            return _linked(model, recipe, training)
+
+        patch.setattr("kilograd.learn.recipe._linked", noted)
+        # as many channels of the same layers, others of them
+        other = replace(recipe, method="tinytrain-random:3")
+        second = compile_recipe(small, other, budget, inspect, prices)
+        assert seen == [other], "what was chosen, and nothing else"
+        assert prices == known
+        assert second.selection.learn != first.selection.learn
+        assert second.program.sram_bytes == first.program.sram_bytes
+        # what else a recipe says makes another price
+        compile_recipe(small, replace(recipe, accumulate=2), Budget(sram=20_000), inspect, prices)
+        assert len(prices) > len(known)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,14 +15,17 @@ from rich.table import Table
 from typer.main import get_command
 
 import kilograd
+from kilograd.cli import offline
 from kilograd.cli.options import (
     AsJson,
     Augmentation,
     BoardRam,
+    Channels,
     CompilerName,
     Compute,
     EmulatorName,
-    EpisodeKind,
+    Exact,
+    Guard,
     Head,
     Iterations,
     Method,
@@ -31,6 +34,8 @@ from kilograd.cli.options import (
     Options,
     Queries,
     Rate,
+    Recompute,
+    Rows,
     Seed,
     Shots,
     Sram,
@@ -47,13 +52,15 @@ from kilograd.cli.options import (
 from kilograd.cli.show import (
     ERR,
     OUT,
-    comparison_page,
     cost_json,
     cost_line,
+    facts_of,
     in_short,
     map_json,
     mention,
     mention_left_out,
+    mention_trained_on,
+    sections_of,
     show_ablation,
     show_choice,
     show_cost,
@@ -76,11 +83,16 @@ from kilograd.learn.augment import Augment
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
-from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
+from kilograd.learn.episodes import (
+    Draw,
+    Episode,
+    EpisodeKind,
+    sample_episode,
+    stored_episode,
+)
 from kilograd.learn.evaluate import (
     Evaluation,
     Network,
-    Settings,
     evaluate,
     summarise,
 )
@@ -88,9 +100,12 @@ from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.suite import Suite, SuiteName, find_sets
 from kilograd.report import (
     ablation,
     choice,
+    comparison,
+    comparison_table,
     page,
     without,
 )
@@ -107,33 +122,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train neural networks in kilobytes.",
 )
+app.add_typer(offline.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
 
 
-def _episode(
-    dataset: Dataset,
-    kind: EpisodeKind,
-    ways: int | None,
-    shots: int | None,
-    queries: int | None,
-    seed: int,
-) -> Episode:
-    """Name what cannot be used, and draw from the rest."""
-    if kind is EpisodeKind.META_DATASET:
-        for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
-            if value is not None:
-                raise InputError(
-                    f"--{name} {value}: --episode {kind} draws this itself; give one of the two"
-                )
-        mention_left_out(dataset, shots=1)
-        return sample_meta_episode(dataset, seed=seed)
-    shots = 5 if shots is None else shots
-    queries = 15 if queries is None else queries
-    mention_left_out(dataset, shots)
-    return sample_episode(dataset, ways=ways, shots=shots, queries=queries, seed=seed)
+def _episode(dataset: Dataset, kind: str, draw: Draw, seed: int | None) -> Episode:
+    """Name what cannot be used, and draw from the rest; or read an episode that is stored."""
+    if kind in set(EpisodeKind):
+        mention_left_out(dataset, draw.least_shots)
+        return draw(dataset, seed or 0)
+    return stored_episode(Path(kind), dataset, seed)
+
+
+def _draw(kind: str, ways: int | None, shots: int | None, queries: int | None) -> Draw:
+    if kind in set(EpisodeKind):
+        return Draw(EpisodeKind(kind), ways, shots, queries)
+    if not kind.endswith((".json", ".jsonl")):
+        kinds = ", ".join(EpisodeKind)
+        raise InputError(f"--episode {kind}: give {kinds}, or a file .json or .jsonl of episodes")
+    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+        if value is not None:
+            raise InputError(f"--{name} {value}: the episode in {kind} is as it is; leave this out")
+    return Draw()
 
 
 @app.command("adapt")
@@ -141,25 +154,26 @@ def _episode(
 def adapt_command(
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
     options: Options,
-    ways: Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")] = None,
-    shots: Annotated[
-        int | None, typer.Option(help="Support images of each class; default: 5.")
-    ] = None,
-    queries: Annotated[
-        int | None, typer.Option(help="Test images of each class, at most; default: 15.")
-    ] = None,
-    episode_kind: Annotated[
-        EpisodeKind,
-        typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
+    ways: Ways = None,
+    shots: Shots = None,
+    queries: Queries = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--episode",
+            help="fixed: ways and shots as given; meta-dataset: drawn as there; or a FILE.json "
+            "or .jsonl with stored episodes, of which --seed takes one.",
+        ),
     ] = EpisodeKind.FIXED,
     iterations: Iterations = 10,
     lr: Rate = 0.003,
     warmup: Warmup = 0,
     augment: Augmentation = Augment.FULL,
-    seed: Seed = 0,
-    guard: Annotated[
-        bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
-    ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Makes the run repeatable; default: 0, or that of a stored episode."),
+    ] = None,
+    guard: Guard = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show why these layers and channels learn.")
     ] = False,
@@ -173,13 +187,17 @@ def adapt_command(
     as_json: AsJson = False,
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
-    schedule = Schedule(iterations, lr, augment, seed, warmup)
+    schedule = Schedule(iterations, lr, augment, seed or 0, warmup)
+    draw = _draw(kind, ways, shots, queries)
     if out is not None:
         check_out(out, RESULT, force=force)
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
-    episode = _episode(dataset, episode_kind, ways, shots, queries, seed)
+    mention_trained_on(options.network, dataset)
+    episode = _episode(dataset, kind, draw, seed)
+    if seed is None:
+        schedule = replace(schedule, seed=episode.seed)
     support = load_samples(
         dataset, episode.support, episode.support_labels, options.network.preprocess
     )
@@ -211,58 +229,148 @@ def adapt_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folders or Parquet files, with commas between; or the folder of those of --suite."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; a begun one goes on.")],
-    models: Annotated[str, typer.Option(help="Networks, with commas between.")] = "digits",
+    suite: Annotated[
+        SuiteName | None,
+        typer.Option(help="A comparison to show; other options change it, defaults are its own."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Networks, with commas between; default: digits.")
+    ] = None,
     methods: Annotated[
-        str, typer.Option(help="Methods, with commas between; differences are to the first.")
-    ] = "none,last",
-    episodes: Annotated[int, typer.Option(help="Episodes of each data set.")] = 10,
+        str | None,
+        typer.Option(
+            help="Methods, with commas between; differences are to the first; default: none,last."
+        ),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Episodes of each data set; default: 10.")
+    ] = None,
     ways: Ways = None,
-    shots: Shots = 5,
-    queries: Queries = 15,
+    shots: Shots = None,
+    queries: Queries = None,
+    kind: Annotated[
+        EpisodeKind | None,
+        typer.Option("--episode", help="Ways and shots: as given, or drawn as Meta-Dataset does."),
+    ] = None,
+    head: Head = None,
+    optimizer: Annotated[
+        OptimizerKind | None, typer.Option(help="How a gradient becomes a step; default: sgd.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Samples averaged for one update; default: 1.")
+    ] = None,
+    rows: Rows = False,
+    recompute: Recompute = False,
+    cache: Annotated[
+        int | None,
+        typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none."),
+    ] = None,
     sram: Sram = None,
     compute: Compute = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    lr: Rate = 0.003,
-    iterations: Iterations = 10,
-    augment: Augmentation = Augment.FULL,
-    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    channels: Channels = None,
+    exact: Exact = False,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate, in real units; METHOD@LR has its own; default: 0.003."),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Passes over the support images; default: 10.")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Passes at first in which the rate rises from zero.")
+    ] = None,
+    augment: Annotated[
+        Augment | None, typer.Option(help="Random views of the support images; default: full.")
+    ] = None,
+    guard: Guard = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Episode number e has the seed SEED + e; default: 0.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on many episodes of several data sets; interrupted, it goes on later."""
-    settings = Settings(
-        ways, shots, queries, sram, compute, optimizer, iterations, lr, augment, seed
-    )
-    options = [Options(model, sram=sram, compute=compute) for model in split_names(models)]
+    usual = Suite() if suite is None else suite.suite
+    given: dict[str, Any] = {
+        "episode": kind,
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "head": head,
+        "optimizer": optimizer,
+        "accumulate": accumulate,
+        "rows": rows or None,
+        "recompute": recompute or None,
+        "sram": sram,
+        "compute": compute,
+        "channels": channels,
+        "exact": exact or None,
+        "iterations": iterations,
+        "lr": lr,
+        "augment": augment,
+        "guard": guard or None,
+        "seed": seed,
+    }
+    settings = replace(usual.settings, **{k: v for k, v in given.items() if v is not None})
+    options = [
+        Options(m, sram=settings.sram, compute=settings.compute, channels=settings.channels)
+        for m in (usual.models if models is None else split_names(models))
+    ]
     networks = tuple(Network(o.network, o.budget) for o in options)
-    sets = tuple(load_dataset(name) for name in split_names(data))
-    asked = Evaluation(sets, networks, split_names(methods), episodes, settings)
+    places = tuple(map(Path, split_names(data)))
+    if suite is not None and len(places) == 1 and places[0].is_dir():
+        places = find_sets(places[0], suite)
+    sets = tuple(map(load_dataset, places))
+    asked = Evaluation(
+        sets,
+        networks,
+        usual.methods if methods is None else split_names(methods),
+        usual.episodes if episodes is None else episodes,
+        settings,
+    )
     for dataset in sets:
-        mention_left_out(dataset, shots)
+        mention_left_out(dataset, settings.draw.least_shots)
+        for n in networks:
+            mention_trained_on(n.model, dataset)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not ERR.is_terminal
     try:
         with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
             task = bar.add_task("evaluating", total=None)
-            rows = evaluate(
-                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of)
+            found = evaluate(
+                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
             )
-        lines = summarise(rows)
+        lines = summarise(found)
         summary = {
-            "settings": asdict(settings) | {"episodes": episodes},
+            "settings": settings.named() | {"episodes": asked.episodes},
             "results": [asdict(line) for line in lines],
         }
+        sections, facts = sections_of(asked, lines), facts_of(asked)
+        table = comparison_table(sections)
         write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-        write_file(out / "comparison.html", comparison_page(asked, lines))
+        write_file(out / "table.md", f"{table}{facts}\n")
+        write_file(out / "comparison.html", comparison("Methods compared", facts, sections))
     except KeyboardInterrupt:
         _fail(f"interrupted; the same command goes on with what {out} holds", 130)
     if as_json:
         print(json.dumps(summary))
         return
-    show_evaluation(asked, lines)
-    print(f"Written to {out}: evaluation.sqlite, episodes.jsonl, summary.json, comparison.html")
+    if suite is None:
+        show_evaluation(asked, lines)
+    else:
+        print(table)
+    files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
+    print(f"Written to {out}: {files}")
 
 
 @app.command()
@@ -460,7 +568,7 @@ def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet:
     found = trials(build_host(compiled.program), compiled, support, schedule)
     passes = passes_that_help(found)
     if not quiet:
-        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
         total = len(support.labels)
         mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
     return passes

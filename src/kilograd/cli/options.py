@@ -98,8 +98,13 @@ Iterations = Annotated[int, typer.Option(help="Passes over the support images.")
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
 Warmup = Annotated[int, typer.Option(help="Passes at first in which the rate rises from zero.")]
 Ways = Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")]
-Shots = Annotated[int, typer.Option(help="Support images of each class.")]
-Queries = Annotated[int, typer.Option(help="Test images of each class, at most.")]
+Shots = Annotated[int | None, typer.Option(help="Support images of each class; default: 5.")]
+Queries = Annotated[
+    int | None, typer.Option(help="Test images of each class, at most; default: 15.")
+]
+Guard = Annotated[
+    bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
+]
 Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -213,13 +218,6 @@ def with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> T
     if compiler is CrossCompiler.GCC or emulator is Emulator.QEMU:
         raise InputError(f"--target {target.name}: has no other tools than {target.tools}")
     return target
-
-
-class EpisodeKind(enum.StrEnum):
-    """How the ways and shots of a task come about."""
-
-    FIXED = "fixed"
-    META_DATASET = "meta-dataset"
 
 
 def split_names(text: str) -> tuple[str, ...]:

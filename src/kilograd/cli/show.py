@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -22,8 +23,10 @@ from kilograd.learn.evaluate import (
     Evaluation,
     Line,
 )
+from kilograd.learn.overlap import shared_classes
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.statistics import Interval
+from kilograd.offline.folder import Finished
 from kilograd.passes import accumulator_bounds
 from kilograd.report import (
     Bar,
@@ -32,7 +35,6 @@ from kilograd.report import (
     Price,
     Section,
     Variant,
-    comparison,
 )
 from kilograd.select import Budget
 from kilograd.select.cost import Cost
@@ -45,15 +47,28 @@ OUT = Console(markup=False, highlight=False)
 ERR = Console(markup=False, highlight=False, stderr=True)
 
 
-def mention_left_out(dataset: Dataset, shots: int) -> None:
-    """Say which images and classes of a data set cannot be used."""
+def mention_skipped(dataset: Dataset) -> None:
+    """Say which images of a data set cannot be used."""
     if skipped := dataset.skipped:
         total = len(dataset) + len(skipped)
         mention(f"{len(skipped)} of {total} images unreadable and skipped: {_some(skipped)}")
+
+
+def mention_trained_on(model: Model, dataset: Dataset) -> None:
+    """Say which classes of a data set a network was trained on: new they are not."""
+    if seen := shared_classes(model.training_classes, dataset.classes):
+        mention(
+            f"{model.name} was trained on classes of {dataset.name}, {len(seen)}: {_some(seen)}"
+        )
+
+
+def mention_left_out(dataset: Dataset, shots: int) -> None:
+    """Say which images and classes of a data set cannot be used."""
+    mention_skipped(dataset)
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
         total = len(dataset.classes)
-        reason = f"too few images for {shots} shots"
+        reason = f"too few images for {shots} shot{'s' if shots > 1 else ''}"
         mention(f"{len(small)} of {total} classes left out, {reason}: {_some(small)}")
 
 
@@ -162,8 +177,8 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
         print(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
 
 
-def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
-    """Return the page of an evaluation."""
+def sections_of(asked: Evaluation, lines: Sequence[Line]) -> tuple[Section, ...]:
+    """Return what a report shows: networks, data sets, methods."""
     sections = []
     groups = _by_method(lines)
     for network in asked.networks:
@@ -176,27 +191,41 @@ def comparison_page(asked: Evaluation, lines: Sequence[Line]) -> str:
                     100 * line.before.mean,
                     _estimate(line.after),
                     line.difference and _estimate(line.difference),
+                    line.p,
                 )
                 for line in column
             )
-            title = f"{column[0].data or 'All data sets'}, {column[0].after.count} episodes"
-            panels.append(Panel(title, bars))
+            panels.append(Panel(column[0].data or "All data sets", column[0].after.count, bars))
         prices = tuple(
             Price(f[-1].sram_bytes, f[-1].backward_macs, f[-1].learned_parameters) for f in found
         )
         sections.append(Section(network.model.title, tuple(panels), prices))
+    return tuple(sections)
+
+
+def facts_of(asked: Evaluation) -> str:
+    """Say how episodes were drawn and learned."""
     s = asked.settings
     limits = "".join(
-        f" At most {limit} {what}."
-        for limit, what in ((s.sram, "of RAM"), (s.compute, "MACs of a backward pass"))
+        f" {what}: at most {limit}."
+        for what, limit in (
+            ("RAM", s.sram),
+            ("MACs of a backward pass", s.compute),
+            ("Share of a layer's channels", s.channels),
+        )
         if limit is not None
     )
-    facts = (
-        f"{'Up to 10' if s.ways is None else s.ways} classes, {s.shots} images each to learn "
-        f"from, up to {s.queries} to test on; {s.iterations} passes with {s.optimizer} at rate "
-        f"{s.lr:g}, views: {s.augment}; seeds from {s.seed} on.{limits}"
+    tasks = (
+        "Ways and shots as in Meta-Dataset"
+        if s.draw.shots is None
+        else f"{'Up to 10' if s.ways is None else s.ways} classes, {s.draw.shots} images each to "
+        f"learn from, up to {s.draw.queries} to test on"
     )
-    return comparison("Methods compared", facts, sections)
+    guard = " at most, as held-out images gain" if s.guard else ""
+    return (
+        f"{tasks}; {s.iterations} passes{guard} with {s.optimizer} at rate {s.lr:g}, "
+        f"views: {s.augment}; seeds from {s.seed} on.{limits}"
+    )
 
 
 def show_choice(compiled: Compiled, budget: Budget) -> None:
@@ -379,3 +408,20 @@ def show_cost(model: Model, method: str, convention: Convention, cost: Cost) -> 
     table.add_row("MACs", f"{in_short(macs.forward)} forward, {in_short(macs.backward)} backward")
     table.add_row("", f"of which {in_short(macs.dx)} dX, {in_short(macs.dw)} dW")
     OUT.print(table)
+
+
+def show_finished(out: Path, finished: Finished, of_what: str) -> None:
+    """Print what came of training offline."""
+    table = Table.grid(padding=(0, 2))
+    learned = f"{finished.learned} images of {finished.classes} classes"
+    history = finished.history
+    table.add_row("learned from", learned)
+    table.add_row("best epoch", f"{history.best} of {len(history.epochs)}")
+    table.add_row("accuracy on", f"{finished.reported} {of_what}")
+    for name, accuracy in (("before", finished.before), ("after", finished.after)):
+        if accuracy is not None:
+            both = f"{accuracy.float32:.1%} in float, {accuracy.int8:.1%} as the int8 program"
+            table.add_row(f"  {name}", both)
+    table.add_row("took", f"{finished.seconds:.0f} s")
+    OUT.print(table)
+    print(f"Written to {out}, a model folder: --model {out}")

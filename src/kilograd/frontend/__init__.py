@@ -2,7 +2,8 @@
 
 from kilograd.frontend.find import Found, available_models, load_model, model_places
 from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
-from kilograd.frontend.variant import with_last_conv
+from kilograd.frontend.save import save_model
+from kilograd.frontend.variant import with_classifier, with_last_conv
 
 __all__ = [
     "Found",
@@ -12,5 +13,7 @@ __all__ = [
     "load_model",
     "load_model_folder",
     "model_places",
+    "save_model",
+    "with_classifier",
     "with_last_conv",
 ]

@@ -62,7 +62,8 @@ class Model:
 
     The outputs of `graph` are the pooled features, int8 [1, 1, c], and the logits of the
     original classifier.  `layers` are the convolutions in execution order, classifier excluded:
-    the numbering of the published plans.
+    the numbering of the published plans.  `training_classes` are the names of the classes it was
+    trained on, where the file says so.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Model:
     layers: tuple[str, ...]
     preprocess: Preprocess
     path: Path
+    training_classes: tuple[str, ...] = ()
 
 
 def load_model_folder(path: Path) -> Model:
@@ -174,6 +176,8 @@ class _Reader:
             preprocess = Preprocess(h, resize, c)
         except InputError as e:
             raise InputError(f"{self.file}: {e}") from e
+        with _reading(f"{self.file}: provenance"):
+            seen = tuple(map(str, d.get("provenance", {}).get("training_classes", ())))
         return Model(
             name=str(d["name"]),
             title=str(d["title"]),
@@ -181,6 +185,7 @@ class _Reader:
             layers=tuple(o["name"] for o in d["ops"] if o["type"] in ("conv", "depthwise_conv")),
             preprocess=preprocess,
             path=path,
+            training_classes=seen,
         )
 
     def _affine(self, name: str, d: Mapping[str, Any]) -> Affine:

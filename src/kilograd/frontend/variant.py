@@ -49,3 +49,23 @@ def with_last_conv(model: Model, channels: int) -> Model:
         graph=b.graph(b(AvgPool(), y, name=features.name)),
         layers=(*model.layers, LAST_CONV),
     )
+
+
+def with_classifier(model: Model, classes: int, seed: int = 0) -> Model:
+    """Put a new classifier with random weights behind the features, in place of what was there.
+
+    Raises `InputError` for fewer than two classes.
+    """
+    if classes < 2:
+        raise InputError(f"a classifier needs two classes or more, there is {classes}")
+    features = model.graph.outputs[0]
+    inputs = features.type.shape[2]
+    shape = (classes, 1, 1, inputs)
+    codes = np.random.default_rng(seed).integers(-127, 128, shape, np.int8)
+    scale = (1 / (127 * math.sqrt(inputs)),) * classes
+    b = Builder(dead_code(replace(model.graph, outputs=(features,))))
+    w = b.param("classifier.weight", codes, Affine(scale, axis=0))
+    quant = Affine(scale, axis=0, unit=features.type.affine.scale[0])
+    c = b.param("classifier.bias", np.zeros(classes, np.int32), quant)
+    y = b(Conv(Window(), Affine((0.1,), 0)), features, w, c, name="classifier")
+    return replace(model, graph=b.graph(features, y))

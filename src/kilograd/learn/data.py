@@ -155,13 +155,20 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
     array([[72, 72],
            [72, 72]], dtype=int8)
     """
-    image = _to_8_bits(ImageOps.exif_transpose(image), preprocess.channels)
-    image = _shorter_side(_without_far_ends(image), preprocess.resize)
+    image = _shorter_side(upright(image, preprocess.channels), preprocess.resize)
     left = round((image.width - preprocess.size) / 2)
     top = round((image.height - preprocess.size) / 2)
     image = image.crop((left, top, left + preprocess.size, top + preprocess.size))
     pixels = np.asarray(image, dtype=np.int16).reshape(preprocess.size, preprocess.size, -1)
     return (pixels - 128).astype(np.int8)
+
+
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """Rotate an image as its EXIF tag says, and make it RGB (3 channels) or grey (1), 8 bits each.
+
+    Of an image more than 32 times as long as wide only the middle is left.
+    """
+    return _without_far_ends(_to_8_bits(ImageOps.exif_transpose(image), channels))
 
 
 def load_dataset(path: str | Path) -> Dataset:

@@ -1,8 +1,10 @@
 """Few-shot tasks: which classes, which images to learn from, which to be tested on."""
 
+import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ _Indices = NDArray[np.int64]
 
 MAX_DEFAULT_WAYS = 10
 """Classes of an episode if nobody asks for a number."""
+DEFAULT_SHOTS, DEFAULT_QUERIES = 5, 15
+"""Support and query images of each class if nobody asks for a number."""
 
 # The defaults of Meta-Dataset (Triantafillou et al. 2020), which TinyTrain keeps.
 META_MIN_WAYS = 5
@@ -96,6 +100,90 @@ class Episode:
             query_labels=_integers(value, "query_labels"),
             seed=_integer(value, "seed"),
         )
+
+
+class EpisodeKind(enum.StrEnum):
+    """How the ways and shots of a task come about."""
+
+    FIXED = "fixed"
+    META_DATASET = "meta-dataset"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How tasks are drawn, as options say it: `None` is the default of a fixed task.
+
+    >>> Draw().shots, Draw(EpisodeKind.META_DATASET).shots
+    (5, None)
+
+    Raises `InputError` for numbers that the kind of task draws itself.
+    """
+
+    kind: EpisodeKind = EpisodeKind.FIXED
+    ways: int | None = None
+    shots: int | None = None
+    queries: int | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in defaults."""
+        if self.kind is EpisodeKind.FIXED:
+            object.__setattr__(self, "shots", DEFAULT_SHOTS if self.shots is None else self.shots)
+            queries = DEFAULT_QUERIES if self.queries is None else self.queries
+            object.__setattr__(self, "queries", queries)
+            return
+        for name in ("ways", "shots", "queries"):
+            if (value := getattr(self, name)) is not None:
+                raise InputError(
+                    f"--{name} {value}: --episode {self.kind} draws this itself; "
+                    f"give one of the two"
+                )
+
+    @property
+    def least_shots(self) -> int:
+        """Support images that a class must give to take part."""
+        return 1 if self.shots is None else self.shots
+
+    def __call__(self, dataset: Dataset, seed: int) -> Episode:
+        """Draw one.  Raises `InputError` as `sample_episode` and `sample_meta_episode` do."""
+        if self.shots is None or self.queries is None:
+            return sample_meta_episode(dataset, seed=seed)
+        return sample_episode(
+            dataset, ways=self.ways, shots=self.shots, queries=self.queries, seed=seed
+        )
+
+
+def stored_episode(file: Path, dataset: Dataset, seed: int | None) -> Episode:
+    """Read the episode of a data set from a file with one episode, or one a line (.jsonl).
+
+    `seed` says which of several; `None` where there is no choice.
+
+    Raises `InputError` for a file that cannot be read, has none or several, or one that does not
+    belong to the data set as it is now.
+    """
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"--episode {file}: cannot be read ({e})") from e
+    try:
+        parts = text.splitlines() if file.suffix == ".jsonl" else [text]
+        every = [Episode.from_json(part) for part in parts if part.strip()]
+    except InputError as e:
+        raise InputError(f"--episode {file}: {e}") from e
+    mine = [e for e in every if e.dataset == dataset.name]
+    if seed is not None and len(every) > 1:
+        mine = [e for e in mine if e.seed == seed]
+    if not mine:
+        about = f"{dataset.name!r}" + ("" if seed is None else f" and seed {seed}")
+        others = ", ".join(dict.fromkeys(f"{e.dataset!r}" for e in every)) or "none at all"
+        raise InputError(f"--episode {file}: has no episode of {about}; it has some of {others}")
+    if len(mine) > 1:
+        seeds = [e.seed for e in mine]
+        raise InputError(
+            f"--episode {file}: has {len(mine)} episodes of {dataset.name!r}; say which with "
+            f"--seed {min(seeds)} ... {max(seeds)}"
+        )
+    check_episode(mine[0], dataset)
+    return mine[0]
 
 
 def usable_classes(dataset: Dataset, shots: int) -> tuple[str, ...]:

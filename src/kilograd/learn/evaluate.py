@@ -3,69 +3,35 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import hashlib
 import io
 import json
-import multiprocessing.connection
 import os
-import signal
 import sqlite3
-import sys
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 
 from kilograd import __version__
 from kilograd.errors import InputError
-from kilograd.frontend import Model, load_model
-from kilograd.learn.adapt import Schedule, adapt, load_samples
-from kilograd.learn.augment import Augment
+from kilograd.frontend import Model
 from kilograd.learn.data import Dataset, Source
-from kilograd.learn.episodes import Episode, sample_episode
-from kilograd.learn.inspect import inspector
+from kilograd.learn.episodes import Episode
 from kilograd.learn.output import write_file
-from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.statistics import Interval, interval
-from kilograd.select import Budget, Inspect, strategy
+from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
+from kilograd.learn.statistics import Interval, interval, p_value
+from kilograd.learn.work import Key, Row, Settings, Work, split_rate
+from kilograd.select import Budget, strategy
 
 RESULTS = "evaluation.sqlite"
 """The file that tells a folder of an evaluation: one row an episode."""
 EPISODES = "episodes.jsonl"
 """The episodes, one JSON object a line."""
 
-_PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again
-
 Progress = Callable[[int, int], None]
 """Called with the episodes that are done, and all of them."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all rows of an evaluation have in common, named as the options are.
-
-    `sram` and `compute` are as the user gave them; a network's `Budget` says what they mean for it.
-    """
-
-    ways: int | None = None
-    shots: int = 5
-    queries: int = 15
-    sram: str | None = None
-    compute: str | None = None
-    optimizer: OptimizerKind = OptimizerKind.SGD
-    iterations: int = 10
-    lr: float = 0.003
-    augment: Augment = Augment.FULL
-    seed: int = 0
-
-    def schedule(self, episode: int) -> Schedule:
-        """Return how long and how fast an episode learns; `InputError` for senseless numbers."""
-        return Schedule(self.iterations, self.lr, self.augment, self.seed + episode)
 
 
 @dataclass(frozen=True)
@@ -88,7 +54,7 @@ class Evaluation:
     networks: tuple[Network, ...]
     methods: tuple[str, ...]
     episodes: int
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         """Check what can be checked without running anything."""
@@ -104,9 +70,10 @@ class Evaluation:
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{option}: there are two called {name!r}; rename or drop one")
+        self.settings.draw  # noqa: B018 refuses what contradicts
         for method in self.methods:
-            strategy(method)
-        self.settings.schedule(0)
+            strategy(split_rate(method)[0])
+            self.settings.schedule(0, method)
         self.settings.schedule(self.episodes - 1)
 
     def draw(self) -> dict[tuple[str, int], Episode]:
@@ -114,57 +81,16 @@ class Evaluation:
 
         Raises `InputError` for a data set with too few classes.
         """
-        s = self.settings
-        return {
-            (d.name, e): sample_episode(
-                d, ways=s.ways, shots=s.shots, queries=s.queries, seed=s.seed + e
-            )
-            for d in self.sets
-            for e in range(self.episodes)
-        }
-
-
-@dataclass(frozen=True)
-class Key:
-    """What tells one row from another."""
-
-    data: str
-    model: str
-    method: str
-    episode: int
-
-
-@dataclass(frozen=True)
-class Row(Key):
-    """One episode; sizes in bytes, accuracies in 0 ... 1."""
-
-    ways: int
-    accuracy_before: float
-    accuracy_after: float
-    sram_bytes: int
-    backward_macs: int
-    learned_parameters: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """One row to be made, with all it takes: another process needs no data set for it."""
-
-    key: Key
-    network: Path
-    budget: Budget
-    optimizer: OptimizerKind
-    schedule: Schedule
-    images: Dataset
-    episode: Episode
+        draw, seed = self.settings.draw, self.settings.seed
+        return {(d.name, e): draw(d, seed + e) for d in self.sets for e in range(self.episodes)}
 
 
 @dataclass(frozen=True)
 class Line:
     """A method on a network: means over the episodes of a data set, or of all (`data` None).
 
-    `difference`: accuracy after learning less that of the first method, on the same episodes.
+    `difference`: accuracy after learning less that of the first method, on the same episodes;
+    `p`: of a paired t test of it.
     `sram_bytes`, `backward_macs`, `learned_parameters`: the most of any episode, because a method
     may choose anew for each.
     """
@@ -175,6 +101,7 @@ class Line:
     before: Interval
     after: Interval
     difference: Interval | None
+    p: float | None
     sram_bytes: int
     backward_macs: int
     learned_parameters: int
@@ -182,20 +109,31 @@ class Line:
 
 
 def evaluate(
-    out: Path, evaluation: Evaluation, jobs: int = 1, progress: Progress = lambda done, of: None
+    out: Path,
+    evaluation: Evaluation,
+    jobs: int = 1,
+    progress: Progress = lambda done, of: None,
+    cluster: str | None = None,
 ) -> tuple[Row, ...]:
     """Run what `out` does not hold yet, and return the rows of the whole evaluation.
 
-    A row is stored as soon as it is there, so an interrupted run goes on where it was.  More
+    A row is stored as soon as it is there (with the other methods of its episode where
+    several processes work), so an interrupted run goes on where it was.  More
     episodes, data sets, networks and methods may join an evaluation later.  With more `jobs` than
     one, a script must guard its main module, as `multiprocessing` demands where it spawns.
+
+    `cluster`: the address of a Ray cluster that makes the rows, in place of this machine.
 
     Raises `InputError` for a folder that holds something else, or was made with other settings,
     data sets or networks: the message names the difference; and where a program is over budget.
     """
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
+    if jobs > 1 and cluster is not None:
+        raise InputError(f"--jobs {jobs}: --ray takes all CPUs of the cluster; leave one away")
     drawn = evaluation.draw()
+    if cluster is not None:
+        check_cluster(cluster)
     with _opened(out) as store:
         store.agree(evaluation)
         done = store.rows()
@@ -205,7 +143,10 @@ def evaluate(
         count = len(keys) - len(missing)
         progress(count, len(keys))
         works = _works(evaluation, drawn, missing)
-        run = _here(works) if jobs == 1 else _in_processes(works, jobs)
+        if cluster is not None:
+            run = on_cluster(works, cluster)
+        else:
+            run = here(works) if jobs == 1 else in_processes(works, jobs)
         with closing(run):
             for row in run:
                 store.add(row)
@@ -241,6 +182,7 @@ def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:
                         interval([r.accuracy_before for r in some]),
                         interval([r.accuracy_after for r in some]),
                         None if method == methods[0] else interval(gains),
+                        None if method == methods[0] else p_value(gains),
                         max(r.sram_bytes for r in some),
                         max(r.backward_macs for r in some),
                         max(r.learned_parameters for r in some),
@@ -271,6 +213,8 @@ class _Store:
             if not self.rows():
                 self._sql.execute("DELETE FROM settings")
             stored = dict(self._sql.execute("SELECT name, value FROM settings"))
+            if stored:  # by a version that may not have known all of today's options
+                stored = _options(Settings()) | stored
             for name, value in now.items():
                 if stored.get(name, value) != value:
                     raise InputError(_difference(self._out, name, stored[name], value))
@@ -284,10 +228,19 @@ class _Store:
         return {_key(row): row for row in (Row(*values) for values in found)}
 
     def add(self, row: Row) -> None:
-        """Store a row, for good: it is on the disk when this returns."""
+        """Store a row, for good: it is on the disk when this returns.
+
+        Raises `InputError` if the disk refuses.
+        """
         marks = ", ".join("?" for _ in fields(Row))
-        with self._sql:
-            self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+        try:
+            with self._sql:
+                self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+        except sqlite3.OperationalError as e:
+            raise InputError(
+                f"--out {self._out}: a row cannot be stored ({e}); those before it are safe: "
+                f"make room, and the same command goes on"
+            ) from e
 
 
 @contextmanager
@@ -327,7 +280,7 @@ def _opened(out: Path) -> Iterator[_Store]:
 
 def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
     """Return all that a row depends on, beside its key: option or input, and its value."""
-    found = {f"--{k}": json.dumps(v) for k, v in asdict(evaluation.settings).items()}
+    found = _options(evaluation.settings)
     found["kilograd"] = __version__
     for d in evaluation.sets:
         content = (d.classes, d.labels.tolist(), d.split)
@@ -339,9 +292,13 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         about = (str(graph), types, n.model.layers, n.model.preprocess)
         found[f"network {n.model.name}"] = _digest(repr(about), *parts)
     for method in evaluation.methods:
-        if method.endswith(".json"):
-            found[f"method {method}"] = _digest(Path(method).read_bytes())
+        if (name := split_rate(method)[0]).endswith(".json"):
+            found[f"method {name}"] = _digest(Path(name).read_bytes())
     return found
+
+
+def _options(settings: Settings) -> dict[str, str]:
+    return {f"--{k}": json.dumps(v) for k, v in settings.named().items()}
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -357,10 +314,14 @@ def _difference(out: Path, name: str, stored: str, now: str) -> str:
     if not name.startswith("--"):
         versions = f" ({stored}, now {now})" if name == "kilograd" else ""
         return f"--out {out}: {name} has changed since it was begun{versions}; {advice}"
-    values = [
-        f"without {name}" if v == "null" else f"with {name} {json.loads(v)}" for v in (stored, now)
-    ]
+    values = [_said(name, json.loads(v)) for v in (stored, now)]
     return f"--out {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
+
+
+def _said(option: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def _keep_episodes(file: Path, drawn: Mapping[tuple[str, int], Episode], *, begun: bool) -> None:
@@ -403,18 +364,17 @@ def _works(
 ) -> Iterator[Work]:
     sets = {d.name: d for d in evaluation.sets}
     networks = {n.model.name: n for n in evaluation.networks}
-    settings = evaluation.settings
-    for key in keys:
-        images, episode = _cut_out(sets[key.data], drawn[key.data, key.episode])
-        network = networks[key.model]
+    for (data, model, number), some in groupby(keys, lambda k: (k.data, k.model, k.episode)):
+        images, episode = _cut_out(sets[data], drawn[data, number])
+        network = networks[model]
         yield Work(
-            key,
-            network.model.path,
+            network.model,
             network.budget,
-            settings.optimizer,
-            settings.schedule(key.episode),
+            evaluation.settings,
+            tuple(key.method for key in some),
             images,
             episode,
+            number,
         )
 
 
@@ -444,130 +404,3 @@ def _encoded(source: Source) -> bytes:
     png = io.BytesIO()
     source().save(png, "PNG")
     return png.getvalue()
-
-
-class Worker:
-    """Makes rows, and compiles what does not depend on the episode once."""
-
-    def __init__(self) -> None:
-        self._models: dict[Path, Model] = {}
-        self._compiled: dict[tuple[object, ...], Compiled] = {}
-
-    def __call__(self, work: Work) -> Row:
-        """Make a row.  Raises `InputError` for a method that fits the network not, or no budget."""
-        key, episode = work.key, work.episode
-        compiled = self._compile(work)
-        summary = adapt(compiled, work.images, episode, work.schedule).summary
-        return Row(
-            **asdict(key),
-            ways=summary.ways,
-            accuracy_before=summary.accuracy_before,
-            accuracy_after=summary.accuracy_after,
-            sram_bytes=summary.sram_bytes,
-            backward_macs=compiled.backward_macs,
-            learned_parameters=summary.learned_parameters,
-            seconds=summary.seconds,
-        )
-
-    def _compile(self, work: Work) -> Compiled:
-        if work.network not in self._models:
-            self._models[work.network] = load_model(str(work.network))
-        model = self._models[work.network]
-        recipe = Recipe(work.key.method, len(work.episode.classes), optimizer=work.optimizer)
-        known = (work.network, recipe, work.budget)
-        if known in self._compiled:
-            return self._compiled[known]
-
-        @functools.cache
-        def looked() -> Inspect:
-            e = work.episode
-            support = load_samples(work.images, e.support, e.support_labels, model.preprocess)
-            return inspector(model, support, work.schedule)
-
-        lazy = Inspect(
-            lambda layers: looked().fisher(layers), lambda layers: looked().steps(layers)
-        )
-        compiled = compile_recipe(model, recipe, work.budget, lazy)
-        if not looked.cache_info().misses:
-            self._compiled[known] = compiled
-        return compiled
-
-
-def _here(works: Iterator[Work]) -> Generator[Row, None, None]:
-    worker = Worker()
-    for work in works:
-        yield worker(work)
-
-
-def _in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]:
-    """Yield rows in the order in which they are done."""
-    before = set(multiprocessing.active_children())
-    # Not forked: this process has threads, and so may numpy.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_watch_parent)
-    try:
-        running: set[Future[Row]] = set()
-        for work in works:
-            with _ctrl_c_later():
-                running.add(pool.submit(_run, work))
-            if len(running) == 2 * jobs:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (f.result() for f in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (f.result() for f in done)
-    except BrokenProcessPool as e:
-        raise InputError(
-            f"--jobs {jobs}: a worker process died, perhaps for lack of memory; the same command "
-            f"with fewer jobs goes on"
-        ) from e
-    except BaseException:
-        while workers := set(multiprocessing.active_children()) - before:
-            for process in workers:
-                process.terminate()
-            multiprocessing.connection.wait([p.sentinel for p in workers], _PATIENCE)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Start processes that a terminal's Ctrl-C does not reach: their parent ends them."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _watch_parent() -> None:
-    """Let a worker process end with its parent, which may have been killed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent, main = multiprocessing.parent_process(), threading.main_thread().ident
-    if parent is not None and main is not None:
-        parent.join()
-        while True:
-            signal.pthread_kill(main, signal.SIGTERM)
-            time.sleep(_PATIENCE)
-
-
-@functools.cache
-def _worker() -> Worker:
-    """Return the worker of this process."""
-    return Worker()
-
-
-def _run(work: Work) -> Row:
-    """Make a row in a worker process; ended in the middle, it leaves no files behind."""
-    try:
-        try:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-            return _worker()(work)
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    except SystemExit:
-        os._exit(1)  # the pool would take it for a result and go on

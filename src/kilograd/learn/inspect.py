@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
 
 import numpy as np
 
 from kilograd.emit import link
 from kilograd.frontend import Model
-from kilograd.ir import Array
+from kilograd.ir import Array, Graph
 from kilograd.learn.adapt import Samples, Schedule, enrol
 from kilograd.learn.augment import augmented
 from kilograd.ops import Sgd
 from kilograd.passes import PrototypeHead, Training, entries, inspection
 from kilograd.select import Inspect
 from kilograd.select.selection import weights
-from kilograd.targets import build_host
+from kilograd.targets import HostProgram, build_host
 
 
-def inspector(model: Model, support: Samples, schedule: Schedule) -> Inspect:
+def inspector(
+    model: Model,
+    support: Samples,
+    schedule: Schedule,
+    programs: MutableMapping[Hashable, HostProgram] | None = None,
+) -> Inspect:
     """Return what asks a support about channels, on integers, once for each question.
 
     As TinyTrain does it: prototypes of the support, then the loss of an augmented view of each of
     its images, one sample at a time.
+
+    `programs`: those that were built to ask other supports of the same network; more are added.
     """
     head = PrototypeHead(int(support.labels.max()) + 1)
+    built = {} if programs is None else programs
+
+    def program(key: Hashable, graphs: Callable[[], Mapping[str, Graph]]) -> HostProgram:
+        if (key, head) not in built:
+            built[key, head] = build_host(link(graphs()))
+        built[key, head].reset()
+        return built[key, head]
 
     def views() -> Iterator[dict[str, Array]]:
         rng = np.random.default_rng(schedule.seed)
@@ -37,7 +51,7 @@ def inspector(model: Model, support: Samples, schedule: Schedule) -> Inspect:
 
     @functools.cache
     def fisher(layers: tuple[str, ...]) -> Mapping[str, Array]:
-        host = build_host(link(inspection(model.graph, head, layers)))
+        host = program(("fisher", layers), lambda: inspection(model.graph, head, layers))
         enrol(host, support)
         for view in views():
             host.call("inspect", **view)
@@ -48,7 +62,7 @@ def inspector(model: Model, support: Samples, schedule: Schedule) -> Inspect:
     def steps(layers: tuple[str, ...]) -> Mapping[str, Array]:
         learn = weights(layers)
         training = Training(head, Sgd(0), learn, train_head=False, accumulate=True)
-        host = build_host(link(entries(model.graph, training)))
+        host = program(("steps", layers), lambda: entries(model.graph, training))
         enrol(host, support)
         squares = {
             name: 0.0 * _rows(model, name, host.state[f"{name}.weight.sum"]) for name in layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
@@ -114,9 +115,16 @@ class Compiled:
 
 
 def compile_recipe(
-    model: Model, recipe: Recipe, budget: Budget, inspect: Inspect | None = None
+    model: Model,
+    recipe: Recipe,
+    budget: Budget,
+    inspect: Inspect | None = None,
+    prices: MutableMapping[Hashable, Demand] | None = None,
 ) -> Compiled:
     """Choose what learns and compile it.
+
+    `prices`: what selections cost in other calls for the same network, with any recipe and budget;
+    what this one finds out is added.
 
     Raises `InputError` for a method that fits neither the network nor the head; for a program
     that is over the budget: the message gives the smallest that would do; and for an exact plan
@@ -129,6 +137,7 @@ def compile_recipe(
     if recipe.cache < 0:
         raise InputError(f"--cache {recipe.cache}: must not be negative")
     known: dict[tuple[object, ...], Program] = {}
+    prices = {} if prices is None else prices
 
     def compiled(selection: Selection) -> Program:
         """Compile each selection once."""
@@ -139,13 +148,30 @@ def compile_recipe(
         return known[key]
 
     def cost(selection: Selection) -> Demand:
-        return _cost(compiled(selection))
+        key = _priced_by(recipe, selection)
+        if recipe.exact or key not in prices:  # a search may end elsewhere the next time
+            prices[key] = _cost(compiled(selection))
+        return prices[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
     selection = strategy(recipe.method)(evidence, budget)
     model, program = _grown(model, selection), compiled(selection)
     _check(model, recipe, budget, selection, program)
     return Compiled(model, recipe, _training(recipe, selection), program, selection)
+
+
+def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
+    """Return what decides the cost of a program: how many channels learn, and not which.
+
+    Shapes, schedule and plan know counts alone.  Channels make themselves felt in tables of
+    constants and in how many bits a mantissa may use, of the 16 it has.
+    """
+    parts = sorted(
+        (name, part.axis, None if part.index is None else len(part.index))
+        for name, part in selection.learn.items()
+    )
+    nodes = selection.graph and selection.graph.nodes
+    return replace(recipe, method="", head=recipe.head_kind), (*parts,), selection.head, nodes
 
 
 def _cost(program: Program) -> Demand:

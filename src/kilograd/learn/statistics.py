@@ -34,6 +34,24 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, t_quantile(n - 1) * math.sqrt(variance / n), n)
 
 
+def p_value(differences: Sequence[float]) -> float | None:
+    """Return how likely a mean this far from 0 is where there is no difference: paired t test.
+
+    Two-sided; `None` for a single value.
+
+    >>> p_value([1.0, 2.0, 3.0, -1.0, 0.0])
+    0.2301...
+    """
+    found = interval(differences)
+    if found.half is None:
+        return None
+    if found.half == 0:
+        return 1.0 if found.mean == 0 else 0.0
+    freedom = found.count - 1
+    t = abs(found.mean) / found.half * t_quantile(freedom)
+    return 1 - _within(math.atan(t / math.sqrt(freedom)), freedom)
+
+
 @functools.cache
 def t_quantile(freedom: int) -> float:
     """Return the bound that |t| stays below with probability 0.95, for `freedom` >= 1 degrees.

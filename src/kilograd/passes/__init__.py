@@ -7,6 +7,7 @@ from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.quantise import clamp, dequantised, quantised
 from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
@@ -27,7 +28,9 @@ __all__ = [
     "Training",
     "accumulator_bounds",
     "choose_streams",
+    "clamp",
     "cut",
+    "dequantised",
     "differentiate",
     "entries",
     "fuse_updates",
@@ -36,6 +39,7 @@ __all__ = [
     "mobile_blocks",
     "narrow_gradients",
     "push_takes",
+    "quantised",
     "recompute",
     "schedule",
     "snapshot_weights",

@@ -2,7 +2,15 @@
 
 from kilograd.report.ablation import Variant, ablation, without
 from kilograd.report.choice import choice
-from kilograd.report.comparison import Bar, Estimate, Panel, Price, Section, comparison
+from kilograd.report.comparison import (
+    Bar,
+    Estimate,
+    Panel,
+    Price,
+    Section,
+    comparison,
+    comparison_table,
+)
 from kilograd.report.page import page
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "ablation",
     "choice",
     "comparison",
+    "comparison_table",
     "page",
     "without",
 ]

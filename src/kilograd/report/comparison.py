@@ -44,21 +44,29 @@ class Estimate:
 class Bar:
     """A method on some episodes: accuracy before and after learning.
 
-    `difference`: to the first method, on the same episodes; `None` for the first.
+    `difference`: to the first method, on the same episodes, with the `p` of a paired t test;
+    `None` for the first.
     """
 
     method: str
     before: float
     after: Estimate
     difference: Estimate | None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What was found on one data set, or on all."""
+    """What was found on `episodes` episodes of one data set, or of all."""
 
-    title: str
+    data: str
+    episodes: int
     bars: tuple[Bar, ...]
+
+    @property
+    def title(self) -> str:
+        """The name of the data set, and how much is known of it."""
+        return f"{self.data}, {self.episodes} episodes"
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,45 @@ def comparison(title: str, facts: str, sections: Sequence[Section]) -> str:
             "",
         ]
     )
+
+
+def comparison_table(sections: Sequence[Section]) -> str:
+    """Return a table for each network as Markdown: methods by data sets, and what they cost."""
+    return "\n".join(line for s in sections for line in _paper(s))
+
+
+def _paper(section: Section) -> Iterator[str]:
+    *sets, whole = section.panels
+    panels = (*sets, whole) if len(sets) > 1 else (whole,)
+    names = [*(p.data for p in sets), *(["all"] if len(sets) > 1 else [])]
+    less = f"less {whole.bars[0].method}"
+    rows = [["method", *names, less, "p", "RAM, B", "MACs backward", "learned"]]
+    for i, (bar, price) in enumerate(zip(whole.bars, section.prices, strict=True)):
+        rows.append(
+            [
+                f"`{bar.method}`",
+                *(str(p.bars[i].after) for p in panels),
+                "" if bar.difference is None else bar.difference.signed(),
+                "" if bar.p is None else f"{bar.p:.2g}" if bar.p >= 0.001 else "< 0.001",
+                f"{price.sram_bytes:,}",
+                f"{price.backward_macs:,}",
+                f"{price.learned_parameters:,}",
+            ]
+        )
+    yield f"{section.title}: accuracy in % after learning, {whole.episodes} episodes"
+    yield ""
+    yield from _aligned(rows)
+    yield ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a Markdown table with a head, all but the first column to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [f"{'-' * (w - 1)}:" for w in widths]
+    for row in (rows[0], ["-" * widths[0], *rule[1:]], *rows[1:]):
+        pairs = zip(row[1:], widths[1:], strict=True)
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in pairs)]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _section(section: Section) -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import platform
+import tempfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +58,12 @@ class _Rows(ctypes.Structure):
 
 
 class HostProgram(Runner):
-    """A program compiled into a library and loaded."""
+    """A program compiled into a library, loaded for as long as this object lives."""
 
     def __init__(self, program: Program, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
+        handle = _ctypes.dlopen(str(library), ctypes.DEFAULT_MODE)
+        self._library = ctypes.CDLL(str(library), handle=handle)
+        weakref.finalize(self, _ctypes.dlclose, handle)  # ctypes itself never unloads
         state = np.zeros(max(program.state_bytes, 4), np.uint8)
         arena = np.zeros(max(program.arena_bytes, 4), np.uint8)
         super().__init__(program, state, arena)
@@ -79,17 +84,32 @@ def _pointer(memory: Array) -> ctypes.c_void_p:
     return memory.ctypes.data_as(ctypes.c_void_p)
 
 
-def build_host(program: Program, compiler: Compiler | None = None) -> HostProgram:
-    """Compile a program for this machine, or find it compiled, and load it."""
+def build_host(
+    program: Program, compiler: Compiler | None = None, *, keep: bool = True
+) -> HostProgram:
+    """Compile a program for this machine, or find it compiled, and load it.
+
+    `keep`: for the next time.  Without, nothing is left on the disk.
+    """
     compiler = compiler or find_compiler()
     objects = _runtime_objects(compiler)
     text = source(program)
     folder = cache_folder() / f"model-{digest(compiler.fingerprint, objects[0].parent.name, text)}"
-    if not folder.exists():
-        with atomic_folder(folder) as build:
-            (build / "model.c").write_text(text, encoding="utf-8")
-            (build / "model.h").write_text(header(program), encoding="utf-8")
-            include = f"-I{runtime_folder() / 'include'}"
-            files = ["model.c", *map(str, objects)]
-            compiler.compile(build, "-fPIC", "-shared", include, *files, "-o", "model.so")
-    return HostProgram(program, folder / "model.so")
+    if keep or folder.exists():
+        if not folder.exists():
+            with atomic_folder(folder) as build:
+                _compile(build, program, text, compiler, objects)
+        return HostProgram(program, folder / "model.so")
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".passing-") as scratch:
+        _compile(Path(scratch), program, text, compiler, objects)
+        return HostProgram(program, Path(scratch) / "model.so")
+
+
+def _compile(
+    build: Path, program: Program, text: str, compiler: Compiler, objects: tuple[Path, ...]
+) -> None:
+    (build / "model.c").write_text(text, encoding="utf-8")
+    (build / "model.h").write_text(header(program), encoding="utf-8")
+    include = f"-I{runtime_folder() / 'include'}"
+    files = ["model.c", *map(str, objects)]
+    compiler.compile(build, "-fPIC", "-shared", include, *files, "-o", "model.so")

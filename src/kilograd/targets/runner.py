@@ -24,6 +24,7 @@ class Runner(abc.ABC):
         self._arena = arena
         self._views = {s.name: _view(state, s.offset, s.value) for s in program.state}
         self._ports = {e.name: self._entry_ports(e) for e in program.entries.values()}
+        self._rows = {e.name: e.rows for e in program.entries.values()}
         self.reset()
 
     def _entry_ports(self, entry: Entry) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -52,8 +53,8 @@ class Runner(abc.ABC):
         into, out = self._ports[entry]
         for name, view in into.items():
             view[...] = _shaped(name, inputs[name], view.shape)
-        rows = self.program.entries[entry].rows
-        self.run(entry, *(_shaped(n.name, inputs[n.name], n.type.shape) for n in rows))
+        rows = (_shaped(n.name, inputs[n.name], n.type.shape) for n in self._rows[entry])
+        self.run(entry, *rows)
         return {name: view.copy() for name, view in out.items()}
 
     @property

@@ -1,0 +1,164 @@
+"""TinyTL as published, in float32 with PyTorch, on stored episodes of `few_shot.py`.
+
+    python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps RESULTS.csv --rate 0.001
+
+Episodes are those stored beside the results (RESULTS.episodes.jsonl).  The network is the
+dequantised one; beside each of its last blocks learns a lite residual module with group
+normalisation, weight standardisation and bilinear enlarging, and the biases of these blocks learn.
+Adam, eight images at a time, as in the paper; prototypes, views and passes as everywhere here.
+Needs PyTorch (kilograd[torch]).
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+from few_shot import Row, dataset, model, read
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kilograd.learn.adapt import Schedule, load_samples
+from kilograd.learn.augment import augmented
+from kilograd.learn.episodes import Episode
+from kilograd.offline.network import FloatNetwork
+from kilograd.passes import mobile_blocks
+from kilograd.select.tinytl import BLOCKS
+
+BATCH = 8
+CHANNELS_A_GROUP = 8
+KERNEL = 5
+SCALE = 10.0  # of the cosine, as the integer head has it
+PASSES = 10
+
+
+class Standardised(nn.Conv2d):  # type: ignore[misc]  # torch is untyped here
+    """A convolution whose filters have mean 0 and variance 1 (weight standardisation)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        w = self.weight
+        std, mean = torch.std_mean(w, dim=(1, 2, 3), keepdim=True)
+        return self._conv_forward(x, (w - mean) / (std + 1e-5), None)
+
+
+class LiteResidual(nn.Module):  # type: ignore[misc]
+    """Half the size, two groups, back to the size; nothing at first."""
+
+    def __init__(self, channels: int, out: int, stride: int, side: int) -> None:
+        super().__init__()
+        kernel = min(KERNEL, side // 2 - 1 + side // 2 % 2)
+        self.body = nn.Sequential(
+            nn.AvgPool2d(2),
+            Standardised(channels, channels, kernel, stride, kernel // 2, groups=2, bias=False),
+            nn.GroupNorm(max(1, channels // CHANNELS_A_GROUP), channels),
+            nn.ReLU(),
+            Standardised(channels, out, 1, bias=False),
+            nn.GroupNorm(max(1, out // CHANNELS_A_GROUP), out),
+        )
+        nn.init.zeros_(self.body[-1].weight)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Return what is added to a map of `size`."""
+        return functional.interpolate(self.body(x), size, mode="bilinear", align_corners=False)
+
+
+class TinyTL(nn.Module):  # type: ignore[misc]
+    """A network with modules beside its last blocks."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        graph = model(name).graph
+        self.network = FloatNetwork(graph)
+        self.network.requires_grad_(requires_grad=False)
+        self.modules_beside = nn.ModuleList()
+        learned: list[Tensor] = []
+        for block in mobile_blocks(graph)[-BLOCKS:]:
+            first, last = (self.network.layer(n.name) for n in (block.layers[0], block.layers[-1]))
+            side, _, channels = block.begin.type.shape
+            lite = LiteResidual(channels, block.end.type.shape[2], block.stride, side)
+            self.modules_beside.append(lite)
+            learned += lite.parameters()
+            # A projection has no activation: beside it is beside the block.
+            seen: list[Tensor] = []
+            first.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0]))
+            last.register_forward_hook(
+                lambda _, x, y, seen=seen, lite=lite: y + lite(seen.pop(), y.shape[2:])
+            )
+            for n in block.layers:
+                bias = self.network.layer(n.name).bias
+                learned.append(bias.requires_grad_())
+        self.learned = learned
+
+    def forward(self, images: NDArray[np.int8]) -> Tensor:
+        """Return features, float32 [n, c]."""
+        return self.network(torch.from_numpy(images))[0]
+
+
+def learn(name: str, e: Episode, rate: float) -> tuple[float, float]:
+    """Return accuracy before and after."""
+    net, schedule = TinyTL(name, e.seed), Schedule(PASSES, rate, seed=e.seed)
+    preprocess = model(name).preprocess
+    support = load_samples(dataset(e.dataset), e.support, e.support_labels, preprocess)
+    query = load_samples(dataset(e.dataset), e.query, e.query_labels, preprocess)
+    labels, ways = torch.from_numpy(support.labels).long(), len(e.classes)
+
+    def prototypes() -> Tensor:
+        with torch.no_grad():
+            onehot = functional.one_hot(labels, ways).float()
+            return functional.normalize(onehot.T @ net(support.images))
+
+    def accuracy() -> float:
+        p = prototypes()
+        with torch.no_grad():
+            found = (functional.normalize(net(query.images)) @ p.T).argmax(1)
+        return float((found.numpy() == query.labels).mean())
+
+    before = accuracy()
+    optimizer = torch.optim.Adam(net.learned, rate)
+    rng = np.random.default_rng(schedule.seed)
+    count = len(labels)
+    for turn in range(PASSES):
+        p = prototypes()
+        order = rng.permutation(count)
+        for at in range(0, count, BATCH):
+            chosen = order[at : at + BATCH]
+            views = [augmented(support.images[i], rng, schedule.augment) for i in chosen]
+            logits = SCALE * functional.normalize(net(np.stack(views))) @ p.T
+            optimizer.param_groups[0]["lr"] = schedule.rate((turn + at / count) / PASSES)
+            optimizer.zero_grad()
+            functional.cross_entropy(logits, labels[chosen]).backward()
+            optimizer.step()
+    return before, accuracy()
+
+
+def main(data: str, network: str, out: Path, rate: float = 0.001, episodes: int = 20) -> None:
+    """Run what is missing, appending to the results."""
+    torch.set_num_threads(1)
+    recipe = f"tinytl-float@{rate}"
+    done = {(r.data, r.episode) for r in read(out) if r.recipe == recipe}
+    lines = out.with_suffix(".episodes.jsonl").read_text(encoding="utf-8").splitlines()
+    new = not out.exists()
+    with out.open("a", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f)
+        if new:
+            writer.writerow([x.name for x in fields(Row)])
+        for e in sorted(map(Episode.from_json, lines), key=lambda e: e.seed):
+            if e.dataset not in data.split(",") or (e.dataset, e.seed) in done:
+                continue
+            if e.seed - min(Episode.from_json(x).seed for x in lines) >= episodes:
+                continue
+            before, after = learn(network, e, rate)
+            writer.writerow(astuple(Row(network, e.dataset, recipe, e.seed, before, after, 0)))
+            f.flush()
+            print(f"{e.dataset} {e.seed} {rate}: {after - before:+.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,184 @@
+"""The commands that train on a workstation, in float.  PyTorch is imported when they run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kilograd.cli.options import AsJson, Augmentation, ModelName, Seed
+from kilograd.cli.show import ERR, mention, mention_skipped, show_finished
+from kilograd.errors import InputError
+from kilograd.frontend import load_model
+from kilograd.learn.augment import Augment
+from kilograd.learn.data import load_dataset
+from kilograd.learn.episodes import EpisodeKind
+from kilograd.offline import require_torch
+
+if TYPE_CHECKING:
+    from kilograd.offline.loop import Session
+
+Data = Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the network and checkpoints; a begun one goes on.")
+]
+Epochs = Annotated[int, typer.Option(help="Epochs to train.")]
+Warmup = Annotated[int, typer.Option(help="Epochs in which the rate rises.")]
+FloatRate = Annotated[float, typer.Option(help="The highest learning rate.")]
+Momentum = Annotated[float, typer.Option(help="Momentum of SGD.")]
+Last = Annotated[
+    int | None, typer.Option(help="Only the last so many convolutions learn; default: all.")
+]
+Crop = Annotated[float, typer.Option(help="Least share of an image that a random view shows.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+Workers = Annotated[int, typer.Option(help="Processes that prepare images ahead.")]
+
+app = typer.Typer()
+
+
+@app.command("pretrain")
+def pretrain_command(
+    data: Data,
+    out: Out,
+    model: ModelName = "digits",
+    epochs: Epochs = 30,
+    batch: Annotated[int, typer.Option(help="Images of a step.")] = 64,
+    lr: FloatRate = 0.02,
+    warmup: Warmup = 1,
+    momentum: Momentum = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="L2 penalty on weights.")] = 1e-4,
+    last: Last = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start from random weights, with batch normalisation.")
+    ] = False,
+    augment: Augmentation = Augment.FULL,
+    crop: Crop = 0.25,
+    seed: Seed = 0,
+    device: Device = None,
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network to classify a data set, in float; write it as an int8 model folder."""
+    require_torch()
+    from kilograd.offline.pretrain import Pretraining, pretrain
+    from kilograd.offline.views import Views
+
+    views = Views(augment, crop, seed)
+    how = Pretraining(epochs, batch, lr, warmup, momentum, weight_decay, last, fresh, views)
+    network, dataset = load_model(model), load_dataset(data)
+    mention_skipped(dataset)
+    with _session(out, device, workers, quiet=as_json) as session:
+        finished = pretrain(out, network, dataset, how, session)
+    if as_json:
+        print(json.dumps(asdict(finished)))
+    else:
+        show_finished(out, finished, "images to test on")
+
+
+@app.command("metatrain")
+def metatrain_command(
+    data: Data,
+    out: Out,
+    model: ModelName = "digits",
+    validation: Annotated[
+        Path | None, typer.Option(help="Validate with another set; default: held-out classes.")
+    ] = None,
+    epochs: Epochs = 100,
+    steps: Annotated[int, typer.Option(help="Episodes of an epoch.")] = 2000,
+    ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
+    shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
+    queries: Annotated[int, typer.Option(help="Other images of each class, at most.")] = 15,
+    episode: Annotated[
+        EpisodeKind, typer.Option(help="What to learn from: as given, or as Meta-Dataset draws.")
+    ] = EpisodeKind.FIXED,
+    validation_episodes: Annotated[
+        int, typer.Option(help="Fixed episodes that choose the best epoch.")
+    ] = 120,
+    lr: FloatRate = 5e-5,
+    floor: Annotated[float, typer.Option(help="Rate at the very start and end.")] = 1e-6,
+    warmup: Warmup = 5,
+    momentum: Momentum = 0.9,
+    last: Last = None,
+    augment: Augmentation = Augment.FULL,
+    crop: Crop = 0.05,
+    seed: Seed = 0,
+    device: Device = None,
+    workers: Workers = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train features for few-shot tasks on episodes of a source set; write an int8 folder."""
+    require_torch()
+    from kilograd.offline.metatrain import Metatraining, metatrain
+    from kilograd.offline.views import Views
+
+    how = Metatraining(
+        epochs,
+        steps,
+        ways,
+        shots,
+        queries,
+        episode,
+        validation_episodes,
+        lr,
+        floor,
+        warmup,
+        momentum,
+        last,
+        Views(augment, crop, seed),
+    )
+    network, dataset = load_model(model), load_dataset(data)
+    other = None if validation is None else load_dataset(validation)
+    mention_skipped(dataset)
+    if other is not None:
+        mention_skipped(other)
+    with _session(out, device, workers, quiet=as_json) as session:
+        finished = metatrain(out, network, dataset, how, other, session)
+    if as_json:
+        print(json.dumps(asdict(finished)))
+    else:
+        show_finished(out, finished, "images in validation episodes")
+
+
+@contextmanager
+def _session(out: Path, device: str | None, workers: int, *, quiet: bool) -> Iterator[Session]:
+    """Show a bar while training runs.  Ctrl-C leaves what a later run goes on with."""
+    import torch
+
+    from kilograd.offline.loop import Session
+
+    if workers < 0:
+        raise InputError(f"--workers {workers}: must not be negative")
+    if device not in {None, "cpu", "cuda"}:
+        raise InputError(f"--device {device}: give cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch finds no such device here; leave the option out")
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}, best {task.fields[best]:.1%}"),
+        TimeRemainingColumn(),
+    )
+    unseen = quiet or not ERR.is_terminal
+    with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
+        nan = float("nan")
+        task = bar.add_task("training", total=None, loss=nan, best=nan)
+        session = Session(
+            device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            workers,
+            lambda done, of, loss, best: bar.update(
+                task, completed=done, total=of, loss=loss, best=best
+            ),
+            mention,
+        )
+        try:
+            yield session
+        except KeyboardInterrupt:
+            mention(f"error: interrupted; the same command goes on with what {out} holds")
+            raise typer.Exit(130) from None

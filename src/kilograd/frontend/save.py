@@ -1,0 +1,120 @@
+"""Networks to files: what `load_model_folder` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from kilograd.frontend.model_folder import FORMAT, Model, folder_layout
+from kilograd.ir import Array, Input, Node, Param
+from kilograd.ops import Add, AvgPool, Conv, Depthwise
+
+_TENSORS = "model.safetensors"
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write `graph.json` and `model.safetensors` into an existing folder (format 1).
+
+    `load_model_folder` gives back the same network, to the bit.  The same network makes the same
+    bytes.  Raises a TypeError for an op that no model folder has.
+    """
+    graph = model.graph
+    source = graph.inputs()[0]
+    names = {n: f"{n.name}.out" for n in graph.nodes} | {source: "input"}
+    h, w, c = source.type.shape
+    description = {
+        "format": FORMAT,
+        "name": model.name,
+        "title": model.title,
+        "provenance": {"training_classes": model.training_classes},
+        "files": {"int8": _TENSORS},
+        "input": {
+            "tensor": "input",
+            "shape": [c, h, w],
+            **_affine(source),
+            "preprocess": {"resize_shorter_side": model.preprocess.resize},
+        },
+        "outputs": {
+            k: names[n] for k, n in zip(("features", "logits"), graph.outputs, strict=True)
+        },
+        "ops": [
+            _record(n, names, model.layers)
+            for n in graph.nodes
+            if not isinstance(n.op, Input | Param)
+        ],
+    }
+    # Tensors first: a folder with a graph.json is a whole one.
+    _replace(folder / _TENSORS, save(_tensors(model)))
+    _replace(folder / "graph.json", (json.dumps(description, indent=1) + "\n").encode())
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_bytes(data)
+    new.replace(file)
+
+
+def _tensors(model: Model) -> dict[str, Array]:
+    """Return every parameter channels first, and the scales of the weights."""
+    tensors: dict[str, Array] = {}
+    for n in model.graph.nodes:
+        if isinstance(n.op, Conv | Depthwise):
+            _, weight, bias = n.inputs
+            value = folder_layout(weight, model.graph.data[weight.name])
+            linear = isinstance(n.op, Conv) and n.name not in model.layers
+            tensors[f"{n.name}.weight"] = value.reshape(value.shape[:2]) if linear else value
+            tensors[f"{n.name}.weight_scale"] = np.array(weight.type.affine.scale, np.float32)
+            tensors[f"{n.name}.bias"] = model.graph.data[bias.name]
+    return tensors
+
+
+def _affine(n: Node) -> dict[str, float]:
+    quant = n.type.affine
+    return {"scale": quant.scale[0], "zero_point": quant.zero_point}
+
+
+def _record(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> dict[str, Any]:
+    """Return an entry of `ops`."""
+    h, w, c = n.type.shape
+    reads = n.inputs[:1] if isinstance(n.op, Conv | Depthwise) else n.inputs
+    record: dict[str, Any] = {
+        "name": n.name,
+        "inputs": [names[x] for x in reads],
+        "output": names[n],
+        "out_shape": [c, h, w],
+        "out": _affine(n),
+    }
+    match n.op:
+        case Add():
+            return {"type": "add", **record}
+        case AvgPool():
+            return {"type": "avgpool", **record}
+        case Conv(window=window) | Depthwise(window=window):
+            depthwise = isinstance(n.op, Depthwise)
+            kernel = n.inputs[1].type.shape[:2] if depthwise else n.inputs[1].type.shape[1:3]
+            record |= {
+                "in_channels": n.inputs[0].type.shape[2],
+                "out_channels": c,
+                "weight": {
+                    "tensor": f"{n.name}.weight",
+                    "scale_tensor": f"{n.name}.weight_scale",
+                },
+                "bias": {"tensor": f"{n.name}.bias"},
+            }
+            if n.name not in layers:
+                return {"type": "linear", **record, "out_shape": [c]}
+            return {
+                "type": "depthwise_conv" if depthwise else "conv",
+                **record,
+                "kernel": list(kernel),
+                "stride": [window.stride] * 2,
+                "padding": list(window.pad),
+                "groups": c if depthwise else 1,
+            }
+    raise TypeError(f"{n} has no place in a model folder")

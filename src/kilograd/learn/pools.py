@@ -1,0 +1,199 @@
+"""Where rows are made: in this process, in several, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import multiprocessing.connection
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from kilograd import __version__
+from kilograd.errors import InputError
+from kilograd.learn.work import Row, Work, Worker
+
+_PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again
+_KNOCK = 3  # seconds for a connection
+_GREETING = 20  # seconds for an answer
+
+
+def here(works: Iterator[Work]) -> Generator[Row, None, None]:
+    """Yield rows one after the other."""
+    worker = Worker()
+    for work in works:
+        yield from worker(work)
+
+
+def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]:
+    """Yield rows, those of a work together, in the order in which works are done.
+
+    Raises `InputError` where a process dies.
+    """
+    before = set(multiprocessing.active_children())
+    # Not forked: this process has threads, and so may numpy.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, context, initializer=_watch_parent)
+    try:
+        running: set[Future[tuple[Row, ...]]] = set()
+        for work in works:
+            with _ctrl_c_later():
+                running.add(pool.submit(_run, work))
+            if len(running) == 2 * jobs:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (row for f in done for row in f.result())
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (row for f in done for row in f.result())
+    except BrokenProcessPool as e:
+        raise InputError(
+            f"--jobs {jobs}: a worker process died, perhaps for lack of memory; the same command "
+            f"with fewer jobs goes on"
+        ) from e
+    except BaseException:
+        while workers := set(multiprocessing.active_children()) - before:
+            for process in workers:
+                process.terminate()
+            multiprocessing.connection.wait([p.sentinel for p in workers], _PATIENCE)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Start processes that a terminal's Ctrl-C does not reach: their parent ends them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _watch_parent() -> None:
+    """Let a worker process end with its parent, which may have been killed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent, main = multiprocessing.parent_process(), threading.main_thread().ident
+    if parent is not None and main is not None:
+        parent.join()
+        while True:
+            signal.pthread_kill(main, signal.SIGTERM)
+            time.sleep(_PATIENCE)
+
+
+@functools.cache
+def _worker() -> Worker:
+    """Return the worker of this process."""
+    return Worker()
+
+
+def _run(work: Work) -> tuple[Row, ...]:
+    """Make rows in a worker process; ended in the middle, it leaves no files behind."""
+    try:
+        try:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+            return tuple(_worker()(work))
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except SystemExit:
+        os._exit(1)  # the pool would take it for a result and go on
+
+
+def on_cluster(works: Iterator[Work], address: str) -> Generator[Row, None, None]:
+    """Yield rows, those of a work together, in the order in which works are done.
+
+    Where a process or a node dies, Ray does its work again, once.  `check_cluster` comes before.
+
+    Raises `InputError` where nodes have no kilograd or another one, and where a work fails twice.
+    """
+    import ray
+
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        make = ray.remote(num_cpus=1, max_retries=1)(_run_there)
+        running: list[Any] = []
+        for work in works:
+            while len(running) >= 2 * _cpus(ray.cluster_resources(), address):
+                done, running = ray.wait(running)
+                yield from ray.get(done[0])
+            running.append(make.remote(work, __version__))
+        while running:
+            done, running = ray.wait(running)
+            yield from ray.get(done[0])
+    except ray.exceptions.RayTaskError as e:
+        raise _named(e.cause, address) from e
+    except ray.exceptions.RayError as e:
+        raise InputError(
+            f"--ray {address}: a process or node died, and so did the one that took over, perhaps "
+            f"for lack of memory; the same command goes on ({type(e).__name__})"
+        ) from e
+    finally:
+        ray.shutdown()
+
+
+def check_cluster(address: str) -> None:
+    """Raise `InputError` where no cluster answers: Ray itself asks for minutes, then exits."""
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("--ray: Ray is not installed; pip install 'kilograd[ray]'")
+    where = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address)
+    fix = "start one with 'ray start --head', and give its HOST:PORT"
+    try:
+        if where:
+            socket.create_connection((where[1], int(where[2])), _KNOCK).close()
+        ask = f"import ray; ray.init({address!r}, log_to_driver=False)"
+        subprocess.run(
+            [sys.executable, "-c", ask],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_GREETING,
+        )
+    except OSError as e:
+        raise InputError(f"--ray {address}: nobody answers ({e}); {fix}") from e
+    except subprocess.TimeoutExpired as e:
+        raise InputError(f"--ray {address}: who answers is no Ray cluster; {fix}") from e
+    except subprocess.CalledProcessError as e:
+        why = (e.stderr.strip().splitlines() or ["?"])[-1].strip()
+        raise InputError(f"--ray {address}: cannot be joined ({why}); {fix}") from e
+
+
+def _cpus(resources: Mapping[str, float], address: str) -> int:
+    """Return how many works run at once; nodes may come and go."""
+    cpus = int(resources.get("CPU", 0))
+    if cpus < 1:
+        raise InputError(f"--ray {address}: no node has a CPU to give; add one: 'ray start'")
+    return cpus
+
+
+def _named(cause: BaseException, address: str) -> BaseException:
+    """Return the error that a node met, as the user should read it."""
+    if isinstance(cause, ImportError):
+        return InputError(
+            f"--ray {address}: a node lacks what is installed here ({cause}); "
+            f"pip install kilograd {__version__} on all nodes"
+        )
+    return cause
+
+
+def _run_there(work: Work, version: str) -> tuple[Row, ...]:
+    """Make rows in a process of a cluster."""
+    if version != __version__:
+        raise InputError(
+            f"--ray: node {socket.gethostname()} has kilograd {__version__}, and here it is "
+            f"{version}; install the same on all nodes"
+        )
+    return tuple(_worker()(work))

@@ -1,0 +1,122 @@
+"""What a folder of training holds: its settings, and in the end the network and its figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from kilograd.errors import InputError
+from kilograd.frontend import Model, save_model
+from kilograd.ir import Graph
+from kilograd.learn.data import Dataset
+from kilograd.learn.output import write_file
+
+SETTINGS = "training.json"
+"""The file that tells a folder of training: what it was begun with."""
+RESULT = "result.json"
+"""The figures."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that is over: its mean loss, and the score after it."""
+
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True)
+class History:
+    """How training went: the score at the start, every epoch, and which was best; 0: the start."""
+
+    start: float
+    epochs: tuple[Epoch, ...]
+    best: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of the float network and of the int8 program, in 0 ... 1, on the same images."""
+
+    float32: float
+    int8: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of training; the network is in the folder.
+
+    `before`: None where the network did not have this task before.
+    `learned`, `reported`: images that were learned, and that `before` and `after` are from.
+    """
+
+    name: str
+    classes: int
+    learned: int
+    reported: int
+    before: Accuracy | None
+    after: Accuracy
+    history: History
+    seconds: float
+
+
+def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> None:
+    """Note what training in `out` was begun with, or see that it is the same now.
+
+    `how`: a dataclass whose fields are named as the options are.
+
+    Raises `InputError` for a folder that holds something else, or was begun with other settings:
+    the message names one that differs.
+    """
+    now = {
+        "--model": f"{model.name} ({_digest(model.graph)})",
+        "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
+        **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
+    }
+    file = out / SETTINGS
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; choose another folder")
+    if not file.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(f"--out {out}: holds something else; choose another folder")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"--out {out}: cannot be written ({e})") from e
+        write_file(file, json.dumps(now, indent=1) + "\n")
+        return
+    try:
+        begun = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as e:
+        raise InputError(f"{file}: cannot be read ({e}); choose another folder") from e
+    for name in (*now, *(k for k in begun if k not in now)):
+        if begun.get(name) != now.get(name):
+            raise InputError(
+                f"--out {out}: was begun with {name} {begun.get(name)}, not {now.get(name)}; "
+                f"give the same again, or choose another folder"
+            )
+
+
+def finish(out: Path, model: Model, finished: Finished) -> None:
+    """Write the network and the figures; `InputError` if the disk refuses."""
+    try:
+        save_model(replace(model, name=finished.name), out)
+    except OSError as e:
+        raise InputError(f"--out {out}: the network cannot be written ({e})") from e
+    write_file(out / RESULT, json.dumps(asdict(finished), indent=1) + "\n")
+
+
+def _digest(graph: Graph) -> str:
+    """Tell two networks of one name apart."""
+    parts = [str(n.type.quant).encode() + graph.data[n.name].tobytes() for n in graph.params()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def _flat(how: object) -> dict[str, object]:
+    """Return the fields of a dataclass, those of dataclasses in it among them."""
+    fields: dict[str, object] = {}
+    for name, value in vars(how).items():
+        fields |= _flat(value) if hasattr(value, "__dataclass_fields__") else {name: value}
+    return fields

@@ -1,0 +1,227 @@
+"""Learning to learn from few images: ProtoNet episodes on the classes of a source set.
+
+Snell et al. 2017, with cosine similarity and a learned scale (Hu et al. 2022), as TinyTrain has it:
+what the prototype head of a device program then does with the features, in float.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kilograd.errors import InputError
+from kilograd.frontend import Model, Preprocess
+from kilograd.ir import Array, dead_code
+from kilograd.learn.data import Dataset
+from kilograd.learn.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
+from kilograd.learn.overlap import shared_classes
+from kilograd.offline.folder import Accuracy, Finished, agree, finish
+from kilograd.offline.loop import Batch, Course, Lesson, Session, train
+from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
+from kilograd.offline.parts import CALIBRATION, divide_classes, prepared
+from kilograd.offline.views import Views, random_view
+
+SCALE = 10.0
+"""What cosines are multiplied by at the start; the head of a device program does not change it."""
+
+
+@dataclass(frozen=True)
+class Metatraining:
+    """How to train on episodes; named as the options are.  The defaults are TinyTrain's.
+
+    `steps`: episodes in an epoch; one is a step.
+    `ways`, `shots`, `queries`: of every episode, to learn from and to validate with.
+    `episode`: what is learned from; as Meta-Dataset draws it, 5 to 50 classes and any shots.
+    `validation_episodes`: fixed episodes that the best epoch is chosen by.
+    `last`: only so many convolutions learn, the last ones; None: all.
+
+    Raises `InputError` for numbers that make no sense.
+    """
+
+    epochs: int = 100
+    steps: int = 2000
+    ways: int = 5
+    shots: int = 5
+    queries: int = 15
+    episode: EpisodeKind = EpisodeKind.FIXED
+    validation_episodes: int = 120
+    lr: float = 5e-5
+    floor: float = 1e-6
+    warmup: int = 5
+    momentum: float = 0.9
+    last: int | None = None
+    views: Views = field(default_factory=lambda: Views(crop=0.05))
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        if self.validation_episodes < 1:
+            raise InputError(
+                f"--validation-episodes {self.validation_episodes}: must be at least 1"
+            )
+        self.course()
+
+    def course(self) -> Course:
+        """Return the schedule: the rate changes between epochs."""
+        return Course(
+            self.epochs,
+            self.steps,
+            self.lr,
+            self.floor,
+            self.warmup,
+            self.momentum,
+            whole_epochs=True,
+        )
+
+
+class ProtoNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """A network whose features are compared with the mean features of each class."""
+
+    def __init__(self, network: FloatNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = nn.Parameter(torch.tensor(SCALE))
+
+    def forward(self, images: Tensor, labels: Tensor, shots: int) -> Tensor:
+        """Return the scaled cosines of all images but the first `shots`, which are the support.
+
+        The prototypes learn too.  Labels are 0 ... k - 1, each in the support; the result is
+        [n - shots, k].
+        """
+        features = self.network(images)[0]
+        support, query = features[:shots], features[shots:]
+        member = functional.one_hot(labels[:shots]).T.to(support.dtype)
+        prototypes = member @ support / member.sum(dim=1, keepdim=True)
+        cosines = functional.normalize(query) @ functional.normalize(prototypes).T
+        scaled: Tensor = self.scale * cosines
+        return scaled
+
+
+def metatrain(
+    out: Path,
+    model: Model,
+    dataset: Dataset,
+    how: Metatraining,
+    other: Dataset | None = None,
+    session: Session = Session(),  # noqa: B008 frozen
+) -> Finished:
+    """Train a network on episodes; write a model folder.
+
+    `other`: a set to validate with, in place of held-out classes of the same.
+
+    Where no epoch is better than the start, the network stays as it is.  Interrupted, the same
+    call goes on where it was.  Raises `InputError` as `train` and `agree` do, and where a set has
+    too few classes or images.
+    """
+    start = time.perf_counter()
+    parts = divide_classes(dataset, how.ways, how.shots, other)
+    if seen := shared_classes(parts.learn.classes, parts.choose.classes):
+        session.say(
+            f"{len(seen)} classes of {parts.choose.name} are learned, and are no test of learning "
+            f"new ones: {', '.join(seen)}"
+        )
+    names = model.layers if how.last is None else last_layers(model, how.last)
+    agree(out, model, (dataset,) if other is None else (dataset, other), how)
+    features = dead_code(replace(model.graph, outputs=model.graph.outputs[:1]))
+    network = FloatNetwork(features).to(session.device)
+    network.learn(names)
+    module = ProtoNet(network).to(session.device)
+    episodes = [
+        sample_episode(parts.choose, ways=how.ways, shots=how.shots, queries=how.queries, seed=e)
+        for e in range(how.validation_episodes)
+    ]
+    images = prepared(parts.choose, model.preprocess)
+
+    def loss(batch: tuple[Tensor, ...]) -> Tensor:
+        views, labels, shots = batch
+        n = int(shots)
+        value: Tensor = functional.cross_entropy(module(views, labels, n), labels[n:])
+        return value
+
+    def as_float() -> float:
+        return accuracy(episodes, network.infer(images)[0])
+
+    def as_int8(trained: Model) -> float:
+        return accuracy(episodes, int8_outputs(trained.graph, images)[0])
+
+    lesson = Lesson(module, _Episodes(parts.learn, model.preprocess, how), loss, as_float)
+    history = train(lesson, how.course(), out, session)
+    trained = model
+    if history.best:
+        whole = FloatNetwork(model.graph).to(session.device)
+        whole.take(network)
+        calibration = prepared(parts.learn, model.preprocess, CALIBRATION)
+        known = dict.fromkeys((*model.training_classes, *parts.learn.classes))
+        trained = replace(
+            model,
+            title=f"{model.title}, meta-trained on {dataset.name}",
+            graph=int8_graph(whole, calibration),
+            training_classes=tuple(known),
+        )
+    else:
+        session.say("no epoch was better than the start: the network stays as it was")
+    finished = Finished(
+        name=out.resolve().name,
+        classes=len(parts.learn.classes),
+        learned=len(parts.learn),
+        reported=len(parts.choose),
+        before=Accuracy(history.start, as_int8(model)),
+        after=Accuracy(as_float(), as_int8(trained)),
+        history=history,
+        seconds=round(time.perf_counter() - start, 1),
+    )
+    finish(out, trained, finished)
+    return finished
+
+
+def accuracy(episodes: list[Episode], features: Array) -> float:
+    """Return the mean accuracy of nearest prototypes, by cosine, over episodes.
+
+    `features`: of every image of the set, [n, d].
+    """
+    scores = []
+    for e in episodes:
+        prototypes = np.stack(
+            [
+                features[[i for i, k in zip(e.support, e.support_labels, strict=True) if k == c]]
+                .sum(axis=0)
+                for c in range(len(e.classes))
+            ]
+        )  # fmt: skip
+        lengths = np.linalg.norm(prototypes, axis=1)
+        cosines = features[list(e.query)] @ prototypes.T / np.where(lengths > 0, lengths, 1)
+        scores.append((cosines.argmax(axis=1) == np.array(e.query_labels)).mean())
+    return float(np.mean(scores))
+
+
+@dataclass(frozen=True)
+class _Episodes:
+    """An episode a step, in random views."""
+
+    dataset: Dataset
+    preprocess: Preprocess
+    how: Metatraining
+
+    def __call__(self, step: int) -> Batch:
+        """Return images, int8 [n, h, w, c], labels, and how many of them are the support."""
+        how = self.how
+        seed = (how.views.seed << 32) + step
+        episode = (
+            sample_meta_episode(self.dataset, seed=seed)
+            if how.episode is EpisodeKind.META_DATASET
+            else sample_episode(
+                self.dataset, ways=how.ways, shots=how.shots, queries=how.queries, seed=seed
+            )
+        )
+        rng = how.views.rng(2, step)
+        images = [
+            random_view(self.dataset.image(i), self.preprocess, how.views, rng)
+            for i in (*episode.support, *episode.query)
+        ]
+        labels = np.array((*episode.support_labels, *episode.query_labels), np.int64)
+        return np.stack(images), labels, np.array(len(episode.support))

@@ -1,0 +1,139 @@
+"""Ordinary supervised training of a whole network: where features come from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from kilograd.errors import InputError
+from kilograd.frontend import Model, Preprocess, with_classifier
+from kilograd.ir import Array
+from kilograd.learn.data import Dataset
+from kilograd.offline.folder import Accuracy, Finished, agree, finish
+from kilograd.offline.loop import Batch, Course, Lesson, Session, train
+from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
+from kilograd.offline.parts import CALIBRATION, divide_images, prepared
+from kilograd.offline.views import Views, random_view
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How to train a classifier; named as the options are.
+
+    `last`: only so many convolutions learn, the last ones, and the classifier; None: all.
+    `fresh`: start from random weights, with batch normalisation.
+
+    Raises `InputError` for numbers that make no sense.
+    """
+
+    epochs: int = 30
+    batch: int = 64
+    lr: float = 0.02
+    warmup: int = 1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    last: int | None = None
+    fresh: bool = False
+    views: Views = field(default_factory=Views)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        if self.batch < 2:
+            raise InputError(f"--batch {self.batch}: must be at least 2")
+        if self.fresh and self.last is not None:
+            raise InputError("--fresh: random weights must all learn; leave out --last")
+        self.course(1)
+
+    def course(self, steps: int) -> Course:
+        """Return the schedule for so many steps an epoch."""
+        return Course(
+            self.epochs, steps, self.lr, 0.0, self.warmup, self.momentum, self.weight_decay
+        )
+
+
+def pretrain(
+    out: Path,
+    model: Model,
+    dataset: Dataset,
+    how: Pretraining,
+    session: Session = Session(),  # noqa: B008 frozen
+) -> Finished:
+    """Train a network with a new classifier for the classes of a set; write a model folder.
+
+    Interrupted, the same call goes on where it was.  Raises `InputError` as `train` and `agree` do,
+    and where the set is too small.
+    """
+    start = time.perf_counter()
+    parts = divide_images(dataset)
+    begun = with_classifier(model, len(parts.learn.classes), how.views.seed)
+    names = None if how.last is None else last_layers(model, how.last)
+    agree(out, model, (dataset,), how)
+    network = FloatNetwork(begun.graph, how.views.seed if how.fresh else None).to(session.device)
+    if names is not None:
+        network.learn([*names, begun.graph.outputs[1].name])
+    choose, report = (prepared(p, model.preprocess) for p in (parts.choose, parts.report))
+
+    def loss(batch: tuple[Tensor, ...]) -> Tensor:
+        images, labels = batch
+        value: Tensor = functional.cross_entropy(network(images)[1], labels)
+        return value
+
+    batches = _Shuffled(parts.learn, model.preprocess, how)
+    lesson = Lesson(
+        network, batches, loss, lambda: _right(network.infer(choose)[1], parts.choose.labels)
+    )
+    history = train(lesson, how.course(batches.per_epoch), out, session)
+    graph = int8_graph(network, prepared(parts.learn, model.preprocess, CALIBRATION))
+    finished = Finished(
+        name=out.resolve().name,
+        classes=len(parts.learn.classes),
+        learned=len(parts.learn),
+        reported=len(parts.report),
+        before=None,
+        after=Accuracy(
+            _right(network.infer(report)[1], parts.report.labels),
+            _right(int8_outputs(graph, report)[1], parts.report.labels),
+        ),
+        history=history,
+        seconds=round(time.perf_counter() - start, 1),
+    )
+    seen = parts.learn.classes if how.fresh else (*model.training_classes, *parts.learn.classes)
+    title = f"{model.title}, trained on {dataset.name}"
+    trained = replace(begun, title=title, graph=graph, training_classes=tuple(dict.fromkeys(seen)))
+    finish(out, trained, finished)
+    return finished
+
+
+@dataclass(frozen=True)
+class _Shuffled:
+    """Batches of random views; every image once an epoch, but for a rest smaller than a batch."""
+
+    dataset: Dataset
+    preprocess: Preprocess
+    how: Pretraining
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return max(1, len(self.dataset) // self.how.batch)
+
+    def __call__(self, step: int) -> Batch:
+        """Return images, int8 [n, h, w, c], and labels."""
+        views, size = self.how.views, self.how.batch
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.argsort(views.rng(0, epoch).random(len(self.dataset)), kind="stable")
+        chosen = order[place * size : (place + 1) * size]
+        rng = views.rng(1, step)
+        images = [
+            random_view(self.dataset.image(int(i)), self.preprocess, views, rng) for i in chosen
+        ]
+        return np.stack(images), self.dataset.labels[chosen]
+
+
+def _right(logits: Array, labels: Array) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())
