@@ -13,14 +13,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from few_shot import Limits, Row, interval, read
+from few_shot import Limits, Row, interval, model, read
+
+from kilograd.ops import Depthwise
 
 AGAINST = "tinytrain"
 
 
 def method(r: Row) -> str:
     """Return the strategy of a row; plans of other data sets are called by their file's name."""
-    return Path(r.recipe.partition("@")[0]).name
+    name = r.recipe.partition("@")[0]
+    return Path(name).name if name.endswith(".json") else name
 
 
 def rate(r: Row) -> str:
@@ -73,7 +76,13 @@ def tables(rows: list[Row]) -> Iterator[str]:
 
 
 def choices(rows: list[Row]) -> Iterator[str]:
-    """Yield how often each layer is chosen, by strategy and budget."""
+    """Yield how often each layer is chosen, by strategy and budget; d marks a depthwise one."""
+    network = model(rows[0].model)
+    deep = {
+        str(i)
+        for i, layer in enumerate(network.layers)
+        if isinstance(network.graph[layer].op, Depthwise)
+    }
     yield "| budget | strategy | episodes | layers chosen in all episodes | in some (share) |"
     yield "|---|---|---:|---|---|"
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -82,10 +91,11 @@ def choices(rows: list[Row]) -> Iterator[str]:
             groups[r.budget, method(r)].append(r)
     for (budget, name), found in groups.items():
         seen = Counter(x for r in found for x in r.layers.split())
-        always = [x for x in sorted(seen, key=int) if seen[x] == len(found)]
+        named = {x: f"{x}{'d' if x in deep else ''}" for x in sorted(seen, key=int)}
+        always = [text for x, text in named.items() if seen[x] == len(found)]
         some = [
-            f"{x} ({seen[x] / len(found):.0%})"
-            for x in sorted(seen, key=int)
+            f"{text} ({seen[x] / len(found):.0%})"
+            for x, text in named.items()
             if seen[x] < len(found)
         ]
         yield f"| {budget} | `{name}` | {len(found)} | {' '.join(always)} | {', '.join(some)} |"

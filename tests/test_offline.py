@@ -176,11 +176,15 @@ def test_between_epochs_the_rate_moves_with_every_step_where_it_may() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("epochs", -1), ("steps", 0), ("warmup", -1), ("lr", 0.0)]
+    ("option", "value"),
+    [
+        *[("epochs", -1), ("steps", 0), ("warmup", -1), ("lr", 0.0), ("floor", -1.0)],
+        *[("momentum", 1.0), ("momentum", -0.1), ("weight_decay", -1e-4), ("lr", float("nan"))],
+    ],
 )
 def test_senseless_schedules_are_refused(option: str, value: float) -> None:
     good: dict[str, Any] = {"epochs": 3, "steps": 2, "lr": 0.1, "floor": 0.0, "warmup": 1}
-    with pytest.raises(InputError, match=f"--{option} "):
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')} "):
         Course(**{**good, option: value})
 
 
@@ -516,7 +520,25 @@ def test_pretrain_prints_figures_and_then_metatrain_goes_on_from_it(
     assert run(*words, *QUICK, "--epochs", 1, "--out", tmp_path / "meta", "--json") == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["before"].keys() == {"float32", "int8"}
-    assert "the network will be trained on classes of many, 20: c00, c01" in captured.err
+    assert (
+        "20 classes of many are learned, and are no test of learning new ones: c00, c01"
+        in captured.err
+    )
+
+
+def test_ctrl_c_says_that_the_run_can_go_on(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kilograd.offline.metatrain.train", interrupted)
+    out = tmp_path / "meta"
+    words = ("metatrain", home / "many", "--model", home / "small", *QUICK, "--out", out)
+    assert run(*words) == 130
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"error: interrupted; the same command goes on with what {out} holds\n"
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from helpers import Unit, formula, image, model_path, network, real, small_netwo
 
 torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'kilograd[torch]'")
 
-from kilograd.frontend import load_model_folder  # noqa: E402 behind the line that may skip
-from kilograd.ir import Array, Graph, Input, Node, Param  # noqa: E402
+from kilograd.errors import InputError  # noqa: E402 behind the line that may skip
+from kilograd.frontend import load_model_folder  # noqa: E402
+from kilograd.ir import Array, Builder, Graph, Input, Node, Param  # noqa: E402
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs  # noqa: E402
-from kilograd.passes import dequantised  # noqa: E402
+from kilograd.ops import WindowPool  # noqa: E402
+from kilograd.passes import dequantised, quantised  # noqa: E402
 
 ODD = (Unit(6, 4), Unit(9, 5, kernel=5, stride=2), Unit(10, 5, kernel=7))
 
@@ -102,6 +104,16 @@ def test_only_the_layers_that_were_named_learn() -> None:
                 p.sub_(p.grad + 0.1)
     changed = {k for k, v in module.weights().items() if (v != before[k]).any()}
     assert changed == {"b2.pw2.weight", "b2.pw2.bias", "b1.dw.weight", "b1.dw.bias"}
+
+
+def test_an_op_of_no_plain_network_is_named() -> None:
+    graph = small_network()
+    b = Builder(graph)
+    pooled = b.graph(b(WindowPool(2), graph["stem"], name="half"))
+    with pytest.raises(InputError, match="'half' is a WindowPool"):
+        FloatNetwork(pooled)
+    with pytest.raises(TypeError, match="half"):
+        quantised(pooled, dequantised(graph), {n.name: (-1.0, 1.0) for n in graph.nodes})
 
 
 def test_the_int8_program_does_what_the_module_does() -> None:

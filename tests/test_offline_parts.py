@@ -227,16 +227,24 @@ def test_classes_are_the_same_whatever_their_case() -> None:
     assert shared_classes([], ["a"]) == ()
 
 
-def test_evaluate_names_classes_that_a_network_has_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["adapt", "evaluate"])
+def test_classes_that_a_network_has_seen_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
 ) -> None:
     file = write_model(tmp_path / "small") / "graph.json"
     seen = {"provenance": {"training_classes": ["Red", "zebra"]}}
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | seen), "utf-8")
     discs, out = write_pictures(tmp_path / "discs", count=4), tmp_path / "out"
-    words = ["--data", discs, "--models", file.parent, "--methods", "none", "--episodes", 1]
-    words += ["--ways", 2, "--shots", 1, "--queries", 2, "--out", out]
-    monkeypatch.setattr(sys, "argv", ["kilograd", "evaluate", *map(str, words)])
+    words = {
+        "adapt": [discs, "--model", file.parent, "--method", "none"],
+        "evaluate": ["--data", discs, "--models", file.parent, "--methods", "none", "--out", out],
+    }[command]
+    words += ["--ways", 2, "--shots", 1, "--queries", 2]
+    words += ["--episodes", 1] if command == "evaluate" else []
+    monkeypatch.setattr(sys, "argv", ["kilograd", command, *map(str, words)])
     main()
     assert "small was trained on classes of discs, 1: red\n" in capsys.readouterr().err
 

@@ -59,7 +59,7 @@ from kilograd.cli.show import (
     map_json,
     mention,
     mention_left_out,
-    mention_seen,
+    mention_trained_on,
     sections_of,
     show_ablation,
     show_choice,
@@ -194,7 +194,7 @@ def adapt_command(
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
     dataset = load_dataset(data)
-    mention_seen(f"{options.network.name} was", options.network.training_classes, dataset)
+    mention_trained_on(options.network, dataset)
     episode = _episode(dataset, kind, draw, seed)
     if seed is None:
         schedule = replace(schedule, seed=episode.seed)
@@ -341,7 +341,7 @@ def evaluate_command(
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
-            mention_seen(f"{n.model.name} was", n.model.training_classes, dataset)
+            mention_trained_on(n.model, dataset)
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unseen = as_json or not ERR.is_terminal
     try:
@@ -568,7 +568,7 @@ def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet:
     found = trials(build_host(compiled.program), compiled, support, schedule)
     passes = passes_that_help(found)
     if not quiet:
-        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
         total = len(support.labels)
         mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
     return passes

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kilograd.cli.options import AsJson, Augmentation, ModelName, Seed
-from kilograd.cli.show import ERR, mention, mention_seen, mention_skipped, show_finished
+from kilograd.cli.show import ERR, mention, mention_skipped, show_finished
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn.augment import Augment
@@ -137,7 +137,6 @@ def metatrain_command(
     mention_skipped(dataset)
     if other is not None:
         mention_skipped(other)
-        mention_seen("the network will be", dataset.classes, other)
     with _session(out, device, workers, quiet=as_json) as session:
         finished = metatrain(out, network, dataset, how, other, session)
     if as_json:

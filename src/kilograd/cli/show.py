@@ -54,10 +54,12 @@ def mention_skipped(dataset: Dataset) -> None:
         mention(f"{len(skipped)} of {total} images unreadable and skipped: {_some(skipped)}")
 
 
-def mention_seen(who: str, source: tuple[str, ...], target: Dataset) -> None:
-    """Say which classes of a data set were trained on: new they are not."""
-    if seen := shared_classes(source, target.classes):
-        mention(f"{who} trained on classes of {target.name}, {len(seen)}: {_some(seen)}")
+def mention_trained_on(model: Model, dataset: Dataset) -> None:
+    """Say which classes of a data set a network was trained on: new they are not."""
+    if seen := shared_classes(model.training_classes, dataset.classes):
+        mention(
+            f"{model.name} was trained on classes of {dataset.name}, {len(seen)}: {_some(seen)}"
+        )
 
 
 def mention_left_out(dataset: Dataset, shots: int) -> None:

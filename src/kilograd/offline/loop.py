@@ -60,6 +60,11 @@ class Course:
         ):
             if value < least:
                 raise InputError(f"--{name} {value}: must be at least {least}")
+        for name, number in (("floor", self.floor), ("weight-decay", self.weight_decay)):
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"--{name} {number}: must not be negative")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"--momentum {self.momentum}: must be at least 0 and below 1")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"--lr {self.lr}: must be a positive number")
 

@@ -20,6 +20,7 @@ from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array, dead_code
 from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
+from kilograd.learn.overlap import shared_classes
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
 from kilograd.offline.loop import Batch, Course, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
@@ -119,6 +120,11 @@ def metatrain(
     """
     start = time.perf_counter()
     parts = divide_classes(dataset, how.ways, how.shots, other)
+    if seen := shared_classes(parts.learn.classes, parts.choose.classes):
+        session.say(
+            f"{len(seen)} classes of {parts.choose.name} are learned, and are no test of learning "
+            f"new ones: {', '.join(seen)}"
+        )
     names = model.layers if how.last is None else last_layers(model, how.last)
     agree(out, model, (dataset,) if other is None else (dataset, other), how)
     features = dead_code(replace(model.graph, outputs=model.graph.outputs[:1]))
@@ -150,12 +156,12 @@ def metatrain(
         whole = FloatNetwork(model.graph).to(session.device)
         whole.take(network)
         calibration = prepared(parts.learn, model.preprocess, CALIBRATION)
-        seen = dict.fromkeys((*model.training_classes, *parts.learn.classes))
+        known = dict.fromkeys((*model.training_classes, *parts.learn.classes))
         trained = replace(
             model,
             title=f"{model.title}, meta-trained on {dataset.name}",
             graph=int8_graph(whole, calibration),
-            training_classes=tuple(seen),
+            training_classes=tuple(known),
         )
     else:
         session.say("no epoch was better than the start: the network stays as it was")
