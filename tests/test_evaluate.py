@@ -157,6 +157,7 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
         ("tinytrain", {"channels": 0.5, "rows": True}),
         ("last:3", {"recompute": True, "exact": True}),
         ("last:3", {"guard": True, "iterations": 5}),
+        ("last:3", {"prototype_gradients": True, "accumulate": 99}),
         ("last:3", {"cache": 2, "warmup": 1, "iterations": 3}),
     ],
     ids=str,
@@ -179,7 +180,8 @@ def test_options_mean_what_they_do_for_adapt(
     words = ["adapt", home / "discs", "--model", network.model.path, "--method", name]
     for k, v in settings.named().items():
         if v is not None and v is not False:
-            words += [f"--{k}"] if v is True else [f"--{k}", rate if k == "lr" and rate else v]
+            option = f"--{k.replace('_', '-')}"
+            words += [option] if v is True else [option, rate if k == "lr" and rate else v]
     code, text, err = run(*words, "--json")
     assert code == 0, err
     alone = json.loads(text)

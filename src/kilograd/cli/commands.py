@@ -32,6 +32,7 @@ from kilograd.cli.options import (
     ModelName,
     Optimizer,
     Options,
+    PrototypeGradients,
     Queries,
     Rate,
     Recompute,
@@ -266,6 +267,7 @@ def evaluate_command(
     accumulate: Annotated[
         int | None, typer.Option(help="Samples averaged for one update; default: 1.")
     ] = None,
+    prototype_gradients: PrototypeGradients = False,
     rows: Rows = False,
     recompute: Recompute = False,
     cache: Annotated[

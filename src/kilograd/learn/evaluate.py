@@ -70,7 +70,6 @@ class Evaluation:
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{option}: there are two called {name!r}; rename or drop one")
-        self.settings.draw  # noqa: B018 refuses what contradicts
         for method in self.methods:
             strategy(split_rate(method)[0])
             self.settings.schedule(0, method)
@@ -298,7 +297,7 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _options(settings: Settings) -> dict[str, str]:
-    return {f"--{k}": json.dumps(v) for k, v in settings.named().items()}
+    return {f"--{k.replace('_', '-')}": json.dumps(v) for k, v in settings.named().items()}
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -34,6 +34,7 @@ class Settings:
     head: HeadKind | None = None
     optimizer: OptimizerKind = OptimizerKind.SGD
     accumulate: int = 1
+    prototype_gradients: bool = False
     rows: bool = False
     recompute: bool = False
     cache: int = 0
@@ -71,6 +72,7 @@ class Settings:
             self.recompute,
             self.exact,
             self.cache,
+            self.prototype_gradients,
         )
 
     def named(self) -> dict[str, str | float | bool | None]:
