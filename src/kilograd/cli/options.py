@@ -103,7 +103,7 @@ Queries = Annotated[
     int | None, typer.Option(help="Test images of each class, at most; default: 15.")
 ]
 Guard = Annotated[
-    bool, typer.Option("--guard", help="Train only as far as held-out support images gain.")
+    bool, typer.Option("--guard", help="Stop early where held-out support images get worse.")
 ]
 Augmentation = Annotated[Augment, typer.Option(help="Random views of the support images.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
