@@ -137,6 +137,8 @@ def parse(text: str, ways: int) -> tuple[Recipe, float, int, Augment]:
 
 _fixed: dict[tuple[str, Recipe, Budget], Compiled] = {}
 """Programs that depend on no images: compiled once."""
+_built: dict[tuple[int, int], tuple[Compiled, HostProgram]] = {}
+"""Those of them that keep views, by what they were made from."""
 _prices: dict[str, dict[Hashable, Demand]] = defaultdict(dict)
 _inspections: dict[str, dict[Hashable, HostProgram]] = defaultdict(dict)
 
@@ -162,15 +164,21 @@ def compiled(name: str, recipe: Recipe, budget: Budget, inspect: Inspect) -> Com
     return made
 
 
-def with_views(made: Compiled, count: int) -> Compiled:
-    """Compile what learns once more, so that what frozen layers leave of views is kept."""
-    if not (count and made.selection.learn) or made.selection.graph is not None:
-        return made
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Path(folder) / "plan.json"
-        write_plan(plan, made.model.name, made.selection)
-        same = replace(made.recipe, method=str(plan), head=made.recipe.head_kind, cache=count)
-        return compile_recipe(made.model, same, Budget())
+def built(made: Compiled, views: int) -> tuple[Compiled, HostProgram]:
+    """Build what is trained: where views are kept, what learns is compiled once more for that."""
+    if (id(made), views) in _built:
+        return _built[id(made), views]
+    runs = made
+    if views and made.selection.learn and made.selection.graph is None:
+        with tempfile.TemporaryDirectory() as folder:
+            plan = Path(folder) / "plan.json"
+            write_plan(plan, made.model.name, made.selection)
+            same = replace(made.recipe, method=str(plan), head=made.recipe.head_kind, cache=views)
+            runs = compile_recipe(made.model, same, Budget())
+    pair = runs, build_host(runs.program, keep=False)
+    if any(made is known for known in _fixed.values()):
+        _built[id(made), views] = pair
+    return pair
 
 
 def work(job: Job) -> list[Row | str]:
@@ -200,8 +208,7 @@ def rows(job: Job) -> Iterator[Row | str]:
         grown = made.selection.graph and made.selection.graph.nodes
         same = (learn, grown, replace(recipe, method="", head=recipe.head_kind), schedule)
         if same not in known:
-            runs = with_views(made, recipe.cache)
-            host = build_host(runs.program, keep=runs is made)
+            runs, host = built(made, recipe.cache)
             host.reset()
             enrol(host, support)
             before = float((predict(host, query.images) == query.labels).mean())

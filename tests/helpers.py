@@ -238,14 +238,21 @@ def formula(op: Op, xs: tuple[Array, ...], label: int = 0) -> Array | None:
         case ops.Cosine(scale=scale):
             lengths = np.linalg.norm(xs[1], axis=1) * np.linalg.norm(xs[0])
             return scale * np.divide(xs[1] @ xs[0], lengths, out=0 * lengths, where=lengths > 0)
-        case ops.CrossEntropy():
-            shifted = xs[0] - xs[0].max()
-            return np.array([np.log(np.exp(shifted).sum()) - shifted[label]])
+        case ops.Enrol() | ops.CrossEntropy():
+            return _labelled(op, xs, label)
         case ops.Overlay(axis=axis, index=index):
             out = xs[0].copy()
             out[(slice(None),) * axis + (list(index),)] = xs[1]
             return out
     return _moved(op, xs)
+
+
+def _labelled(op: Op, xs: tuple[Array, ...], label: int) -> Array:
+    """What an op that knows the class means."""
+    if isinstance(op, ops.Enrol):
+        return xs[0] + np.outer(np.arange(len(xs[0])) == label, xs[1])
+    shifted = xs[0] - xs[0].max()
+    return np.array([np.log(np.exp(shifted).sum()) - shifted[label]])
 
 
 def _moved(op: Op, xs: tuple[Array, ...]) -> Array | None:

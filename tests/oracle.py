@@ -238,6 +238,13 @@ class Cosine:
         along = unit.T @ d_logits
         return np.asarray(self.scale * (along - direction * (direction @ along)) / length)
 
+    def prototype_gradient(self, features: Real, d_logits: Real) -> Real:
+        """Return the gradient of the prototypes, which `gradient` takes for constants."""
+        lengths = np.linalg.norm(self.prototypes, axis=1, keepdims=True)
+        unit, direction = self.prototypes / lengths, features / np.linalg.norm(features)
+        aside = direction - unit * (unit @ direction)[:, None]
+        return np.asarray(self.scale * d_logits[:, None] * aside / lengths)
+
 
 def cross_entropy(logits: Real, label: int) -> tuple[float, Real]:
     """Return the loss and its gradient."""

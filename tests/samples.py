@@ -40,6 +40,7 @@ from kilograd.ops import (
     Copy,
     Cosine,
     CosineInputGrad,
+    CosinePrototypeGrad,
     CrossEntropy,
     CrossEntropyGrad,
     Dense,
@@ -51,6 +52,7 @@ from kilograd.ops import (
     Dequantise,
     Enrol,
     FisherSum,
+    Lookup,
     Overlay,
     RowRms,
     RowUpdate,
@@ -382,10 +384,13 @@ def _heads() -> Iterator[Sample]:
         yield sample(DenseInputGrad(), floats(ways), w2)
         yield sample(dense_dw, vector, floats(ways))
         yield sample(Cosine(10.0), vector, w2)
+        yield sample(Cosine(10.0, exact=True), vector, w2)
         yield sample(CosineInputGrad(7.0), floats(ways), vector, w2)
+        yield sample(CosinePrototypeGrad(7.0), floats(ways), vector, w2)
         yield sample(CrossEntropy(), floats(ways), LABEL)
         yield sample(CrossEntropyGrad(), floats(ways), LABEL, RATE)
         yield sample(Enrol(), w2, vector, LABEL)
+        yield sample(Lookup(), w2, LABEL, vector)
         for rule in RULES:
             param = sums(ways, n) if isinstance(rule, Accumulate) else w2
             yield sample(RowUpdate(dense_dw, rule), param, vector, floats(ways), *tail(rule, param))

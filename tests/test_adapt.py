@@ -399,6 +399,62 @@ def test_what_can_not_be_cached(model: Model) -> None:
         compiled_as(model, "last", cache=-1)
 
 
+# ---- gradients through prototypes ----
+
+
+def test_gradients_of_prototypes_come_last_in_a_pass(
+    model: Model, dataset: Dataset, episode: Episode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = compiled_as(model, accumulate=100, prototype_gradients=True)
+    host, size = build_host(compiled.program), WAYS * SHOTS
+    calls = Recorder(host, monkeypatch)
+    support = support_of(dataset, episode, model)
+    fit(host, compiled, support, Schedule(2, 0.01))
+    names = [name for name, _ in calls.calls]
+    turn = ["forget", *["enrol"] * size, *["step"] * size, *["enrol_grad"] * size, "apply"]
+    assert names == turn * 2
+    for entry in ("enrol", "enrol_grad"):
+        assert all(
+            np.array_equal(x, y)
+            for x, y in zip(calls.of(entry, "image"), [*support.images] * 2, strict=True)
+        ), "as they are, not augmented"
+        assert calls.of(entry, "label") == [*support.labels] * 2
+    assert not np.array_equal(np.stack(calls.of("step", "image")[:size]), support.images)
+
+
+def test_gradients_of_prototypes_change_what_is_learned(
+    model: Model, dataset: Dataset, episode: Episode
+) -> None:
+    """From the second update on: and with a cache the same as without one."""
+
+    def run(*, exact: bool, cache: int = 0) -> Outcome:
+        compiled = compiled_as(model, accumulate=100, prototype_gradients=exact, cache=cache)
+        return adapt(compiled, dataset, episode, Schedule(3, 0.02, Augment.NONE))
+
+    detached, exact, cached = run(exact=False), run(exact=True), run(exact=True, cache=1)
+    size = WAYS * SHOTS
+    assert detached.losses[:size] == exact.losses[:size]
+    assert detached.losses[size:] != exact.losses[size:]
+    assert exact.losses == cached.losses
+    assert same(dict(exact.tensors), dict(cached.tensors))
+    more = exact.summary.macs_training - detached.summary.macs_training
+    assert more > 3 * size * exact.summary.macs_forward, "a further forward and backward pass"
+
+
+def test_where_prototypes_have_no_gradients(
+    model: Model, dataset: Dataset, episode: Episode
+) -> None:
+    with pytest.raises(InputError, match="--prototype-gradients: needs one update for the whole"):
+        compiled_as(model, prototype_gradients=True)
+    with pytest.raises(InputError, match="--prototype-gradients: a linear head has no prototypes"):
+        compiled_as(model, head=HeadKind.LINEAR, accumulate=9, prototype_gradients=True)
+    few = compiled_as(model, accumulate=WAYS * SHOTS - 1, prototype_gradients=True)
+    with pytest.raises(InputError, match="support of 12 images, but --accumulate is 11"):
+        adapt(few, dataset, episode, Schedule(1))
+    none = compiled_as(model, "none", accumulate=9, prototype_gradients=True)
+    assert none.program.entries.keys() == {"infer", "enrol", "forget"}
+
+
 # ---- what it costs ----
 
 

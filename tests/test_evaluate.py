@@ -157,6 +157,8 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
         ("tinytrain", {"channels": 0.5, "rows": True}),
         ("last:3", {"recompute": True, "exact": True}),
         ("last:3", {"guard": True, "iterations": 5}),
+        ("last:3", {"prototype_gradients": True, "accumulate": 99}),
+        ("last:3", {"cache": 2, "warmup": 1, "iterations": 3}),
     ],
     ids=str,
 )
@@ -178,7 +180,8 @@ def test_options_mean_what_they_do_for_adapt(
     words = ["adapt", home / "discs", "--model", network.model.path, "--method", name]
     for k, v in settings.named().items():
         if v is not None and v is not False:
-            words += [f"--{k}"] if v is True else [f"--{k}", rate if k == "lr" and rate else v]
+            option = f"--{k.replace('_', '-')}"
+            words += [option] if v is True else [option, rate if k == "lr" and rate else v]
     code, text, err = run(*words, "--json")
     assert code == 0, err
     alone = json.loads(text)
@@ -628,6 +631,59 @@ def test_out_that_is_something_else(home: Path, tmp_path: Path, run: Run) -> Non
         code, _, err = run(*words(home, out))
         assert (code, message in err, err.count("\n")) == (2, True, 1), err
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_loses_nothing(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    out = tmp_path / "run"
+    few = replace(asked, methods=("none",), episodes=2)
+    more = replace(few, episodes=60)
+    begun = evaluate(out, few)
+    connect = sqlite3.connect
+
+    def full(path: Path) -> sqlite3.Connection:
+        """SQLite itself refuses what goes beyond the pages that there are."""
+        connection = connect(path)
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    message = r"a row cannot be stored \(database or disk is full\); those before it are safe"
+    with pytest.raises(InputError, match=message):
+        evaluate(out, more, jobs)
+    monkeypatch.undo()
+    early = stored(out)
+    assert len(begun) < len(early) < 120
+    rows = evaluate(out, more)
+    assert stored(out)[: len(early)] == early
+    assert timeless(rows) == timeless(evaluate(tmp_path / "whole", more))
+
+
+def test_what_cannot_be_used_or_is_not_new_is_named(home: Path, tmp_path: Path, run: Run) -> None:
+    folder = write_pictures(tmp_path / "birds", count=8)
+    (folder / "yellow").rename(folder / "Great_Tit")
+    (folder / "single").mkdir()
+    first = next((folder / "red").iterdir())
+    shutil.copy(first, folder / "single")
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    model = write_model(tmp_path / "taught", seed=3)
+    graph = json.loads((model / "graph.json").read_text("utf-8"))
+    graph["provenance"] = {"training_classes": ["parus, great tit", "wren", "BLUE"]}
+    (model / "graph.json").write_text(json.dumps(graph), "utf-8")
+    names = {"data": folder, "models": model, "methods": "none", "shots": 1}
+    code, _, err = run(*words(home, tmp_path / "run", **names))
+    assert code == 0
+    known = "taught was trained on classes of birds, 2: Great_Tit, blue"
+    assert err.splitlines() == [
+        "1 of 34 images unreadable and skipped: red/broken.png",
+        "1 of 5 classes left out, too few images for 1 shot: single",
+        known,
+    ]
+    code, _, err = run("adapt", folder, "--model", model, "--method", "none", "--shots", 1)
+    assert code == 0
+    assert known in err
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

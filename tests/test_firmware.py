@@ -72,9 +72,9 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
         {"head": HeadKind.LINEAR, "optimizer": OptimizerKind.ADAM},
         {"optimizer": OptimizerKind.ROWRMS, "accumulate": 2},
         {"rows": True},
-        {"cache": 1},
+        {"cache": 1, "accumulate": 9, "prototype_gradients": True},
     ],
-    ids=["sgd", "linear adam", "rowrms accumulated", "rows", "cache"],
+    ids=["sgd", "linear adam", "rowrms accumulated", "rows", "cache and prototype gradients"],
 )
 def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]) -> None:
     made = program(**options)

@@ -270,6 +270,106 @@ def test_part_of_a_gradient_is_the_gradient_of_the_part(subject: Subject) -> Non
         assert fit.ratio == pytest.approx(1, abs=0.002)
 
 
+# -- through prototypes ----------------------------------------------------------------------------
+
+Shots = list[tuple[oracle.Photo, int]]
+
+
+def exact_gradients(
+    net: oracle.Network, support: Shots, seen: Shots, *, rounded: bool = True
+) -> tuple[float, Gradients]:
+    """Return the mean loss of `seen`, and its gradients, those through the prototypes too."""
+    shown = [net.run(x, rounded=rounded) for x, _ in support]
+    ways = 1 + max(label for _, label in support)
+    prototypes = np.zeros((ways, len(net.features(shown[0]))))
+    for codes, (_, label) in zip(shown, support, strict=True):
+        prototypes[label] += net.features(codes)
+    head = oracle.Cosine(prototypes)
+    total, d_prototypes = 0.0, np.zeros_like(prototypes)
+    gradients: Gradients = {}
+
+    def add(codes: Mapping[str, oracle.Real], d_features: oracle.Real) -> None:
+        for k, v in net.backward(codes, d_features).items():
+            gradients[k] = gradients.get(k, 0) + v
+
+    for photo, label in seen:
+        codes = net.run(photo, rounded=rounded)
+        features = net.features(codes)
+        loss, d_logits = oracle.cross_entropy(head.logits(features), label)
+        total += loss / len(seen)
+        add(codes, head.gradient(features, d_logits) / len(seen))
+        d_prototypes += head.prototype_gradient(features, d_logits) / len(seen)
+    for codes, (_, label) in zip(shown, support, strict=True):
+        add(codes, d_prototypes[label])
+    return total, gradients
+
+
+@pytest.fixture(scope="module")
+def shots() -> tuple[Shots, Shots]:
+    """Two photographs of each of `WAYS` classes to enrol, and one to learn."""
+    if SHARED is None:
+        pytest.skip("the data sets are not here")
+    photos = [oracle.photographs(SHARED / "data" / f"{name}.parquet", 3) for name in SETS]
+    support = [(x, k) for k, photo in enumerate(photos) for x, _ in photo[:2]]
+    return support, [(photo[2][0], k) for k, photo in enumerate(photos)]
+
+
+def test_oracle_through_prototypes_agrees_with_finite_differences(
+    shots: tuple[Shots, Shots],
+) -> None:
+    support, seen = shots[0][:6], shots[1][:3]
+    net, rng = oracle.Network(model_path("mcunet-5fps")), np.random.default_rng(2)
+    net.layers = {
+        name: replace(layer, bias=layer.bias + rng.uniform(-0.5, 0.5, layer.bias.shape))
+        for name, layer in net.layers.items()
+    }
+    _, gradients = exact_gradients(net, support, seen, rounded=False)
+    for name in ("blocks.10.pw1", "blocks.13.dw", "blocks.13.pw2"):
+        layer = net.layers[name]
+        real = layer.weight * layer.weight_scale[:, None, None, None]
+        along = rng.normal(size=layer.weight.shape)
+        step = 1e-7 * np.abs(real).mean()
+        ends = []
+        for sign in (1, -1):
+            scaled = step * along / layer.weight_scale[:, None, None, None]
+            net.layers[name] = replace(layer, weight=layer.weight + sign * scaled)
+            ends.append(exact_gradients(net, support, seen, rounded=False)[0])
+        net.layers[name] = layer
+        slope = (gradients[f"{name}.weight"] * along).sum()
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4), name
+
+
+def test_gradients_through_prototypes(shots: tuple[Shots, Shots]) -> None:
+    """The sums before an update, by the compiled program; the detached ones are others."""
+    support, seen = shots
+    path = model_path("mcunet-5fps")
+    model = load_model_folder(path)
+    learn = {f"{name}.{what}": Part() for name in model.layers[-8:] for what in ("weight", "bias")}
+    head = PrototypeHead(WAYS, exact=True)
+    training = Training(head, Sgd(0), learn, accumulate=True, cache=True)
+    host = build_host(link(entries(model.graph, training)))
+
+    def through(entry: str, shown: Shots, **more: Array) -> None:
+        for photo, label in shown:
+            latent = host.call("prefix", image=photo)
+            host.call(entry, **latent, label=np.array([label]), **more)
+
+    host.call("forget")
+    through("enrol", support)
+    through("step", seen, share=np.array([1 / len(seen)]))
+    detached = {name: host.state[f"{name}.sum"].copy() for name in learn}
+    through("enrol_grad", support)
+    _, wanted = exact_gradients(oracle.Network(path), support, seen)
+    for name in learn:
+        want = channels_last(wanted[name])
+        fit = Agreement.of(name, host.state[f"{name}.sum"], want)
+        assert fit.cosine > 0.9999, name
+        assert fit.ratio == pytest.approx(1, abs=0.002), name
+        assert Agreement.of(name, detached[name], want).cosine < 0.99, name
+    host.call("forget")
+    assert not host.state["head.prototypes.sum"].any()
+
+
 # -- updates ---------------------------------------------------------------------------------------
 
 

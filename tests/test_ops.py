@@ -278,6 +278,7 @@ FORWARD = (
     ops.Dense,
     ops.Cosine,
     ops.CrossEntropy,
+    ops.Enrol,
     ops.Overlay,
 )
 CURVED = (ops.Cosine, ops.CrossEntropy)
@@ -308,7 +309,8 @@ def check_gradient(sample: Sample, case: Case, kind: str) -> None:
     feeds = {**case.feeds, "dy": draw(dy_type, kind, rng, 0)}
     env = interpret(b.graph(y, *known, *(x for x in y.inputs)), feeds)
     xs = tuple(real(env[x.name], x.type) for x in y.inputs)
-    label = int(codes(env[y.inputs[1].name])[0]) if isinstance(sample.op, ops.CrossEntropy) else 0
+    labelled = isinstance(sample.op, ops.CrossEntropy | ops.Enrol)
+    label = int(codes(env[y.inputs[-1].name])[0]) if labelled else 0
     mask = 1.0 if isinstance(sample.op, UNCLAMPED) else passed(env[y.name], y.type)
     seen = real(feeds["dy"], dy_type) * (1.0 if isinstance(sample.op, ops.Overlay) else mask)
     eps = 1e-6 if isinstance(sample.op, CURVED) else 1.0

@@ -148,7 +148,9 @@ def programs(draw: st.DrawFn) -> Case:
     """A network, parts of it on either axis, biases, both heads, every optimiser."""
     case = draw(networks())
     learn = {p.name: part_of(draw, p) for p in case.network.params() if draw(st.booleans())}
-    heads: tuple[Head, ...] = (LinearHead(WAYS), PrototypeHead(WAYS))
+    accumulate = draw(st.booleans())
+    exact = PrototypeHead(WAYS, exact=accumulate)
+    heads: tuple[Head, ...] = (LinearHead(WAYS), PrototypeHead(WAYS), exact)
     head = draw(st.sampled_from(heads))
     optimizer: Update = draw(st.sampled_from([Sgd(0), RowRms(0), Adam(0)]))
     if isinstance(head, PrototypeHead) and not learn:
@@ -160,7 +162,7 @@ def programs(draw: st.DrawFn) -> Case:
         head=head,
         optimizer=optimizer,
         train_head=train_head,
-        accumulate=draw(st.booleans()),
+        accumulate=accumulate,
     )
 
 
@@ -218,7 +220,8 @@ def check_c_equals_reference(case: Case, steps: int = 3, lr: float = 0.05) -> No
     host = linked(graphs)
     rng = np.random.default_rng(case.seed)
     state: dict[str, Value] = {s.name: s.value for s in host.program.state}
-    plan = ["infer", *["enrol"] * 2 * ("enrol" in graphs), *["step"] * steps, "apply", "infer"]
+    plan = ["infer", *["enrol"] * 2 * ("enrol" in graphs), *["step"] * steps]
+    plan += [*["enrol_grad"] * 2, "apply", "infer"]
     plan += ["forget", "enrol", "infer", "step", "step"]
     if isinstance(case.training.head, LinearHead) and case.training.train_head:
         warm = warm_head(rng, graphs["infer"])

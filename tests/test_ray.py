@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from folders import listing, write_model, write_pictures
@@ -57,16 +57,22 @@ cluster.shutdown()
 class Cluster:
     """A head and one more node, a CPU each, in processes of their own."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
+    def __init__(self, log: Path) -> None:
+        with log.open("w", encoding="utf-8") as file:
+            self.process = self._started(file)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().strip()
+
+    @staticmethod
+    def _started(log: IO[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", CLUSTER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             text=True,
+            env={**os.environ, "RAY_raylet_start_wait_time_s": "240"},
         )
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
 
     def ask(self, what: str) -> str:
         assert self.process.stdin is not None
@@ -90,10 +96,15 @@ def working(process: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    made = Cluster()
-    yield made
-    made.process.communicate("end\n", timeout=60)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    log = tmp_path_factory.mktemp("ray") / "log"
+    made = Cluster(log)
+    if made.address:
+        yield made
+    made.process.communicate("end\n" if made.address else None, timeout=60)
+    if not made.address:
+        why = log.read_text("utf-8").strip().splitlines()[-1:]
+        pytest.skip(f"Ray could not start two nodes here, perhaps in time: {why}")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +153,8 @@ def begun(home: Path, out: Path, address: str, before: str = "") -> subprocess.P
         "out": out,
     }
     words = [str(w) for k, v in options.items() for w in (f"--{k}", v)]
-    code = f"{before}\nfrom kilograd.cli import main; main()"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}\n{before}\nfrom kilograd.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "evaluate", *words],
         stdout=subprocess.PIPE,

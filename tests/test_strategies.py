@@ -735,6 +735,7 @@ KINDS = (
     Recipe("none", 3, optimizer=OptimizerKind.ROWRMS, rows=True),
     Recipe("none", 3, HeadKind.LINEAR, OptimizerKind.ADAM, recompute=True),
     Recipe("none", 3, accumulate=4),
+    Recipe("none", 3, cache=2),
 )
 
 

@@ -204,7 +204,7 @@ typedef struct {
 typedef struct {
     int32_t in, out;
     float scale;
-} kg_cosine_params, kg_cosine_input_grad_params;
+} kg_cosine_params, kg_cosine_input_grad_params, kg_cosine_prototype_grad_params;
 
 typedef struct {
     int32_t classes;
@@ -220,6 +220,8 @@ void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
 void kg_cosine(float *y, const float *x, const float *prototypes, const kg_cosine_params *p);
 void kg_cosine_input_grad(float *dx, const float *dy, const float *x, const float *prototypes,
                           const kg_cosine_input_grad_params *p);
+void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x, const float *prototypes,
+                              const kg_cosine_prototype_grad_params *p);
 void kg_cross_entropy(float *loss, const float *logits, const int32_t *label,
                       const kg_cross_entropy_params *p);
 void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label, const float *dy,
@@ -261,7 +263,7 @@ typedef struct {
 
 typedef struct {
     int32_t in;
-} kg_enrol_params;
+} kg_enrol_params, kg_lookup_params;
 
 typedef struct {
     int32_t pixels, channels, zero;
@@ -287,5 +289,6 @@ void kg_clear(void *w, const kg_clear_params *p);
 void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
                    const kg_fisher_sum_params *p);
 void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p);
+void kg_lookup(float *y, const float *table, const int32_t *label, const kg_lookup_params *p);
 
 #endif

@@ -59,10 +59,34 @@ KG_COLD void kg_cosine_input_grad(float *dx, const float *dy, const float *x,
     }
 }
 
+KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x,
+                                      const float *prototypes,
+                                      const kg_cosine_prototype_grad_params *p) {
+    const float norm = kg_sqrt(dot(x, x, p->in));
+    for (int32_t k = 0; k < p->out; k++, prototypes += p->in, dp += p->in) {
+        const float own = kg_sqrt(dot(prototypes, prototypes, p->in)), length = norm * own;
+        if (!(length > 0)) {
+            for (int32_t i = 0; i < p->in; i++) dp[i] = 0;
+            continue;
+        }
+        const float cosine = dot(x, prototypes, p->in) / length;
+        const float weight = dy[k] * p->scale;
+        const float along = weight / length;
+        const float back = (weight * cosine) / (own * own);
+        for (int32_t i = 0; i < p->in; i++) dp[i] = along * x[i] - back * prototypes[i];
+    }
+}
+
 KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
                       const kg_enrol_params *p) {
     prototypes += *label * p->in;
     for (int32_t i = 0; i < p->in; i++) prototypes[i] += x[i];
+}
+
+KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
+                       const kg_lookup_params *p) {
+    table += *label * p->in;
+    for (int32_t i = 0; i < p->in; i++) y[i] = table[i];
 }
 
 static float largest(const float *x, int32_t n) {

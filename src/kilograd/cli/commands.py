@@ -32,6 +32,7 @@ from kilograd.cli.options import (
     ModelName,
     Optimizer,
     Options,
+    PrototypeGradients,
     Queries,
     Rate,
     Recompute,
@@ -266,8 +267,13 @@ def evaluate_command(
     accumulate: Annotated[
         int | None, typer.Option(help="Samples averaged for one update; default: 1.")
     ] = None,
+    prototype_gradients: PrototypeGradients = False,
     rows: Rows = False,
     recompute: Recompute = False,
+    cache: Annotated[
+        int | None,
+        typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none."),
+    ] = None,
     sram: Sram = None,
     compute: Compute = None,
     channels: Channels = None,
@@ -278,6 +284,9 @@ def evaluate_command(
     ] = None,
     iterations: Annotated[
         int | None, typer.Option(help="Passes over the support images; default: 10.")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Passes at first in which the rate rises from zero.")
     ] = None,
     augment: Annotated[
         Augment | None, typer.Option(help="Random views of the support images; default: full.")
@@ -561,7 +570,7 @@ def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet:
     found = trials(build_host(compiled.program), compiled, support, schedule)
     passes = passes_that_help(found)
     if not quiet:
-        tried = ", ".join(f"{t.right} after {t.passes}" for t in found)
+        tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
         total = len(support.labels)
         mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
     return passes

@@ -75,6 +75,10 @@ Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update."
 Cache = Annotated[
     int, typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none.")
 ]
+PrototypeGradients = Annotated[
+    bool,
+    typer.Option("--prototype-gradients", help="Learn through prototypes too; a further pass."),
+]
 Rows = Annotated[
     bool, typer.Option("--rows", help="Take images row by row, from a callback; never whole.")
 ]
@@ -115,6 +119,7 @@ class Options:
     optimizer: Optimizer = OptimizerKind.SGD
     accumulate: Accumulate = 1
     cache: Cache = 0
+    prototype_gradients: PrototypeGradients = False
     rows: Rows = False
     recompute: Recompute = False
     sram: Sram = None
@@ -150,6 +155,7 @@ class Options:
             recompute=self.recompute,
             exact=self.exact,
             cache=self.cache,
+            prototype_gradients=self.prototype_gradients,
         )
         return compile_recipe(self.network, recipe, self.budget, inspect)
 

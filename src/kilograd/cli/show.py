@@ -68,7 +68,7 @@ def mention_left_out(dataset: Dataset, shots: int) -> None:
     usable = set(usable_classes(dataset, shots))
     if small := [c for c in dataset.classes if c not in usable]:
         total = len(dataset.classes)
-        reason = f"too few images for {shots} shots"
+        reason = f"too few images for {shots} shot{'s' if shots > 1 else ''}"
         mention(f"{len(small)} of {total} classes left out, {reason}: {_some(small)}")
 
 

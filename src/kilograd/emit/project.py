@@ -177,6 +177,7 @@ _CALLS = {
     "enrol": "- `model_enrol`: image and label in; adds the image to the prototype of its class.",
     "forget": "- `model_forget`: empties the prototypes, before the support is enrolled anew.",
     "step": "- `model_step`: image, label, and rate and clock (or the share) in; loss out; learns.",
+    "enrol_grad": "- `model_enrol_grad`: image and label in; what prototypes add to the gradients.",
     "apply": "- `model_apply`: rate and clock in; updates from the accumulated gradients.",
 }
 

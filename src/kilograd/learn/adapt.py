@@ -190,12 +190,16 @@ def enrol(host: HostProgram, support: Samples) -> None:
         _enrol(host, (shown(host, image) for image in support.images), support.labels)
 
 
-def _enrol(host: HostProgram, seen: Iterable[Shown], labels: NDArray[np.int32]) -> None:
-    if "enrol" not in host.program.entries:
+def _enrol(
+    host: HostProgram, seen: Iterable[Shown], labels: NDArray[np.int32], entry: str = "enrol"
+) -> None:
+    """Enrol samples or, with `enrol_grad`, go back to them."""
+    if entry not in host.program.entries:
         return
-    host.call("forget")
+    if entry == "enrol":
+        host.call("forget")
     for inputs, label in zip(seen, labels, strict=True):
-        host.call("enrol", **inputs, label=label)
+        host.call(entry, **inputs, label=label)
 
 
 def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -228,7 +232,9 @@ def training(
 ) -> Iterator[list[float]]:
     """Train in place, and yield the losses of each pass over the support when it is done.
 
-    Prototypes are detached and made anew before each pass.
+    Prototypes are made anew before each pass, and detached, unless the program has gradients for
+    them: then what they add to the mean gradient comes last, right before its update.
+    Raises `InputError` if such a program would update before the end of a pass.
     """
     if "step" not in host.program.entries or not schedule.iterations:
         return
@@ -238,6 +244,12 @@ def training(
     every = compiled.recipe.accumulate
     count = len(support.labels)
     total = schedule.iterations * count
+    exact = "enrol_grad" in host.program.entries
+    if exact and every < count:
+        raise InputError(
+            f"--prototype-gradients: needs one update for the whole support of {count} images, "
+            f"but --accumulate is {every}; make it {count} or more"
+        )
     seen = updates = pending = 0
     running = math.nan
     for turn in range(schedule.iterations):
@@ -255,6 +267,8 @@ def training(
                 out = host.call("step", **inputs, share=np.array([share], np.float32))
                 pending += 1
                 if pending == every or left == 0:
+                    if exact:
+                        _enrol(host, views.plain(), support.labels, "enrol_grad")
                     clock = np.array([schedule.seed, updates], np.int32)
                     host.call("apply", lr=np.array([rate], np.float32), clock=clock)
                     updates, pending = updates + 1, 0
@@ -267,8 +281,9 @@ def training(
 
 
 def _macs_seen(program: Program) -> int:
-    """Return the work of a sample in a pass: its prototype, if the head has one, and its step."""
-    return program.macs("enrol") + program.macs("step") if "step" in program.entries else 0
+    """Return the work of a sample in a pass: its step, and what it does for the prototypes."""
+    entries = ("enrol", "step", "enrol_grad")
+    return sum(map(program.macs, entries)) if "step" in program.entries else 0
 
 
 def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
@@ -308,6 +323,7 @@ def save(
         "optimizer": str(compiled.recipe.optimizer),
         "accumulate": compiled.recipe.accumulate,
         "cache": compiled.recipe.cache,
+        "prototype_gradients": compiled.recipe.prototype_gradients,
         "exact": compiled.recipe.exact,
         "dataset": episode.dataset,
         "selection": [asdict(r) for r in compiled.selection.reasons],

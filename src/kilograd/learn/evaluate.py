@@ -70,7 +70,6 @@ class Evaluation:
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{option}: there are two called {name!r}; rename or drop one")
-        self.settings.draw  # noqa: B018 refuses what contradicts
         for method in self.methods:
             strategy(split_rate(method)[0])
             self.settings.schedule(0, method)
@@ -228,10 +227,19 @@ class _Store:
         return {_key(row): row for row in (Row(*values) for values in found)}
 
     def add(self, row: Row) -> None:
-        """Store a row, for good: it is on the disk when this returns."""
+        """Store a row, for good: it is on the disk when this returns.
+
+        Raises `InputError` if the disk refuses.
+        """
         marks = ", ".join("?" for _ in fields(Row))
-        with self._sql:
-            self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+        try:
+            with self._sql:
+                self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+        except sqlite3.OperationalError as e:
+            raise InputError(
+                f"--out {self._out}: a row cannot be stored ({e}); those before it are safe: "
+                f"make room, and the same command goes on"
+            ) from e
 
 
 @contextmanager
@@ -289,7 +297,7 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _options(settings: Settings) -> dict[str, str]:
-    return {f"--{k}": json.dumps(v) for k, v in settings.named().items()}
+    return {f"--{k.replace('_', '-')}": json.dumps(v) for k, v in settings.named().items()}
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -55,6 +55,8 @@ class Recipe:
     `exact`: where the plan does not meet its bound, search for the best.
     `cache`: views of each image whose latents are kept, so that the layers in front of what learns
     run once for each; 0 keeps none.
+    `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
+    support for each update.
     """
 
     method: str
@@ -66,6 +68,7 @@ class Recipe:
     recompute: bool = False
     exact: bool = False
     cache: int = 0
+    prototype_gradients: bool = False
 
     @property
     def head_kind(self) -> HeadKind:
@@ -239,6 +242,10 @@ def _linked(model: Model, recipe: Recipe, training: Training) -> Program:
 
 def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
     if recipe.head_kind is HeadKind.LINEAR:
+        if recipe.prototype_gradients:
+            raise InputError(
+                "--prototype-gradients: a linear head has no prototypes; leave it away"
+            )
         if not selection.head:
             raise InputError(
                 f"--head linear: method {recipe.method} does not train it, and a linear head "
@@ -250,4 +257,9 @@ def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
             f"--head proto: prototypes do not learn by gradient, so method {recipe.method} has "
             f"nothing to learn; use --head linear, or --method none"
         )
-    return PrototypeHead(recipe.ways)
+    if recipe.prototype_gradients and recipe.accumulate == 1:
+        raise InputError(
+            "--prototype-gradients: needs one update for the whole support; add --accumulate 1000, "
+            "or any number that is not smaller than the support"
+        )
+    return PrototypeHead(recipe.ways, exact=recipe.prototype_gradients and bool(selection.learn))

@@ -34,14 +34,17 @@ class Settings:
     head: HeadKind | None = None
     optimizer: OptimizerKind = OptimizerKind.SGD
     accumulate: int = 1
+    prototype_gradients: bool = False
     rows: bool = False
     recompute: bool = False
+    cache: int = 0
     sram: str | None = None
     compute: str | None = None
     channels: float | None = None
     exact: bool = False
     iterations: int = 10
     lr: float = 0.003
+    warmup: int = 0
     augment: Augment = Augment.FULL
     guard: bool = False
     seed: int = 0
@@ -55,7 +58,7 @@ class Settings:
         """Return how long and how fast an episode learns; `InputError` for senseless numbers."""
         rate = split_rate(method)[1]
         lr = self.lr if rate is None else rate
-        return Schedule(self.iterations, lr, self.augment, self.seed + episode)
+        return Schedule(self.iterations, lr, self.augment, self.seed + episode, self.warmup)
 
     def recipe(self, method: str, ways: int) -> Recipe:
         """Return what to compile for a method."""
@@ -68,6 +71,8 @@ class Settings:
             self.rows,
             self.recompute,
             self.exact,
+            self.cache,
+            self.prototype_gradients,
         )
 
     def named(self) -> dict[str, str | float | bool | None]:

@@ -7,6 +7,7 @@ from kilograd.ops.fisher import FisherSum
 from kilograd.ops.head import (
     Cosine,
     CosineInputGrad,
+    CosinePrototypeGrad,
     Dense,
     DenseInputGrad,
     DenseWeightGrad,
@@ -17,7 +18,17 @@ from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels, Upsample, UpsampleGrad, WindowPool
 from kilograd.ops.shape import Concat, Copy, Overlay, Take, TakeGrad
 from kilograd.ops.stream import Stage, Stream
-from kilograd.ops.update import Accumulate, Adam, Clear, Enrol, RowRms, RowUpdate, Sgd, Update
+from kilograd.ops.update import (
+    Accumulate,
+    Adam,
+    Clear,
+    Enrol,
+    Lookup,
+    RowRms,
+    RowUpdate,
+    Sgd,
+    Update,
+)
 from kilograd.ops.window import Window
 
 __all__ = [
@@ -37,6 +48,7 @@ __all__ = [
     "Copy",
     "Cosine",
     "CosineInputGrad",
+    "CosinePrototypeGrad",
     "CrossEntropy",
     "CrossEntropyGrad",
     "Dense",
@@ -48,6 +60,7 @@ __all__ = [
     "Dequantise",
     "Enrol",
     "FisherSum",
+    "Lookup",
     "Overlay",
     "RowRms",
     "RowUpdate",

@@ -164,10 +164,12 @@ def _norms(x: Array, prototypes: Array) -> tuple[Array, Array]:
 class Cosine(Op):
     """logits[k] = scale * cos(x, prototypes[k]); 0 where either is zero.
 
-    The length of a prototype does not matter, so sums serve as means.
+    The length of a prototype does not matter, so sums serve as means.  Prototypes are detached:
+    they have a gradient only if `exact`.
     """
 
     scale: float = 10.0
+    exact: bool = False
 
     def infer(self, *xs: TensorType) -> TensorType:
         x, p = xs
@@ -183,9 +185,9 @@ class Cosine(Op):
         return cosine * np.float32(self.scale)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
-        """The prototypes are detached: they move by enrolling samples, not by gradients."""
         x, p = node.inputs
-        return b(CosineInputGrad(self.scale), dy, x, p), None
+        dp = b(CosinePrototypeGrad(self.scale), dy, x, p) if self.exact else None
+        return b(CosineInputGrad(self.scale), dy, x, p), dp
 
     def macs(self, node: Node) -> int:
         return node.inputs[1].type.size
@@ -231,3 +233,41 @@ class CosineInputGrad(Op):
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[2].type.shape
         return Kernel("kg_cosine_input_grad", node.inputs, {"in": n, "out": k, "scale": self.scale})
+
+
+@dataclass(frozen=True)
+class CosinePrototypeGrad(Op):
+    """dp[k] = dy[k] * scale * (x/|x| - cos[k] * p[k]/|p[k]|) / |p[k]|."""
+
+    scale: float = 10.0
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        dy, x, p = xs
+        require(dy.shape == p.shape[:1], f"dy {dy} does not fit prototypes {p}")
+        require(x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
+        return TensorType(p.shape, DType.F32)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        dy, x, p = map(array, xs)
+        norm, norms = _norms(x, p)
+        out = np.zeros_like(p)
+        for k in range(len(p)):
+            length = np.float32(norm * norms[k])
+            if not length > 0:
+                continue
+            cosine = np.float32(running_sum(x * p[k]) / length)
+            weight = np.float32(dy[k] * np.float32(self.scale))
+            along = np.float32(weight / length)
+            back = np.float32(np.float32(weight * cosine) / np.float32(norms[k] * norms[k]))
+            out[k] = along * x - back * p[k]
+        return out
+
+    vjp = no_vjp
+
+    def macs(self, node: Node) -> int:
+        return node.type.size
+
+    def kernel(self, node: Node) -> Kernel:
+        k, n = node.type.shape
+        params = {"in": n, "out": k, "scale": self.scale}
+        return Kernel("kg_cosine_prototype_grad", node.inputs, params)

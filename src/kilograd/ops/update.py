@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Block, DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ir import Affine, Array, Block, Builder, DType, Kernel, Node, Op, TensorType, Value
 from kilograd.ops._common import array, no_macs, no_vjp, require
 from kilograd.ops.conv import ConvWeightGrad
 from kilograd.ops.depthwise import DepthwiseWeightGrad
@@ -356,9 +356,37 @@ class Enrol(Op):
         out[label[0]] += x
         return (out,)
 
-    vjp = no_vjp
+    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
+        _, x, label = node.inputs
+        return dy, b(Lookup(), dy, label, x), None
+
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
         _, x, label = node.inputs
         return Kernel("kg_enrol", (x, label), {"in": x.type.size})
+
+
+@dataclass(frozen=True)
+class Lookup(Op):
+    """table[label]: the gradient of what was enrolled, from that of the prototypes.
+
+    (table, label, after...): it runs after the nodes it names, so that a backward pass that could
+    begin at once does not take memory from the forward pass.
+    """
+
+    def infer(self, *xs: TensorType) -> TensorType:
+        table, label, *_ = xs
+        require(len(table.shape) == 2 and table.dtype is DType.F32, f"{table} must be a f32 table")
+        require(label.dtype is DType.I32 and label.size == 1, f"label {label} must be one int32")
+        return TensorType(table.shape[1:], DType.F32)
+
+    def reference(self, node: Node, *xs: Value) -> Value:
+        table, label, *_ = map(array, xs)
+        return table[label[0]].copy()
+
+    vjp = no_vjp
+    macs = no_macs
+
+    def kernel(self, node: Node) -> Kernel:
+        return Kernel("kg_lookup", node.inputs[:2], {"in": node.type.size})

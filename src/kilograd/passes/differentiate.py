@@ -10,8 +10,12 @@ from kilograd.ir import Builder, Leaf, Node
 from kilograd.ops import BlockAdd
 
 
-def differentiate(b: Builder, loss: Node, wrt: Iterable[Node]) -> dict[Node, Node]:
+def differentiate(
+    b: Builder, loss: Node, wrt: Iterable[Node], seed: Node | None = None
+) -> dict[Node, Node]:
     """Append the backward pass of `loss`; return the gradient of each node in `wrt`.
+
+    `seed` is the gradient of `loss`, which may be any tensor then; one without.
 
     Only nodes on a path from `wrt` to `loss` are differentiated: the backward pass stops at the
     earliest tensor that learns.  A node that is read twice receives the sum of both gradients.
@@ -22,7 +26,7 @@ def differentiate(b: Builder, loss: Node, wrt: Iterable[Node]) -> dict[Node, Nod
     for n in forward:
         if any(x in needed for x in n.inputs):
             needed.add(n)
-    grad = {loss: b.param("one", np.ones(loss.type.shape, np.float32))}
+    grad = {loss: seed or b.param("one", np.ones(loss.type.shape, np.float32))}
     for n in reversed(forward):
         if n not in needed or n not in grad or isinstance(n.op, Leaf):
             continue

@@ -13,6 +13,10 @@ and `enrol` and `step` take what it leaves in place of the image:
 
     prefix  image -> latent: one or more tensors, with the same names on both sides
 
+With an exact prototype head, `step` adds up the gradient of the prototypes, `forget` clears it, and
+
+    enrol_grad  image, label -> mean gradients += the share of what was enrolled so
+
 With gradient accumulation `step` takes, in place of lr and clock, the share of the sample in the
 mean gradient, and the parameters are updated by
 
@@ -87,10 +91,15 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class PrototypeHead:
-    """Scaled cosine to one prototype a class: the sum of its enrolled samples' features."""
+    """Scaled cosine to one prototype a class: the sum of its enrolled samples' features.
+
+    The loss depends on the samples behind the prototypes too.  Their share of the gradient is left
+    out, unless the head is `exact` and gradients are accumulated.
+    """
 
     ways: int
     scale: float = 10.0
+    exact: bool = False
 
     def prototypes(self, b: Builder, features: Node) -> Node:
         """Append the prototypes, all zero at first."""
@@ -98,7 +107,8 @@ class PrototypeHead:
 
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""
-        return b(Cosine(self.scale), features, self.prototypes(b, features), name="logits")
+        p = self.prototypes(b, features)
+        return b(Cosine(self.scale, self.exact), features, p, name="logits")
 
     learned = ()
 
@@ -144,9 +154,11 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
         graphs["prefix"], network = parts
     if isinstance(training.head, PrototypeHead):
         graphs["enrol"] = _enrol(network, training.head)
-        graphs["forget"] = _forget(network, training.head)
+        graphs["forget"] = _forget(network, training.head, gradients=_exact(training))
     if names:
         graphs["step"] = _step(network, training, names)
+        if _exact(training):
+            graphs["enrol_grad"] = _enrol_grad(network, training, names)
         if training.accumulate:
             graphs["apply"] = _apply(network, training, names)
     return _finished(graphs, "step" if names else "infer", names, training)
@@ -172,7 +184,7 @@ def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> di
     ]
     graphs = {
         "enrol": _enrol(network, head),
-        "forget": _forget(network, head),
+        "forget": _forget(network, head, gradients=False),
         "inspect": narrow_gradients(b.graph(loss, *sums), ()),
     }
     return _finished(graphs, "inspect", (), Training(head, Sgd(0), recompute=True))
@@ -227,15 +239,33 @@ def _enrol(network: Graph, head: PrototypeHead) -> Graph:
     return b.graph(b(Enrol(), prototypes, features, b.input("label", LABEL)))
 
 
-def _forget(network: Graph, head: PrototypeHead) -> Graph:
+def _forget(network: Graph, head: PrototypeHead, *, gradients: bool) -> Graph:
     _, features = _start(network)
     b = Builder()
-    return b.graph(b(Clear(), head.prototypes(b, features)))
+    prototypes = head.prototypes(b, features)
+    tables = [prototypes, _sum(b, prototypes)] if gradients else [prototypes]
+    return b.graph(*(b(Clear(), table) for table in tables))
 
 
 def _step(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
-    graph = push_takes(differentiated(network, training, names))
-    return narrow_gradients(snapshot_weights(fuse_updates(graph)), names)
+    return _pruned(differentiated(network, training, names), names)
+
+
+def _enrol_grad(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
+    """Return the backward pass of `enrol`, from the gradient of the prototypes."""
+    assert isinstance(training.head, PrototypeHead)  # noqa: S101 says so to the type checker
+    b, features = _start(network)
+    prototypes = training.head.prototypes(b, features)
+    enrolled = b(Enrol(), prototypes, features, b.input("label", LABEL))
+    params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
+    grads = differentiate(b, enrolled, params, seed=_sum(b, prototypes))
+    whole = b.param("one", np.ones(1, np.float32))
+    return _pruned(b.graph(*_added(b, grads, whole)), names)
+
+
+def _pruned(graph: Graph, names: tuple[str, ...]) -> Graph:
+    """Leave of a backward pass what updates need."""
+    return narrow_gradients(snapshot_weights(fuse_updates(push_takes(graph))), names)
 
 
 def differentiated(
@@ -250,14 +280,13 @@ def differentiated(
     logits = training.head.logits(b, features)
     loss = b(CrossEntropy(), logits, b.input("label", LABEL), name="loss")
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
+    if _exact(training):
+        params += [n for n in b.nodes if n.name == "head.prototypes"]
     others = [n for n in b.nodes if isinstance(n.op, Param | Overlay) and n not in params]
     unused = differentiate(b, loss, [*params, *others] if everything else params)
     grads = {p: unused.pop(p) for p in params}
     if training.accumulate:
-        share = b.input("share", RATE)
-        updates = [
-            b(Accumulate(0), _sum(b, p), g, share, name=f"{p.name}.add") for p, g in grads.items()
-        ]
+        updates = _added(b, grads, b.input("share", RATE))
     else:
         rate, clock = b.input("lr", RATE), b.input("clock", CLOCK)
         updates = [
@@ -265,6 +294,16 @@ def differentiated(
             for i, (p, g) in enumerate(grads.items())
         ]
     return b.graph(loss, logits, *unused.values(), *updates)
+
+
+def _exact(training: Training) -> bool:
+    head = training.head
+    return training.accumulate and isinstance(head, PrototypeHead) and head.exact
+
+
+def _added(b: Builder, grads: Mapping[Node, Node], share: Node) -> list[Node]:
+    """Append what adds a share of each gradient to the sum of its parameter."""
+    return [b(Accumulate(0), _sum(b, p), g, share, name=f"{p.name}.add") for p, g in grads.items()]
 
 
 def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:

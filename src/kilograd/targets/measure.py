@@ -21,7 +21,8 @@ class Measurement:
     `ram_bytes` is static data and stack: all the RAM there is.
     `stack_bound_bytes` is the most that any path through the program can use, None where the
     code cannot be read; what functions in `unresolved` call through pointers comes on top.
-    `instructions_step` is the mean over the steps, None where nothing learns.  Both counts are
+    `instructions_step` is the mean over the steps, with what an update takes where it is a call of
+    its own, None where nothing learns.  Both counts are
     None where the emulator cannot count; `counted` says what they count.
     `bit_exact`: every loss, and at the end all that the program keeps, equal those of this
     machine.
@@ -91,6 +92,9 @@ def measure(
         if "apply" in program.entries:
             same &= both("step", **shown(), label=label, share=np.array([1.0]))
             spent = device.instructions or 0
+            if "enrol_grad" in program.entries:
+                same &= both("enrol_grad", **shown(), label=label)
+                spent += device.instructions or 0
             same &= both("apply", lr=np.array([0.01]), clock=np.array([seed, step]))
             counts.append(None if device.instructions is None else spent + device.instructions)
         else:
