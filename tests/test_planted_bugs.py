@@ -157,6 +157,18 @@ C_BUGS = [
         "along * prototypes[i] - 0 * back",
     ),
     CBug(
+        "the second term of a prototype's gradient is lost",
+        "src/kg_head.c",
+        "along * x[i] - back * prototypes[i]",
+        "along * x[i] - 0 * back",
+    ),
+    CBug(
+        "every class looks up the first",
+        "src/kg_head.c",
+        "table += *label * p->in;",
+        "(void)label;",
+    ),
+    CBug(
         "dx of a dense layer, transposed",
         "src/kg_head.c",
         "dy[k] * w[k * p->in + i]",

@@ -226,6 +226,20 @@ def test_rows_are_the_last_part() -> None:
     assert all(v.step.plan.bound >= variants[-1].step.plan.bound for v in others)
 
 
+def test_a_cut_is_the_last_part_and_leaves_out_the_front() -> None:
+    recipe = Recipe("last:6", 5, cache=1, accumulate=9, prototype_gradients=True)
+    made = compile_recipe(load_model("digits"), recipe, Budget())
+    variants = ablation(made.model.graph, made.training)
+    assert variants[-1].name == "+ cache"
+    assert variants[-1].step.plan.peak == made.program.entries["step"].plan.peak
+    assert variants[-1].step.graph.macs() == made.program.macs("step")
+    assert "image" in {n.name for n in variants[-2].step.graph.inputs()}
+    assert "image" not in {n.name for n in variants[-1].step.graph.inputs()}
+    for other in without(made.model.graph, made.training):
+        assert other.step.graph.macs() >= made.program.macs("step"), other.name
+        assert other.step.plan.peak >= made.program.entries["step"].plan.peak, other.name
+
+
 def test_summed_gradients_can_be_taken_apart_too() -> None:
     made = compiled("last", accumulate=4)
     variants = ablation(made.model.graph, made.training)
