@@ -71,7 +71,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "RAY_raylet_start_wait_time_s": "240"},
+            env={**os.environ, "RAY_raylet_start_wait_time_s": "90"},
         )
 
     def ask(self, what: str) -> str:
