@@ -21,18 +21,17 @@ from pathlib import Path
 
 import numpy as np
 from few_shot import (
-    Schedule,
     dataset,
-    inspector,
     interval,
-    load_samples,
     model,
     read,
 )
 from numpy.typing import NDArray
 from strategies import method
 
+from kilograd.learn.adapt import Schedule, load_samples
 from kilograd.learn.episodes import Episode
+from kilograd.learn.inspect import inspector
 from kilograd.select.greedy import INSPECTED
 
 NEIGHBOURS = 10

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from few_shot import Limits, Row, interval, model, read
 
 from kilograd.ops import Depthwise
@@ -34,7 +35,7 @@ def rate(r: Row) -> str:
 def limits(text: str) -> Limits:
     """Read a budget as rows have it."""
     given = dict(part.split("=") for part in text.split())
-    return Limits(given.get("sram"), given.get("compute"), given.get("channels"))
+    return Limits(given.get("sram"), given.get("compute"), None)
 
 
 def tables(rows: list[Row]) -> Iterator[str]:
@@ -47,10 +48,15 @@ def tables(rows: list[Row]) -> Iterator[str]:
             if r.budget == text or not r.budget:
                 mine[method(r)].append(r)
         known = {(r.data, r.episode): r.after for r in mine[AGAINST]}
-        head = f"| {text} | rate | RAM, B | MACs | weights"
+        head = f"| {text} | rate | RAM, B | MACs | weights | episodes"
         yield f"{head} | {' | '.join(sets)} | all | less `{AGAINST}` |"
-        yield "|---|---|---:|---:|---:" + "|---:" * (len(sets) + 2) + "|"
-        for name, found in mine.items():
+        yield "|---|---|---:|---:|---:|---:" + "|---:" * (len(sets) + 2) + "|"
+        gains = {
+            name: [r.after - known[r.data, r.episode] for r in some if (r.data, r.episode) in known]
+            for name, some in mine.items()
+        }
+        for name in sorted(mine, key=lambda name: -float(np.mean(gains[name]))):
+            found = mine[name]
             sram, macs = max(r.sram_bytes for r in found), max(r.backward_macs for r in found)
             if budget.sram is not None and sram > budget.sram:
                 continue
@@ -61,15 +67,11 @@ def tables(rows: list[Row]) -> Iterator[str]:
                 some = [r.after for r in found if r.data == data]
                 cells.append(f"{interval(some)[0]:.1f}" if some else "")
             cells.append("{:.1f} ± {:.1f}".format(*interval([r.after for r in found])))
-            pairs = [
-                r.after - known[r.data, r.episode] for r in found if (r.data, r.episode) in known
-            ]
-            less = (
-                "" if name == AGAINST or not pairs else "{:+.1f} ± {:.1f}".format(*interval(pairs))
-            )
+            less = "" if name == AGAINST else "{:+.1f} ± {:.1f}".format(*interval(gains[name]))
             weights = max(r.learned for r in found)
             yield (
                 f"| `{name}` | {rate(found[0])} | {sram:,} | {macs / 1e6:.1f} M | {weights:,} | "
+                f"{len(found)} | "
                 f"{' | '.join(cells)} | {less} |"
             )
         yield ""

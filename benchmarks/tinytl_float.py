@@ -1,11 +1,11 @@
 """TinyTL as published, in float32 with PyTorch, on stored episodes of `few_shot.py`.
 
-    python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps RESULTS.csv --rate 0.001
+    python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps RESULTS.csv --rate 0.01
 
 Episodes are those stored beside the results (RESULTS.episodes.jsonl).  The network is the
 dequantised one; beside each of its last blocks learns a lite residual module with group
 normalisation, weight standardisation and bilinear enlarging, and the biases of these blocks learn.
-Adam, eight images at a time, as in the paper; prototypes, views and passes as everywhere here.
+Adam, eight images at a time, as in the paper, or `--batch`; prototypes, views and passes as usual.
 Needs PyTorch (kilograd[torch]).
 """
 
@@ -30,7 +30,6 @@ from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
 from kilograd.select.tinytl import BLOCKS
 
-BATCH = 8
 CHANNELS_A_GROUP = 8
 KERNEL = 5
 SCALE = 10.0  # of the cosine, as the integer head has it
@@ -101,7 +100,7 @@ class TinyTL(nn.Module):  # type: ignore[misc]
         return self.network(torch.from_numpy(images))[0]
 
 
-def learn(name: str, e: Episode, rate: float) -> tuple[float, float]:
+def learn(name: str, e: Episode, rate: float, batch: int) -> tuple[float, float]:
     """Return accuracy before and after."""
     net, schedule = TinyTL(name, e.seed), Schedule(PASSES, rate, seed=e.seed)
     preprocess = model(name).preprocess
@@ -127,8 +126,8 @@ def learn(name: str, e: Episode, rate: float) -> tuple[float, float]:
     for turn in range(PASSES):
         p = prototypes()
         order = rng.permutation(count)
-        for at in range(0, count, BATCH):
-            chosen = order[at : at + BATCH]
+        for at in range(0, count, batch):
+            chosen = order[at : at + batch]
             views = [augmented(support.images[i], rng, schedule.augment) for i in chosen]
             logits = SCALE * functional.normalize(net(np.stack(views))) @ p.T
             optimizer.param_groups[0]["lr"] = schedule.rate((turn + at / count) / PASSES)
@@ -138,10 +137,12 @@ def learn(name: str, e: Episode, rate: float) -> tuple[float, float]:
     return before, accuracy()
 
 
-def main(data: str, network: str, out: Path, rate: float = 0.001, episodes: int = 20) -> None:
+def main(
+    data: str, network: str, out: Path, rate: float = 0.01, batch: int = 8, episodes: int = 20
+) -> None:
     """Run what is missing, appending to the results."""
     torch.set_num_threads(1)
-    recipe = f"tinytl-float@{rate}"
+    recipe = f"tinytl-float-{batch}@{rate}"
     done = {(r.data, r.episode) for r in read(out) if r.recipe == recipe}
     lines = out.with_suffix(".episodes.jsonl").read_text(encoding="utf-8").splitlines()
     new = not out.exists()
@@ -154,7 +155,7 @@ def main(data: str, network: str, out: Path, rate: float = 0.001, episodes: int 
                 continue
             if e.seed - min(Episode.from_json(x).seed for x in lines) >= episodes:
                 continue
-            before, after = learn(network, e, rate)
+            before, after = learn(network, e, rate, batch)
             writer.writerow(astuple(Row(network, e.dataset, recipe, e.seed, before, after, 0)))
             f.flush()
             print(f"{e.dataset} {e.seed} {rate}: {after - before:+.3f}", flush=True)
