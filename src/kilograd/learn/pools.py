@@ -26,7 +26,7 @@ from kilograd.learn.work import Row, Work, Worker
 
 _PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again
 _KNOCK = 3  # seconds for a connection
-_GREETING = 20  # seconds for an answer
+_GREETING = 30  # seconds for an answer
 
 
 def here(works: Iterator[Work]) -> Generator[Row, None, None]:
@@ -165,7 +165,9 @@ def check_cluster(address: str) -> None:
     except OSError as e:
         raise InputError(f"--ray {address}: nobody answers ({e}); {fix}") from e
     except subprocess.TimeoutExpired as e:
-        raise InputError(f"--ray {address}: who answers is no Ray cluster; {fix}") from e
+        raise InputError(
+            f"--ray {address}: no Ray cluster has answered in {_GREETING} s; {fix}"
+        ) from e
     except subprocess.CalledProcessError as e:
         why = (e.stderr.strip().splitlines() or ["?"])[-1].strip()
         raise InputError(f"--ray {address}: cannot be joined ({why}); {fix}") from e
