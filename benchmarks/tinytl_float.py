@@ -1,10 +1,10 @@
 """TinyTL as published, in float32 with PyTorch, on stored episodes of `few_shot.py`.
 
-    python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps RESULTS.csv --rate 0.01
+    python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps STORED.episodes.jsonl RESULTS.csv
 
-Episodes are those stored beside the results (RESULTS.episodes.jsonl).  The network is the
-dequantised one; beside each of its last blocks learns a lite residual module with group
-normalisation, weight standardisation and bilinear enlarging, and the biases of these blocks learn.
+The network is the dequantised one; beside each of its last blocks learns a lite residual module
+with group normalisation, weight standardisation and bilinear enlarging, and the biases of these
+blocks learn.
 Adam, eight images at a time, as in the paper, or `--batch`; prototypes, views and passes as usual.
 Needs PyTorch (kilograd[torch]).
 """
@@ -138,22 +138,28 @@ def learn(name: str, e: Episode, rate: float, batch: int) -> tuple[float, float]
 
 
 def main(
-    data: str, network: str, out: Path, rate: float = 0.01, batch: int = 8, episodes: int = 20
+    data: str,
+    network: str,
+    stored: Path,
+    out: Path,
+    rate: float = 0.01,
+    batch: int = 8,
+    episodes: int = 20,
 ) -> None:
     """Run what is missing, appending to the results."""
     torch.set_num_threads(1)
     recipe = f"tinytl-float-{batch}@{rate}"
     done = {(r.data, r.episode) for r in read(out) if r.recipe == recipe}
-    lines = out.with_suffix(".episodes.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = stored.read_text(encoding="utf-8").splitlines()
     new = not out.exists()
     with out.open("a", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
         if new:
             writer.writerow([x.name for x in fields(Row)])
         for e in sorted(map(Episode.from_json, lines), key=lambda e: e.seed):
-            if e.dataset not in data.split(",") or (e.dataset, e.seed) in done:
+            if e.dataset not in data.split(",") or e.seed >= episodes:
                 continue
-            if e.seed - min(Episode.from_json(x).seed for x in lines) >= episodes:
+            if (e.dataset, e.seed) in done:
                 continue
             before, after = learn(network, e, rate, batch)
             writer.writerow(astuple(Row(network, e.dataset, recipe, e.seed, before, after, 0)))
