@@ -52,10 +52,9 @@ def main() -> None:
     """Print the table."""
     file, budget = Path(sys.argv[1]), sys.argv[2]
     rows = [r for r in read(file) if r.budget == budget]
-    plans = {r.recipe: method(r) for r in rows}
     keys = list(dict.fromkeys((r.data, r.episode) for r in rows))
     known = {(r.recipe, r.data, r.episode): r.after for r in rows}
-    keys = [k for k in keys if all((p, *k) in known for p in plans)]
+    plans = {r.recipe: method(r) for r in rows if all((r.recipe, *k) in known for k in keys)}
     after = np.array([[known[(p, *k)] for p in plans] for k in keys])
     names = list(plans.values())
     sets = np.array([data for data, _ in keys])

@@ -2,7 +2,7 @@
 
 With a few images, training can make things worse.  Images are held out in turn: a part of the
 support trains from the start, and prototypes or head are tried on the rest after some passes.
-Few images say little, so training goes on as planned unless they speak clearly against it.
+Few images say little, so training goes on as planned unless they speak against it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kilograd.targets import HostProgram
 
 _FOLDS = 5
 _LOOKS = (0.2, 0.5, 1.0)  # of the schedule
-_CLEARLY = 1.5  # standard deviations of a fair coin; measured in docs/results/guard.md
+_CHANCE = 0.5  # standard deviations of a fair coin; docs/results/guard.md has other values
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ def trials(
 
 
 def passes_that_help(found: tuple[Trial, ...]) -> int:
-    """Return how many passes to train: all, unless held-out images speak clearly against it.
+    """Return how many passes to train: all, unless held-out images speak against it.
 
     Images that training got wrong and those that it got right are heads and tails of a coin.  If
-    there are more of the former than a fair coin easily gives, training ends where most images
+    there are more of the former than a fair coin often gives, training ends where most images
     are right: after the most passes of equals, or before the first.
     """
     first, last = found[0], found[-1]
     changed = [(a, b) for a, b in zip(first.right, last.right, strict=True) if a != b]
     lost = sum(a for a, _ in changed)
-    if 2 * lost - len(changed) <= _CLEARLY * math.sqrt(len(changed)):
+    if 2 * lost - len(changed) <= _CHANCE * math.sqrt(len(changed)):
         return last.passes
     best = max(found, key=lambda t: (sum(t.right), t.passes))
     return best.passes if sum(best.right) > sum(first.right) else 0
