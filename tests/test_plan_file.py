@@ -152,3 +152,14 @@ def test_mcunet_fits_64_kib_with_a_stack() -> None:
     )
     stack = 1024  # more than `kilograd run` measures
     compile_recipe(load_model(str(model_path("mcunet-5fps"))), recipe, Budget(65536 - stack))
+
+
+@needs_shared
+@pytest.mark.parametrize("kib", [64, 96, 128, 256])
+def test_plans_for_all_fit_what_they_are_called_by(kib: int) -> None:
+    plan = EXAMPLES / f"static-pointwise-knapsack-{kib}K.json"
+    recipe = Recipe(str(plan), 10, optimizer=OptimizerKind.ROWRMS, rows=True)
+    mcunet = load_model(str(model_path("mcunet-5fps")))
+    compile_recipe(mcunet, recipe, Budget(kib * 1024))
+    with pytest.raises(InputError, match="the smallest --sram that fits"):
+        compile_recipe(mcunet, recipe, Budget(kib * 1024 * 15 // 16))
