@@ -10,8 +10,7 @@ each episode without having seen it:
 - *nearest*: the plan that is best on the ten stored episodes of other data sets whose Fisher
   information is spread over the layers most alike.
 - *best*: the plan that is best on all episodes of the other data sets: no adaptation.
-- *luck*: the best plan after the fact, which no method can know; how much of it is chance shows
-  next to the other lines.
+- *luck*: the best plan after the fact, which no method can know.
 """
 
 from __future__ import annotations

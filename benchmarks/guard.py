@@ -36,6 +36,8 @@ from kilograd.learn.adapt import Schedule, enrol, load_samples, predict, trainin
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.inspect import inspector
 
+#: Standard deviations by which lost images must be ahead.
+CHANCES = (0.0, 0.5, 1.0, 1.5, 2.0)
 app = typer.Typer(add_completion=False)
 
 
@@ -51,12 +53,11 @@ class Row:
     accuracy: tuple[float, ...]
     right: tuple[str, ...]
 
-    @property
-    def guarded(self) -> int:
+    def guarded(self, chance: float) -> int:
         """Return the place of the passes that the guard chooses."""
         images = [tuple(x == "1" for x in r) for r in self.right]
         found = tuple(Trial(p, r) for p, r in zip(self.passes, images, strict=True))
-        return self.passes.index(passes_that_help(found))
+        return self.passes.index(passes_that_help(found, chance))
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def run(
         for row in pool.map(work, todo):
             f.write(json.dumps(asdict(row)) + "\n")
             f.flush()
-            print(f"{row.data} {row.episode}: {row.accuracy} {row.guarded}", flush=True)
+            print(f"{row.data} {row.episode}: {row.accuracy}", flush=True)
 
 
 def lines(rows: list[Row]) -> Iterator[str]:
@@ -153,7 +154,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
     for recipe, mine in by_recipe.items():
         chosen = {
             "all": [len(r.passes) - 1 for r in mine],
-            "guarded": [r.guarded for r in mine],
+            **{f"guarded, {c}": [r.guarded(c) for r in mine] for c in CHANCES},
             "best, after the fact": [int(np.argmax(r.accuracy)) for r in mine],
         }
         for title, places in chosen.items():

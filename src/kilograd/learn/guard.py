@@ -22,7 +22,7 @@ from kilograd.targets import HostProgram
 
 _FOLDS = 5
 _LOOKS = (0.2, 0.5, 1.0)  # of the schedule
-_CHANCE = 0.5  # standard deviations of a fair coin; docs/results/guard.md has other values
+_CHANCE = 0.5  # docs/results/guard.md compares it with others
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ def trials(
     return tuple(Trial(passes, tuple(each)) for passes, each in right.items())
 
 
-def passes_that_help(found: tuple[Trial, ...]) -> int:
+def passes_that_help(found: tuple[Trial, ...], chance: float = _CHANCE) -> int:
     """Return how many passes to train: all, unless held-out images speak against it.
 
     Images that training got wrong and those that it got right are heads and tails of a coin.  If
-    there are more of the former than a fair coin often gives, training ends where most images
-    are right: after the most passes of equals, or before the first.
+    the former are ahead by more than `chance` standard deviations of a fair coin, training ends
+    where most images are right: after the most passes of equals, or before the first.
     """
     first, last = found[0], found[-1]
     changed = [(a, b) for a, b in zip(first.right, last.right, strict=True) if a != b]
     lost = sum(a for a, _ in changed)
-    if 2 * lost - len(changed) <= _CHANCE * math.sqrt(len(changed)):
+    if 2 * lost - len(changed) <= chance * math.sqrt(len(changed)):
         return last.passes
     best = max(found, key=lambda t: (sum(t.right), t.passes))
     return best.passes if sum(best.right) > sum(first.right) else 0

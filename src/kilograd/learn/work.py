@@ -140,18 +140,18 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._desks: dict[str, _Desk] = {}
+        self._remembered: dict[str, _Remembered] = {}
 
     def __call__(self, work: Work) -> Iterator[Row]:
         """Yield a row for each method.
 
         Raises `InputError` for a method that fits the network not, or no budget.
         """
-        desk = self._desks.setdefault(work.model.name, _Desk(work.model))
-        return map(_Task(desk, work).row, work.methods)
+        remembered = self._remembered.setdefault(work.model.name, _Remembered(work.model))
+        return map(_Task(remembered, work).row, work.methods)
 
 
-class _Desk:
+class _Remembered:
     """A network, what programs for it cost, and programs that depend on no episode."""
 
     def __init__(self, model: Model) -> None:
@@ -172,8 +172,8 @@ class _Learned:
 class _Task:
     """An episode: its images, and what several methods have in common on it."""
 
-    def __init__(self, desk: _Desk, work: Work) -> None:
-        self._desk, self._work = desk, work
+    def __init__(self, remembered: _Remembered, work: Work) -> None:
+        self._remembered, self._work = remembered, work
         self._before: dict[HeadKind, float] = {}
         self._learned: list[tuple[Training, Schedule, _Learned]] = []
         self._looks: dict[Schedule, Inspect] = {}
@@ -181,13 +181,13 @@ class _Task:
     @functools.cached_property
     def _support(self) -> Samples:
         e = self._work.episode
-        preprocess = self._desk.model.preprocess
+        preprocess = self._remembered.model.preprocess
         return load_samples(self._work.images, e.support, e.support_labels, preprocess)
 
     @functools.cached_property
     def _query(self) -> Samples:
         e = self._work.episode
-        preprocess = self._desk.model.preprocess
+        preprocess = self._remembered.model.preprocess
         return load_samples(self._work.images, e.query, e.query_labels, preprocess)
 
     def row(self, method: str) -> Row:
@@ -211,7 +211,7 @@ class _Task:
             self._learned.append((*trained, found))
         return Row(
             work.episode.dataset,
-            self._desk.model.name,
+            self._remembered.model.name,
             method,
             work.number,
             ways=recipe.ways,
@@ -225,15 +225,17 @@ class _Task:
 
     def _compiled(self, recipe: Recipe, schedule: Schedule) -> tuple[Compiled, HostProgram | None]:
         """Return the program of a recipe; where it is the same for all episodes, built."""
-        desk, budget = self._desk, self._work.budget
-        if (recipe, budget) in desk.fixed:
-            return desk.fixed[recipe, budget]
+        remembered, budget = self._remembered, self._work.budget
+        if (recipe, budget) in remembered.fixed:
+            return remembered.fixed[recipe, budget]
         asked = []
 
         def look(at: Schedule) -> Inspect:
             asked.append(at)
             if at not in self._looks:
-                self._looks[at] = inspector(desk.model, self._support, at, desk.inspections)
+                self._looks[at] = inspector(
+                    remembered.model, self._support, at, remembered.inspections
+                )
             return self._looks[at]
 
         # Information is the same at every rate; how far a step goes is not.
@@ -241,11 +243,11 @@ class _Task:
         lazy = Inspect(
             lambda layers: look(anyhow).fisher(layers), lambda layers: look(schedule).steps(layers)
         )
-        compiled = compile_recipe(desk.model, recipe, budget, lazy, desk.prices)
+        compiled = compile_recipe(remembered.model, recipe, budget, lazy, remembered.prices)
         if asked:
             return compiled, None
         host = build_host(compiled.program)
-        desk.fixed[recipe, budget] = compiled, host
+        remembered.fixed[recipe, budget] = compiled, host
         return compiled, host
 
     def _accuracy(self, host: HostProgram) -> float:

@@ -5,6 +5,7 @@ Sums run first element first, so that every machine rounds alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +161,20 @@ def _norms(x: Array, prototypes: Array) -> tuple[Array, Array]:
     return norm, np.sqrt(running_sum(prototypes * prototypes)).astype(np.float32)
 
 
+def _pulls(
+    dy: Array, x: Array, p: Array, scale: float
+) -> Iterator[tuple[int, np.float32, np.float32]]:
+    """Yield k, dy[k] * scale / (|x| |p[k]|), dy[k] * scale * cos[k], where both have a length."""
+    norm, norms = _norms(x, p)
+    for k in range(len(p)):
+        length = np.float32(norm * norms[k])
+        if not length > 0:
+            continue
+        cosine = np.float32(running_sum(x * p[k]) / length)
+        weight = np.float32(dy[k] * np.float32(scale))
+        yield k, np.float32(weight / length), np.float32(weight * cosine)
+
+
 @dataclass(frozen=True)
 class Cosine(Op):
     """logits[k] = scale * cos(x, prototypes[k]); 0 where either is zero.
@@ -210,18 +225,10 @@ class CosineInputGrad(Op):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, x, p = map(array, xs)
-        norm, norms = _norms(x, p)
-        if norm == 0:
-            return np.zeros_like(x)
+        norm, _ = _norms(x, p)
         terms = [np.zeros_like(x)]
-        for k in range(len(p)):
-            length = np.float32(norm * norms[k])
-            if not length > 0:
-                continue
-            cosine = np.float32(running_sum(x * p[k]) / length)
-            weight = np.float32(dy[k] * np.float32(self.scale))
-            along = np.float32(weight / length)
-            back = np.float32(np.float32(weight * cosine) / np.float32(norm * norm))
+        for k, along, turn in _pulls(dy, x, p, self.scale):
+            back = np.float32(turn / np.float32(norm * norm))
             terms.append(along * p[k] - back * x)
         return running_sum(np.stack(terms, axis=-1))
 
@@ -249,16 +256,10 @@ class CosinePrototypeGrad(Op):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, x, p = map(array, xs)
-        norm, norms = _norms(x, p)
+        _, norms = _norms(x, p)
         out = np.zeros_like(p)
-        for k in range(len(p)):
-            length = np.float32(norm * norms[k])
-            if not length > 0:
-                continue
-            cosine = np.float32(running_sum(x * p[k]) / length)
-            weight = np.float32(dy[k] * np.float32(self.scale))
-            along = np.float32(weight / length)
-            back = np.float32(np.float32(weight * cosine) / np.float32(norms[k] * norms[k]))
+        for k, along, turn in _pulls(dy, x, p, self.scale):
+            back = np.float32(turn / np.float32(norms[k] * norms[k]))
             out[k] = along * x - back * p[k]
         return out
 
