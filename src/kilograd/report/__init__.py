@@ -11,6 +11,7 @@ from kilograd.report.comparison import (
     comparison,
     comparison_table,
 )
+from kilograd.report.frontier import frontier, gap, steps
 from kilograd.report.page import page
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "choice",
     "comparison",
     "comparison_table",
+    "frontier",
+    "gap",
     "page",
+    "steps",
     "without",
 ]
