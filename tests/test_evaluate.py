@@ -193,6 +193,25 @@ def test_options_mean_what_they_do_for_adapt(
     )
 
 
+def test_every_option_reaches_the_settings(home: Path, tmp_path: Path, run: Run) -> None:
+    given = {
+        **{"episode": "fixed", "ways": 4, "shots": 3, "queries": 4, "head": "proto"},
+        **{"optimizer": "rowrms", "accumulate": 99, "prototype_gradients": True, "rows": True},
+        **{"recompute": True, "cache": 1, "sram": "256K", "compute": "90%", "channels": 1.0},
+        **{"exact": True, "iterations": 2, "lr": 0.01, "warmup": 1, "augment": "none"},
+        **{"guard": True, "seed": 3},
+    }
+    words = ["evaluate", "--data", home / "discs", "--models", home / "models" / "small"]
+    words += ["--methods", "last", "--episodes", 1, "--out", tmp_path / "run"]
+    for k, v in given.items():
+        words += [f"--{k.replace('_', '-')}", *([] if v is True else [v])]
+    assert given.keys() == Settings().named().keys()
+    code, _, err = run(*words)
+    assert code == 0, err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["settings"] == given | {"episodes": 1}
+
+
 def test_a_stored_episode_is_learned_again(
     asked: Evaluation, home: Path, tmp_path: Path, run: Run
 ) -> None:
