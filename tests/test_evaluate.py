@@ -195,11 +195,27 @@ def test_options_mean_what_they_do_for_adapt(
 
 def test_every_option_reaches_the_settings(home: Path, tmp_path: Path, run: Run) -> None:
     given = {
-        **{"episode": "fixed", "ways": 4, "shots": 3, "queries": 4, "head": "proto"},
-        **{"optimizer": "rowrms", "accumulate": 99, "prototype_gradients": True, "rows": True},
-        **{"recompute": True, "cache": 1, "sram": "256K", "compute": "90%", "channels": 1.0},
-        **{"exact": True, "iterations": 2, "lr": 0.01, "warmup": 1, "augment": "none"},
-        **{"guard": True, "seed": 3},
+        "episode": "fixed",
+        "ways": 4,
+        "shots": 3,
+        "queries": 4,
+        "head": "proto",
+        "optimizer": "rowrms",
+        "accumulate": 99,
+        "prototype_gradients": True,
+        "rows": True,
+        "recompute": True,
+        "cache": 1,
+        "sram": "256K",
+        "compute": "90%",
+        "channels": 1.0,
+        "exact": True,
+        "iterations": 2,
+        "lr": 0.01,
+        "warmup": 1,
+        "augment": "none",
+        "guard": True,
+        "seed": 3,
     }
     words = ["evaluate", "--data", home / "discs", "--models", home / "models" / "small"]
     words += ["--methods", "last", "--episodes", 1, "--out", tmp_path / "run"]
