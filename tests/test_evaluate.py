@@ -29,6 +29,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn import work
 from kilograd.learn.adapt import adapt, load_samples
+from kilograd.learn.augment import Augment
 from kilograd.learn.data import load_dataset
 from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
 from kilograd.learn.evaluate import (
@@ -191,6 +192,51 @@ def test_options_mean_what_they_do_for_adapt(
         alone["sram_bytes"],
         alone["learned_parameters"],
     )
+
+
+def test_the_command_hands_on_every_option(
+    home: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is asked for as something other than its default, and that is what is evaluated."""
+    other = Settings(
+        ways=3,
+        shots=2,
+        queries=6,
+        head=HeadKind.PROTO,
+        optimizer=OptimizerKind.ADAM,
+        accumulate=99,
+        prototype_gradients=True,
+        rows=True,
+        recompute=True,
+        cache=2,
+        sram="1M",
+        compute="50%",
+        channels=0.5,
+        exact=True,
+        iterations=4,
+        lr=0.25,
+        warmup=2,
+        augment=Augment.NOFLIP,
+        guard=True,
+        seed=5,
+    )
+    usual = Settings().named()
+    words: list[object] = []
+    for name, value in other.named().items():
+        assert value != usual[name] or name == "episode", f"{name} is the default"
+        option = f"--{name.replace('_', '-')}"
+        words += [option] if value is True else [option, value]
+    asked: list[Settings] = []
+
+    def seen(_: Path, evaluation: Evaluation, *rest: object) -> None:
+        asked.append(evaluation.settings)
+        raise InputError("seen")
+
+    monkeypatch.setattr("kilograd.cli.commands.evaluate", seen)
+    place = ["--data", home / "discs", "--models", home / "models" / "small"]
+    code, _, err = run("evaluate", *place, *words, "--out", tmp_path / "run")
+    assert (code, err) == (2, "error: seen\n")
+    assert asked == [other]
 
 
 def test_a_stored_episode_is_learned_again(
