@@ -17,9 +17,11 @@ from typer.main import get_command
 import kilograd
 from kilograd.cli import offline
 from kilograd.cli.options import (
+    Accumulate,
     AsJson,
     Augmentation,
     BoardRam,
+    Cache,
     Channels,
     CompilerName,
     Compute,
@@ -81,6 +83,7 @@ from kilograd.frontend import (
 )
 from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
+from kilograd.learn.contribution import analysis, check_contribution, contribution
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
@@ -102,6 +105,7 @@ from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.suite import Suite, SuiteName, find_sets
+from kilograd.learn.work import Row, Settings
 from kilograd.report import (
     ablation,
     choice,
@@ -110,7 +114,7 @@ from kilograd.report import (
     page,
     without,
 )
-from kilograd.select import Budget, write_plan
+from kilograd.select import Budget, write_contribution, write_plan
 from kilograd.targets import (
     CrossCompiler,
     Emulator,
@@ -347,14 +351,8 @@ def evaluate_command(
         mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
             mention_trained_on(n.model, dataset)
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    unseen = as_json or not ERR.is_terminal
     try:
-        with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
-            task = bar.add_task("evaluating", total=None)
-            found = evaluate(
-                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
-            )
+        found = _evaluated(out, asked, jobs, ray, quiet=as_json)
         lines = summarise(found)
         summary = {
             "settings": settings.named() | {"episodes": asked.episodes},
@@ -376,6 +374,62 @@ def evaluate_command(
         print(table)
     files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
     print(f"Written to {out}: {files}")
+
+
+@app.command("contribution")
+def contribution_command(
+    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    out: Annotated[
+        Path, typer.Option(help="File for the analysis: FILE.json; FILE.html shows it.")
+    ],
+    model: ModelName = "digits",
+    episodes: Annotated[int, typer.Option(help="Episodes of each data set, at least 2.")] = 10,
+    ways: Ways = None,
+    shots: Shots = None,
+    queries: Queries = None,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.ROWRMS,
+    accumulate: Accumulate = 1,
+    cache: Cache = 4,
+    lr: Rate = 0.001,
+    iterations: Iterations = 10,
+    warmup: Warmup = 0,
+    augment: Augmentation = Augment.FULL,
+    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each layer brings when it alone learns; interrupted, it goes on later."""
+    settings = Settings(
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        head=head,
+        optimizer=optimizer,
+        accumulate=accumulate,
+        cache=cache,
+        iterations=iterations,
+        lr=lr,
+        warmup=warmup,
+        augment=augment,
+        seed=seed,
+    )
+    network = load_model(model)
+    rows = check_contribution(out, network)
+    sets = tuple(map(load_dataset, map(Path, split_names(data))))
+    asked = analysis(network, sets, episodes, settings)
+    for dataset in sets:
+        mention_left_out(dataset, settings.draw.least_shots)
+        mention_trained_on(network, dataset)
+    try:
+        found = contribution(asked, _evaluated(rows, asked, jobs, ray, quiet=as_json))
+        write_contribution(out, found)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the same command goes on with what {rows} holds", 130)
+    print(f"Written to {out}; rows in {rows}")
 
 
 @app.command()
@@ -577,6 +631,18 @@ def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet:
         total = len(support.labels)
         mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
     return passes
+
+
+def _evaluated(
+    out: Path, asked: Evaluation, jobs: int, ray: str | None, *, quiet: bool
+) -> tuple[Row, ...]:
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    unseen = quiet or not ERR.is_terminal
+    with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
+        task = bar.add_task("evaluating", total=None)
+        return evaluate(
+            out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
+        )
 
 
 def _run(
