@@ -66,6 +66,7 @@ from kilograd.cli.show import (
     sections_of,
     show_ablation,
     show_choice,
+    show_contribution,
     show_cost,
     show_digits,
     show_evaluation,
@@ -111,6 +112,7 @@ from kilograd.report import (
     choice,
     comparison,
     comparison_table,
+    contribution_page,
     page,
     without,
 )
@@ -426,10 +428,17 @@ def contribution_command(
         mention_trained_on(network, dataset)
     try:
         found = contribution(asked, _evaluated(rows, asked, jobs, ray, quiet=as_json))
+        facts = facts_of(asked)
         write_contribution(out, found)
+        html = contribution_page(network.title, found, network.graph, facts)
+        write_file(out.with_suffix(".html"), html)
     except KeyboardInterrupt:
         _fail(f"interrupted; the same command goes on with what {rows} holds", 130)
-    print(f"Written to {out}; rows in {rows}")
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    show_contribution(network, found)
+    print(f"Written to {out} and {out.with_suffix('.html')}; every episode is in {rows}")
 
 
 @app.command()

@@ -54,8 +54,11 @@ def analysis(
     if episodes < 2:
         raise InputError(f"--episodes {episodes}: must be at least 2, for an interval")
     network = Network(model, Budget())
-    methods = (_head(settings), *_biases(model), *_weights(model).values())
-    return Evaluation(sets, (network,), methods, episodes, settings)
+    methods = [_head(settings)]
+    # From the last layer on: neighbours cut the network at the same place, and share what is kept.
+    for bias, layer in zip(_biases(model), reversed(model.layers), strict=True):
+        methods += [bias, *(m for choice, m in _weights(model).items() if choice[0] == layer)]
+    return Evaluation(sets, (network,), tuple(methods), episodes, settings)
 
 
 def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:

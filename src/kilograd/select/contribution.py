@@ -11,7 +11,7 @@ after learning less that of the head alone, on the same episodes.
                 "weights": {"blocks.0.pw1": {"0.125": {"mean": 0.02, "half_width": 0.01}, ...}}},
                ...]}
 
-`gains` begins with all episodes together; the data sets follow, if there are several.
+`gains` begins with all episodes together; each data set follows.
 """
 
 from __future__ import annotations
@@ -86,6 +86,16 @@ class Contribution:
         """By layer and share, over all episodes."""
         return self.overall.weights
 
+    def to_json(self) -> dict[str, object]:
+        """Return what a file holds."""
+        return {
+            "network": self.network,
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+            "layers": list(self.layers),
+            "gains": [_written(gains) for gains in (self.overall, *self.sets)],
+        }
+
     def check(self, name: str, graph: Graph, path: Path) -> None:
         """Raise `InputError` where this was measured on another network than `name`."""
         if self.fingerprint == fingerprint(graph):
@@ -147,18 +157,11 @@ def write_contribution(path: Path, contribution: Contribution) -> None:
 
     Raises `InputError` if the disk refuses.
     """
-    c = contribution
-    found = {
-        "network": c.network,
-        "fingerprint": c.fingerprint,
-        "settings": dict(c.settings),
-        "layers": list(c.layers),
-        "gains": [_written(g) for g in (c.overall, *c.sets)],
-    }
+    text = json.dumps(contribution.to_json(), indent=1) + "\n"
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kilograd-") as scratch:
             new = Path(scratch, path.name)
-            new.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            new.write_text(text, encoding="utf-8")
             new.replace(path)
     except OSError as e:
         raise InputError(f"{path}: cannot be written ({e})") from e
