@@ -29,6 +29,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn import work
 from kilograd.learn.adapt import adapt, load_samples
+from kilograd.learn.augment import Augment
 from kilograd.learn.data import load_dataset
 from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
 from kilograd.learn.evaluate import (
@@ -195,39 +196,49 @@ def test_options_mean_what_they_do_for_adapt(
     )
 
 
-def test_every_option_reaches_the_settings(home: Path, tmp_path: Path, run: Run) -> None:
-    given = {
-        "episode": "fixed",
-        "ways": 4,
-        "shots": 3,
-        "queries": 4,
-        "head": "proto",
-        "optimizer": "rowrms",
-        "accumulate": 99,
-        "prototype_gradients": True,
-        "rows": True,
-        "recompute": True,
-        "cache": 1,
-        "sram": "256K",
-        "compute": "90%",
-        "channels": 1.0,
-        "exact": True,
-        "iterations": 2,
-        "lr": 0.01,
-        "warmup": 1,
-        "augment": "none",
-        "guard": True,
-        "seed": 3,
-    }
-    words = ["evaluate", "--data", home / "discs", "--models", home / "models" / "small"]
-    words += ["--methods", "last", "--episodes", 1, "--out", tmp_path / "run"]
-    for k, v in given.items():
-        words += [f"--{k.replace('_', '-')}", *([] if v is True else [v])]
-    assert given.keys() == Settings().named().keys()
-    code, _, err = run(*words)
-    assert code == 0, err
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["settings"] == given | {"episodes": 1}
+def test_the_command_hands_on_every_option(
+    home: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is asked for as something other than its default, and that is what is evaluated."""
+    other = Settings(
+        ways=3,
+        shots=2,
+        queries=6,
+        head=HeadKind.PROTO,
+        optimizer=OptimizerKind.ADAM,
+        accumulate=99,
+        prototype_gradients=True,
+        rows=True,
+        recompute=True,
+        cache=2,
+        sram="1M",
+        compute="50%",
+        channels=0.5,
+        exact=True,
+        iterations=4,
+        lr=0.25,
+        warmup=2,
+        augment=Augment.NOFLIP,
+        guard=True,
+        seed=5,
+    )
+    usual = Settings().named()
+    words: list[object] = []
+    for name, value in other.named().items():
+        assert value != usual[name] or name == "episode", f"{name} is the default"
+        option = f"--{name.replace('_', '-')}"
+        words += [option] if value is True else [option, value]
+    asked: list[Settings] = []
+
+    def seen(_: Path, evaluation: Evaluation, *rest: object) -> None:
+        asked.append(evaluation.settings)
+        raise InputError("seen")
+
+    monkeypatch.setattr("kilograd.cli.commands.evaluate", seen)
+    place = ["--data", home / "discs", "--models", home / "models" / "small"]
+    code, _, err = run("evaluate", *place, *words, "--out", tmp_path / "run")
+    assert (code, err) == (2, "error: seen\n")
+    assert asked == [other]
 
 
 def test_a_stored_episode_is_learned_again(
@@ -499,20 +510,21 @@ def test_ctrl_c_is_for_the_parent_alone(home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_while_a_program_is_compiled(home: Path, tmp_path: Path, jobs: int) -> None:
+    """However late the signal comes on a busy machine, it comes before the first row."""
     cache = Path(os.environ["KILOGRAD_CACHE"])
-    known = set(cache.glob("model-*"))
+    known = set(cache.iterdir())
     # programs that no other test has compiled
     methods = {1: "bias:5,bias:6", 2: "bias:3,bias:4"}[jobs]
-    command = [sys.executable, "-c", COMMAND]
+    asked = words(home, tmp_path / "run", jobs=jobs, methods=methods, iterations=10**7)
     process = subprocess.Popen(
-        [*command, *words(home, tmp_path / "run", jobs=jobs, methods=methods)],
+        [sys.executable, "-c", COMMAND, *asked],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    while not set(cache.glob("*/model.c")) - {m / "model.c" for m in known}:
+    while not any((new / "model.c").exists() for new in set(cache.iterdir()) - known):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -521,7 +533,7 @@ def test_ctrl_c_while_a_program_is_compiled(home: Path, tmp_path: Path, jobs: in
     assert (process.returncode, text) == (130, ""), err
     assert err.count("\n") == 1, err
     assert stored(tmp_path / "run") == []
-    assert [p for p in listing(cache) if p.startswith(".")] == []
+    assert [p.name for p in set(cache.iterdir()) - known if p.name.startswith(".")] == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
