@@ -138,7 +138,10 @@ class Options:
         return budget_of(self.network, self.sram, self.compute, self.channels)
 
     def compile(self, ways: int, inspect: Inspect | None = None) -> Compiled:
-        """Choose what learns and compile it."""
+        """Choose what learns and compile it.
+
+        Raises `InputError` for a cache that saves nothing: only a comparison has a use for it.
+        """
         recipe = Recipe(
             self.method,
             ways,
@@ -151,7 +154,14 @@ class Options:
             cache=self.cache,
             prototype_gradients=self.prototype_gradients,
         )
-        return compile_recipe(self.network, recipe, self.budget, inspect)
+        compiled = compile_recipe(self.network, recipe, self.budget, inspect)
+        if self.cache and "prefix" not in compiled.program.entries:
+            raise InputError(
+                f"--cache {self.cache}: method {self.method} on {self.network.name} learns from "
+                f"the first layer on, so no work can be kept; leave the option away, or choose a "
+                f"method that learns in fewer layers"
+            )
+        return compiled
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

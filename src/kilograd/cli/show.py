@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,15 @@ from kilograd.report import (
     Estimate,
     Panel,
     Price,
+    Role,
     Section,
     Variant,
     gap,
+    mean_gain,
+    roles,
     steps,
 )
-from kilograd.select import Budget
+from kilograd.select import SHARES, Budget, Contribution, Evidence, Gain
 from kilograd.select.cost import Cost
 from kilograd.select.search import Found, Front, Published
 from kilograd.targets import (
@@ -224,10 +228,11 @@ def facts_of(asked: Evaluation) -> str:
         else f"{'Up to 10' if s.ways is None else s.ways} classes, {s.draw.shots} images each to "
         f"learn from, up to {s.draw.queries} to test on"
     )
+    kept = f" ({s.cache} of each image)" if s.cache else ""
     guard = " at most, as held-out images gain" if s.guard else ""
     return (
         f"{tasks}; {s.iterations} passes{guard} with {s.optimizer} at rate {s.lr:g}, "
-        f"views: {s.augment}; seeds from {s.seed} on.{limits}"
+        f"views: {s.augment}{kept}; seeds from {s.seed} on.{limits}"
     )
 
 
@@ -248,6 +253,33 @@ def show_choice(compiled: Compiled, budget: Budget) -> None:
         table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
     OUT.print(table)
     OUT.print(cost_line(compiled, budget))
+
+
+def show_contribution(model: Model, found: Contribution) -> None:
+    """Print what kinds of layers bring, and which choices bring most."""
+    table = Table(f"{model.title}: points gained", box=None)
+    for name in ("layers", *(f"{Fraction(share)}" for share in SHARES), "of the channels"):
+        table.add_column(name, justify="right")
+    kinds = roles(Evidence(model.name, model.graph, model.layers))
+    for role in Role:
+        layers = [x for x, kind in zip(model.layers, kinds, strict=True) if kind is role]
+        means = [mean_gain(found.overall, layers, share) for share in SHARES]
+        cells = ["" if m is None else f"{100 * m:+.1f}" for m in means]
+        if layers:
+            table.add_row(f"  {role}, mean", str(len(layers)), *cells)
+    OUT.print(table)
+    k = max(range(len(found.biases)), key=lambda i: found.biases[i].mean)
+    print(f"most by biases: the last {k + 1}, {_gained(found.biases[k])}")
+    for layer, share in sorted(found.weights, key=lambda c: -found.weights[c].mean)[:5]:
+        gained = _gained(found.weights[layer, share])
+        number = model.layers.index(layer)
+        print(f"most by weights: layer {number} {layer}, {Fraction(share)}: {gained}")
+    head = found.overall
+    print(f"head alone: {head.head:.1%}; ±: 95 % intervals over {head.episodes} episodes")
+
+
+def _gained(gain: Gain) -> str:
+    return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f}"
 
 
 def show_measurement(compiled: Compiled, found: Measurement) -> None:

@@ -55,7 +55,7 @@ class Recipe:
     `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
     `exact`: where the plan does not meet its bound, search for the best.
     `cache`: views of each image whose latents are kept, so that the layers in front of what learns
-    run once for each; 0 keeps none.
+    run once for each; 0 keeps none.  Where the first layer learns, the views themselves are kept.
     `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
     support for each update.
     """
@@ -212,11 +212,6 @@ def _check(
         raise InputError(
             f"--compute {budget.compute}: {method} needs {macs} multiply-accumulates for a "
             f"backward pass; the smallest --compute that fits is {macs}"
-        )
-    if recipe.cache and "prefix" not in program.entries:
-        raise InputError(
-            f"--cache {recipe.cache}: {method} learns from the first layer on, so no work can be "
-            f"kept; leave the option away, or choose a method that learns in fewer layers"
         )
     for name, part in selection.learn.items():
         size = model.graph[name].type.shape[part.axis]

@@ -11,7 +11,7 @@ after learning less that of the head alone, on the same episodes.
                 "weights": {"blocks.0.pw1": {"0.125": {"mean": 0.02, "half_width": 0.01}, ...}}},
                ...]}
 
-`gains` begins with all episodes together; the data sets follow, if there are several.
+`gains` begins with all episodes together; each data set follows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 from kilograd.errors import InputError
 from kilograd.ir import Graph
-from kilograd.select.selection import Evidence
+from kilograd.select.selection import Budget, Evidence, Selection, Strategy, widest_inputs
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """The shares of a layer's input channels that are tried."""
@@ -86,6 +86,16 @@ class Contribution:
         """By layer and share, over all episodes."""
         return self.overall.weights
 
+    def to_json(self) -> dict[str, object]:
+        """Return what a file holds."""
+        return {
+            "network": self.network,
+            "fingerprint": self.fingerprint,
+            "settings": dict(self.settings),
+            "layers": list(self.layers),
+            "gains": [_written(gains) for gains in (self.overall, *self.sets)],
+        }
+
     def check(self, name: str, graph: Graph, path: Path) -> None:
         """Raise `InputError` where this was measured on another network than `name`."""
         if self.fingerprint == fingerprint(graph):
@@ -111,6 +121,27 @@ def choices(evidence: Evidence) -> Iterator[Choice]:
         yield from ((layer, share) for share in SHARES if int(channels * share))
 
 
+def layer_weights(number: int, share: float) -> Strategy:
+    """Weights of one convolution learn, numbered from 0: of its widest input channels."""
+
+    def strategy(evidence: Evidence, budget: Budget) -> Selection:
+        if number >= len(evidence.layers):
+            raise InputError(
+                f"--method weights:{number}: {evidence.name} has {len(evidence.layers)} "
+                f"convolutions, numbered from 0 to {len(evidence.layers) - 1}"
+            )
+        layer = evidence.layers[number]
+        channels = evidence.weights(layer).shape[-1]
+        if not 1 <= int(channels * share) <= channels:
+            raise InputError(
+                f"--method weights:{number}: {share:g} of the {channels} input channels of {layer} "
+                f"cannot learn; give a share from {1 / channels:.3g} to 1"
+            )
+        return Selection({f"{layer}.weight": widest_inputs(evidence, layer, int(channels * share))})
+
+    return strategy
+
+
 def fingerprint(graph: Graph) -> str:
     """Return what tells a network from others: of its operators and its parameters' values."""
     sha = hashlib.sha256()
@@ -126,18 +157,11 @@ def write_contribution(path: Path, contribution: Contribution) -> None:
 
     Raises `InputError` if the disk refuses.
     """
-    c = contribution
-    found = {
-        "network": c.network,
-        "fingerprint": c.fingerprint,
-        "settings": dict(c.settings),
-        "layers": list(c.layers),
-        "gains": [_written(g) for g in (c.overall, *c.sets)],
-    }
+    text = json.dumps(contribution.to_json(), indent=1) + "\n"
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kilograd-") as scratch:
             new = Path(scratch, path.name)
-            new.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            new.write_text(text, encoding="utf-8")
             new.replace(path)
     except OSError as e:
         raise InputError(f"{path}: cannot be written ({e})") from e
