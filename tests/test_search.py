@@ -536,8 +536,9 @@ def test_interrupted_on_the_command_line(
 
 
 def test_solvers_that_are_not_installed(few: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kilograd.select.search.exact.find_spec", lambda name: None)
-    monkeypatch.setattr("kilograd.select.search.evolution.find_spec", lambda name: None)
+    for name in ("exact", "evolution"):
+        module = sys.modules[f"kilograd.select.search.{name}"]
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"--solver exact: needs OR-Tools; pip install 'kilogra"):
         exact(few)
     with pytest.raises(InputError, match=r"--solver evolution: needs pymoo; pip install"):
