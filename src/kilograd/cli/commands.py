@@ -16,6 +16,7 @@ from typer.main import get_command
 
 import kilograd
 from kilograd.cli import offline
+from kilograd.cli import search as searching
 from kilograd.cli.options import (
     Accumulate,
     AsJson,
@@ -130,6 +131,7 @@ app = typer.Typer(
     help="Train neural networks in kilobytes.",
 )
 app.add_typer(offline.app)
+app.add_typer(searching.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 

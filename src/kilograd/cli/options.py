@@ -135,13 +135,7 @@ class Options:
     @property
     def budget(self) -> Budget:
         """What the program may cost."""
-        network = self.network
-        full = Evidence(network.name, network.graph, network.layers).full_backward()
-        return Budget(
-            None if self.sram is None else parse_bytes(self.sram),
-            None if self.compute is None else parse_macs(self.compute, full),
-            self.channels,
-        )
+        return budget_of(self.network, self.sram, self.compute, self.channels)
 
     def compile(self, ways: int, inspect: Inspect | None = None) -> Compiled:
         """Choose what learns and compile it.
@@ -188,6 +182,18 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def budget_of(
+    network: Model, sram: str | None, compute: str | None, channels: float | None
+) -> Budget:
+    """Read what a program of a network may cost."""
+    full = Evidence(network.name, network.graph, network.layers).full_backward()
+    return Budget(
+        None if sram is None else parse_bytes(sram),
+        None if compute is None else parse_macs(compute, full),
+        channels,
+    )
 
 
 class TargetKind(enum.StrEnum):

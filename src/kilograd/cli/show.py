@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -37,11 +37,14 @@ from kilograd.report import (
     Role,
     Section,
     Variant,
+    gap,
     mean_gain,
     roles,
+    steps,
 )
 from kilograd.select import SHARES, Budget, Contribution, Evidence, Gain
 from kilograd.select.cost import Cost
+from kilograd.select.search import Found, Front, Published
 from kilograd.targets import (
     Measurement,
 )
@@ -457,3 +460,39 @@ def show_finished(out: Path, finished: Finished, of_what: str) -> None:
     table.add_row("took", f"{finished.seconds:.0f} s")
     OUT.print(table)
     print(f"Written to {out}, a model folder: --model {out}")
+
+
+def show_plans(plans: Sequence[Found], published: Sequence[Published]) -> None:
+    """Print plans that were found, for each limit that goes up, and what a step up buys."""
+    for front in (None, *Front):
+        found = [f for f in plans if f.front is front]
+        if not found:
+            continue
+        table = Table("plan", box=None)
+        for name in ("RAM, B", "MACs back", "gain", "more", "below best", "biases", "weights"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for f, more in zip(found, steps(found), strict=True):
+            table.add_row(
+                f.plan,
+                f"{f.sram_bytes:,}",
+                in_short(f.backward_macs),
+                f"{100 * f.predicted_gain:.1f}",
+                "" if more is None else f"{100 * more:+.1f}",
+                gap(f),
+                f"last {f.k}",
+                _layers(f.weights),
+            )
+        OUT.print(table)
+    if published:
+        table = Table("published", box=None)
+        for name in ("RAM, B", "MACs back", "gain"):
+            table.add_column(name, justify="right")
+        for p in published:
+            gain = f"{100 * p.predicted_gain:.1f}"
+            table.add_row(p.method, f"{p.sram_bytes:,}", in_short(p.backward_macs), gain)
+        OUT.print(table)
+    print("gain: points of accuracy over the head alone, summed over parts that learned alone")
+
+
+def _layers(weights: Mapping[str, float]) -> str:
+    return f"{len(weights)} layer{'' if len(weights) == 1 else 's'}"

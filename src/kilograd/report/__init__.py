@@ -12,6 +12,7 @@ from kilograd.report.comparison import (
     comparison_table,
 )
 from kilograd.report.contribution import Role, contribution_page, mean_gain, roles
+from kilograd.report.frontier import frontier, gap, steps
 from kilograd.report.page import page
 
 __all__ = [
@@ -27,8 +28,11 @@ __all__ = [
     "comparison",
     "comparison_table",
     "contribution_page",
+    "frontier",
+    "gap",
     "mean_gain",
     "page",
     "roles",
+    "steps",
     "without",
 ]
