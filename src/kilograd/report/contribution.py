@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from html import escape
@@ -17,13 +18,11 @@ _MORE = """
 :root { --e: #b4cfe9; --q: #76aadb; --h: #3578b8; --w: #0e3560; }
 @media (prefers-color-scheme: dark) { :root {
   --e: #38597a; --q: #4d83b8; --h: #83b9e8; --w: #dcecfb; } }
-path.line { stroke-width: 1.8; stroke-linejoin: round; } path.spread { stroke-width: 1; }
-path.zero { stroke: var(--soft); } path.set { stroke: var(--soft); opacity: .7; }
+path.line { stroke-width: 1.8; stroke-linejoin: round; } path.set { stroke-width: 1.2; }
+path.zero { stroke: var(--soft); }
 .e { stroke: var(--e); fill: var(--e); } .q { stroke: var(--q); fill: var(--q); }
 .h { stroke: var(--h); fill: var(--h); } .w { stroke: var(--w); fill: var(--w); }
 circle { stroke-width: 0; } path.e, path.q, path.h, path.w { fill: none; }
-.legend i.e { background: var(--e); } .legend i.q { background: var(--q); }
-.legend i.h { background: var(--h); } .legend i.w { background: var(--w); }
 """
 _HOW = (
     "Accuracy gained over the head alone on the same episodes, in points, where the parameters "
@@ -35,6 +34,8 @@ _SHARE = (
 )
 _WIDTH, _HEIGHT = 1120, 236
 _LEFT, _RIGHT, _TOP, _FOOT = 44, 12, 8, 30
+_SETS = ("gradient", "mask", "state", "over", "other")
+"""Colours of data sets, which take turns."""
 _CLASSES = dict(zip(SHARES, "eqhw", strict=True))
 
 
@@ -86,7 +87,7 @@ def contribution_page(title: str, found: Contribution, graph: Graph, facts: str)
         *_biases(found),
         "<h2>Weights of one layer</h2>",
         f'<p class="soft">{_SHARE}</p>',
-        _legend(),
+        _legend("eqhw", map(_said, SHARES)),
     ]
     scale = _scale([found.overall.weights[c] for c in found.weights], 0)
     for role in present:
@@ -170,19 +171,19 @@ def _biases(found: Contribution) -> Iterator[str]:
     scale = _scale([*found.biases, *means], len(found.biases))
     labels = [str(k) if k == 1 or k % 5 == 0 else "" for k in range(1, len(found.biases) + 1)]
     yield from _begun("Gain by the number of layers whose biases learn", scale, labels)
-    for one in several:
+    for one, colour in zip(several, itertools.cycle(_SETS), strict=False):
         line = "L".join(
             f"{scale.x(i):.1f} {scale.y(100 * g.mean):.1f}" for i, g in enumerate(one.biases)
         )
-        name = escape(str(one.data))
-        yield f'<path class="set" d="M{line}"><title>{name}</title></path>'
-        last = scale.y(100 * one.biases[-1].mean) - 5
-        yield f'<text x="{_WIDTH - _RIGHT}" y="{last:.1f}" text-anchor="end">{name}</text>'
+        yield f'<path class="set" style="stroke: var(--{colour})" d="M{line}"/>'
     points = [
         (i, g, f"last {i + 1}, from {found.layers[-i - 1]} on") for i, g in enumerate(found.biases)
     ]
     yield from _curve(scale, points, "h")
     yield "</svg>"
+    if several:
+        names = ("all, with intervals", *(str(one.data) for one in several))
+        yield _legend(("h", *itertools.islice(itertools.cycle(_SETS), len(several))), names)
 
 
 def _weights(found: Contribution, numbers: Sequence[int], scale: _Scale) -> Iterator[str]:
@@ -203,8 +204,11 @@ def _said(share: float) -> str:
     return "all channels" if share == 1 else f"{Fraction(share)} of the channels"
 
 
-def _legend() -> str:
-    items = (f'<span><i class="{_CLASSES[x]}"></i>{_said(x)}</span>' for x in SHARES)
+def _legend(colours: Iterable[str], names: Iterable[str]) -> str:
+    items = (
+        f'<span><i style="background: var(--{colour})"></i>{escape(name)}</span>'
+        for colour, name in zip(colours, names, strict=False)
+    )
     return f'<div class="legend">{"".join(items)}</div>'
 
 
