@@ -304,7 +304,7 @@ def test_every_plan_is_within_its_budget_when_compiled(
     assert {f.front for f in found} == {"sram", "compute"}
     for f in found:
         recipe = replace(RECIPE, method=str(tmp_path / "out" / f.plan))
-        program = driver.linked(digits, recipe, select(digits, recipe.method))
+        program = linked(digits, recipe, select(digits, recipe.method))
         assert demand(program) == Demand(f.sram_bytes, f.backward_macs)
         assert f.sram_bytes <= (f.sram_limit or 1 << 40)
         assert f.backward_macs <= (f.compute_limit or 1 << 40)
