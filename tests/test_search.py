@@ -299,7 +299,7 @@ def look(model: Model, **changes: Any) -> Search:
 def test_every_plan_is_within_its_budget_when_compiled(
     digits: Model, tmp_path: Path, solver: SolverName
 ) -> None:
-    asked = look(digits, pareto=True, solver=solver, budget=Budget(sram=70 << 10))
+    asked = look(digits, pareto=True, solver=solver, budget=Budget(sram=60 << 10))
     found = search(tmp_path / "out", asked).plans
     assert {f.front for f in found} == {"sram", "compute"}
     for f in found:
@@ -333,7 +333,7 @@ def test_a_prediction_that_falls_short_is_corrected(
 
     monkeypatch.setattr(driver, "demand", larger)
     found = search(tmp_path / "out", look(digits, budget=Budget(usual.sram_bytes))).plans[0]
-    assert found.sram_bytes == found.predicted_sram_bytes + 900 <= usual.sram_bytes
+    assert found.predicted_sram_bytes + 900 <= found.sram_bytes <= usual.sram_bytes
     assert found.programs > 1
     assert found.predicted_gain < usual.predicted_gain
     assert found.gain_bound is not None
@@ -469,9 +469,9 @@ def test_a_plan_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> 
 
 def test_a_front_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ("search", "--contribution", gains, "--pareto", "--sram", "72K", "--out", out)
+    words = ("search", "--contribution", gains, "--pareto", "--sram", "52K", "--out", out)
     found = json.loads(run(*words, "--json").out)
-    assert [f["sram_limit"] for f in found if f["front"] == "sram"][-1] == 72 << 10
+    assert [f["sram_limit"] for f in found if f["front"] == "sram"][-1] == 52 << 10
     assert {Path(f["plan"]).parent for f in found} == {out}
     page = (out / "search.html").read_text()
     for f in found:

@@ -86,6 +86,7 @@ def search_command(
         prototype_gradients=prototype_gradients,
     )
     gains = _gains(network, contribution)
+    _mention_other_settings(gains, recipe)
     asked = Search(network, recipe, gains, budget, solver, seed, pareto=pareto, shrink=shrink)
     columns = (
         TextColumn("{task.description}"),
@@ -128,3 +129,15 @@ def _gains(network: Model, path: Path | None) -> Contribution:
     gains = read_contribution(found)
     gains.check(network.name, network.graph, found)
     return gains
+
+
+def _mention_other_settings(gains: Contribution, recipe: Recipe) -> None:
+    """Say where the analysis learned in another way than the program will."""
+    mine = {
+        "--optimizer": recipe.optimizer.value,
+        "--head": recipe.head_kind.value,
+        "--accumulate": recipe.accumulate,
+    }
+    theirs = {name: gains.settings.get(name) or value for name, value in mine.items()}
+    if other := [f"{name} {theirs[name]}" for name in mine if theirs[name] != mine[name]]:
+        mention(f"gains were measured with {', '.join(other)}; plans are for other options")

@@ -152,7 +152,6 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
     run = _Run(asked, progress)
     plans: list[Found] = []
     kept = {_limits(f): f for f in _results(begun).plans} if begun else {}
-    out.mkdir(parents=True, exist_ok=True)
 
     def store(published: Sequence[Published] = (), *, done: bool = False) -> None:
         found = {
@@ -301,6 +300,7 @@ class _Run:
                 gain_bound=bound,
                 programs=tried,
             )
+        out.mkdir(parents=True, exist_ok=True)
         path = out / found.plan
         write_file(path, plan_text(path, self.model.name, chosen))
         return found

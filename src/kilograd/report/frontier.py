@@ -49,6 +49,7 @@ _AXES = {
     Front.SRAM: _Axis("RAM of the program, KiB", 1024),
     Front.COMPUTE: _Axis("multiply-accumulates of a backward pass, millions", 1e6),
 }
+_STEPS = {Front.SRAM: "What another 16 KB buys", Front.COMPUTE: "What more work buys"}
 _TITLES = {Front.SRAM: "Gain against RAM", Front.COMPUTE: "Gain against work"}
 
 
@@ -70,7 +71,8 @@ def frontier(
     for front, axis in _AXES.items():
         if found := [f for f in plans if f.front is front]:
             parts += [f"<h2>{_TITLES[front]}</h2>", _chart(found, published, axis)]
-            parts += [_table(found), "<h2>What learns in them</h2>", _KEY, _map(layers, found)]
+            parts += [f"<h2>{_STEPS[front]}</h2>", _table(found)]
+            parts += ["<h2>What learns</h2>", _KEY, _map(layers, found)]
     if single := [f for f in plans if f.front is None]:
         parts += [_table(single), "<h2>What learns</h2>", _KEY, _map(layers, single)]
     return "\n".join([*parts, "</body></html>", ""])
