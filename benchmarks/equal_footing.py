@@ -64,7 +64,7 @@ def table(path: Path) -> None:
     rows: dict[str, dict[str, dict[Key, float]]] = defaultdict(lambda: defaultdict(dict))
     with path.open(newline="", encoding="utf-8") as f:
         for r in csv.DictReader(f):
-            method = r["method"].partition("@")[0]
+            method = Path(r["method"].partition("@")[0]).name.removesuffix(".json")
             after = 100 * float(r["accuracy_after"])
             rows[r["model"]][method][r["data"], int(r["episode"])] = after
     print("\n".join(lines(rows)))

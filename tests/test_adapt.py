@@ -50,6 +50,7 @@ from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.output import check_out
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.views import within
 from kilograd.select import PLANS, Budget, UpdatePlan
 from kilograd.targets import HostProgram, build_host
 
@@ -389,6 +390,29 @@ def test_all_the_work_of_training(
     s = adapt(compiled, dataset, episode, schedule, passes=passes).summary
     assert (s.macs_training, s.cache_bytes) == (made, latents * s.latent_bytes)
     assert (s.latent_bytes > 0) == (s.macs_prefix > 0) == (cache > 0)
+
+
+@HEADS
+@pytest.mark.parametrize("augment", [Augment.FULL, Augment.NONE])
+def test_as_many_views_as_fit(
+    model: Model, dataset: Dataset, episode: Episode, head: HeadKind, augment: Augment
+) -> None:
+    """What is kept is within the limit, and one view more would not be."""
+    compiled = compiled_as(model, "last:3", head, cache=1)
+    size = WAYS * SHOTS * compiled.latent_bytes
+    plain = head is HeadKind.PROTO and augment is not Augment.NONE
+    least = (1 + plain) * size
+    with pytest.raises(InputError, match=f"smallest --cache-bytes that fits is {least}$"):
+        within(least - 1, compiled, WAYS * SHOTS, augment, 9)
+    for limit, views in ((least, 1), (least + size - 1, 1), (least + size, 2), (99 * size, 9)):
+        made = within(limit, compiled, WAYS * SHOTS, augment, 9)
+        assert made.recipe.cache == views
+        kept = adapt(made, dataset, episode, Schedule(9, 0.01, augment), passes=1).summary
+        assert kept.cache_bytes == (size if augment is Augment.NONE else (views + plain) * size)
+        assert kept.cache_bytes <= limit
+    assert within(least, compiled, WAYS * SHOTS, augment, 0).recipe.cache == 1
+    nothing = compiled_as(model, "none", cache=1)
+    assert within(0, nothing, WAYS * SHOTS, augment, 9) is nothing
 
 
 def test_what_can_not_be_cached(model: Model, dataset: Dataset, episode: Episode) -> None:

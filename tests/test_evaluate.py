@@ -25,6 +25,7 @@ from folders import contents, listing, write_model, write_pictures
 from helpers import SHARED, model_path, needs_shared
 
 from kilograd.cli import main
+from kilograd.cli.options import cache_limit
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn import work
@@ -162,6 +163,7 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
         ("last:3", {"guard": True, "iterations": 5}),
         ("last:3", {"prototype_gradients": True, "accumulate": 99}),
         ("last:3", {"cache": 2, "warmup": 1, "iterations": 3}),
+        ("last:3", {"cache_bytes": "20K", "iterations": 3}),
     ],
     ids=str,
 )
@@ -169,7 +171,9 @@ def test_options_mean_what_they_do_for_adapt(
     asked: Evaluation, home: Path, tmp_path: Path, run: Run, method: str, other: dict[str, Any]
 ) -> None:
     settings = replace(SMALL, **other)
-    network = replace(asked.networks[0], budget=Budget(channels=settings.channels))
+    latents = cache_limit(settings.cache, settings.cache_bytes)
+    budget = Budget(channels=settings.channels, cache=latents)
+    network = replace(asked.networks[0], budget=budget)
     one = replace(
         asked,
         sets=asked.sets[:1],
@@ -188,6 +192,8 @@ def test_options_mean_what_they_do_for_adapt(
     code, text, err = run(*words, "--json")
     assert code == 0, err
     alone = json.loads(text)
+    if latents is not None:
+        assert 0 < alone["cache_bytes"] <= latents
     assert (row.accuracy_before, row.accuracy_after, row.sram_bytes, row.learned_parameters) == (
         alone["accuracy_before"],
         alone["accuracy_after"],
@@ -225,20 +231,28 @@ def test_the_command_hands_on_every_option(
     usual = Settings().named()
     words: list[object] = []
     for name, value in other.named().items():
+        if name == "cache_bytes":
+            continue  # in place of "cache", and below
         assert value != usual[name] or name == "episode", f"{name} is the default"
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [option, value]
     asked: list[Settings] = []
+    budgets: list[int | None] = []
 
     def seen(_: Path, evaluation: Evaluation, *rest: object) -> None:
         asked.append(evaluation.settings)
+        budgets.append(evaluation.networks[0].budget.cache)
         raise InputError("seen")
 
     monkeypatch.setattr("kilograd.cli.commands.evaluate", seen)
     place = ["--data", home / "discs", "--models", home / "models" / "small"]
     code, _, err = run("evaluate", *place, *words, "--out", tmp_path / "run")
     assert (code, err) == (2, "error: seen\n")
-    assert asked == [other]
+    words[words.index("--cache")] = "--cache-bytes"
+    code, _, err = run("evaluate", *place, *words, "--out", tmp_path / "run")
+    assert (code, err) == (2, "error: seen\n")
+    assert asked == [other, replace(other, cache=0, cache_bytes="2")]
+    assert budgets == [None, 2]
 
 
 def test_a_stored_episode_is_learned_again(

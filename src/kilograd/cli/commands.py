@@ -23,6 +23,7 @@ from kilograd.cli.options import (
     Augmentation,
     BoardRam,
     Cache,
+    CacheBytes,
     Channels,
     CompilerName,
     Compute,
@@ -47,6 +48,7 @@ from kilograd.cli.options import (
     TargetName,
     Warmup,
     Ways,
+    cache_limit,
     ram_of,
     split_names,
     target_of,
@@ -107,6 +109,7 @@ from kilograd.learn.inspect import inspector
 from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.suite import Suite, SuiteName, find_sets
+from kilograd.learn.views import within
 from kilograd.learn.work import Row, Settings
 from kilograd.report import (
     ablation,
@@ -183,6 +186,7 @@ def adapt_command(
         typer.Option(help="Makes the run repeatable; default: 0, or that of a stored episode."),
     ] = None,
     guard: Guard = False,
+    cache_bytes: CacheBytes = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show why these layers and channels learn.")
     ] = False,
@@ -197,6 +201,8 @@ def adapt_command(
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
     schedule = Schedule(iterations, lr, augment, seed or 0, warmup)
+    latents = cache_limit(options.cache, cache_bytes)
+    options = replace(options, cache=options.cache or int(latents is not None))
     draw = _draw(kind, ways, shots, queries)
     if out is not None:
         check_out(out, RESULT, force=force)
@@ -212,6 +218,7 @@ def adapt_command(
     )
     inspect = inspector(options.network, support, schedule)
     compiled = options.compile(len(episode.classes), inspect)
+    compiled = within(latents, compiled, len(support.labels), augment, iterations)
     passes = _guarded(compiled, support, schedule, quiet=as_json) if guard else None
     outcome = _run(compiled, dataset, episode, schedule, passes, quiet=as_json)
     reasons = compiled.selection.reasons
@@ -282,6 +289,7 @@ def evaluate_command(
         int | None,
         typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none."),
     ] = None,
+    cache_bytes: CacheBytes = None,
     sram: Sram = None,
     compute: Compute = None,
     channels: Channels = None,
@@ -323,6 +331,7 @@ def evaluate_command(
         "rows": rows or None,
         "recompute": recompute or None,
         "cache": cache,
+        "cache_bytes": cache_bytes,
         "sram": sram,
         "compute": compute,
         "channels": channels,
@@ -339,7 +348,8 @@ def evaluate_command(
         Options(m, sram=settings.sram, compute=settings.compute, channels=settings.channels)
         for m in (usual.models if models is None else split_names(models))
     ]
-    networks = tuple(Network(o.network, o.budget) for o in options)
+    latents = cache_limit(settings.cache, settings.cache_bytes)
+    networks = tuple(Network(o.network, replace(o.budget, cache=latents)) for o in options)
     places = tuple(map(Path, split_names(data)))
     if suite is not None and len(places) == 1 and places[0].is_dir():
         places = find_sets(places[0], suite)

@@ -75,6 +75,10 @@ Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update."
 Cache = Annotated[
     int, typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none.")
 ]
+CacheBytes = Annotated[
+    str | None,
+    typer.Option(help="In place of --cache: as many views as fit, e.g. 512K; beside the RAM."),
+]
 PrototypeGradients = Annotated[
     bool,
     typer.Option("--prototype-gradients", help="Learn through prototypes too; a further pass."),
@@ -194,6 +198,13 @@ def budget_of(
         None if compute is None else parse_macs(compute, full),
         channels,
     )
+
+
+def cache_limit(cache: int, text: str | None) -> int | None:
+    """Read the bytes for latents; `InputError` where the number of views is given as well."""
+    if text is not None and cache:
+        raise InputError(f"--cache {cache}: --cache-bytes says how many views; leave one away")
+    return None if text is None else parse_bytes(text, "--cache-bytes")
 
 
 class TargetKind(enum.StrEnum):

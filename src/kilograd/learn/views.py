@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kilograd.errors import InputError
 from kilograd.ir import Array
 from kilograd.learn.augment import Augment, augmented
 from kilograd.learn.recipe import Compiled
@@ -105,3 +107,24 @@ def latents_each(compiled: Compiled, augment: Augment) -> int:
     if "step" not in entries or not compiled.recipe.cache:
         return 0
     return 1 if augment is Augment.NONE else compiled.recipe.cache + ("enrol" in entries)
+
+
+def within(
+    limit: int | None, compiled: Compiled, images: int, augment: Augment, iterations: int
+) -> Compiled:
+    """Return a program that keeps as many views of so many images as `limit` bytes hold.
+
+    A view for each pass is the most that can be of use.  Without a limit, and where nothing is
+    kept, the program is as it was.  Raises `InputError` where not one view fits.
+    """
+    least, each = latents_each(compiled, augment), images * compiled.latent_bytes
+    if limit is None or not least:
+        return compiled
+    if limit < least * each:
+        kept = "each image as it is" if least == 1 else "each image and one view of it"
+        raise InputError(
+            f"--cache-bytes {limit}: does not hold {kept}, {images} images of "
+            f"{compiled.latent_bytes} bytes; the smallest --cache-bytes that fits is {least * each}"
+        )
+    views = min(limit // each - least + 1, max(1, iterations))
+    return replace(compiled, recipe=replace(compiled.recipe, cache=views))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Hashable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples, predict
@@ -15,7 +15,7 @@ from kilograd.learn.episodes import Draw, Episode, EpisodeKind
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.views import Cached, Fresh, views_of
+from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import Training
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.targets import HostProgram, build_host
@@ -25,7 +25,8 @@ from kilograd.targets import HostProgram, build_host
 class Settings:
     """What all rows of an evaluation have in common, named as the options are.
 
-    `sram` and `compute` are as the user gave them; a network's `Budget` says what they mean for it.
+    `sram`, `compute` and `cache_bytes` are as the user gave them; a network's `Budget` says what
+    they mean for it.
     """
 
     episode: EpisodeKind = EpisodeKind.FIXED
@@ -39,6 +40,7 @@ class Settings:
     rows: bool = False
     recompute: bool = False
     cache: int = 0
+    cache_bytes: str | None = None
     sram: str | None = None
     compute: str | None = None
     channels: float | None = None
@@ -197,7 +199,10 @@ class _Task:
         work = self._work
         recipe = work.settings.recipe(method, len(work.episode.classes))
         schedule = work.settings.schedule(work.number, method)
+        images, limit = len(work.episode.support), work.budget.cache
+        recipe = replace(recipe, cache=recipe.cache or int(limit is not None))
         compiled, host = self._compiled(recipe, schedule)
+        compiled = within(limit, compiled, images, schedule.augment, schedule.iterations)
         program, trained = compiled.program, (compiled.training, schedule)
         own = compiled.selection.graph is None  # else `training` does not say all of it
         found = next((x for *same, x in self._learned if own and (*same,) == trained), None)

@@ -108,12 +108,14 @@ class Budget:
     """What the program may cost; `None` is no limit.  The compiler is the judge.
 
     `sram`: bytes of RAM.  `compute`: backward MACs of a sample.  `channels`: the share of a layer's
-    channels that learns, in (0, 1].
+    channels that learns, in (0, 1].  `cache`: bytes for the latents of all images, which lie
+    outside the program's RAM.
     """
 
     sram: int | None = None
     compute: int | None = None
     channels: float | None = None
+    cache: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `InputError` for limits that nothing can meet."""
