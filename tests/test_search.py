@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from kilograd.ir import Graph
 from kilograd.learn import search as driver
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.learn.search import Results, Search, SolverName, search, shipped_contribution
+from kilograd.report import frontier, steps
 from kilograd.select import (
     SHARES,
     Budget,
@@ -39,9 +42,11 @@ from kilograd.select import (
 from kilograd.select.search import (
     Evolution,
     Found,
+    Front,
     Genome,
     Limits,
     Problem,
+    Published,
     Sampling,
     Solver,
     exact,
@@ -558,9 +563,29 @@ def test_analyses_that_are_shipped_are_found_by_fingerprint(
     assert shipped_contribution(replace(digits.graph, data={})) is None
 
 
-def test_a_found_plan_says_where_it_stands() -> None:
-    fields = {f: Found.__dataclass_fields__[f] for f in ("sram_bytes", "predicted_gain", "plan")}
-    assert all(fields.values()), "what other programs read"
+@needs_shared
+def test_analyses_beside_the_results_are_of_the_networks_they_name() -> None:
+    results = Path(__file__).parents[1] / "docs" / "results"
+    for path in results.glob("contribution-*.json"):
+        model = load_model(str(model_path(path.stem.removeprefix("contribution-"))))
+        assert shipped_contribution(model.graph) == path
+
+
+def test_the_page_shows_what_a_step_buys_and_what_was_published() -> None:
+    plan = Found(
+        "ram-16K.json", Front.SRAM, 1 << 14, None, 16000, 15900, 9, 0.10, 0.12, 1, {"<b>": 0.5}, 1
+    )
+    more = replace(plan, plan="ram-32K.json", sram_bytes=32000, predicted_gain=0.135)
+    page = frontier("T & T", ("a", "<b>"), [plan, more], [Published("sparse-1kb", 20000, 9, 0.05)])
+    text = page[page.index("<body>") : page.index("</body>")]
+    ET.fromstring(f"{text}</body>")  # noqa: S314 our own
+    assert "T &amp; T" in text
+    assert ">sparse-1kb</text>" in text
+    rows = re.findall(r"<tr><td>(.*?)</td>.*?</tr>", text)
+    assert rows == ["ram-16K.json", "ram-32K.json"]
+    assert "+3.5" in text, "what the step buys"
+    assert '<td class="n">2.0</td>' in text, "below the bound"
+    assert steps([plan, more]) == [None, pytest.approx(0.035)]
 
 
 @needs_shared

@@ -14,7 +14,8 @@ from kilograd.select.search import Found, Front, Published
 _MORE = """
 circle { fill: var(--saved); stroke: var(--paper); stroke-width: 1.5; }
 circle:hover { stroke: var(--ink); } rect.published { fill: var(--paper); stroke: var(--over);
-  stroke-width: 1.5; } text.published { fill: var(--over); }
+  stroke-width: 1.5; } text.published { fill: var(--over);
+  paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
 path.front { stroke: var(--saved); stroke-width: 1.5; }
 text.axis { font-size: 12px; } h2 { margin-top: 34px; }
 rect.cell { stroke: none; fill: var(--gradient); } rect.bias { stroke: none; fill: var(--state); }
@@ -29,6 +30,7 @@ _MEANING = (
     "their sum, and the best of many noisy sums is too good to be true. RAM and MACs are those of "
     "the compiled programs."
 )
+_SQUARES = " Squares are published plans, by the same sum."
 _WIDTH, _HEIGHT = 1120, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 30, 16, 44
 
@@ -66,7 +68,7 @@ def frontier(
         '<meta name="viewport" content="width=device-width">',
         f"<title>{escape(title)}: plans</title><style>{STYLE}{_MORE}</style></head><body>",
         f"<h1>{escape(title)}: what should learn</h1>",
-        f'<p class="soft">{_MEANING}</p>',
+        f'<p class="soft">{_MEANING}{_SQUARES if published else ""}</p>',
     ]
     for front, axis in _AXES.items():
         if found := [f for f in plans if f.front is front]:
@@ -111,7 +113,7 @@ def _chart(plans: Sequence[Found], published: Sequence[Published], axis: _Axis) 
         px, py = x(axis.of(p)), y(100 * p.predicted_gain)
         box = f'x="{px - 4.5:.1f}" y="{py - 4.5:.1f}" width="9" height="9"'
         out.append(f'<rect class="published" {box}/>')
-        out.append(_text(px + 9, py + 4, escape(p.method), "published", "start"))
+        out.append(_text(px + 8, py + 15, escape(p.method), "published", "start"))
     return "\n".join([*out, "</svg>"])
 
 
