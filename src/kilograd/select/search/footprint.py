@@ -57,7 +57,7 @@ class _Program:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Costs of n layers with S shares each, at T moments.
+    """Costs of n layers with S shares each, at the T moments that can be the worst.
 
     `depths`: bool [n + 1], how many layers may learn biases so that there is a program.
     `able`: bool [2, n, S + 1], whether a share was compiled as below; share 0, none, always.
@@ -203,4 +203,19 @@ def _tables(
     able[:, :, 0] = True
     for where in adds:
         able[where] = True
-    return Footprint(depths, able, rows, base_macs, tables, table_macs)
+    worst = _undominated(np.concatenate([rows[depths], tables.reshape(-1, len(at))]))
+    return Footprint(depths, able, rows[:, worst], base_macs, tables[..., worst], table_macs)
+
+
+def _undominated(bytes_: Array) -> Array:
+    """Return the moments that can be the worst: of bytes [parts, T], indices of columns.
+
+    One that takes no more in any part than another is never the worst alone.
+    """
+    kept = np.arange(bytes_.shape[1])
+    for t in range(bytes_.shape[1]):
+        mine = bytes_[:, [t]]
+        others = kept[kept != t]
+        if (bytes_[:, others] >= mine).all(axis=0).any():
+            kept = others
+    return kept
