@@ -23,6 +23,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Graph
 from kilograd.learn import search as driver
+from kilograd.learn.output import write_file
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.learn.search import Results, Search, SolverName, search, shipped_contribution
 from kilograd.report import frontier, steps
@@ -376,6 +377,21 @@ def test_interrupted_it_goes_on_and_ends_the_same(
     assert len(calls) == count
     for f in whole.plans:
         assert (tmp_path / "out" / f.plan).read_text() == (tmp_path / "whole" / f.plan).read_text()
+
+
+def test_killed_while_the_first_plan_is_written_it_goes_on(
+    digits: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(out: Path, text: str) -> None:
+        write_file(out, text)
+        if out.name == "ram-40K.json":
+            raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "write_file", stopped)
+        with pytest.raises(StopError):
+            search(tmp_path / "out", look(digits))
+    assert len(search(tmp_path / "out", look(digits)).plans) == 1
 
 
 def test_folders_that_are_not_of_this_search(digits: Model, tmp_path: Path) -> None:

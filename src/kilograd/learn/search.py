@@ -165,12 +165,17 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
     rungs = list(run.rungs())
     for i, (front, limits) in enumerate(rungs):
         progress("searching", i, len(rungs))
-        known = kept.get((front, limits))
-        found = known or run.plan(out, front, limits, plans)
-        if found is not None:
-            plans.append(found)
-            if known is None:
+        if known := kept.get((front, limits)):
+            plans.append(known)
+        elif chosen := run.plan(front, limits, plans):
+            found, text = chosen
+            if not (out / RESULT).exists():  # says whose folder it is, whatever happens now
+                out.mkdir(parents=True, exist_ok=True)
                 store()
+            if text:
+                write_file(out / found.plan, text)
+            plans.append(found)
+            store()
     if not plans:
         raise run.useless()
     published = run.published() if asked.pareto else ()
@@ -259,12 +264,12 @@ class _Run:
             yield Front.COMPUTE, Limits(sram, limit)
 
     def plan(
-        self, out: Path, front: Front | None, limits: Limits, before: Sequence[Found]
-    ) -> Found | None:
-        """Write the best plan within limits; `None` where what fits gains nothing.
+        self, front: Front | None, limits: Limits, before: Sequence[Found]
+    ) -> tuple[Found, str] | None:
+        """Return the best plan within limits and its file; `None` where what fits gains nothing.
 
-        What fits less is an answer too: a plan from `before` is kept where the solver, which may be
-        a random one, finds nothing better.
+        What fits less is an answer too: a plan from `before` is kept, and has its file, where the
+        solver, which may be a random one, finds nothing better.
         """
         solver, seed = self.asked.solver.solver, self.asked.seed
         room = self.problem.within(limits)
@@ -293,17 +298,15 @@ class _Run:
         found = self._found(front, limits, answer, cost, bound, tried)
         as_good = [f for f in before if f.front == front and f.predicted_gain >= answer.gain]
         if as_good:
-            return replace(
+            same = replace(
                 as_good[-1],
                 sram_limit=found.sram_limit,
                 compute_limit=found.compute_limit,
                 gain_bound=bound,
                 programs=tried,
             )
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / found.plan
-        write_file(path, plan_text(path, self.model.name, chosen))
-        return found
+            return same, ""
+        return found, plan_text(Path(found.plan), self.model.name, chosen)
 
     def published(self) -> list[Published]:
         """Return what the published plans of the network cost and should gain."""
