@@ -1,10 +1,13 @@
 """Every method with and without meta-training: the tables of docs/results/equal-footing.md.
 
     python benchmarks/equal_footing.py keep FOLDER RESULTS.csv
+    python benchmarks/equal_footing.py floats FOLDER DATA NETWORK,... RESULTS.csv
     python benchmarks/equal_footing.py table RESULTS.csv | \
         python benchmarks/fill.py docs/results/equal-footing.md
 
 FOLDER is that of a `kilograd evaluate` whose networks are NAME and meta-NAME.
+`floats` adds what the features of the same networks do in float32, without learning; it needs
+PyTorch (kilograd[torch]), and DATA, a folder of NAME.parquet.
 """
 
 from __future__ import annotations
@@ -16,10 +19,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import typer
 
-from kilograd.learn.evaluate import RESULTS
+from kilograd.frontend import Preprocess, load_model
+from kilograd.learn.adapt import load_samples
+from kilograd.learn.data import Dataset, load_dataset
+from kilograd.learn.episodes import Episode
+from kilograd.learn.evaluate import EPISODES, RESULTS
 from kilograd.learn.statistics import interval
+from kilograd.offline.network import FloatNetwork
 
 META = "meta-"
 
@@ -43,6 +52,8 @@ PAPER_META = {
 app = typer.Typer(add_completion=False)
 Key = tuple[str, int]
 """A data set and an episode of it."""
+Rows = dict[str, dict[str, dict[Key, float]]]
+"""Accuracy in per cent, by network and method."""
 
 
 @app.command()
@@ -59,38 +70,81 @@ def keep(folder: Path, out: Path) -> None:
 
 
 @app.command()
+def floats(folder: Path, data: Path, networks: str, out: Path) -> None:
+    """Append rows of the method `none float`: prototypes of float32 features."""
+    stored = (folder / EPISODES).read_text(encoding="utf-8").splitlines()
+    episodes = [Episode.from_json(line) for line in stored]
+    sets = {name: load_dataset(data / f"{name}.parquet") for name in {e.dataset for e in episodes}}
+    with out.open("a", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f)
+        for model in map(load_model, networks.split(",")):
+            network = FloatNetwork(model.graph)
+            for e in episodes:
+                right = _right(network, model.preprocess, sets[e.dataset], e)
+                row = (e.dataset, model.name, "none float", e.seed, len(e.classes), right, right)
+                writer.writerow([*row, 0, 0, 0, 0])
+            f.flush()
+
+
+def _right(network: FloatNetwork, preprocess: Preprocess, images: Dataset, e: Episode) -> float:
+    """Return the share of the query that is nearest to the prototype of its class."""
+    support, query = (
+        load_samples(images, indices, labels, preprocess)
+        for indices, labels in ((e.support, e.support_labels), (e.query, e.query_labels))
+    )
+    prototypes = np.eye(len(e.classes))[support.labels].T @ network.infer(support.images)[0]
+    prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
+    found = (network.infer(query.images)[0] @ prototypes.T).argmax(axis=1)
+    return float((found == query.labels).mean())
+
+
+@app.command()
 def table(path: Path) -> None:
     """Print a table for each network, and one of what meta-training changes."""
-    rows: dict[str, dict[str, dict[Key, float]]] = defaultdict(lambda: defaultdict(dict))
+    rows: Rows = defaultdict(lambda: defaultdict(dict))
+    sram: dict[tuple[str, str], int] = defaultdict(int)
     with path.open(newline="", encoding="utf-8") as f:
         for r in csv.DictReader(f):
             method = Path(r["method"].partition("@")[0]).name.removesuffix(".json")
             after = 100 * float(r["accuracy_after"])
             rows[r["model"]][method][r["data"], int(r["episode"])] = after
-    print("\n".join(lines(rows)))
+            used = sram[r["model"], method]
+            sram[r["model"], method] = max(used, int(r["sram_bytes"]))
+    print("\n".join(lines(rows, sram)))
 
 
-def lines(rows: dict[str, dict[str, dict[Key, float]]]) -> Iterator[str]:
+def lines(rows: Rows, sram: dict[tuple[str, str], int]) -> Iterator[str]:
     """Yield the tables."""
     networks = [name for name in rows if not name.startswith(META)]
+    order = ["none float", *PAPER]
     for network in networks:
         plain, meta = rows[network], rows[META + network]
         sets = list(dict.fromkeys(data for found in plain.values() for data, _ in found))
-        yield f"| {network} | episodes | {' | '.join(sets)} | all | less `none` | paper |"
-        yield "|---|---:" + "|---:" * (len(sets) + 3) + "|"
+        yield f"| {network} | RAM, B | episodes | {' | '.join(sets)} | all | less `none` | paper |"
+        yield "|---" + "|---:" * (len(sets) + 5) + "|"
         for title, some, paper in (("", plain, PAPER), (" (meta)", meta, PAPER_META)):
-            for method, found in some.items():
+            for method, found in sorted(some.items(), key=lambda x: order.index(x[0])):
+                used = sram[network, method]
                 cells = [_mean([x for (d, _), x in found.items() if d == data]) for data in sets]
-                gain = "" if method == "none" else _difference(found, some["none"])
+                gain = "" if method.startswith("none") else _difference(found, some["none"])
                 known = paper.get(method, {}).get(network, "")
                 yield (
-                    f"| `{method}`{title} | {len(found)} | {' | '.join(cells)} | "
+                    f"| `{method}`{title} | {f'{used:,}' if used else ''} | {len(found)} | "
+                    f"{' | '.join(cells)} | "
                     f"{_interval(list(found.values()))} | {gain} | {known} |"
                 )
         yield ""
+    every = [name for n in networks for name in (n, META + n)]
+    yield f"| `tinytrain` less | {' | '.join(every)} |"
+    yield "|---" + "|---:" * len(every) + "|"
+    for method in PAPER:
+        if method != "tinytrain":
+            cells = [_difference(rows[n]["tinytrain"], rows[n][method]) for n in every]
+            yield f"| `{method}` | {' | '.join(cells)} |"
+    yield ""
     yield f"| meta-training gains | {' | '.join(networks)} |"
     yield "|---" + "|---:" * len(networks) + "|"
-    for method in rows[networks[0]]:
+    for method in sorted(rows[networks[0]], key=order.index):
         gains = [_difference(rows[META + n][method], rows[n][method]) for n in networks]
         yield f"| `{method}` | {' | '.join(gains)} |"
 
