@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from kilograd.cli.options import Options
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
@@ -414,13 +415,29 @@ def test_as_many_views_as_fit(
     assert within(0, nothing, WAYS * SHOTS, augment, 9) is nothing
 
 
-def test_what_can_not_be_cached(model: Model) -> None:
+def test_what_can_not_be_cached(model: Model, dataset: Dataset, episode: Episode) -> None:
     with pytest.raises(
         InputError, match="--cache 1: method full on small learns from the first layer"
     ):
-        compiled_as(model, "full", cache=1)
+        Options(str(model.path), "full", cache=1).compile(WAYS)
     with pytest.raises(InputError, match="--cache -1: must not be negative"):
         compiled_as(model, "last", cache=-1)
+
+
+def test_views_take_turns_where_the_first_layer_learns(
+    model: Model, dataset: Dataset, episode: Episode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison shows a method that leaves no prefix the same views as the others."""
+    seen: list[set[bytes]] = []
+    for method in ("full", "last:3"):
+        compiled = compiled_as(model, method, cache=2)
+        host = build_host(compiled.program)
+        calls = Recorder(host, monkeypatch)
+        fit(host, compiled, support_of(dataset, episode, model), Schedule(4))
+        entry = "step" if method == "full" else "prefix"
+        seen.append({x["image"].tobytes() for name, x in calls.calls if name == entry})
+    assert len(seen[0]) == 2 * WAYS * SHOTS, "views of a pass come again"
+    assert seen[0] < seen[1], "which has the images as they are, too"
 
 
 # ---- gradients through prototypes ----

@@ -88,7 +88,9 @@ def test_a_documented_command_line_is_understood(page: Path, words: list[str]) -
     match words:
         case ["kilograd", command, *arguments]:
             context = COMMANDS[command].make_context(command, list(arguments))
-            if method := context.params.get("method"):
+            method = context.params.get("method")
+            made = method and f"--out {Path(method).parent}\n" in page.read_text("utf-8")
+            if method and not made:  # a plan that a line before it writes is not there yet
                 strategy(method)
         case ["make", target]:
             makefile = (ROOT / "Makefile").read_text("utf-8")

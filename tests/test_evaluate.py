@@ -45,12 +45,14 @@ from kilograd.learn.evaluate import (
     summarise,
 )
 from kilograd.learn.inspect import inspector
+from kilograd.learn.pools import here, in_processes
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.statistics import Interval, interval, p_value, t_quantile
 from kilograd.learn.suite import QUICK, SuiteName, find_sets
 from kilograd.learn.work import Row, Settings, Work, Worker
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
+from kilograd.targets import HostProgram
 
 SMALL = Settings(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
 Run = Callable[..., tuple[int, str, str]]
@@ -549,7 +551,7 @@ def test_ctrl_c_while_a_program_is_compiled(home: Path, tmp_path: Path, jobs: in
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-def test_a_worker_that_dies_is_named_and_the_rest_goes_on(
+def test_what_a_worker_that_dies_was_doing_is_done_again(
     run: Run, home: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -558,14 +560,81 @@ def test_a_worker_that_dies_is_named_and_the_rest_goes_on(
     workers = [
         p for p in children(process.pid) if command in Path(f"/proc/{p}/cmdline").read_text()
     ]
-    os.kill(workers[0], signal.SIGKILL)
-    text, err = process.communicate(timeout=60)
-    assert (process.returncode, text) == (2, "")
-    assert err.startswith("error: --jobs 2: a worker process died")
     before = stored(out)
-    assert run(*words(home, out, **LONG))[0] == 0
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
     assert stored(out)[: len(before)] == before
     assert len(stored(out)) == 24
+
+
+class Deadly:
+    """A work that ends the process it is sent to, the first `times` it is sent; noted in a file."""
+
+    methods = ("none",)
+
+    def __init__(self, work: Work, note: Path, times: int) -> None:
+        self.work, self.note, self.times = work, note, times
+
+    def __reduce__(self) -> Any:
+        return _survived, (self.work, self.note, self.times)
+
+
+def _survived(work: Work, note: Path, times: int) -> Work:
+    with note.open("a") as f:
+        f.write("x")
+    if note.stat().st_size <= times:
+        os._exit(1)
+    return work
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_worker_that_dies_twice_is_named(asked: Evaluation, tmp_path: Path, times: int) -> None:
+    note = tmp_path / "note"
+    given = list(works(asked))
+    deadly: Any = Deadly(given[1], note, times)
+    run = in_processes(iter([given[0], deadly, *given[2:]]), 1)
+    if times == 1:
+        rows = timeless(list(run))
+        assert sorted(rows, key=str) == sorted(timeless(list(here(iter(given)))), key=str)
+    else:
+        with pytest.raises(InputError, match="--jobs 1: a worker process died, and so did the one"):
+            list(run)
+    assert note.read_text() == "xx"
+
+
+def test_many_methods_are_more_works_than_one(asked: Evaluation) -> None:
+    """So that an interrupted episode leaves some of its rows."""
+    methods = tuple(f"bias:{k}@{r}" for k in range(1, 7) for r in (0.1, 0.2, 0.3))
+    each = [w.methods for w in works(replace(asked, methods=methods, episodes=1))]
+    assert list(map(len, each)) == [16, 2, 16, 2]
+    assert each[0] + each[1] == methods
+
+
+def test_methods_that_cut_at_the_same_place_share_latents(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    call = HostProgram.call
+
+    def noted(host: HostProgram, entry: str, **inputs: Any) -> Any:
+        calls.append(entry)
+        return call(host, entry, **inputs)
+
+    monkeypatch.setattr(HostProgram, "call", noted)
+    one = replace(asked, sets=asked.sets[:1], episodes=1)
+    settings = replace(SMALL, cache=2, iterations=3)
+    number = len(asked.networks[0].model.layers) - 1
+    methods = ("bias:1", f"weights:{number}:1", "bias:1@0.5")
+    rows = evaluate(tmp_path / "all", replace(one, methods=methods, settings=settings))
+    assert (rows[0].backward_macs, rows[0].ways) == (rows[2].backward_macs, 4)
+    # as they are and two views of each, once; as they are before the first training and after each
+    assert calls.count("prefix") == 12 * (3 + 1 + 3)
+    alone = [
+        evaluate(tmp_path / str(i), replace(one, methods=(m,), settings=settings))[0]
+        for i, m in enumerate(methods)
+    ]
+    assert timeless(alone) == timeless(rows)
 
 
 def test_one_run_at_a_time(home: Path, tmp_path: Path, run: Run) -> None:

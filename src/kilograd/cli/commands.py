@@ -16,10 +16,13 @@ from typer.main import get_command
 
 import kilograd
 from kilograd.cli import offline
+from kilograd.cli import search as searching
 from kilograd.cli.options import (
+    Accumulate,
     AsJson,
     Augmentation,
     BoardRam,
+    Cache,
     CacheBytes,
     Channels,
     CompilerName,
@@ -66,6 +69,7 @@ from kilograd.cli.show import (
     sections_of,
     show_ablation,
     show_choice,
+    show_contribution,
     show_cost,
     show_digits,
     show_evaluation,
@@ -83,6 +87,7 @@ from kilograd.frontend import (
 )
 from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
+from kilograd.learn.contribution import analysis, check_contribution, contribution
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
@@ -105,15 +110,17 @@ from kilograd.learn.output import check_file, check_out, whole_folder, write_fil
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.suite import Suite, SuiteName, find_sets
 from kilograd.learn.views import within
+from kilograd.learn.work import Row, Settings
 from kilograd.report import (
     ablation,
     choice,
     comparison,
     comparison_table,
+    contribution_page,
     page,
     without,
 )
-from kilograd.select import Budget, write_plan
+from kilograd.select import Budget, write_contribution, write_plan
 from kilograd.targets import (
     CrossCompiler,
     Emulator,
@@ -127,6 +134,7 @@ app = typer.Typer(
     help="Train neural networks in kilobytes.",
 )
 app.add_typer(offline.app)
+app.add_typer(searching.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
@@ -357,14 +365,8 @@ def evaluate_command(
         mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
             mention_trained_on(n.model, dataset)
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    unseen = as_json or not ERR.is_terminal
     try:
-        with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
-            task = bar.add_task("evaluating", total=None)
-            found = evaluate(
-                out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
-            )
+        found = _evaluated(out, asked, jobs, ray, quiet=as_json)
         lines = summarise(found)
         summary = {
             "settings": settings.named() | {"episodes": asked.episodes},
@@ -386,6 +388,69 @@ def evaluate_command(
         print(table)
     files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
     print(f"Written to {out}: {files}")
+
+
+@app.command("contribution")
+def contribution_command(
+    data: Annotated[str, typer.Option(help="Folders or Parquet files, with commas between.")],
+    out: Annotated[
+        Path, typer.Option(help="File for the analysis: FILE.json; FILE.html shows it.")
+    ],
+    model: ModelName = "digits",
+    episodes: Annotated[int, typer.Option(help="Episodes of each data set, at least 2.")] = 10,
+    ways: Ways = None,
+    shots: Shots = None,
+    queries: Queries = None,
+    head: Head = None,
+    optimizer: Optimizer = OptimizerKind.ROWRMS,
+    accumulate: Accumulate = 1,
+    cache: Cache = 4,
+    lr: Rate = 0.001,
+    iterations: Iterations = 10,
+    warmup: Warmup = 0,
+    augment: Augmentation = Augment.FULL,
+    seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each layer brings when it alone learns; interrupted, it goes on later."""
+    settings = Settings(
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        head=head,
+        optimizer=optimizer,
+        accumulate=accumulate,
+        cache=cache,
+        iterations=iterations,
+        lr=lr,
+        warmup=warmup,
+        augment=augment,
+        seed=seed,
+    )
+    network = load_model(model)
+    rows = check_contribution(out, network)
+    sets = tuple(map(load_dataset, map(Path, split_names(data))))
+    asked = analysis(network, sets, episodes, settings)
+    for dataset in sets:
+        mention_left_out(dataset, settings.draw.least_shots)
+        mention_trained_on(network, dataset)
+    try:
+        found = contribution(asked, _evaluated(rows, asked, jobs, ray, quiet=as_json))
+        facts = facts_of(asked)
+        write_contribution(out, found)
+        html = contribution_page(network.title, found, network.graph, facts)
+        write_file(out.with_suffix(".html"), html)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; the same command goes on with what {rows} holds", 130)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    show_contribution(network, found)
+    print(f"Written to {out} and {out.with_suffix('.html')}; every episode is in {rows}")
 
 
 @app.command()
@@ -587,6 +652,18 @@ def _guarded(compiled: Compiled, support: Samples, schedule: Schedule, *, quiet:
         total = len(support.labels)
         mention(f"held-out images right, of {total}: {tried} passes; {passes} it is")
     return passes
+
+
+def _evaluated(
+    out: Path, asked: Evaluation, jobs: int, ray: str | None, *, quiet: bool
+) -> tuple[Row, ...]:
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    unseen = quiet or not ERR.is_terminal
+    with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
+        task = bar.add_task("evaluating", total=None)
+        return evaluate(
+            out, asked, jobs, lambda done, of: bar.update(task, completed=done, total=of), ray
+        )
 
 
 def _run(

@@ -139,16 +139,13 @@ class Options:
     @property
     def budget(self) -> Budget:
         """What the program may cost."""
-        network = self.network
-        full = Evidence(network.name, network.graph, network.layers).full_backward()
-        return Budget(
-            None if self.sram is None else parse_bytes(self.sram),
-            None if self.compute is None else parse_macs(self.compute, full),
-            self.channels,
-        )
+        return budget_of(self.network, self.sram, self.compute, self.channels)
 
     def compile(self, ways: int, inspect: Inspect | None = None) -> Compiled:
-        """Choose what learns and compile it."""
+        """Choose what learns and compile it.
+
+        Raises `InputError` for a cache that saves nothing: only a comparison has a use for it.
+        """
         recipe = Recipe(
             self.method,
             ways,
@@ -161,7 +158,14 @@ class Options:
             cache=self.cache,
             prototype_gradients=self.prototype_gradients,
         )
-        return compile_recipe(self.network, recipe, self.budget, inspect)
+        compiled = compile_recipe(self.network, recipe, self.budget, inspect)
+        if self.cache and "prefix" not in compiled.program.entries:
+            raise InputError(
+                f"--cache {self.cache}: method {self.method} on {self.network.name} learns from "
+                f"the first layer on, so no work can be kept; leave the option away, or choose a "
+                f"method that learns in fewer layers"
+            )
+        return compiled
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -182,6 +186,18 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def budget_of(
+    network: Model, sram: str | None, compute: str | None, channels: float | None
+) -> Budget:
+    """Read what a program of a network may cost."""
+    full = Evidence(network.name, network.graph, network.layers).full_backward()
+    return Budget(
+        None if sram is None else parse_bytes(sram),
+        None if compute is None else parse_macs(compute, full),
+        channels,
+    )
 
 
 def cache_limit(cache: int, text: str | None) -> int | None:

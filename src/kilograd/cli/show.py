@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,17 @@ from kilograd.report import (
     Estimate,
     Panel,
     Price,
+    Role,
     Section,
     Variant,
+    gap,
+    mean_gain,
+    roles,
+    steps,
 )
-from kilograd.select import Budget
+from kilograd.select import SHARES, Budget, Contribution, Evidence, Gain
 from kilograd.select.cost import Cost
+from kilograd.select.search import Found, Front, Published
 from kilograd.targets import (
     Measurement,
 )
@@ -221,10 +228,11 @@ def facts_of(asked: Evaluation) -> str:
         else f"{'Up to 10' if s.ways is None else s.ways} classes, {s.draw.shots} images each to "
         f"learn from, up to {s.draw.queries} to test on"
     )
+    kept = f" ({s.cache} of each image)" if s.cache else ""
     guard = " at most, as held-out images gain" if s.guard else ""
     return (
         f"{tasks}; {s.iterations} passes{guard} with {s.optimizer} at rate {s.lr:g}, "
-        f"views: {s.augment}; seeds from {s.seed} on.{limits}"
+        f"views: {s.augment}{kept}; seeds from {s.seed} on.{limits}"
     )
 
 
@@ -245,6 +253,33 @@ def show_choice(compiled: Compiled, budget: Budget) -> None:
         table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
     OUT.print(table)
     OUT.print(cost_line(compiled, budget))
+
+
+def show_contribution(model: Model, found: Contribution) -> None:
+    """Print what kinds of layers bring, and which choices bring most."""
+    table = Table(f"{model.title}: points gained", box=None)
+    for name in ("layers", *(f"{Fraction(share)}" for share in SHARES), "of the channels"):
+        table.add_column(name, justify="right")
+    kinds = roles(Evidence(model.name, model.graph, model.layers))
+    for role in Role:
+        layers = [x for x, kind in zip(model.layers, kinds, strict=True) if kind is role]
+        means = [mean_gain(found.overall, layers, share) for share in SHARES]
+        cells = ["" if m is None else f"{100 * m:+.1f}" for m in means]
+        if layers:
+            table.add_row(f"  {role}, mean", str(len(layers)), *cells)
+    OUT.print(table)
+    k = max(range(len(found.biases)), key=lambda i: found.biases[i].mean)
+    print(f"most by biases: the last {k + 1}, {_gained(found.biases[k])}")
+    for layer, share in sorted(found.weights, key=lambda c: -found.weights[c].mean)[:5]:
+        gained = _gained(found.weights[layer, share])
+        number = model.layers.index(layer)
+        print(f"most by weights: layer {number} {layer}, {Fraction(share)}: {gained}")
+    head = found.overall
+    print(f"head alone: {head.head:.1%}; ±: 95 % intervals over {head.episodes} episodes")
+
+
+def _gained(gain: Gain) -> str:
+    return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f}"
 
 
 def show_measurement(compiled: Compiled, found: Measurement) -> None:
@@ -425,3 +460,39 @@ def show_finished(out: Path, finished: Finished, of_what: str) -> None:
     table.add_row("took", f"{finished.seconds:.0f} s")
     OUT.print(table)
     print(f"Written to {out}, a model folder: --model {out}")
+
+
+def show_plans(plans: Sequence[Found], published: Sequence[Published]) -> None:
+    """Print plans that were found, for each limit that goes up, and what a step up buys."""
+    for front in (None, *Front):
+        found = [f for f in plans if f.front is front]
+        if not found:
+            continue
+        table = Table("plan", box=None)
+        for name in ("RAM, B", "MACs back", "gain", "more", "below best", "biases", "weights"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for f, more in zip(found, steps(found), strict=True):
+            table.add_row(
+                f.plan,
+                f"{f.sram_bytes:,}",
+                in_short(f.backward_macs),
+                f"{100 * f.predicted_gain:.1f}",
+                "" if more is None else f"{100 * more:+.1f}",
+                gap(f),
+                f"last {f.k}",
+                _layers(f.weights),
+            )
+        OUT.print(table)
+    if published:
+        table = Table("published", box=None)
+        for name in ("RAM, B", "MACs back", "gain"):
+            table.add_column(name, justify="right")
+        for p in published:
+            gain = f"{100 * p.predicted_gain:.1f}"
+            table.add_row(p.method, f"{p.sram_bytes:,}", in_short(p.backward_macs), gain)
+        OUT.print(table)
+    print("gain: points of accuracy over the head alone, summed over parts that learned alone")
+
+
+def _layers(weights: Mapping[str, float]) -> str:
+    return f"{len(weights)} layer{'' if len(weights) == 1 else 's'}"

@@ -26,7 +26,7 @@ from kilograd.learn.data import Dataset, prepare
 from kilograd.learn.episodes import Episode
 from kilograd.learn.output import whole_folder
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown
+from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
 from kilograd.passes import PrototypeHead
 from kilograd.targets import HostProgram, build_host
 
@@ -214,12 +214,14 @@ def fit(
     schedule: Schedule,
     progress: Progress = lambda done, loss: None,
     passes: int | None = None,
+    views: Fresh | Cached | None = None,
 ) -> list[float]:
     """Train in place; return the loss of every sample seen.
 
-    `passes` ends training before the schedule does.
+    `passes` ends training before the schedule does.  `views`: of the support with this schedule,
+    where a program that cuts the network at the same place has kept them.
     """
-    each = training(host, compiled, support, schedule, progress)
+    each = training(host, compiled, support, schedule, progress, views)
     return [loss for losses in itertools.islice(each, passes) for loss in losses]
 
 
@@ -229,6 +231,7 @@ def training(
     support: Samples,
     schedule: Schedule,
     progress: Progress = lambda done, loss: None,
+    views: Fresh | Cached | None = None,
 ) -> Iterator[list[float]]:
     """Train in place, and yield the losses of each pass over the support when it is done.
 
@@ -238,9 +241,9 @@ def training(
     """
     if "step" not in host.program.entries or not schedule.iterations:
         return
-    rng = np.random.default_rng(schedule.seed)
-    given = (host, support.images, schedule.augment, rng)
-    views = Cached(*given, compiled.recipe.cache) if compiled.recipe.cache else Fresh(*given)
+    if views is None:
+        views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
+    rng = views.generator()
     every = compiled.recipe.accumulate
     count = len(support.labels)
     total = schedule.iterations * count

@@ -30,6 +30,9 @@ RESULTS = "evaluation.sqlite"
 EPISODES = "episodes.jsonl"
 """The episodes, one JSON object a line."""
 
+_AT_ONCE = 16
+"""Methods of a work: as many rows at most are lost where one is interrupted."""
+
 Progress = Callable[[int, int], None]
 """Called with the episodes that are done, and all of them."""
 
@@ -116,7 +119,7 @@ def evaluate(
 ) -> tuple[Row, ...]:
     """Run what `out` does not hold yet, and return the rows of the whole evaluation.
 
-    A row is stored as soon as it is there (with the other methods of its episode where
+    A row is stored as soon as it is there (with up to 15 other methods of its episode where
     several processes work), so an interrupted run goes on where it was.  More
     episodes, data sets, networks and methods may join an evaluation later.  With more `jobs` than
     one, a script must guard its main module, as `multiprocessing` demands where it spawns.
@@ -366,15 +369,17 @@ def _works(
     for (data, model, number), some in groupby(keys, lambda k: (k.data, k.model, k.episode)):
         images, episode = _cut_out(sets[data], drawn[data, number])
         network = networks[model]
-        yield Work(
-            network.model,
-            network.budget,
-            evaluation.settings,
-            tuple(key.method for key in some),
-            images,
-            episode,
-            number,
-        )
+        methods = [key.method for key in some]
+        for at in range(0, len(methods), _AT_ONCE):
+            yield Work(
+                network.model,
+                network.budget,
+                evaluation.settings,
+                tuple(methods[at : at + _AT_ONCE]),
+                images,
+                episode,
+                number,
+            )
 
 
 def _cut_out(dataset: Dataset, episode: Episode) -> tuple[Dataset, Episode]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import logging
 import multiprocessing.connection
 import os
@@ -39,28 +40,41 @@ def here(works: Iterator[Work]) -> Generator[Row, None, None]:
 def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]:
     """Yield rows, those of a work together, in the order in which works are done.
 
-    Raises `InputError` where a process dies.
+    Where a process dies, what all of them were doing is done again, once.
+
+    Raises `InputError` where a process dies that does something again.
     """
+    again: list[Work] = []
+    while lost := (yield from _in_pool(itertools.chain(again, works), jobs)):
+        if any(a is b for a in again for b in lost):
+            raise InputError(
+                f"--jobs {jobs}: a worker process died, and so did the one that took over, perhaps "
+                f"for lack of memory; the same command with fewer jobs goes on"
+            )
+        again = lost
+
+
+def _in_pool(works: Iterator[Work], jobs: int) -> Generator[Row, None, list[Work]]:
+    """Yield rows until all is done or a process dies, and return what that leaves undone."""
     before = set(multiprocessing.active_children())
     # Not forked: this process has threads, and so may numpy.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, initializer=_watch_parent)
+    running: dict[Future[tuple[Row, ...]], Work] = {}
+    lost: list[Work] = []
     try:
-        running: set[Future[tuple[Row, ...]]] = set()
         for work in works:
-            with _ctrl_c_later():
-                running.add(pool.submit(_run, work))
+            try:
+                with _ctrl_c_later():
+                    running[pool.submit(_run, work)] = work
+            except BrokenProcessPool:
+                lost.append(work)
             if len(running) == 2 * jobs:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (row for f in done for row in f.result())
+                yield from _finished(running, lost)
+            if lost:
+                break
         while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (row for f in done for row in f.result())
-    except BrokenProcessPool as e:
-        raise InputError(
-            f"--jobs {jobs}: a worker process died, perhaps for lack of memory; the same command "
-            f"with fewer jobs goes on"
-        ) from e
+            yield from _finished(running, lost)
     except BaseException:
         while workers := set(multiprocessing.active_children()) - before:
             for process in workers:
@@ -69,6 +83,22 @@ def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+    return lost
+
+
+def _finished(
+    running: dict[Future[tuple[Row, ...]], Work], lost: list[Work]
+) -> Generator[Row, None, None]:
+    """Wait for a work, take it from those that run, and yield its rows or note its loss."""
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        work = running.pop(future)
+        try:
+            rows = future.result()
+        except BrokenProcessPool:
+            lost.append(work)
+        else:
+            yield from rows
 
 
 @contextmanager

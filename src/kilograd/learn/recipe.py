@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
+from kilograd.ir import Graph
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import (
     AccumulatorError,
@@ -54,7 +55,7 @@ class Recipe:
     `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
     `exact`: where the plan does not meet its bound, search for the best.
     `cache`: views of each image whose latents are kept, so that the layers in front of what learns
-    run once for each; 0 keeps none.
+    run once for each; 0 keeps none.  Where the first layer learns, the views themselves are kept.
     `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
     support for each update.
     """
@@ -91,7 +92,7 @@ class Compiled:
     @property
     def backward_macs(self) -> int:
         """Multiply-accumulates of a backward pass: what a step has more than inference."""
-        return _cost(self.program).backward_macs
+        return demand(self.program).backward_macs
 
     @property
     def latent_bytes(self) -> int:
@@ -150,7 +151,7 @@ def compile_recipe(
     def cost(selection: Selection) -> Demand:
         key = _priced_by(recipe, selection)
         if recipe.exact or key not in prices:  # a search may end elsewhere the next time
-            prices[key] = _cost(compiled(selection))
+            prices[key] = demand(compiled(selection))
         return prices[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
@@ -158,6 +159,27 @@ def compile_recipe(
     model, program = _grown(model, selection), compiled(selection)
     _check(model, recipe, budget, selection, program)
     return Compiled(model, recipe, _training(recipe, selection), program, selection)
+
+
+def lowered(model: Model, recipe: Recipe, selection: Selection) -> Mapping[str, Graph]:
+    """Return the entry points of a program, scheduled; their memory is not planned yet.
+
+    The method of the recipe chooses nothing here.  Raises `InputError` for a selection that fits
+    neither the network nor the head.
+    """
+    return _lowered(_grown(model, selection), recipe, _training(recipe, selection))
+
+
+def linked(model: Model, recipe: Recipe, selection: Selection) -> Program:
+    """Return the program of a selection; raises `InputError` as `lowered`."""
+    return _linked(_grown(model, selection), recipe, _training(recipe, selection))
+
+
+def demand(program: Program) -> Demand:
+    """Return what a program costs."""
+    step = program.macs("prefix") + program.macs("step")
+    backward = step - program.macs("infer") if "step" in program.entries else 0
+    return Demand(program.sram_bytes, backward)
 
 
 def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
@@ -174,12 +196,6 @@ def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
     return replace(recipe, method="", head=recipe.head_kind), (*parts,), selection.head, nodes
 
 
-def _cost(program: Program) -> Demand:
-    step = program.macs("prefix") + program.macs("step")
-    backward = step - program.macs("infer") if "step" in program.entries else 0
-    return Demand(program.sram_bytes, backward)
-
-
 def _check(
     model: Model, recipe: Recipe, budget: Budget, selection: Selection, program: Program
 ) -> None:
@@ -191,16 +207,11 @@ def _check(
             f"{program.sram_bytes} bytes ({program.state_bytes} kept, {program.arena_bytes} "
             f"working memory); the smallest --sram that fits is {program.sram_bytes}"
         )
-    macs = _cost(program).backward_macs
+    macs = demand(program).backward_macs
     if budget.compute is not None and macs > budget.compute:
         raise InputError(
             f"--compute {budget.compute}: {method} needs {macs} multiply-accumulates for a "
             f"backward pass; the smallest --compute that fits is {macs}"
-        )
-    if recipe.cache and "prefix" not in program.entries:
-        raise InputError(
-            f"--cache {recipe.cache}: {method} learns from the first layer on, so no work can be "
-            f"kept; leave the option away, or choose a method that learns in fewer layers"
         )
     for name, part in selection.learn.items():
         size = model.graph[name].type.shape[part.axis]
@@ -232,8 +243,12 @@ def _training(recipe: Recipe, selection: Selection) -> Training:
 
 
 def _linked(model: Model, recipe: Recipe, training: Training) -> Program:
+    return link(_lowered(model, recipe, training), exact if recipe.exact else greedy)
+
+
+def _lowered(model: Model, recipe: Recipe, training: Training) -> Mapping[str, Graph]:
     try:
-        return link(entries(model.graph, training), exact if recipe.exact else greedy)
+        return entries(model.graph, training)
     except AccumulatorError as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
     except StreamError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -45,11 +46,16 @@ class Fresh:
         """Return a view of image i to learn in the pass `turn`."""
         return shown(self._host, augmented(self._images[i], self._rng, self._augment))
 
+    def generator(self) -> np.random.Generator:
+        """Return what else may draw: the same generator that draws the views."""
+        return self._rng
+
 
 class Cached:
     """The latents of each image and of `count` views of it, which take turns.
 
-    They are computed once; the images are not needed again.
+    They are computed once; the images are not needed again.  Programs that cut a network at the
+    same place may share them.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Cached:
         whole = augment is Augment.NONE
         self._plain = of_all(Augment.NONE) if whole or "enrol" in host.program.entries else []
         self._views = [self._plain] if whole else [of_all(augment) for _ in range(count)]
+        self._rng = rng
 
     def plain(self) -> Iterator[Shown]:
         """Yield the latents of the images as they are, to enrol."""
@@ -74,6 +81,24 @@ class Cached:
     def view(self, i: int, turn: int) -> Shown:
         """Return the latent of a view of image i, to learn in the pass `turn`."""
         return self._views[turn % len(self._views)][i]
+
+    def generator(self) -> np.random.Generator:
+        """Return what else may draw: a generator that is where the views have left it."""
+        return copy.deepcopy(self._rng)
+
+
+def views_of(
+    host: HostProgram,
+    compiled: Compiled,
+    images: NDArray[np.int8],
+    augment: Augment,
+    seed: int,
+) -> Fresh | Cached:
+    """Return what a program is shown of images: new views, or those that its recipe keeps."""
+    rng = np.random.default_rng(seed)
+    if compiled.recipe.cache:
+        return Cached(host, images, augment, rng, compiled.recipe.cache)
+    return Fresh(host, images, augment, rng)
 
 
 def latents_each(compiled: Compiled, augment: Augment) -> int:

@@ -15,7 +15,7 @@ from kilograd.learn.episodes import Draw, Episode, EpisodeKind
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.views import within
+from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import Training
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.targets import HostProgram, build_host
@@ -180,6 +180,7 @@ class _Task:
         self._before: dict[HeadKind, float] = {}
         self._learned: list[tuple[Training, Schedule, _Learned]] = []
         self._looks: dict[Schedule, Inspect] = {}
+        self._kept: dict[Hashable, Fresh | Cached] = {}
 
     @functools.cached_property
     def _support(self) -> Samples:
@@ -269,6 +270,24 @@ class _Task:
         passes = None
         if self._work.settings.guard:
             passes = passes_that_help(trials(host, compiled, self._support, schedule))
-        fit(host, compiled, self._support, schedule, passes=passes)
+        views = self._views(compiled, host, schedule)
+        fit(host, compiled, self._support, schedule, passes=passes, views=views)
         seconds = round(time.perf_counter() - start, 3)
         return _Learned(self._accuracy(host), seconds)
+
+    def _views(
+        self, compiled: Compiled, host: HostProgram, schedule: Schedule
+    ) -> Fresh | Cached | None:
+        """Return the latents that another method has left, or leave them; `None`: none are kept.
+
+        What is in front of a cut is frozen, so the latent's names say all of it.
+        """
+        entries = compiled.program.entries
+        if "prefix" not in entries or compiled.selection.graph is not None:
+            return None
+        names = tuple(n.name for n in entries["prefix"].graph.outputs)
+        key = names, "enrol" in entries, schedule.seed, schedule.augment
+        if key not in self._kept:
+            images = self._support.images
+            self._kept[key] = views_of(host, compiled, images, schedule.augment, schedule.seed)
+        return self._kept[key]

@@ -1,4 +1,4 @@
-"""Things to look at: memory plans, what saves memory, what learns and why, methods compared."""
+"""Things to look at: memory plans, what saves memory, what learns and why, and what it gains."""
 
 from kilograd.report.ablation import Variant, ablation, without
 from kilograd.report.choice import choice
@@ -11,6 +11,8 @@ from kilograd.report.comparison import (
     comparison,
     comparison_table,
 )
+from kilograd.report.contribution import Role, contribution_page, mean_gain, roles
+from kilograd.report.frontier import frontier, gap, steps
 from kilograd.report.page import page
 
 __all__ = [
@@ -18,12 +20,19 @@ __all__ = [
     "Estimate",
     "Panel",
     "Price",
+    "Role",
     "Section",
     "Variant",
     "ablation",
     "choice",
     "comparison",
     "comparison_table",
+    "contribution_page",
+    "frontier",
+    "gap",
+    "mean_gain",
     "page",
+    "roles",
+    "steps",
     "without",
 ]

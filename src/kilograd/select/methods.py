@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 from kilograd.errors import InputError
+from kilograd.select.contribution import layer_weights
 from kilograd.select.fixed import bias_k, full, head, last, last_k, none
 from kilograd.select.knapsack import Knapsack
 from kilograd.select.plan_file import plan_file
@@ -41,7 +44,13 @@ _NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
     "random-layers:SEED": random_layers,
 }
 
-METHODS = (*_NAMED, *_NUMBERED, "sparse-49kb ... sparse-148kb", "FILE.json")
+METHODS = (
+    *_NAMED,
+    *_NUMBERED,
+    "weights:LAYER:SHARE",
+    "sparse-49kb ... sparse-148kb",
+    "FILE.json",
+)
 
 
 def strategy(method: str) -> Strategy:
@@ -59,6 +68,8 @@ def strategy(method: str) -> Strategy:
     name, _, number = method.partition(":")
     if name.startswith("sparse-") and not number and ":" not in method:
         return sparse_update(name.removeprefix("sparse-"))
+    if parts := re.fullmatch(r"weights:(\d+):(\d+|\d*\.\d+|\d+/[1-9]\d*)", method):
+        return layer_weights(int(parts[1]), float(Fraction(parts[2])))
     for known, make in _NUMBERED.items():
         if known.partition(":")[0] == name and number.isdecimal():
             return make(int(number))

@@ -63,6 +63,18 @@ def write_plan(path: Path, network: str, selection: Selection) -> None:
 
     Raises `InputError` if the file cannot be written, or could not say what the selection is.
     """
+    text = plan_text(path, network, selection)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{path}: cannot be written ({e.strerror}); give another path") from e
+
+
+def plan_text(path: Path, network: str, selection: Selection) -> str:
+    """Return what a plan file says of a selection.
+
+    Raises `InputError`, with the name of the file, where no file could say it.
+    """
     if selection.graph is not None:
         raise InputError(
             f"{path}: a plan file cannot hold modules that a method adds to {network}; "
@@ -73,14 +85,10 @@ def write_plan(path: Path, network: str, selection: Selection) -> None:
         for name, part in selection.learn.items()
     )
     learn = f"{{\n{lines}\n }}" if lines else "{}"
-    text = (
+    return (
         f'{{\n "network": {json.dumps(network)},\n "learn": {learn},\n'
         f' "head": {json.dumps(selection.head)}\n}}\n'
     )
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise InputError(f"{path}: cannot be written ({e.strerror}); give another path") from e
 
 
 class _BadEntryError(Exception):

@@ -1,0 +1,106 @@
+"""What each layer brings: the tables of docs/results/contribution.md.
+
+Gains are in points of accuracy.
+
+    python benchmarks/contribution.py docs/results/contribution-*.json | \
+        python benchmarks/fill.py docs/results/contribution.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kilograd.ir import Array
+from kilograd.select import Contribution, Gain, read_contribution
+from kilograd.select.contribution import SHARES
+
+#: MCUNet, all input channels, points on Cars: read off the curve published with tiny-training.
+LAYERS = (12, 15, 18, 20, *range(21, 29), *range(30, 42))
+PUBLISHED = (
+    *(2.0, 3.1, 4.1, 1.8, 5.5, -1.1, 3.6, 6.5, -0.3, 2.5, 8.4, -0.4),
+    *(9.3, -0.3, 3.0, 8.0, 0.0, 3.3, 8.8, -0.2, 0.9, 13.7, -0.3, 0.0),
+)
+DEPTHS = (1, 3, 6, 9, 12, 15, 18, 21, 24, 30, 36)
+ROLES = (("first 1x1", ".pw1"), ("depthwise", ".dw"), ("second 1x1", ".pw2"))
+
+
+def shown(gain: Gain) -> str:
+    """Return a gain in points."""
+    return f"{100 * gain.mean:+.1f} ± {100 * gain.half_width:.1f}"
+
+
+def biases(found: list[Contribution]) -> None:
+    """Print gains of the biases of the last k layers."""
+    print(f"| biases of the last | {' | '.join(c.network for c in found)} |")
+    print("|---:" + "|---:" * len(found) + "|")
+    for k in DEPTHS:
+        print(f"| {k} | {' | '.join(shown(c.biases[k - 1]) for c in found)} |")
+    print(f"| all | {' | '.join(shown(c.biases[-1]) for c in found)} |\n")
+
+
+def roles(found: list[Contribution]) -> None:
+    """Print mean gains by what a layer is in its block, early and late."""
+    print("| network | layers | weights of | " + " | ".join(f"{s:g}" for s in SHARES) + " |")
+    print("|---|---|---" + "|---:" * len(SHARES) + "|")
+    for c in found:
+        half = len(c.layers) // 2
+        for part, layers in (("first half", c.layers[:half]), ("second half", c.layers[half:])):
+            for role, suffix in ROLES:
+                cells = []
+                for share in SHARES:
+                    some = [
+                        g.mean
+                        for (layer, s), g in c.weights.items()
+                        if s == share and layer in layers and layer.endswith(suffix)
+                    ]
+                    cells.append(f"{100 * np.mean(some):+.1f}" if some else "")
+                print(f"| {c.network} | {part} | {role} | {' | '.join(cells)} |")
+    print()
+
+
+def best(found: list[Contribution], count: int = 8) -> None:
+    """Print the layers that bring most with all their channels."""
+    print(f"| rank | {' | '.join(c.network for c in found)} |")
+    print("|---:" + "|---" * len(found) + "|")
+    columns = []
+    for c in found:
+        whole = [(g, layer) for (layer, s), g in c.weights.items() if s == 1]
+        ranked = sorted(whole, key=lambda x: -x[0].mean)[:count]
+        columns.append([f"{c.layers.index(x)} `{x}` {shown(g)}" for g, x in ranked])
+    for i, cells in enumerate(zip(*columns, strict=True)):
+        print(f"| {i + 1} | {' | '.join(cells)} |")
+    print()
+
+
+def ranks(values: Sequence[float]) -> Array:
+    """Return ranks; equal values share theirs."""
+    x = np.array(values)
+    return (x[:, None] > x).sum(1) + (x[:, None] == x).sum(1) / 2
+
+
+def published(c: Contribution) -> None:
+    """Print how well the published curve tells ours."""
+    ours = [100 * c.weights[c.layers[i], 1.0].mean for i in LAYERS]
+    linear = np.corrcoef(ours, PUBLISHED)[0, 1]
+    ranked = np.corrcoef(ranks(ours), ranks(PUBLISHED))[0, 1]
+    print("| layers of the published curve | correlation | of ranks |\n|---:|---:|---:|")
+    print(f"| {len(ours)} | {linear:.2f} | {ranked:.2f} |")
+
+
+def main() -> None:
+    """Print the tables."""
+    found = [read_contribution(Path(p)) for p in sys.argv[1:]]
+    biases(found)
+    roles(found)
+    best(found)
+    for c in found:
+        if c.network == "mcunet-5fps":
+            published(c)
+
+
+if __name__ == "__main__":
+    main()

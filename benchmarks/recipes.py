@@ -1,0 +1,288 @@
+"""How the 256 KB paper fine-tunes, varied: the tables of docs/results/recipes.md.
+
+    python benchmarks/recipes.py run 1@0.001,1m@0.0001,32@0.01,1q@0.001 gtsrb,dtd10 RESULTS.csv
+    python benchmarks/recipes.py table RESULTS.csv
+
+A recipe is BATCH[m][q]@RATE: images an update is made from; with m, SGD has a momentum of 0.9;
+with q, the linear head is int8.  What the compiler cannot do is done to the state of the program
+between its calls.  Momentum: the sums of gradients are not cleared behind an update, but multiplied
+by 0.9.  An int8 head: its weights are set to the nearest codes but one, rounded stochastically,
+behind every update; logits stay float32.
+Everything else is the program that is flashed: SGD (with QAS, as always), `--head linear`.
+Four views of an image are kept.  A run goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import typer
+from few_shot import dataset, model
+
+from kilograd.ir import Array
+from kilograd.learn.adapt import Schedule, fit, load_samples, predict
+from kilograd.learn.episodes import Episode, sample_episode
+from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.views import Cached
+from kilograd.quant import stochastic_round
+from kilograd.select import Budget
+from kilograd.targets import HostProgram, build_host
+
+NETWORK, VIEWS, MOMENTUM = "mcunet-5fps", 4, 0.9
+HEAD_RANGE = 0.25
+"""127 codes of an int8 head; a constant, since the head starts at zero and has no range yet."""
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A way to learn."""
+
+    batch: int
+    momentum: bool
+    int8_head: bool
+    rate: float
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Read BATCH[m][q]@RATE."""
+        name, _, rate = text.partition("@")
+        return cls(int(name.rstrip("mq")), "m" in name, "q" in name, float(rate))
+
+    @property
+    def sums(self) -> bool:
+        """Whether gradients are added up in memory."""
+        return self.batch > 1 or self.momentum
+
+
+@dataclass(frozen=True)
+class Row:
+    """One episode; `loss` is the mean of the last pass, `sram_bytes` those without kept views,
+    `largest` the largest weight of the head.
+    """
+
+    data: str
+    episode: int
+    ways: int
+    method: str
+    recipe: str
+    accuracy: float
+    loss: float
+    largest: float
+    sram_bytes: int
+    seconds: float
+
+
+@functools.cache
+def program(method: str, ways: int, *, sums: bool) -> tuple[Compiled, HostProgram]:
+    """Compile what runs."""
+    made = compile_recipe(model(NETWORK), _recipe(method, ways, sums=sums, views=VIEWS), Budget())
+    return made, build_host(made.program)
+
+
+@functools.cache
+def sram(method: str, ways: int, *, sums: bool) -> int:
+    """Return the bytes of RAM of a device that keeps no views, and takes images row by row."""
+    recipe = replace(_recipe(method, ways, sums=sums, views=0), rows=True)
+    return compile_recipe(model(NETWORK), recipe, Budget()).program.sram_bytes
+
+
+def _recipe(method: str, ways: int, *, sums: bool, views: int) -> Recipe:
+    accumulate = 2 if sums else 1  # any number makes the same program
+    return Recipe(method, ways, HeadKind.LINEAR, accumulate=accumulate, cache=views)
+
+
+class Int8Head:
+    """Codes in place of the floats of a linear head."""
+
+    def __init__(self, host: HostProgram, feature_scale: float, seed: int) -> None:
+        weight = HEAD_RANGE / 127
+        scales = {"head.weight": weight, "head.bias": weight * feature_scale}
+        self._scales = {name: np.float32(scale) for name, scale in scales.items()}
+        self._host, self._seed, self._steps = host, seed, 0
+        self._codes = {name: np.zeros(host.state[name].shape, np.int64) for name in scales}
+
+    def round(self) -> None:
+        """Make codes of what an update left."""
+        for salt, (name, scale) in enumerate(self._scales.items()):
+            real = self._host.state[name]
+            by = real / scale - self._codes[name]
+            moved = stochastic_round(by, self._seed, self._steps, (1 << 20) + salt)
+            limit = 127 if name == "head.weight" else 1 << 30
+            self._codes[name] = np.clip(self._codes[name] + moved, -limit, limit)
+            real[...] = self._codes[name] * scale
+        self._steps += 1
+
+
+def taught(
+    host: HostProgram,
+    views: Cached,
+    labels: Array,
+    cell: Cell,
+    schedule: Schedule,
+    rng: np.random.Generator,
+) -> float:
+    """Teach the program; return the mean loss of the last pass."""
+    head = None
+    if cell.int8_head:
+        features = model(NETWORK).graph.outputs[0].type.affine.scale[0]
+        head = Int8Head(host, features, schedule.seed)
+    count = len(labels)
+    total, seen, updates, pending = schedule.iterations * count, 0, 0, 0
+    losses: list[float] = []
+    for turn in range(schedule.iterations):
+        losses = []
+        for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
+            inputs = {**views.view(i, turn), "label": labels[i]}
+            now = {
+                "lr": np.array([schedule.rate(seen / total)], np.float32),
+                "clock": np.array([schedule.seed, updates], np.int32),
+            }
+            if not cell.sums:
+                out = host.call("step", **inputs, **now)
+                done = True
+            else:
+                share = 1 / min(cell.batch, pending + left + 1)
+                out = host.call("step", **inputs, share=np.array([share], np.float32))
+                pending += 1
+                done = pending == cell.batch or left == 0
+                if done:
+                    _apply(host, cell, now)
+                    pending = 0
+            updates += done
+            if head and done:
+                head.round()
+            losses.append(float(out["loss"][0]))
+            seen += 1
+    return float(np.mean(losses))
+
+
+def _apply(host: HostProgram, cell: Cell, now: dict[str, Array]) -> None:
+    sums = {name: x for name, x in host.state.items() if name.endswith(".sum")}
+    before = {name: x.copy() for name, x in sums.items()} if cell.momentum else {}
+    host.call("apply", **now)
+    for name, x in before.items():
+        sums[name][...] = np.float32(MOMENTUM) * x
+
+
+def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Iterator[Row]:
+    """Learn an episode by some recipes, with the same views in the same order."""
+    preprocess, data = model(NETWORK).preprocess, dataset(e.dataset)
+    support = load_samples(data, e.support, e.support_labels, preprocess)
+    query = load_samples(data, e.query, e.query_labels, preprocess)
+    ways = len(e.classes)
+    rng = np.random.default_rng(given.seed)
+    _, host = program(method, ways, sums=False)
+    views = Cached(host, support.images, given.augment, rng, VIEWS)
+    for text in recipes:
+        cell = Cell.parse(text)
+        _, host = program(method, ways, sums=cell.sums)
+        host.reset()
+        again = np.random.default_rng()
+        again.bit_generator.state = rng.bit_generator.state
+        start = time.process_time()
+        loss = taught(host, views, support.labels, cell, replace(given, lr=cell.rate), again)
+        seconds = round(time.process_time() - start, 2)
+        accuracy = float((predict(host, query.images) == query.labels).mean())
+        bytes_ = sram(method, ways, sums=cell.sums)
+        largest = float(np.abs(host.state["head.weight"]).max())
+        yield Row(e.dataset, e.seed, ways, method, text, accuracy, loss, largest, bytes_, seconds)
+
+
+def read(path: Path) -> list[Row]:
+    """Read results."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as f:
+        return [
+            Row(
+                r["data"],
+                int(r["episode"]),
+                int(r["ways"]),
+                r["method"],
+                r["recipe"],
+                float(r["accuracy"]),
+                float(r["loss"]),
+                float(r["largest"]),
+                int(r["sram_bytes"]),
+                float(r["seconds"]),
+            )
+            for r in csv.DictReader(f)
+        ]
+
+
+@app.command()
+def run(
+    recipes: str,
+    data: str,
+    out: Path,
+    method: str = "last:6",
+    ways: int = 10,
+    shots: int = 20,
+    queries: int = 8,
+    passes: int = 11,
+    warmup: int = 1,
+    episodes: int = 5,
+    first: int = 0,
+) -> None:
+    """Run what is missing, appending: the first episode of each set, then the second, ..."""
+    done = {(r.data, r.episode, r.ways, r.method, r.recipe) for r in read(out)}
+    new = not out.exists() or not out.stat().st_size
+    with out.open("a", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f)
+        if new:
+            writer.writerow([x.name for x in fields(Row)])
+        for number in range(first, first + episodes):
+            for name in data.split(","):
+                missing = [
+                    x for x in recipes.split(",") if (name, number, ways, method, x) not in done
+                ]
+                if not missing:
+                    continue
+                e = sample_episode(
+                    dataset(name), ways=ways, shots=shots, queries=queries, seed=number
+                )
+                schedule = Schedule(passes, 1.0, seed=number, warmup=warmup)
+                for row in learned(e, method, missing, schedule):
+                    writer.writerow(astuple(row))
+                    f.flush()
+                    print(f"{name} {number} {row.recipe}: {row.accuracy:.3f}", flush=True)
+
+
+@app.command()
+def check(data: str, method: str = "last:6", ways: int = 10, passes: int = 2) -> None:
+    """Compare what is done here for `1` and `8` with `kilograd adapt`: losses to the bit."""
+    e = sample_episode(dataset(data), ways=ways, shots=5, queries=8, seed=0)
+    network = model(NETWORK)
+    support = load_samples(dataset(data), e.support, e.support_labels, network.preprocess)
+    schedule = Schedule(passes, 0.001)
+    for every in (1, 8):
+        made, host = program(method, ways, sums=every > 1)
+        host.reset()
+        same = replace(made, recipe=replace(made.recipe, accumulate=every))
+        losses = fit(host, same, support, schedule)
+        theirs = _state(host)
+        host.reset()
+        rng = np.random.default_rng(schedule.seed)
+        views = Cached(host, support.images, schedule.augment, rng, VIEWS)
+        cell = Cell(every, momentum=False, int8_head=False, rate=schedule.lr)
+        loss = taught(host, views, support.labels, cell, schedule, rng)
+        ours = _state(host)
+        differ = sum(int((ours[name] != theirs[name]).sum()) for name in ours)
+        off = np.mean(losses[-len(support.labels) :]) - loss
+        print(f"{every}: losses {off:+g}, {differ} other weights")
+
+
+def _state(host: HostProgram) -> dict[str, Array]:
+    return {name: x.copy() for name, x in host.state.items()}
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,112 @@
+"""The contribution analysis: an evaluation whose methods are the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from kilograd.errors import InputError
+from kilograd.frontend import Model
+from kilograd.learn.data import Dataset
+from kilograd.learn.evaluate import Evaluation, Network
+from kilograd.learn.output import check_file
+from kilograd.learn.recipe import HeadKind
+from kilograd.learn.statistics import interval
+from kilograd.learn.work import Row, Settings
+from kilograd.select import (
+    Budget,
+    Contribution,
+    Evidence,
+    Gain,
+    Gains,
+    choices,
+    fingerprint,
+    read_contribution,
+)
+
+
+def check_contribution(out: Path, model: Model) -> Path:
+    """Return the folder for the rows of an analysis that ends in the file `out`.
+
+    Raises `InputError` if the file cannot be written, or must not be replaced: it is of another
+    network, no analysis, or nothing is left of what it was made from.
+    """
+    rows = out.with_suffix(".rows")
+    check_file(out, ".json", force=True)
+    if out.exists():
+        read_contribution(out).check(model.name, model.graph, out)
+        if not rows.exists():
+            raise InputError(
+                f"--out {out}: exists already, and {rows}, what it was made from, is gone; "
+                f"choose another file"
+            )
+    return rows
+
+
+def analysis(
+    model: Model, sets: tuple[Dataset, ...], episodes: int, settings: Settings
+) -> Evaluation:
+    """Return the evaluation that measures all choices: the head alone, then each of them.
+
+    Raises `InputError` for fewer than two episodes, which say nothing of how sure a gain is.
+    """
+    if episodes < 2:
+        raise InputError(f"--episodes {episodes}: must be at least 2, for an interval")
+    network = Network(model, Budget())
+    methods = [_head(settings)]
+    # From the last layer on: neighbours cut the network at the same place, and share what is kept.
+    for bias, layer in zip(_biases(model), reversed(model.layers), strict=True):
+        methods += [bias, *(m for choice, m in _weights(model).items() if choice[0] == layer)]
+    return Evaluation(sets, (network,), tuple(methods), episodes, settings)
+
+
+def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
+    """Return what the rows of an `analysis` say."""
+    (network,) = asked.networks
+    model = network.model
+    accuracy = {(r.data, r.episode, r.method): r.accuracy_after for r in rows}
+    head = _head(asked.settings)
+
+    def gains(data: str | None, names: Sequence[str]) -> Gains:
+        tasks = [(name, e) for name in names for e in range(asked.episodes)]
+
+        def gain(method: str) -> Gain:
+            found = interval([accuracy[*t, method] - accuracy[*t, head] for t in tasks])
+            return Gain(found.mean, found.half or 0.0)
+
+        return Gains(
+            data,
+            len(tasks),
+            interval([accuracy[*t, head] for t in tasks]).mean,
+            tuple(map(gain, _biases(model))),
+            {choice: gain(method) for choice, method in _weights(model).items()},
+        )
+
+    names = [d.name for d in asked.sets]
+    settings = {f"--{k.replace('_', '-')}": v for k, v in asked.settings.named().items()}
+    return Contribution(
+        model.name,
+        fingerprint(model.graph),
+        model.layers,
+        settings,
+        gains(None, names),
+        tuple(gains(name, [name]) for name in names),
+    )
+
+
+def _head(settings: Settings) -> str:
+    """Return the method that learns the head and nothing else."""
+    return "head" if settings.head is HeadKind.LINEAR else "none"
+
+
+def _biases(model: Model) -> list[str]:
+    return [f"bias:{k}" for k in range(1, len(model.layers) + 1)]
+
+
+def _weights(model: Model) -> dict[tuple[str, float], str]:
+    evidence = Evidence(model.name, model.graph, model.layers)
+    return {
+        (layer, share): f"weights:{model.layers.index(layer)}:{Fraction(share)}"
+        for layer, share in choices(evidence)
+    }

@@ -1,0 +1,408 @@
+"""Plans from a contribution analysis, in a folder: compiled, checked, and resumable."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import kilograd
+from kilograd.errors import InputError
+from kilograd.frontend import Model
+from kilograd.ir import Graph
+from kilograd.learn.output import write_file
+from kilograd.learn.recipe import Recipe, demand, linked, lowered
+from kilograd.select import (
+    PLANS,
+    Budget,
+    Contribution,
+    Demand,
+    Evidence,
+    fingerprint,
+    read_contribution,
+)
+from kilograd.select.greedy import too_small
+from kilograd.select.plan_file import plan_text
+from kilograd.select.search import (
+    UNLIMITED,
+    Answer,
+    Evolution,
+    Found,
+    Front,
+    Genome,
+    Limits,
+    Problem,
+    Published,
+    Sampling,
+    Solver,
+    exact,
+    footprint,
+    helpful,
+    problem,
+    selection,
+    shrunk,
+)
+
+RESULT = "search.json"
+
+RUNG = 16 << 10
+"""Bytes of RAM from one plan of a front to the next."""
+
+SHARE = 5
+"""Per cent of a full backward pass from one plan of a front to the next."""
+
+_TRIES = 50  # programs that are compiled until one is within its limits
+
+
+class SolverName(enum.StrEnum):
+    """How plans are searched for."""
+
+    EXACT = "exact"
+    EVOLUTION = "evolution"
+    RANDOM = "random"
+
+    @property
+    def solver(self) -> Solver:
+        """The solver."""
+        solvers: dict[str, Solver] = {
+            self.EXACT: exact,
+            self.EVOLUTION: Evolution(),
+            self.RANDOM: Sampling(),
+        }
+        return solvers[self]
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to search for: plans of `model` as `recipe` compiles it, its method aside.
+
+    `pareto`: not one plan within the budget, but one for each of many smaller budgets.
+    `shrink`: expect less of what was measured with noise.
+    """
+
+    model: Model
+    recipe: Recipe
+    contribution: Contribution
+    budget: Budget
+    solver: SolverName = SolverName.EXACT
+    seed: int = 0
+    pareto: bool = False
+    shrink: bool = False
+
+    def named(self) -> dict[str, object]:
+        """Return what decides the result, as JSON."""
+        gains = self.contribution.biases, sorted(self.contribution.weights.items())
+        return {
+            "version": kilograd.__version__,
+            "network": self.model.name,
+            "fingerprint": self.contribution.fingerprint,
+            "gains": hashlib.sha256(repr(gains).encode()).hexdigest(),
+            "recipe": asdict(replace(self.recipe, method="", head=self.recipe.head_kind)),
+            "sram": self.budget.sram,
+            "compute": self.budget.compute,
+            "solver": self.solver.value,
+            "seed": self.seed,
+            "pareto": self.pareto,
+            "shrink": self.shrink,
+        }
+
+
+@dataclass(frozen=True)
+class Results:
+    """Plans in the order of their budgets, and the published ones, if there are any."""
+
+    plans: tuple[Found, ...]
+    published: tuple[Published, ...] = ()
+
+
+def shipped_contribution(graph: Graph) -> Path | None:
+    """Return the analysis of a network that comes with Kilograd, if there is one.
+
+    In an installed package they lie inside, in the repository with the results.
+    """
+    package = Path(kilograd.__file__).parent
+    mine = fingerprint(graph)
+    for place in (package / "contributions", package.parents[1] / "docs" / "results"):
+        for path in sorted(place.glob("contribution-*.json")):
+            if read_contribution(path).fingerprint == mine:
+                return path
+    return None
+
+
+def search(out: Path, asked: Search, progress: Progress = lambda what, done, of: None) -> Results:
+    """Search, and write plan files and `search.json` to a folder; what it holds is not redone.
+
+    Raises `InputError` where the folder holds something else; where nothing fits, naming the
+    smallest budget that does; where nothing that fits gains anything; and without the library that
+    a solver needs.
+    """
+    settings = json.loads(json.dumps(asked.named()))
+    begun = _begun(out, settings)
+    if begun is not None and begun["done"]:
+        return _results(begun)
+    run = _Run(asked, progress)
+    plans: list[Found] = []
+    kept = {_limits(f): f for f in _results(begun).plans} if begun else {}
+
+    def store(published: Sequence[Published] = (), *, done: bool = False) -> None:
+        found = {
+            "settings": settings,
+            "done": done,
+            "plans": [asdict(f) for f in plans],
+            "published": [asdict(p) for p in published],
+        }
+        write_file(out / RESULT, json.dumps(found, indent=1) + "\n")
+
+    rungs = list(run.rungs())
+    for i, (front, limits) in enumerate(rungs):
+        progress("searching", i, len(rungs))
+        known = kept.get((front, limits))
+        found = known or run.plan(out, front, limits, plans)
+        if found is not None:
+            plans.append(found)
+            if known is None:
+                store()
+    if not plans:
+        raise run.useless()
+    published = run.published() if asked.pareto else ()
+    store(published, done=True)
+    return Results(tuple(plans), tuple(published))
+
+
+def _limits(f: Found) -> tuple[Front | None, Limits]:
+    limits = (UNLIMITED if x is None else x for x in (f.sram_limit, f.compute_limit))
+    return f.front, Limits(*limits)
+
+
+def _begun(out: Path, settings: Mapping[str, object]) -> dict[str, Any] | None:
+    """Return what a folder holds, if that is a part of the same search."""
+    path = out / RESULT
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; choose a folder")
+    if not path.exists():
+        if out.is_dir() and any(p for p in out.iterdir() if not p.name.startswith(".kilograd-")):
+            raise InputError(f"--out {out}: holds something else; choose another folder")
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        same = found["settings"] == settings
+        _results(found)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: cannot be read ({e}); choose another folder") from e
+    if not same:
+        theirs = found["settings"]
+        other = sorted(k for k in settings if theirs.get(k) != settings[k])
+        raise InputError(
+            f"--out {out}: holds a search with other settings ({', '.join(other)}); choose "
+            f"another folder"
+        )
+    missing = [p["plan"] for p in found["plans"] if not (out / p["plan"]).exists()]
+    if missing:
+        raise InputError(f"--out {out}: {missing[0]} is gone; choose another folder")
+    return found
+
+
+def _results(stored: Mapping[str, Any]) -> Results:
+    plans = (
+        Found(**f | {"front": None if f["front"] is None else Front(f["front"])})
+        for f in stored["plans"]
+    )
+    return Results(tuple(plans), tuple(Published(**p) for p in stored["published"]))
+
+
+class _Run:
+    """The parts, compiled once, and what is searched with them."""
+
+    def __init__(self, asked: Search, progress: Progress) -> None:
+        self.asked, self.model = asked, asked.model
+        self.gains = shrunk(asked.contribution) if asked.shrink else asked.contribution
+        self.evidence = Evidence(
+            self.model.name,
+            self.model.graph,
+            self.model.layers,
+            lambda s: demand(linked(self.model, asked.recipe, s)),
+        )
+        parts = footprint(
+            self.evidence,
+            lambda s: lowered(self.model, asked.recipe, s),
+            helpful(self.gains),
+            lambda done, of: progress("compiling parts", done, of),
+        )
+        self.problem = problem(self.gains, parts)
+
+    def rungs(self) -> Iterator[tuple[Front | None, Limits]]:
+        """Yield the limits of every plan; raises `InputError` where nothing fits."""
+        budget = self.asked.budget
+        sram = UNLIMITED if budget.sram is None else budget.sram
+        macs = UNLIMITED if budget.compute is None else budget.compute
+        if not self.asked.pareto:
+            yield None, Limits(sram, macs)
+            return
+        top = self.asked.solver.solver(self.problem.within(Limits(sram, macs)), self.asked.seed)
+        if top is None:
+            raise self._too_small()
+        most_sram, most_macs = self.problem.cost(top.k, top.genes)
+        least_sram, least_macs = self._least()
+        for limit in _steps(least_sram, most_sram, RUNG, sram):
+            yield Front.SRAM, Limits(limit, macs)
+        share = self.evidence.full_backward() * SHARE // 100
+        for limit in _steps(least_macs, most_macs, share, macs):
+            yield Front.COMPUTE, Limits(sram, limit)
+
+    def plan(
+        self, out: Path, front: Front | None, limits: Limits, before: Sequence[Found]
+    ) -> Found | None:
+        """Write the best plan within limits; `None` where what fits gains nothing.
+
+        What fits less is an answer too: a plan from `before` is kept where the solver, which may be
+        a random one, finds nothing better.
+        """
+        solver, seed = self.asked.solver.solver, self.asked.seed
+        room = self.problem.within(limits)
+        bound = None
+        for tried in range(1, _TRIES + 1):
+            answer = solver(room, seed)
+            if answer is None:
+                if self.asked.pareto:
+                    return None
+                raise self._too_small()
+            if tried == 1:
+                bound = self._bound(room, answer)
+            if answer.gain <= 0:
+                return None
+            chosen = selection(self.evidence, answer.genome)
+            cost = self.evidence.cost(chosen)
+            if cost.sram <= limits.sram and cost.backward_macs <= limits.macs:
+                break
+            said = self.problem.cost(answer.k, answer.genes)
+            room = room.tightened(answer.k, (cost.sram - said[0], cost.backward_macs - said[1]))
+        else:
+            raise InputError(
+                f"--sram {limits.sram}: {_TRIES} plans were predicted to fit, and none did when it "
+                f"was compiled; give a little more"
+            )
+        found = self._found(front, limits, answer, cost, bound, tried)
+        as_good = [f for f in before if f.front == front and f.predicted_gain >= answer.gain]
+        if as_good:
+            return replace(
+                as_good[-1],
+                sram_limit=found.sram_limit,
+                compute_limit=found.compute_limit,
+                gain_bound=bound,
+                programs=tried,
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / found.plan
+        write_file(path, plan_text(path, self.model.name, chosen))
+        return found
+
+    def published(self) -> list[Published]:
+        """Return what the published plans of the network cost and should gain."""
+        found = []
+        layers = self.model.layers
+        for label, plan in PLANS.get(self.model.name, {}).items():
+            shares = dict(zip(plan.layers, plan.ratios, strict=True))
+            genome = Genome(plan.k, tuple(shares.get(i, 0.0) for i in range(len(layers))))
+            try:
+                cost = self.evidence.cost(selection(self.evidence, genome))
+            except InputError:
+                continue  # not with these options
+            gain = self.gains.biases[plan.k - 1].mean
+            gain += sum(self.gains.weights[layers[i], r].mean for i, r in shares.items())
+            found.append(Published(f"sparse-{label}", cost.sram, cost.backward_macs, gain))
+        return found
+
+    def useless(self) -> InputError:
+        """Return the error for a budget within which nothing helps."""
+        return InputError(
+            f"{self._given()}: nothing that fits gains accuracy on {self.model.name}, by its "
+            f"contribution analysis; give more"
+        )
+
+    def _found(
+        self,
+        front: Front | None,
+        limits: Limits,
+        answer: Answer,
+        cost: Demand,
+        bound: float | None,
+        tried: int,
+    ) -> Found:
+        weights = zip(self.model.layers, answer.genome.shares, strict=True)
+        return Found(
+            plan=_name(front, limits, self.evidence.full_backward()),
+            front=front,
+            sram_limit=None if limits.sram == UNLIMITED else limits.sram,
+            compute_limit=None if limits.macs == UNLIMITED else limits.macs,
+            sram_bytes=cost.sram,
+            predicted_sram_bytes=self.problem.cost(answer.k, answer.genes)[0],
+            backward_macs=cost.backward_macs,
+            predicted_gain=answer.gain,
+            gain_bound=bound,
+            k=answer.k,
+            weights={layer: share for layer, share in weights if share},
+            programs=tried,
+        )
+
+    def _bound(self, room: Problem, answer: Answer) -> float | None:
+        """Return what no choice can exceed, if the solver or one that is installed knows."""
+        if answer.bound is None and find_spec("ortools") is not None:
+            best = exact(room, self.asked.seed)
+            return None if best is None else best.bound
+        return answer.bound
+
+    def _least(self) -> tuple[int, int]:
+        """Return the bytes and MACs that the smallest choices are predicted to need."""
+        none = [0] * len(self.model.layers)
+        costs = [self.problem.cost(k, none) for k in self.problem.depths()]
+        return min(c[0] for c in costs), min(c[1] for c in costs)
+
+    def _too_small(self) -> InputError:
+        none = [0] * len(self.model.layers)
+        costs = {k: self.problem.cost(k, none) for k in self.problem.depths()}
+        compute = self.asked.budget.compute
+        within = [k for k, c in costs.items() if compute is None or c[1] <= compute]
+        k = (
+            min(within, key=lambda k: costs[k][0])
+            if within
+            else min(costs, key=lambda k: costs[k][1])
+        )
+        smallest = selection(self.evidence, Genome(k, (0.0,) * len(none)))
+        return too_small(self.evidence, self.asked.budget, [smallest])
+
+    def _given(self) -> str:
+        limits = ("--sram", self.asked.budget.sram), ("--compute", self.asked.budget.compute)
+        return ", ".join(f"{name} {x}" for name, x in limits if x is not None) or "no budget"
+
+
+def _steps(least: int, most: int, step: int, limit: int) -> list[int]:
+    """Return the multiples of `step` between what is possible and what is of use, up to `limit`."""
+    first, last = -(-least // step), -(-most // step)
+    steps = [i * step for i in range(first, last + 1) if i * step < limit]
+    return [*steps, limit] if limit < last * step else steps
+
+
+def _name(front: Front | None, limits: Limits, full: int) -> str:
+    """Return a file name that says what a plan may cost."""
+    sram, macs = limits.sram, limits.macs
+    ram = f"ram-{sram >> 10}K" if sram % 1024 == 0 else f"ram-{sram}"
+    work = f"macs-{macs}"
+    if full and macs % (step := full * SHARE // 100) == 0:
+        work = f"macs-{macs // step * SHARE}pct"
+    match front:
+        case Front.SRAM:
+            return f"{ram}.json"
+        case Front.COMPUTE:
+            return f"{work}.json"
+        case _:
+            parts = [n for n, x in ((ram, sram), (work, macs)) if x != UNLIMITED]
+            return f"{'-'.join(parts)}.json"
