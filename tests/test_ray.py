@@ -154,7 +154,8 @@ def begun(home: Path, out: Path, address: str, before: str = "") -> subprocess.P
     }
     words = [str(w) for k, v in options.items() for w in (f"--{k}", v)]
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heard}\n{before}\nfrom kilograd.cli import main; main()"
+    patient = "import kilograd.learn.pools as p; p._GREETING = 300"  # of a machine that is busy
+    code = f"{heard}\n{patient}\n{before}\nfrom kilograd.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "evaluate", *words],
         stdout=subprocess.PIPE,
@@ -165,7 +166,7 @@ def begun(home: Path, out: Path, address: str, before: str = "") -> subprocess.P
 
 
 def wait_for(process: subprocess.Popen[str], out: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(stored(out)) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -214,6 +215,31 @@ def test_a_work_that_kills_two_processes_is_given_up(
     rows = stored(tmp_path / "run")
     assert rows[: len(early)] == early
     assert timeless(rows) == expected
+
+
+@needs_ray
+def test_ctrl_c_ends_what_the_cluster_does(
+    cluster: Cluster, home: Path, tmp_path: Path, expected: list[Row]
+) -> None:
+    out, many = tmp_path / "run", 100 * EPISODES  # however late the signal comes, it is not over
+    process = begun(home, out, cluster.address, f"import sys; sys.argv += ['--episodes', '{many}']")
+    wait_for(process, out, 1)
+    os.killpg(process.pid, signal.SIGINT)
+    text, err = process.communicate(timeout=60)
+    assert (process.returncode, text) == (130, ""), err
+    assert err == f"error: interrupted; the same command goes on with what {out} holds\n"
+    early = stored(out)
+    assert 0 < len(early) < many * len(METHODS)
+    deadline = time.monotonic() + 60
+    while cluster.workers("both"):
+        assert time.monotonic() < deadline, "at work for nobody"
+        time.sleep(0.1)
+    again = begun(home, out, cluster.address)
+    _, err = again.communicate(timeout=240)
+    assert again.returncode == 0, err
+    rows = stored(out)
+    assert rows[: len(early)] == early
+    assert timeless(r for r in rows if r.episode < EPISODES) == expected
 
 
 @needs_ray
