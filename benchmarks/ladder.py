@@ -257,9 +257,7 @@ def taught(
 
 
 @functools.lru_cache(maxsize=8)
-def program(
-    learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int
-) -> tuple[Compiled, HostProgram]:
+def design(learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int) -> Compiled:
     """Compile what the device runs; the lower layers are an entry point of their own."""
     network = model(NETWORK)
     with tempfile.TemporaryDirectory() as folder:
@@ -268,7 +266,15 @@ def program(
         recipe = Recipe(
             str(plan), ways, HeadKind.PROTO, OptimizerKind.ROWRMS, accumulate, cache=VIEWS
         )
-        made = compile_recipe(network, recipe, Budget())
+        return compile_recipe(network, recipe, Budget())
+
+
+@functools.lru_cache(maxsize=8)
+def program(
+    learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int
+) -> tuple[Compiled, HostProgram]:
+    """Return the same, and built for this machine."""
+    made = design(learn, ways, accumulate)
     return made, build_host(made.program, keep=False)
 
 
@@ -368,7 +374,7 @@ def learned(
     if rung in ARITHMETIC:
         student = on_torch(lesson, learn, ARITHMETIC[rung], fronts)
         if learn:
-            made, _ = program(key, lesson.ways, 2)
+            made = design(key, lesson.ways, 2)
             kept = Kept.FLOAT if rung is Rung.FLOAT else Kept.BOUNDED
             taught(student, masters(made, kept), count, lesson.schedule, lesson.rng())
             student.network.check()
@@ -394,14 +400,13 @@ def rows(lesson: Lesson, wanted: Mapping[str, Sequence[Rung]]) -> Iterator[Row]:
     chosen = {method: lesson.selection(method) for method in wanted}
     last = lesson.graph.outputs[0].inputs[0].name
     cuts = {
-        method: _latent(program(tuple(sorted(learn.items())), lesson.ways, 2)[0])
-        if learn
-        else (last,)
+        method: _latent(design(tuple(sorted(learn.items())), lesson.ways, 2)) if learn else (last,)
         for method, learn in chosen.items()
     }
     names = sorted({name for cut in cuts.values() for name in cut})
     for kind in Arithmetic:
-        fronts = lesson.latents(kind, names)
+        in_torch = any(ARITHMETIC.get(r) is kind for rungs in wanted.values() for r in rungs)
+        fronts = lesson.latents(kind, names) if in_torch else []
         for method, rungs in wanted.items():
             for rung in rungs:
                 if ARITHMETIC.get(rung, Arithmetic.INTEGER) is not kind:
@@ -660,7 +665,7 @@ def _gradients(lesson: Lesson, learn: Mapping[str, Part]) -> tuple[float, float]
     """Compare the first gradients of PyTorch and of the device; return the worst."""
     key = tuple(sorted(learn.items()))
     device = on_device(lesson, key)
-    made, _ = program(key, lesson.ways, 2)
+    made = design(key, lesson.ways, 2)
     fronts = lesson.latents(Arithmetic.INTEGER, _latent(made))
     student = on_torch(lesson, learn, Arithmetic.INTEGER, fronts)
     device.enrol()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import functools
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from kilograd.ir import Array
 from kilograd.learn.adapt import Schedule, fit, load_samples, predict
 from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.statistics import interval
 from kilograd.learn.views import Cached
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget
@@ -254,6 +256,46 @@ def run(
                     writer.writerow(astuple(row))
                     f.flush()
                     print(f"{name} {number} {row.recipe}: {row.accuracy:.3f}", flush=True)
+
+
+def tables(rows: list[Row]) -> Iterator[str]:
+    """Yield a table for each method and number of classes; the first recipe is compared with."""
+    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for r in rows:
+        groups[r.method, r.ways].append(r)
+    for (method, ways), own in groups.items():
+        sets = list(dict.fromkeys(r.data for r in own))
+        recipes = list(dict.fromkeys(r.recipe for r in own))
+        first = {(r.data, r.episode): r.accuracy for r in own if r.recipe == recipes[0]}
+        head = f"| `{method}`, {ways} classes | RAM, B | episodes | {' | '.join(sets)} | all"
+        yield f"{head} | less `{recipes[0]}` |"
+        yield "|---|---:|---:" + "|---:" * (len(sets) + 2) + "|"
+        for recipe in recipes:
+            some = [r for r in own if r.recipe == recipe]
+            cells = [[100 * r.accuracy for r in some if r.data == x] for x in sets]
+            means = [f"{np.mean(x):.1f}" if x else "" for x in cells]
+            keys = [(r, (r.data, r.episode)) for r in some]
+            gains = [100 * (r.accuracy - first[key]) for r, key in keys if key in first]
+            less = "" if recipe == recipes[0] else _shown(gains, "+")
+            all_ = _shown([100 * r.accuracy for r in some], "")
+            yield (
+                f"| `{recipe}` | {some[0].sram_bytes:,} | {len(some)} | {' | '.join(means)} | "
+                f"{all_} | {less} |"
+            )
+        yield ""
+
+
+def _shown(values: list[float], sign: str) -> str:
+    if not values:
+        return ""
+    of = interval(values)
+    return f"{of.mean:{sign}.1f}" + ("" if of.half is None else f" ± {of.half:.1f}")
+
+
+@app.command()
+def table(path: Path) -> None:
+    """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
+    print("\n".join(tables(read(path))))
 
 
 @app.command()
