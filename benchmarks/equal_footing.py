@@ -66,7 +66,10 @@ def keep(folder: Path, out: Path) -> None:
             writer = csv.writer(f)
             if new:
                 writer.writerow([c[0] for c in found.description])
-            writer.writerows(found)
+            method = [c[0] for c in found.description].index("method")
+            for row in map(list, found):  # a plan is called by its file, wherever that was
+                row[method] = row[method].rpartition("/")[2]
+                writer.writerow(row)
 
 
 @app.command()
@@ -105,7 +108,7 @@ def table(path: Path) -> None:
     sram: dict[tuple[str, str], int] = defaultdict(int)
     with path.open(newline="", encoding="utf-8") as f:
         for r in csv.DictReader(f):
-            method = Path(r["method"].partition("@")[0]).name.removesuffix(".json")
+            method = r["method"].partition("@")[0].removesuffix(".json")
             after = 100 * float(r["accuracy_after"])
             rows[r["model"]][method][r["data"], int(r["episode"])] = after
             used = sram[r["model"], method]
