@@ -56,13 +56,17 @@ PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knap
 METHODS = {"none": "none", "last": "last", "static": str(PLAN), "tinytrain": "tinytrain"}
 NETWORK, LIMITS = "mcunet-5fps", Limits(None, "15%", None)
 PASSES, RATE, VIEWS = 10, 0.001, 4
+OTHER_SEED = 1000
 SCALE = 10.0  # of the cosine, as the device has it
 
 app = typer.Typer(add_completion=False)
 
 
 class Rung(enum.StrEnum):
-    """How a network learns; each differs in one thing from the one before."""
+    """How a network learns; each differs in one thing from the one before.
+
+    The last is no step down: it shows how far chance alone moves a training.
+    """
 
     FLOAT = "float32"
     ROUNDED = "fake-quantised forward"
@@ -70,6 +74,7 @@ class Rung(enum.StrEnum):
     BACKWARD = "integer backward"
     DEVICE = "int8 updates"
     FRESH = "fresh views"
+    AGAIN = "other random numbers"
 
 
 RUNGS = tuple(Rung)
@@ -380,9 +385,10 @@ def learned(
             student.network.check()
         student.enrol()
         return lesson.accuracy(student.predict(fronts[-1]))
-    if rung is Rung.BACKWARD:
+    if rung in {Rung.BACKWARD, Rung.AGAIN}:
         made, host = program(key, lesson.ways, 2)
-        own = masters(made, Kept.BOUNDED)
+        kept = Kept.BOUNDED if rung is Rung.BACKWARD else Kept.CODES
+        own = masters(made, kept, OTHER_SEED + lesson.schedule.seed)
         taught(on_device(lesson, key), own, count, lesson.schedule, lesson.rng())
         return lesson.accuracy(predict(host, lesson.query.images))
     made, host = program(key, lesson.ways, 1)
@@ -451,7 +457,7 @@ def run(
     out: Path,
     episodes: int = 8,
     first: int = 0,
-    rungs: str = "abcdef",
+    rungs: str = "abcdefg",
     data: str | None = None,
 ) -> None:
     """Run what is missing, appending: the first episode of each set, then the second, ..."""
@@ -470,7 +476,7 @@ def run(
             wanted = {
                 method: [
                     rung
-                    for letter, rung in zip("abcdef", RUNGS, strict=True)
+                    for letter, rung in zip("abcdefg", RUNGS, strict=True)
                     if letter in rungs
                     and (method != "none" or rung in ARITHMETIC)
                     and (e.dataset, e.seed, method, rung.value) not in done
@@ -496,7 +502,7 @@ def results(rows: Sequence[Row]) -> Results:
     found = {(r.method, r.rung, r.data, r.episode): 100 * r.accuracy for r in rows}
     for (method, rung, *rest), value in list(found.items()):
         if method == "none" and rung == Rung.INTEGER:
-            found.update({(method, other.value, *rest): value for other in RUNGS[3:]})
+            found.update({(method, other.value, *rest): value for other in CHAIN[3:]})
     return found
 
 
@@ -519,7 +525,12 @@ def differences(found: Results, methods: Sequence[str], rung: Rung, less: Rung) 
 
 
 LEARNING = ("last", "static", "tinytrain")
-STEPS = (*((b, a) for a, b in itertools.pairwise(RUNGS)), (Rung.DEVICE, Rung.FLOAT))
+CHAIN = RUNGS[:-1]
+STEPS = (
+    *((b, a) for a, b in itertools.pairwise(CHAIN)),
+    (Rung.AGAIN, Rung.DEVICE),
+    (Rung.DEVICE, Rung.FLOAT),
+)
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
@@ -530,10 +541,10 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     yield "|---|---|---:" + "|---:" * (len(sets) + 1) + "|"
     whole = {(d, n) for m, _, d, n in found if m != "none"}
     whole = {
-        key for key in whole if all((m, r.value, *key) in found for m in METHODS for r in RUNGS)
+        key for key in whole if all((m, r.value, *key) in found for m in METHODS for r in CHAIN)
     }
     for method in METHODS:
-        for rung in RUNGS if method != "none" else RUNGS[:3]:
+        for rung in CHAIN if method != "none" else CHAIN[:3]:
             own = {k: found[method, rung.value, *k] for k in sorted(whole)}
             cells = [f"{np.mean([v for (d, _), v in own.items() if d == x]):.1f}" for x in sets]
             mean = _shown(interval(list(own.values())))
@@ -543,14 +554,16 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     yield "|---|---|---:" + "|---:" * (len(sets) + 2) + "|"
     for rung, less in STEPS:
         groups = [LEARNING, *((m,) for m in LEARNING)]
-        if less in RUNGS[:2]:
+        if less in CHAIN[:2]:
             groups.append(("none",))
         for methods in groups:
             by_data = differences(found, methods, rung, less)
             if not by_data:
                 continue
             each = np.concatenate(list(by_data.values())).tolist()
-            cells = [f"{by_data[x].mean():+.1f}" if x in by_data else "" for x in sets]
+            cells = [
+                f"{round(by_data[x].mean(), 1) + 0.0:+.1f}" if x in by_data else "" for x in sets
+            ]
             name = f"{rung} less {less}"
             names = "all three" if methods == LEARNING else f"`{methods[0]}`"
             once = _shown(interval([float(x.mean()) for x in by_data.values()]), "+")
@@ -559,7 +572,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _shown(of: Interval, sign: str = "") -> str:
-    return f"{of.mean:{sign}.1f}" + ("" if of.half is None else f" ± {of.half:.1f}")
+    return f"{round(of.mean, 1) + 0.0:{sign}.1f}" + ("" if of.half is None else f" ± {of.half:.1f}")
 
 
 @app.command()
