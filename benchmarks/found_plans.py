@@ -1,10 +1,12 @@
 """What a search promises and what its plans bring: the tables of docs/results/search.md.
 
     python benchmarks/found_plans.py draw CONTRIBUTION.json MODEL PLANS --sram 128K --count 12
+    python benchmarks/found_plans.py once CONTRIBUTION.json ONCE.json
     python benchmarks/found_plans.py table CONTRIBUTION.json MODEL PLANS RESULTS.csv ... | \
         python benchmarks/fill.py docs/results/search.md
 
-`draw` writes random plans that fit, whatever they promise.  RESULTS.csv are rows of
+`draw` writes random plans that fit, whatever they promise.  `once` takes off every layer's gain what
+learning in any layer brings on average, so that a sum does not count it again and again.  RESULTS.csv are rows of
 `kilograd evaluate` (kept by `equal_footing.py keep`), made in the folder in which plans are named
 as their methods say; the first has the method `none`.  Plans are compiled for five classes,
 `rowrms` and an image that comes row by row.
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from itertools import combinations
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -32,11 +35,14 @@ from kilograd.select import (
     Evidence,
     read_contribution,
     strategy,
+    write_contribution,
     write_plan,
 )
 from kilograd.select.search import Limits, Sampling, footprint, helpful, problem, selection
 
 RECIPE = Recipe("search", 5, optimizer=OptimizerKind.ROWRMS, rows=True)
+#: Share of RAM by which plans may differ that are compared.
+ALIKE = 0.02
 app = typer.Typer(add_completion=False)
 
 
@@ -53,6 +59,15 @@ def draw(contribution: Path, model: str, out: Path, sram: str = "128K", count: i
             write_plan(
                 out / f"random-{seed}.json", network.name, selection(evidence, answer.genome)
             )
+
+
+@app.command()
+def once(contribution: Path, out: Path) -> None:
+    """Write an analysis in which gains of weights are those beyond the mean of all of them."""
+    found = read_contribution(contribution)
+    mean = float(np.mean([g.mean for g in found.weights.values()]))
+    weights = {key: replace(g, mean=g.mean - mean) for key, g in found.weights.items()}
+    write_contribution(out, replace(found, overall=replace(found.overall, weights=weights)))
 
 
 @app.command()
@@ -75,24 +90,23 @@ def table(contribution: Path, model: str, results: Annotated[list[Path], typer.A
     print("|---|---:|---:|---:" + "|---:" * (len(sets) + 1) + "|")
     pairs: list[tuple[float, float]] = []
     for name in sorted(after, key=bytes_of.__getitem__):
-        if name == "none":
+        if name.startswith("none"):
             continue
         gain = {key: x - base[key] for key, x in after[name].items() if key in base}
         each = [f"{np.mean([x for (d, _), x in gain.items() if d == data]):+.1f}" for data in sets]
         all_ = interval(list(gain.values()))
         known = promises[name]
-        if known is not None:
+        if known is not None and not name.startswith("once-"):
             pairs.append((known, all_.mean))
         print(
             f"| `{name}` | {bytes_of[name]:,} | {'' if known is None else f'{known:+.1f}'} | "
             f"{len(gain)} | {' | '.join(each)} | {all_.mean:+.1f} ± {all_.half:.1f} |"
         )
     print("\n| compared | RAM, B | difference |\n|---|---:|---:|")
-    for a, b in combinations(sorted(after, key=bytes_of.__getitem__), 2):
-        if "none" in {a, b} or abs(bytes_of[a] - bytes_of[b]) > 0.02 * bytes_of[b]:
-            continue
-        both = [after[b][key] - x for key, x in after[a].items() if key in after[b]]
-        if len(both) > 1:
+    for a, b in product(sorted(after, key=bytes_of.__getitem__), repeat=2):
+        same = abs(bytes_of[a] - bytes_of[b]) < ALIKE * bytes_of[a]
+        if a.startswith("sparse-") and same and not b.startswith(("sparse-", "random-")):
+            both = [x - after[a][key] for key, x in after[b].items() if key in after[a]]
             d = interval(both)
             print(f"| `{b}` less `{a}` | {bytes_of[b]:,} | {d.mean:+.1f} ± {d.half:.1f} |")
     said, brought = np.array(pairs).T
