@@ -123,7 +123,7 @@ def course(path: Path | None, budgets: list[int], seeds: int) -> None:
             top = courses[:, -1].max()
             print(f"| | {name} | {seconds:.1f} | {' | '.join(cells)} | {top:.1f} |", flush=True)
         panels.append((budget, proved, lines))
-    (RESULTS / "search.svg").write_text(figure(panels), encoding="utf-8")
+        (RESULTS / "search.svg").write_text(figure(panels), encoding="utf-8")
 
 
 def _at_samples(best: tuple[float, ...]) -> Array:

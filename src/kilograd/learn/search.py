@@ -388,10 +388,14 @@ class _Run:
 
 
 def _steps(least: int, most: int, step: int, limit: int) -> list[int]:
-    """Return the multiples of `step` between what is possible and what is of use, up to `limit`."""
+    """Return the multiples of `step` between what is possible and what is of use, up to `limit`.
+
+    >>> _steps(5, 32, 10, 99), _steps(5, 32, 10, 40), _steps(5, 32, 10, 25)
+    ([10, 20, 30, 40], [10, 20, 30, 40], [10, 20, 25])
+    """
     first, last = -(-least // step), -(-most // step)
     steps = [i * step for i in range(first, last + 1) if i * step < limit]
-    return [*steps, limit] if limit < last * step else steps
+    return [*steps, limit] if limit <= last * step else steps
 
 
 def _name(front: Front | None, limits: Limits, full: int) -> str:
