@@ -2,14 +2,14 @@
 
     python benchmarks/found_plans.py draw CONTRIBUTION.json MODEL PLANS --sram 128K --count 12
     python benchmarks/found_plans.py once CONTRIBUTION.json ONCE.json
-    python benchmarks/found_plans.py table CONTRIBUTION.json MODEL PLANS RESULTS.csv ... | \
+    python benchmarks/found_plans.py table CONTRIBUTION.json MODEL RESULTS.csv ... | \
         python benchmarks/fill.py docs/results/search.md
 
-`draw` writes random plans that fit, whatever they promise.  `once` takes off every layer's gain what
-learning in any layer brings on average, so that a sum does not count it again and again.  RESULTS.csv are rows of
-`kilograd evaluate` (kept by `equal_footing.py keep`), made in the folder in which plans are named
-as their methods say; the first has the method `none`.  Plans are compiled for five classes,
-`rowrms` and an image that comes row by row.
+`draw` writes random plans that fit, whatever they promise.  `once` takes off every gain what
+learning in any layer brings on average, so that a sum does not count it again and again.
+RESULTS.csv are rows of `kilograd evaluate` (kept by `equal_footing.py keep`), made in the folder
+in which plans are named as their methods say; the first has the method `none`.  Plans are compiled
+for five classes, `rowrms` and an image that comes row by row.
 """
 
 from __future__ import annotations
