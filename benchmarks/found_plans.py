@@ -27,6 +27,7 @@ import typer
 from kilograd.cli import Options
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.learn.contribution import write_contribution
 from kilograd.learn.recipe import OptimizerKind, Recipe, lowered
 from kilograd.learn.statistics import interval
 from kilograd.select import (
@@ -35,7 +36,6 @@ from kilograd.select import (
     Evidence,
     read_contribution,
     strategy,
-    write_contribution,
     write_plan,
 )
 from kilograd.select.search import Limits, Sampling, footprint, helpful, problem, selection

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
 
 import pytest
+from helpers import Done, Run
 from hypothesis import settings
+
+from kilograd.cli import main
 
 # The same examples on every run: a failure on one machine is a failure on all.
 settings.register_profile(
@@ -27,3 +32,22 @@ def compiled_programs_are_kept_in_a_folder_of_this_run(
         del os.environ["KILOGRAD_CACHE"]
     else:
         os.environ["KILOGRAD_CACHE"] = before
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("kilograd.cli.show.OUT._width", 300)  # it may have been made before
+
+    def run(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as e:
+            code = int(e.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, re.sub(r"\x1b\[[0-9;]*m", "", captured.out), captured.err)
+
+    return run

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -449,3 +451,39 @@ def step_feeds(
 def linked(graphs: Mapping[str, Graph]) -> HostProgram:
     """Compile entry points and load them."""
     return quick_build(link(graphs))
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The message of a refusal: exit code 2, one line, and nothing on standard output."""
+        assert (self.code, self.out) == (2, "")
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert self.err.endswith(lines[0] + "\n")
+        assert "Traceback" not in self.err
+        return lines[0].removeprefix("error: ")
+
+    @property
+    def json(self) -> Any:
+        """The object that was printed, and nothing else."""
+        assert self.code == 0, self.err
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+"""Runs a command line, by words: the fixture `run`."""
+
+COMMAND = (
+    # A shell may have started the tests with Ctrl-C ignored, and children inherit that.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from kilograd.cli import main; main()"
+)
+"""The program of a command line in another process."""

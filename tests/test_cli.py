@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,13 @@ from folders import (
     write_model,
     write_pictures,
 )
+from helpers import COMMAND, Done, Run
 from PIL import Image
 from safetensors.numpy import load_file
 from typer.main import get_command
 
 from kilograd import __version__
-from kilograd.cli import app, main
+from kilograd.cli import app
 from kilograd.learn.adapt import Outcome, Schedule
 from kilograd.learn.adapt import adapt as train
 from kilograd.learn.data import Dataset
@@ -49,54 +49,6 @@ KEYS = [
     *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
     *("learned_parameters", "seconds"),
 ]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The message of a refusal: exit code 2, one line, and nothing on standard output."""
-        assert (self.code, self.out) == (2, "")
-        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1
-        assert self.err.endswith(lines[0] + "\n")
-        assert "Traceback" not in self.err
-        return lines[0].removeprefix("error: ")
-
-    @property
-    def json(self) -> Any:
-        """The object that was printed, and nothing else."""
-        assert self.code == 0, self.err
-        assert self.out.count("\n") == 1
-        return json.loads(self.out)
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process."""
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr("kilograd.cli.show.OUT._width", 300)  # it may have been made before
-
-    def run(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as e:
-            code = int(e.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, re.sub(r"\x1b\[[0-9;]*m", "", captured.out), captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -269,13 +221,6 @@ def test_compute(run: Run, compute: str) -> None:
         assert error.startswith(f"--compute {limit}: too small")
         return
     assert run(*words, "--json").json["sram_bytes"] > 0
-
-
-COMMAND = (
-    # A shell may have started the tests with Ctrl-C ignored, and children inherit that.
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from kilograd.cli import main; main()"
-)
 
 
 def start(*words: object, **options: Any) -> subprocess.Popen[str]:

@@ -22,12 +22,11 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from folders import LAYERS, replace_tensors, write_model, write_pictures
-from helpers import model_path, needs_shared
+from helpers import COMMAND, Run, model_path, needs_shared
 
-from kilograd.cli import main
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.contribution import analysis
+from kilograd.learn.contribution import analysis, write_contribution
 from kilograd.learn.data import load_dataset
 from kilograd.learn.recipe import HeadKind
 from kilograd.learn.statistics import t_quantile
@@ -45,11 +44,9 @@ from kilograd.select import (
     fingerprint,
     read_contribution,
     strategy,
-    write_contribution,
 )
 from kilograd.select.selection import widest_inputs
 
-Run = Callable[..., tuple[int, str, str]]
 EPISODES = 3
 SHORT = {"shots": 3, "queries": 4, "iterations": 2, "lr": 0.05, "cache": 2, "seed": 5}
 
@@ -60,7 +57,7 @@ def evidence(model: Model) -> Evidence:
 
 def ran(*words: object) -> tuple[int, str, str]:
     """Run a command in another process: exit code, standard output and error."""
-    command = [sys.executable, "-c", "from kilograd.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-c", COMMAND, *map(str, words)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"}
     )
@@ -106,23 +103,6 @@ def measured(home: Path) -> tuple[Path, str]:
     code, text, err = ran(*words(home, out))
     assert (code, err) == (0, "")
     return out, text
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, standard output and error."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as e:
-            code = int(e.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 # ---- the choices ----
@@ -289,7 +269,7 @@ def test_more_episodes_join_and_nothing_is_repeated(
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_it_goes_on(home: Path, tmp_path: Path, run: Run, stop: int) -> None:
     out = tmp_path / "small.json"
-    command = [sys.executable, "-c", "from kilograd.cli import main; main()"]
+    command = [sys.executable, "-c", COMMAND]
     process = subprocess.Popen(
         [*command, *words(home, out, iterations=20)],
         stdout=subprocess.PIPE,
@@ -304,7 +284,7 @@ def test_interrupted_it_goes_on(home: Path, tmp_path: Path, run: Run, stop: int)
         time.sleep(0.02)
     process.send_signal(stop)
     text, err = process.communicate(timeout=60)
-    assert process.returncode == (130 if stop == signal.SIGINT else -stop)
+    assert process.returncode == (130 if stop == signal.SIGINT else -stop), (text, err)
     if stop == signal.SIGINT:
         assert (text, err) == (
             "",

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,9 +22,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from folders import contents, listing, write_model, write_pictures
-from helpers import SHARED, model_path, needs_shared
+from helpers import COMMAND, SHARED, Run, model_path, needs_shared
 
-from kilograd.cli import main
 from kilograd.cli.options import cache_limit
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
@@ -55,7 +54,6 @@ from kilograd.select import Budget
 from kilograd.targets import HostProgram
 
 SMALL = Settings(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +71,6 @@ def asked(home: Path) -> Evaluation:
     sets = (load_dataset(home / "discs"), load_dataset(home / "others"))
     network = Network(load_model(str(home / "models" / "small")), Budget())
     return Evaluation(sets, (network,), ("none", "last:2"), 2, SMALL)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, standard output and error."""
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as e:
-            code = int(e.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def words(home: Path, out: object, **other: object) -> list[str]:
@@ -414,12 +394,6 @@ def test_two_processes_find_what_one_does(asked: Evaluation, tmp_path: Path) -> 
     two = evaluate(tmp_path / "two", asked, jobs=2)
     assert timeless(two) == timeless(evaluate(tmp_path / "one", asked, jobs=1))
     assert sorted(map(str, two)) == sorted(map(str, stored(tmp_path / "two")))
-
-
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from kilograd.cli import main; main()"
-)
 
 
 def begun(home: Path, out: Path, jobs: int, **other: object) -> subprocess.Popen[str]:

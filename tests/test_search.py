@@ -6,8 +6,8 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -15,14 +15,14 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from folders import write_model
-from helpers import model_path, needs_shared
+from helpers import Run, model_path, needs_shared
 
-from kilograd.cli import main
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Graph
 from kilograd.learn import search as driver
+from kilograd.learn.contribution import write_contribution
 from kilograd.learn.output import write_file
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.learn.search import Results, Search, SolverName, search, shipped_contribution
@@ -38,7 +38,6 @@ from kilograd.select import (
     Selection,
     choices,
     fingerprint,
-    write_contribution,
 )
 from kilograd.select.search import (
     Evolution,
@@ -435,33 +434,6 @@ def test_a_budget_within_which_nothing_gains(digits: Model, tmp_path: Path) -> N
 
 
 # ---- the command ----
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as e:
-            code = int(e.code or 0)
-        captured = capsys.readouterr()
-        return Done(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

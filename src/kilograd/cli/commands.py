@@ -87,7 +87,12 @@ from kilograd.frontend import (
 )
 from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
-from kilograd.learn.contribution import analysis, check_contribution, contribution
+from kilograd.learn.contribution import (
+    analysis,
+    check_contribution,
+    contribution,
+    write_contribution,
+)
 from kilograd.learn.cost import Convention, count
 from kilograd.learn.data import Dataset, load_dataset
 from kilograd.learn.digits import load_digits
@@ -120,7 +125,7 @@ from kilograd.report import (
     page,
     without,
 )
-from kilograd.select import Budget, write_contribution, write_plan
+from kilograd.select import Budget, write_plan
 from kilograd.targets import (
     CrossCompiler,
     Emulator,

@@ -115,7 +115,7 @@ def search_command(
         print(json.dumps(rows_ if pareto else rows_[0]))
         return
     show_plans(results.plans, results.published)
-    print(f"Written to {out}: plans for --method, search.json, search.html")
+    print(f"Written to {out}: PLAN.json for --method, search.json, search.html")
 
 
 def _gains(network: Model, path: Path | None) -> Contribution:

@@ -473,7 +473,7 @@ def show_plans(plans: Sequence[Found], published: Sequence[Published]) -> None:
             table.add_column(name, justify="right", no_wrap=True)
         for f, more in zip(found, steps(found), strict=True):
             table.add_row(
-                f.plan,
+                f.plan.removesuffix(".json"),
                 f"{f.sram_bytes:,}",
                 in_short(f.backward_macs),
                 f"{100 * f.predicted_gain:.1f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.data import Dataset
 from kilograd.learn.evaluate import Evaluation, Network
-from kilograd.learn.output import check_file
+from kilograd.learn.output import check_file, write_file
 from kilograd.learn.recipe import HeadKind
 from kilograd.learn.statistics import interval
 from kilograd.learn.work import Row, Settings
@@ -93,6 +94,14 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
         gains(None, names),
         tuple(gains(name, [name]) for name in names),
     )
+
+
+def write_contribution(out: Path, found: Contribution) -> None:
+    """Write a whole file or nothing, so that `read_contribution` reads it back.
+
+    Raises `InputError` if the disk refuses.
+    """
+    write_file(out, json.dumps(found.to_json(), indent=1) + "\n")
 
 
 def _head(settings: Settings) -> str:

@@ -8,7 +8,6 @@ from kilograd.select.contribution import (
     choices,
     fingerprint,
     read_contribution,
-    write_contribution,
 )
 from kilograd.select.methods import METHODS, strategy
 from kilograd.select.plan_file import plan_file, write_plan
@@ -43,6 +42,5 @@ __all__ = [
     "plan_file",
     "read_contribution",
     "strategy",
-    "write_contribution",
     "write_plan",
 ]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,23 +151,8 @@ def fingerprint(graph: Graph) -> str:
     return sha.hexdigest()
 
 
-def write_contribution(path: Path, contribution: Contribution) -> None:
-    """Write a whole file or nothing, so that `read_contribution` reads it back.
-
-    Raises `InputError` if the disk refuses.
-    """
-    text = json.dumps(contribution.to_json(), indent=1) + "\n"
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kilograd-") as scratch:
-            new = Path(scratch, path.name)
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
-    except OSError as e:
-        raise InputError(f"{path}: cannot be written ({e})") from e
-
-
 def read_contribution(path: Path) -> Contribution:
-    """Read what `write_contribution` wrote.
+    """Read what `kilograd contribution` wrote.
 
     Raises `InputError` if the file cannot be read, is no JSON, or no contribution analysis.
     """
