@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from kilograd.ir import Array
+from kilograd.learn.statistics import t_quantile
 from kilograd.select import Contribution, Gain, read_contribution
 from kilograd.select.contribution import SHARES
+from kilograd.select.search import shrunk
 
 #: MCUNet, all input channels, points on Cars: read off the curve published with tiny-training.
 LAYERS = (12, 15, 18, 20, *range(21, 29), *range(30, 42))
@@ -76,6 +78,26 @@ def best(found: list[Contribution], count: int = 8) -> None:
     print()
 
 
+def noise(found: list[Contribution]) -> None:
+    """Print how far apart gains of weights are, and how sure."""
+    print(
+        "| network | choices of weights | mean gain | spread | standard error | kept by --shrink |"
+    )
+    print("|---|---:|---:|---:|---:|---|")
+    for c in found:
+        quantile = t_quantile(c.overall.episodes - 1)
+        gains = 100 * np.array([g.mean for g in c.weights.values()])
+        errors = 100 * np.array([g.half_width for g in c.weights.values()]) / quantile
+        less = shrunk(c, quantile).weights
+        kept = [less[key].mean / g.mean for key, g in c.weights.items() if g.mean]
+        low, middle, high = np.quantile(kept, (0.1, 0.5, 0.9))
+        print(
+            f"| {c.network} | {len(gains)} | {gains.mean():+.1f} | {gains.std():.1f} | "
+            f"{errors.mean():.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |"
+        )
+    print()
+
+
 def ranks(values: Sequence[float]) -> Array:
     """Return ranks; equal values share theirs."""
     x = np.array(values)
@@ -97,6 +119,7 @@ def main() -> None:
     biases(found)
     roles(found)
     best(found)
+    noise(found)
     for c in found:
         if c.network == "mcunet-5fps":
             published(c)

@@ -42,7 +42,7 @@ from kilograd.select.search import Limits, Sampling, footprint, helpful, problem
 
 RECIPE = Recipe("search", 5, optimizer=OptimizerKind.ROWRMS, rows=True)
 #: Share of RAM by which plans may differ that are compared.
-ALIKE = 0.02
+ALIKE = 0.06
 app = typer.Typer(add_completion=False)
 
 
@@ -103,12 +103,18 @@ def table(contribution: Path, model: str, results: Annotated[list[Path], typer.A
             f"{len(gain)} | {' | '.join(each)} | {all_.mean:+.1f} ± {all_.half:.1f} |"
         )
     print("\n| compared | RAM, B | difference |\n|---|---:|---:|")
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for a, b in product(sorted(after, key=bytes_of.__getitem__), repeat=2):
         same = abs(bytes_of[a] - bytes_of[b]) < ALIKE * bytes_of[a]
         if a.startswith("sparse-") and same and not b.startswith(("sparse-", "random-")):
-            both = [x - after[a][key] for key, x in after[b].items() if key in after[a]]
-            d = interval(both)
+            both = {key: x - after[a][key] for key, x in after[b].items() if key in after[a]}
+            if b.startswith("ram-"):
+                for key, x in both.items():
+                    found[key].append(x)
+            d = interval(list(both.values()))
             print(f"| `{b}` less `{a}` | {bytes_of[b]:,} | {d.mean:+.1f} ± {d.half:.1f} |")
+    d = interval([float(np.mean(each)) for each in found.values()])
+    print(f"| all `ram-BYTES` less these, mean of each task | | {d.mean:+.1f} ± {d.half:.1f} |")
     said, brought = np.array(pairs).T
     linear = np.corrcoef(said, brought)[0, 1]
     ranked = np.corrcoef(np.argsort(np.argsort(said)), np.argsort(np.argsort(brought)))[0, 1]

@@ -283,13 +283,15 @@ def test_shrinking_leaves_what_is_certain_and_removes_noise() -> None:
     weights = {(x, 1.0): Gain(g, 0.0) for x, g in zip(layers, (0.3, -0.2, 0.1), strict=True)}
     noise = tuple(Gain(g, 0.1) for g in (0.01, -0.02, 0.03))
     gains = Gains(None, 8, 0.5, noise, weights)
-    less = shrunk(Contribution("n", "", layers, {}, gains, ()))
+    less = shrunk(Contribution("n", "", layers, {}, gains, ()), 1.96)
     assert less.weights == weights
     assert [g.mean for g in less.biases] == [0, 0, 0]
     unequal = {("a", 1.0): Gain(0.2, 0.02), ("b", 1.0): Gain(0.2, 0.2)}
-    less = shrunk(Contribution("n", "", layers, {}, replace(gains, weights=unequal), ()))
+    less = shrunk(Contribution("n", "", layers, {}, replace(gains, weights=unequal), ()), 1.96)
     a, b = (g.mean for g in less.weights.values())
     assert 0 < b < a < 0.2
+    wide = shrunk(Contribution("n", "", layers, {}, replace(gains, weights=unequal), ()), 4)
+    assert wide.weights["b", 1.0].mean > b, "the same interval of fewer episodes has less error"
 
 
 # ---- plans in a folder ----

@@ -17,6 +17,7 @@ from kilograd.frontend import Model
 from kilograd.ir import Graph
 from kilograd.learn.output import write_file
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
+from kilograd.learn.statistics import t_quantile
 from kilograd.select import (
     PLANS,
     Budget,
@@ -229,7 +230,9 @@ class _Run:
 
     def __init__(self, asked: Search, progress: Progress) -> None:
         self.asked, self.model = asked, asked.model
-        self.gains = shrunk(asked.contribution) if asked.shrink else asked.contribution
+        self.gains = asked.contribution
+        if asked.shrink:
+            self.gains = shrunk(self.gains, t_quantile(self.gains.overall.episodes - 1))
         self.evidence = Evidence(
             self.model.name,
             self.model.graph,

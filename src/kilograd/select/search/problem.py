@@ -127,21 +127,23 @@ def problem(found: Contribution, footprint: Footprint) -> Problem:
     return Problem(biases, weights, footprint, room)
 
 
-def shrunk(found: Contribution) -> Contribution:
+def shrunk(found: Contribution, quantile: float) -> Contribution:
     """Return gains that expect less of what was measured with noise (empirical Bayes).
 
+    `quantile`: of how many standard errors half an interval is.
     A gain is taken as drawn from a normal distribution around 0 and measured with the error that
     its interval says; what is expected of it is the share of the variance that is not error.
     The variance of the true gains is what the measured ones have beyond their errors, of biases
     and of weights each.
     """
-    weights = dict(zip(found.weights, _shrunk(tuple(found.weights.values())), strict=True))
-    overall = replace(found.overall, biases=_shrunk(found.biases), weights=weights)
+    gains = _shrunk(tuple(found.weights.values()), quantile)
+    weights = dict(zip(found.weights, gains, strict=True))
+    overall = replace(found.overall, biases=_shrunk(found.biases, quantile), weights=weights)
     return replace(found, overall=overall)
 
 
-def _shrunk(gains: Sequence[Gain]) -> tuple[Gain, ...]:
-    errors = np.array([(g.half_width / 1.96) ** 2 for g in gains])
+def _shrunk(gains: Sequence[Gain], quantile: float) -> tuple[Gain, ...]:
+    errors = np.array([(g.half_width / quantile) ** 2 for g in gains])
     true = max(0.0, float(np.mean(np.array([g.mean for g in gains]) ** 2 - errors)))
     shares = np.divide(true, true + errors, out=np.ones(len(gains)), where=true + errors > 0)
     return tuple(Gain(g.mean * s, g.half_width * s) for g, s in zip(gains, shares, strict=True))
