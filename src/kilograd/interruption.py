@@ -10,16 +10,16 @@ import enum
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False  # as typing's; to import that takes time in which no signal is heard
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
     from sys import UnraisableHookArgs
+    from types import FrameType
+    from typing import NoReturn
 
 _LISTENED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 5.0  # seconds for tidying up; a signal that comes later ends the process at once
@@ -127,6 +127,8 @@ def goes_on(out: Path) -> Iterator[None]:
 @contextmanager
 def later() -> Iterator[None]:
     """Let a signal wait until the end of the block: one that is short, and must not be torn."""
+    import threading
+
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are for the main thread
         return

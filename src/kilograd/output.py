@@ -264,6 +264,9 @@ def _locked(parent: Path) -> tuple[Path, int]:
             lock = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             continue
+        except OSError:
+            scratch.rmdir()
+            raise
         with suppress(OSError):  # where nothing can be locked, nothing is taken for abandoned
             fcntl.flock(lock, fcntl.LOCK_EX)
         if scratch.exists():
