@@ -134,13 +134,13 @@ def duration(words: tuple[str, ...], home: Path) -> float:
 def sweep(name: str, home: Path, count: int, *, cold: bool) -> Counter[int]:
     """Interrupt a command at `count` moments of its run; return how often it ended how."""
     words, codes = COMMANDS[name], Counter[int]()
-    whole = duration(words, home)
+    whole = min(duration(words, home) for _ in range(2))  # compiled, then found
     kinds = tuple(CODES)
     for i in range(count):
         for path in ("rows", *(("cache",) if cold else ())):
             subprocess.run(["rm", "-rf", str(home / path)], check=True)
         number = kinds[i % 3] if i % 4 == 3 else signal.SIGINT
-        delay = whole * (i + 0.5) / count * (2.0 if cold else 1.05)
+        delay = whole * (i + 0.5) / count * (2.0 if cold else 1.0)
         code = interrupt(words, home, delay, number, again=i % 2 == 1, group=i % 3 != 0)
         codes[code] += 1
         for rest in home.rglob(".kilograd-scratch-*"):

@@ -167,14 +167,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
     Raises `InputError` if the disk refuses.
     """
-    out = out.resolve()
+    place = out.resolve()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(out.parent) as scratch:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(place.parent) as scratch:
             new = scratch / "new"
             new.mkdir()
             yield new
-            put_folder(new, out, scratch)
+            put_folder(new, place, scratch)
     except OSError as e:
         raise InputError(f"--out {out}: cannot be written ({e.strerror or e})") from e
 

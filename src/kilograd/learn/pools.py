@@ -24,6 +24,7 @@ from typing import Any
 from kilograd import __version__, interruption
 from kilograd.errors import InputError
 from kilograd.learn.work import Row, Work, Worker
+from kilograd.targets.cache import cache_folder
 
 _PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again
 _KNOCK = 3  # seconds for a connection
@@ -56,6 +57,7 @@ def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]
 
 def _in_pool(works: Iterator[Work], jobs: int) -> Generator[Row, None, list[Work]]:
     """Yield rows until all is done or a process dies, and return what that leaves undone."""
+    cache_folder()  # all use the same, also where it goes with this process
     before = set(multiprocessing.active_children())
     # Not forked: this process has threads, and so may numpy.
     context = multiprocessing.get_context("spawn")

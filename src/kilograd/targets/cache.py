@@ -80,7 +80,7 @@ def workplace() -> Iterator[Path]:
         try:
             folder = stack.enter_context(scratch_folder(cache_folder()))
         except OSError as e:
-            folder = stack.enter_context(scratch_folder(_temporary(str(e))))
+            folder = stack.enter_context(scratch_folder(_temporary(_why(e))))
         try:
             yield folder
         except OSError as e:
@@ -104,7 +104,7 @@ def cache_folder() -> Path:
     try:
         return _private(asked)
     except (OSError, ValueError) as e:
-        return _temporary(str(e))
+        return _temporary(_why(e))
 
 
 def _private(folder: Path) -> Path:
@@ -213,9 +213,16 @@ def _made(root: Path, name: str, make: Make) -> Path:
 
 def _made_for_now(error: OSError, name: str, make: Make) -> Path:
     try:
-        return _made(_temporary(str(error)), name, make)
+        return _made(_temporary(_why(error)), name, make)
     except OSError as e:
         raise _no_room(_until_exit(), e) from e
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Return what is wrong with a cache, and where."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _no_room(folder: Path, error: OSError) -> InputError:
