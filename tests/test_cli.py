@@ -719,7 +719,7 @@ def test_a_map_that_cannot_be_written_leaves_the_old_one(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     done = run("plan", "--model", "small", "--out", "map.html", "--force")
     assert done.error.startswith("--out map.html: cannot be written")
     assert listing(Path()) == ["map.html"]
@@ -896,7 +896,7 @@ def test_interrupted_in_training(
     before = contents(tmp_path)
     done = adapt("--out", "run" if words else "new/run", *words)
     assert (done.code, done.out) == (130, "")
-    assert done.err.splitlines()[-1] == "error: interrupted; nothing was written"
+    assert done.err.splitlines()[-1] == "error: interrupted; nothing is half written"
     assert "Traceback" not in done.err
     assert contents(tmp_path) == before
     assert listing(tmp_path) == ["run"]
@@ -923,6 +923,6 @@ def test_ctrl_c(home: Path, tmp_path: Path, when: str) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    assert err.strip() == "error: interrupted; nothing was written"
+    assert err.strip() == "error: interrupted; nothing is half written"
     assert listing(tmp_path) == []
     assert [p for p in listing(cache) if p.startswith(".")] == []

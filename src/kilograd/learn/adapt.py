@@ -24,14 +24,15 @@ from kilograd.ir import Array
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import Dataset, prepare
 from kilograd.learn.episodes import Episode
-from kilograd.learn.output import whole_folder
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
+from kilograd.output import whole_folder
 from kilograd.passes import PrototypeHead
 from kilograd.targets import HostProgram, build_host
 
 RESULT = "result.json"
-"""The file that tells a folder of results."""
+ADAPTED = "adapted.safetensors"
+"""The file that tells a folder of results: folders of training have a `RESULT`, too."""
 
 Progress = Callable[[int, float], None]
 """Called after every sample with the number of samples done and the running loss."""
@@ -340,6 +341,6 @@ def save(
         # one entry: several are written in a random order, and a run must repeat to the byte
         metadata = {"model": compiled.model.name}
         tensors = packed(dict(outcome.tensors), metadata=metadata)
-        (new / "adapted.safetensors").write_bytes(tensors)
+        (new / ADAPTED).write_bytes(tensors)
         for name, text in pages.items():
             (new / name).write_text(text, encoding="utf-8")

@@ -11,10 +11,10 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.data import Dataset
 from kilograd.learn.evaluate import Evaluation, Network
-from kilograd.learn.output import check_file, write_file
 from kilograd.learn.recipe import HeadKind
 from kilograd.learn.statistics import interval
 from kilograd.learn.work import Row, Settings
+from kilograd.output import check_file, write_file
 from kilograd.select import (
     Budget,
     Contribution,

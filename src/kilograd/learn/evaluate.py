@@ -19,10 +19,10 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.data import Dataset, Source
 from kilograd.learn.episodes import Episode
-from kilograd.learn.output import write_file
 from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.learn.statistics import Interval, interval, p_value
 from kilograd.learn.work import Key, Row, Settings, Work, split_rate
+from kilograd.output import make_folder, write_file
 from kilograd.select import Budget, strategy
 
 RESULTS = "evaluation.sqlite"
@@ -252,12 +252,8 @@ def _opened(out: Path) -> Iterator[_Store]:
     Raises `InputError` for a folder that holds something else, that cannot be written, or that
     another process writes to.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).exists():
-        raise InputError(f"--out {out}: holds something else; choose another folder")
+    make_folder(out, RESULTS)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY)
     except OSError as e:
         raise InputError(f"--out {out}: cannot be written ({e})") from e

@@ -15,9 +15,9 @@ import kilograd
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Graph
-from kilograd.learn.output import write_file
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
 from kilograd.learn.statistics import t_quantile
+from kilograd.output import check_folder, make_folder, write_file
 from kilograd.select import (
     PLANS,
     Budget,
@@ -171,7 +171,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
         elif chosen := run.plan(front, limits, plans):
             found, text = chosen
             if not (out / RESULT).exists():  # says whose folder it is, whatever happens now
-                out.mkdir(parents=True, exist_ok=True)
+                make_folder(out, RESULT)
                 store()
             if text:
                 write_file(out / found.plan, text)
@@ -192,11 +192,8 @@ def _limits(f: Found) -> tuple[Front | None, Limits]:
 def _begun(out: Path, settings: Mapping[str, object]) -> dict[str, Any] | None:
     """Return what a folder holds, if that is a part of the same search."""
     path = out / RESULT
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose a folder")
+    check_folder(out, RESULT)
     if not path.exists():
-        if out.is_dir() and any(p for p in out.iterdir() if not p.name.startswith(".kilograd-")):
-            raise InputError(f"--out {out}: holds something else; choose another folder")
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

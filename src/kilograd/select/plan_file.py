@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kilograd.errors import InputError
 from kilograd.ir import TensorType
+from kilograd.output import write_file
 from kilograd.passes import Part
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy
 
@@ -63,11 +64,7 @@ def write_plan(path: Path, network: str, selection: Selection) -> None:
 
     Raises `InputError` if the file cannot be written, or could not say what the selection is.
     """
-    text = plan_text(path, network, selection)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise InputError(f"{path}: cannot be written ({e.strerror}); give another path") from e
+    write_file(path, plan_text(path, network, selection), "--save-plan")
 
 
 def plan_text(path: Path, network: str, selection: Selection) -> str:

@@ -9,7 +9,6 @@ that can start anywhere do not need it.
 from __future__ import annotations
 
 import enum
-import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from kilograd.emit import Program
 from kilograd.emit.project import write_project
 from kilograd.errors import InputError
 from kilograd.ir import Node
+from kilograd.targets.cache import cached, workplace
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import Device, Sizes, Target
-from kilograd.targets.toolchain import Compiler, cache_folder, digest, extra, runtime_folder
+from kilograd.targets.toolchain import Compiler, digest, extra, runtime_folder
 
 FLASH, FLASH_BYTES = 0x00100000, 2 << 20
 RAM = 0x20000000
@@ -192,9 +192,7 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
     compiler, harness = target.cross_compiler(), target.harness
     functions = tuple(f"model_{name}" for name in ("init", *program.entries))
     size = ram_bytes(program) if ram is None else ram
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as name:
-        folder = Path(name)
+    with workplace() as folder:
         files = write_project(program, folder, runtime_folder(), target.variant)
         text = _HARNESS.format(
             functions=", ".join(f"(void *){f}" for f in functions),
@@ -214,12 +212,14 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
         )
         (folder / "link.ld").write_text(script, encoding="utf-8")
         texts = [p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()]
-        elf = cache_folder() / f"firmware-{digest(compiler.fingerprint, *texts)}.elf"
-        if not elf.exists():
+
+        def make(build: Path) -> None:
             link = (f"-Wl,--entry={harness.entry}", "-Wl,-T,link.ld", "-Wl,--gc-sections")
             sources = ("harness.c", *map(str, files))
-            compiler.compile(folder, *_INCLUDES, *sources, *link, "-o", "firmware.elf")
-            (folder / "firmware.elf").replace(elf)
+            to = str(build / "firmware.elf")
+            compiler.compile(folder, *_INCLUDES, *sources, *link, "-o", to)
+
+        elf = cached(f"firmware-{digest(compiler.fingerprint, *texts)}", make) / "firmware.elf"
     # what calls through a pointer calls the camera, if there is one
     called = ("kg_image_row",) if camera_image(program) else ()
     return read_elf(elf, functions, size, {"kg_stream": called})
