@@ -789,6 +789,8 @@ def test_what_is_no_results_folder_is_never_replaced(tmp_path: Path, force: bool
         ({"lr": math.inf}, "--lr inf: must be a positive number"),
         ({"lr": 0.0}, "--lr 0.0: must be a positive number"),
         ({"lr": -0.1}, "--lr -0.1: must be a positive number"),
+        ({"lr": 1e-39}, "--lr 1e-39: must be in 1.18e-38 ... 3.4e+38"),
+        ({"lr": 3.5e38}, "--lr 3.5e+38: must be in 1.18e-38 ... 3.4e+38"),
         ({"seed": -1}, "--seed -1: must be in 0 ... 2147483647"),
         ({"seed": 1 << 31}, "--seed 2147483648: must be in 0 ... 2147483647"),
     ],

@@ -85,7 +85,7 @@ class Harness:
     """Where the harness lies, and its C for one processor.
 
     `source` defines `call(stack, function, state, arena)`, which gives the function `camera` as
-    well, `take`, `give`, `ticks` and an entry.
+    well and returns its status, `take`, `give`, `ticks` and an entry.
     """
 
     origin: int
@@ -121,16 +121,16 @@ extern uint8_t stack_low[], stack_top[];
 #define HARNESS(part) __attribute__((section(".harness." part), used))
 {camera}
 HARNESS("table") void *const functions[] = {{{functions}}};
-void call(void *stack, void *function, void *state, void *arena);
+uint32_t call(void *stack, void *function, void *state, void *arena);
 {source}
 HARNESS("code") void harness(void) {{
-    uint32_t number = 0, told[2];
+    uint32_t number = 0, told[3];
     take(&number, sizeof number);
     take(state, sizeof state);
     take(arena, sizeof arena);
 {picture}    for (volatile uint8_t *p = stack_low; p < stack_top; p++) *p = {paint};
     const uint32_t start = ticks();
-    call(stack_top, functions[number], state, arena);
+    told[2] = call(stack_top, functions[number], state, arena);
     told[1] = ticks() - start;
     const volatile uint8_t *deepest = stack_low;
     while (deepest < stack_top && *deepest == {paint}) deepest++;

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kilograd.emit import Program, header, source
+from kilograd.emit import Program, header, manifest, source
 from kilograd.ir import Array
 from kilograd.targets.cache import cached, kept, passing
 from kilograd.targets.runner import Runner
@@ -66,16 +66,15 @@ class HostProgram(Runner):
         arena = np.zeros(max(program.arena_bytes, 4), np.uint8)
         super().__init__(program, state, arena)
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         if function == "init":
-            self._library.model_init(_pointer(self._state))
-            return
+            return int(self._library.model_init(_pointer(self._state)))
         whole = [np.ascontiguousarray(x, np.int8) for x in images]
         sources = [_Image(_pointer(x), x[0].nbytes) for x in whole]
         read = ctypes.cast(self._library.kg_image_row, ctypes.c_void_p)
         rows = [_Rows(read, ctypes.cast(ctypes.byref(s), ctypes.c_void_p)) for s in sources]
         entry = getattr(self._library, f"model_{function}")
-        entry(_pointer(self._state), _pointer(self._arena), *map(ctypes.byref, rows))
+        return int(entry(_pointer(self._state), _pointer(self._arena), *map(ctypes.byref, rows)))
 
 
 def _pointer(memory: Array) -> ctypes.c_void_p:
@@ -108,6 +107,7 @@ def _compile(
 ) -> None:
     (build / "model.c").write_text(text, encoding="utf-8")
     (build / "model.h").write_text(header(program), encoding="utf-8")
+    (build / "model.json").write_text(manifest(program), encoding="ascii")
     include = f"-I{runtime_folder() / 'include'}"
     files = ["model.c", *map(str, objects)]
     compiler.compile(build, "-fPIC", "-shared", include, *files, "-o", "model.so")

@@ -112,7 +112,7 @@ class UnicornDevice(Device):
     def _register(self, name: str) -> int:
         return int(getattr(self._names, f"UC_{self._registers.architecture}_REG_{name}"))
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         uc, r, symbols = self._emulator, self._registers, self._symbols
         thumb = int(r.mode == "THUMB")
         self._stack[:] = PAINT
@@ -129,6 +129,7 @@ class UnicornDevice(Device):
         touched = np.flatnonzero(self._stack != PAINT)
         used = len(self._stack) - int(touched[0]) if len(touched) else 0
         self.stack_bytes = max(self.stack_bytes, used)
+        return int(uc.reg_read(self._register(r.first))) & 0xFFFFFFFF
 
 
 def _counting_library() -> Path:

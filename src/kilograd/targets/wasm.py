@@ -126,16 +126,17 @@ class WasmDevice(Device):
         data = self._image[row].reshape(-1).view(np.uint8)
         self._whole[to : to + len(data)] = data
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         self._image = next((np.ascontiguousarray(x, np.int8) for x in images), None)
         self._stack[:] = _PAINT
         before = self._store.get_fuel()
         blocks = tuple(self._at.values())
         arguments = blocks[:1] if function == "init" else blocks[: 2 + len(images)]
-        self._exports[f"model_{function}"](self._store, *arguments)
+        status = self._exports[f"model_{function}"](self._store, *arguments)
         self.instructions = before - self._store.get_fuel()
         if self._constants.tobytes() != self._expected:
             raise RuntimeError(f"model_{function} wrote to constants: a defect of kilograd")
         touched = np.flatnonzero(self._stack != _PAINT)
         used = _STACK - int(touched[0]) if len(touched) else 0
         self.stack_bytes = max(self.stack_bytes, used)
+        return int(status)
