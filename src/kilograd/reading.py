@@ -112,14 +112,22 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
     Raises `InputError`, which begins with `where`, if it leads out of the folder, by `..` or links.
     """
-    relative = PurePosixPath(name)
-    if name in {"", "."} or relative.is_absolute() or ".." in relative.parts or "\0" in name:
+    path = folder / relative(name, where)
+    if not leads_inside(folder, path):
+        raise InputError(f"{where}: {name[:80]!r} leads out of {folder}; put a copy there")
+    return path
+
+
+def relative(name: str, where: str) -> PurePosixPath:
+    """Return a path that a file gives, relative to a folder; links are not looked at.
+
+    Raises `InputError`, which begins with `where`, for an absolute one, and for one with `..`.
+    """
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise InputError(
             f"{where}: {name[:80]!r} must be the path of a file inside the folder, without '..'"
         )
-    path = folder / relative
-    if not leads_inside(folder, path):
-        raise InputError(f"{where}: {name[:80]!r} leads out of {folder}; put a copy there")
     return path
 
 

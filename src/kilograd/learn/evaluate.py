@@ -17,9 +17,10 @@ from pathlib import Path
 from kilograd import __version__
 from kilograd.errors import InputError
 from kilograd.frontend import Model
-from kilograd.learn.data import Dataset, Source
+from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode
 from kilograd.learn.output import write_file
+from kilograd.learn.pixels import Source
 from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.learn.statistics import Interval, interval, p_value
 from kilograd.learn.work import Key, Row, Settings, Work, split_rate
