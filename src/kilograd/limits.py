@@ -32,5 +32,6 @@ CLASSES = 1 << 16
 # Tasks and training.
 WAYS = 1 << 12
 SEED = (1 << 31) - 1
+EPISODES = 1 << 16
 COUNT = 1 << 20
 JOBS = 1 << 12

@@ -41,8 +41,6 @@ def read_bytes(path: Path, most: int) -> bytes:
             about = os.fstat(file.fileno())
             regular = stat.S_ISREG(about.st_mode)
             data = file.read(min(about.st_size, most) + 1) if regular else None
-    except FileNotFoundError as e:
-        raise InputError(f"{path}: no such file") from e
     except OSError as e:
         raise InputError(f"{path}: cannot be read ({e.strerror}); check the path") from e
     except ValueError as e:  # a path with a null character
