@@ -81,7 +81,7 @@ from kilograd.cli.show import (
     show_outcome,
     variant_json,
 )
-from kilograd.errors import InputError
+from kilograd.errors import InputError, shown
 from kilograd.frontend import (
     available_models,
     load_model,
@@ -618,7 +618,12 @@ def export_command(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the networks that can be named, and where they were found."""
-    loaded = [(found, load_model(str(found.path))) for found in available_models()]
+    loaded, broken = [], {}
+    for found in available_models():
+        try:
+            loaded.append((found, load_model(str(found.path))))
+        except InputError as e:
+            broken[str(found.path)] = str(e)
     if as_json:
         rows = [
             {
@@ -632,13 +637,16 @@ def models(as_json: AsJson = False) -> None:
             }
             for f, m in loaded
         ]
-        print(json.dumps({"models": rows}))
+        print(json.dumps({"models": rows, "broken": broken}))
         return
     table = Table("name", "network", "input", "layers", "MACs", "found in", box=None)
     for f, m in loaded:
         size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
-        table.add_row(f.name, m.title, size, str(len(m.layers)), in_short(m.graph.macs()), f.origin)
+        layers, macs = str(len(m.layers)), in_short(m.graph.macs())
+        table.add_row(shown(f.name), m.title, size, layers, macs, f.origin)
     OUT.print(table)
+    for reason in broken.values():
+        mention(f"broken: {reason}")
     print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
 
 

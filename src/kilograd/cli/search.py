@@ -124,7 +124,7 @@ def _gains(network: Model, path: Path | None) -> Contribution:
             f"kilograd contribution --model {network.name} --data DATA --out FILE.json"
         )
     gains = read_contribution(found)
-    gains.check(network.name, network.graph, found)
+    gains.check(network.name, network.graph, network.layers, found)
     return gains
 
 

@@ -22,8 +22,9 @@ from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
 from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset, prepare
+from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode
+from kilograd.learn.pixels import prepare
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
 from kilograd.output import whole_folder

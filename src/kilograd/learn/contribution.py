@@ -36,7 +36,7 @@ def check_contribution(out: Path, model: Model) -> Path:
     rows = out.with_suffix(".rows")
     check_file(out, ".json", force=True)
     if out.exists():
-        read_contribution(out).check(model.name, model.graph, out)
+        read_contribution(out).check(model.name, model.graph, model.layers, out)
         if not rows.exists():
             raise InputError(
                 f"--out {out}: exists already, and {rows}, what it was made from, is gone; "

@@ -7,11 +7,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.frontend import Model, save_model
 from kilograd.ir import Graph
 from kilograd.learn.data import Dataset
 from kilograd.output import make_folder, write_file
+from kilograd.reading import read_json
 
 SETTINGS = "training.json"
 """The file that tells a folder of training: what it was begun with."""
@@ -80,10 +82,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     if not file.exists():
         write_file(file, json.dumps(now, indent=1) + "\n")
         return
-    try:
-        begun = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as e:
-        raise InputError(f"{file}: cannot be read ({e}); choose another folder") from e
+    begun = read_json(file, dict[str, str], limits.RECORD_BYTES)
     for name in (*now, *(k for k in begun if k not in now)):
         if begun.get(name) != now.get(name):
             raise InputError(
