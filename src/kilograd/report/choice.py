@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
+from kilograd.report.markup import escape
 from kilograd.report.page import STYLE
 from kilograd.select import Reason
 

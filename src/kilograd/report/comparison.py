@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
+from kilograd.report.markup import escape
 from kilograd.report.page import STYLE
 
 _MORE = """

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from html import escape
 
 from kilograd.ir import Graph
+from kilograd.report.markup import escape
 from kilograd.report.page import STYLE
 from kilograd.select import SHARES, Contribution, Evidence, Gain, Gains
 

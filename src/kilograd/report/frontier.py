@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 
+from kilograd.report.markup import escape
 from kilograd.report.page import STYLE
 from kilograd.select.search import Found, Front, Published
 
