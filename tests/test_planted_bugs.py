@@ -147,7 +147,7 @@ C_BUGS = [
     CBug(
         "every class enrols as the first",
         "src/kg_head.c",
-        "prototypes += *label * p->in;",
+        "prototypes += *label * p->features;",
         "(void)label;",
     ),
     CBug(
@@ -165,14 +165,14 @@ C_BUGS = [
     CBug(
         "every class looks up the first",
         "src/kg_head.c",
-        "table += *label * p->in;",
+        "table += *label * p->features;",
         "(void)label;",
     ),
     CBug(
         "dx of a dense layer, transposed",
         "src/kg_head.c",
-        "dy[k] * w[k * p->in + i]",
-        "dy[k] * w[i * p->out + k]",
+        "dy[k] * w[k * p->features + i]",
+        "dy[k] * w[i * p->classes + k]",
     ),
     CBug(
         "the zero point is forgotten", "src/kg_head.c", "(float)(x[i] - p->zero)", "(float)(x[i])"
@@ -594,8 +594,8 @@ PY_BUGS = [
     PyBug(
         "prototypes are not forgotten",
         "kilograd.ops.update",
-        '{"bytes": node.type.nbytes}',
-        '{"bytes": node.type.size}',
+        "ClearParams(node.type.nbytes)",
+        "ClearParams(node.type.size)",
         ("kilograd.ops.update:Clear.kernel",),
         test_passes.check_forgetting,
     ),
@@ -674,8 +674,8 @@ PY_BUGS = [
     PyBug(
         "padding at the top taken for padding at the left",
         "kilograd.ops.window",
-        '"window.pad_left": self.pad[2]',
-        '"window.pad_left": self.pad[0]',
+        "self.stride, top, left)",
+        "self.stride, top, top)",
         ("kilograd.ops.window:Window.params",),
         kernels(ops.Depthwise),
     ),

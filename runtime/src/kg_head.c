@@ -7,26 +7,26 @@ KG_COLD void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params
 
 KG_COLD void kg_dense(float *y, const float *x, const float *w, const float *b,
                       const kg_dense_params *p) {
-    for (int32_t k = 0; k < p->out; k++, w += p->in) {
+    for (int32_t k = 0; k < p->classes; k++, w += p->features) {
         float sum = b[k];
-        for (int32_t i = 0; i < p->in; i++) sum += x[i] * w[i];
+        for (int32_t i = 0; i < p->features; i++) sum += x[i] * w[i];
         y[k] = sum;
     }
 }
 
 KG_COLD void kg_dense_input_grad(float *dx, const float *dy, const float *w,
                                  const kg_dense_input_grad_params *p) {
-    for (int32_t i = 0; i < p->in; i++) {
+    for (int32_t i = 0; i < p->features; i++) {
         float sum = dy[0] * w[i];
-        for (int32_t k = 1; k < p->out; k++) sum += dy[k] * w[k * p->in + i];
+        for (int32_t k = 1; k < p->classes; k++) sum += dy[k] * w[k * p->features + i];
         dx[i] = sum;
     }
 }
 
 KG_COLD void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
                                   const kg_dense_weight_grad_params *p) {
-    for (int32_t k = 0; k < p->out; k++, dw += p->in)
-        for (int32_t i = 0; i < p->in; i++) dw[i] = dy[k] * x[i];
+    for (int32_t k = 0; k < p->classes; k++, dw += p->features)
+        for (int32_t i = 0; i < p->features; i++) dw[i] = dy[k] * x[i];
 }
 
 static float dot(const float *a, const float *b, int32_t n) {
@@ -37,56 +37,56 @@ static float dot(const float *a, const float *b, int32_t n) {
 
 KG_COLD void kg_cosine(float *y, const float *x, const float *prototypes,
                        const kg_cosine_params *p) {
-    const float norm = kg_sqrt(dot(x, x, p->in));
-    for (int32_t k = 0; k < p->out; k++, prototypes += p->in) {
-        const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->in));
-        y[k] = length > 0 ? dot(x, prototypes, p->in) / length * p->scale : 0;
+    const float norm = kg_sqrt(dot(x, x, p->features));
+    for (int32_t k = 0; k < p->classes; k++, prototypes += p->features) {
+        const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->features));
+        y[k] = length > 0 ? dot(x, prototypes, p->features) / length * p->scale : 0;
     }
 }
 
 KG_COLD void kg_cosine_input_grad(float *dx, const float *dy, const float *x,
                                   const float *prototypes, const kg_cosine_input_grad_params *p) {
-    const float norm = kg_sqrt(dot(x, x, p->in));
-    for (int32_t i = 0; i < p->in; i++) dx[i] = 0;
-    for (int32_t k = 0; k < p->out; k++, prototypes += p->in) {
-        const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->in));
+    const float norm = kg_sqrt(dot(x, x, p->features));
+    for (int32_t i = 0; i < p->features; i++) dx[i] = 0;
+    for (int32_t k = 0; k < p->classes; k++, prototypes += p->features) {
+        const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->features));
         if (!(length > 0)) continue;
-        const float cosine = dot(x, prototypes, p->in) / length;
+        const float cosine = dot(x, prototypes, p->features) / length;
         const float weight = dy[k] * p->scale;
         const float along = weight / length;
         const float back = (weight * cosine) / (norm * norm);
-        for (int32_t i = 0; i < p->in; i++) dx[i] += along * prototypes[i] - back * x[i];
+        for (int32_t i = 0; i < p->features; i++) dx[i] += along * prototypes[i] - back * x[i];
     }
 }
 
 KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x,
                                       const float *prototypes,
                                       const kg_cosine_prototype_grad_params *p) {
-    const float norm = kg_sqrt(dot(x, x, p->in));
-    for (int32_t k = 0; k < p->out; k++, prototypes += p->in, dp += p->in) {
-        const float own = kg_sqrt(dot(prototypes, prototypes, p->in)), length = norm * own;
+    const float norm = kg_sqrt(dot(x, x, p->features));
+    for (int32_t k = 0; k < p->classes; k++, prototypes += p->features, dp += p->features) {
+        const float own = kg_sqrt(dot(prototypes, prototypes, p->features)), length = norm * own;
         if (!(length > 0)) {
-            for (int32_t i = 0; i < p->in; i++) dp[i] = 0;
+            for (int32_t i = 0; i < p->features; i++) dp[i] = 0;
             continue;
         }
-        const float cosine = dot(x, prototypes, p->in) / length;
+        const float cosine = dot(x, prototypes, p->features) / length;
         const float weight = dy[k] * p->scale;
         const float along = weight / length;
         const float back = (weight * cosine) / (own * own);
-        for (int32_t i = 0; i < p->in; i++) dp[i] = along * x[i] - back * prototypes[i];
+        for (int32_t i = 0; i < p->features; i++) dp[i] = along * x[i] - back * prototypes[i];
     }
 }
 
 KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
                       const kg_enrol_params *p) {
-    prototypes += *label * p->in;
-    for (int32_t i = 0; i < p->in; i++) prototypes[i] += x[i];
+    prototypes += *label * p->features;
+    for (int32_t i = 0; i < p->features; i++) prototypes[i] += x[i];
 }
 
 KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
                        const kg_lookup_params *p) {
-    table += *label * p->in;
-    for (int32_t i = 0; i < p->in; i++) y[i] = table[i];
+    table += *label * p->features;
+    for (int32_t i = 0; i < p->features; i++) y[i] = table[i];
 }
 
 static float largest(const float *x, int32_t n) {

@@ -100,8 +100,8 @@ KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, cons
 KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
                                     const float *lr, const int32_t *clock, float *scratch,
                                     const kg_dense_weight_update_params *p) {
-    for (int32_t r = 0; r < p->out; r++) {
-        for (int32_t i = 0; i < p->in; i++) scratch[i] = dy[r] * x[i];
+    for (int32_t r = 0; r < p->classes; r++) {
+        for (int32_t i = 0; i < p->features; i++) scratch[i] = dy[r] * x[i];
         kg_update_row(w, r, scratch, s0, s1, lr, clock, &p->update);
     }
 }

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
+from kilograd.ir import Array, Graph, Leaf, Node, StreamedInput
+from kilograd.ir.params import INT32_MAX
 from kilograd.ops import Overlay, Take
-from kilograd.passes import Storage, store
+from kilograd.passes import LimitError, Storage, store
 from kilograd.plan import Plan, Planner, aligned, greedy, validate
 
 
@@ -90,11 +91,11 @@ class Program:
         for entry in self.entries.values():
             for n in entry.graph.nodes:
                 if not isinstance(n.op, Leaf) and not n.op.view:
-                    for value in _tables(n.op.kernel(n)):
+                    for value in n.op.kernel(n).tables():
                         tables[value.dtype.str, value.tobytes()] = value.nbytes
         for slot in self.state:
             if slot.origin:
-                for value in _tables(slot.origin.op.kernel(slot.origin)):
+                for value in slot.origin.op.kernel(slot.origin).tables():
                     tables[value.dtype.str, value.tobytes()] = value.nbytes
         first = sum(s.value.nbytes for s in self.state if s.value.any() and not s.origin)
         return sum(tables.values()) + first + sum(v.nbytes for v in self.constants.values())
@@ -104,18 +105,11 @@ class Program:
         return self.entries[entry].graph.macs() if entry in self.entries else 0
 
 
-def _tables(kernel: Kernel) -> Iterator[Array]:
-    """Yield the constant tables of a call, those of its stages included."""
-    yield from (v for v in kernel.params.values() if isinstance(v, np.ndarray))
-    for stage, *_ in kernel.stages:
-        if stage:
-            yield from _tables(stage)
-
-
 def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     """Plan the memory of every entry point and lay out what they share.
 
     A parameter that any entry point overwrites is state, every other one is constant.
+    Raises `LimitError` where the state or the arena exceeds what int32 can address.
     """
     written = {p.name for g in graphs.values() for p in g.written()}
     values = {p.name: g.data[p.name] for g in graphs.values() for p in g.params()}
@@ -125,11 +119,15 @@ def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
         if name in written:
             state.append(Slot(name, offset, value, origins.get(name)))
             offset = aligned(offset + value.nbytes)
-    return Program(
+    program = Program(
         entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
         constants={k: v for k, v in values.items() if k not in written},
     )
+    for block, size in (("state", program.state_bytes), ("arena", program.arena_bytes)):
+        if size > INT32_MAX:
+            raise LimitError(f"the {block} of this program has {size} bytes, at most {INT32_MAX}")
+    return program
 
 
 def _origins(graph: Graph, written: set[str]) -> Iterator[tuple[str, Node]]:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from kilograd.errors import InputError
 from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, ShapeError, TensorType
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
-from kilograd.passes import AccumulatorError, accumulator_bounds
+from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 
 FORMAT = 1
 _LAYERS = ("conv", "depthwise_conv", "linear")
@@ -79,8 +79,8 @@ def load_model_folder(path: Path) -> Model:
     """Read a network.
 
     Raises `InputError` that names the file, operator or tensor: a missing or truncated file, an
-    unknown format version or operator type, a missing tensor, a wrong type or shape, and
-    weights that could overflow an int32 accumulator.
+    unknown format version or operator type, a missing tensor, a wrong type or shape, a layer
+    that is larger than its kernel takes, and weights that could overflow an int32 accumulator.
     """
     file = path / "graph.json"
     description = _json(file)
@@ -93,8 +93,9 @@ def load_model_folder(path: Path) -> Model:
         tensors = _tensors(path / files.get("int8_sanitised", files["int8"]))
         model = _Reader(file, tensors).model(description, path)
     try:
+        check_ranges(model.graph)
         accumulator_bounds(model.graph, ())
-    except AccumulatorError as e:
+    except (AccumulatorError, LimitError) as e:
         raise InputError(f"{path}: {e}") from e
     return model
 

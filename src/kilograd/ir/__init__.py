@@ -1,8 +1,20 @@
 """The intermediate representation: types, nodes, graphs, and how they are built and read."""
 
 from kilograd.ir.builder import Builder
-from kilograd.ir.graph import Graph, Input, Kernel, Leaf, Node, Op, Param, ShapeError, StreamedInput
+from kilograd.ir.graph import (
+    Graph,
+    Input,
+    Kernel,
+    Leaf,
+    Node,
+    Op,
+    Param,
+    ShapeError,
+    StageCall,
+    StreamedInput,
+)
 from kilograd.ir.interpret import interpret
+from kilograd.ir.params import Params, Range, RangeError, require_range
 from kilograd.ir.rewrite import Rule, dead_code, rewrite
 from kilograd.ir.types import Affine, Array, Block, BlockExponent, DType, TensorType, Value
 from kilograd.ir.verify import GraphError, verify
@@ -22,13 +34,18 @@ __all__ = [
     "Node",
     "Op",
     "Param",
+    "Params",
+    "Range",
+    "RangeError",
     "Rule",
     "ShapeError",
+    "StageCall",
     "StreamedInput",
     "TensorType",
     "Value",
     "dead_code",
     "interpret",
+    "require_range",
     "rewrite",
     "verify",
 ]

@@ -6,9 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ir import DType, Kernel, Node, Op, Params, TensorType, Value
+from kilograd.ir.params import Code, Count, Scale
 from kilograd.ops._common import array, block, no_macs, no_vjp, require
 from kilograd.quant import pow2
+
+
+@dataclass(frozen=True, eq=False)
+class FisherSumParams(Params):
+    """A map and its gradient; zero point and scale are of the map."""
+
+    pixels: Count
+    channels: Count
+    zero: Code
+    scale: Scale
+    products = (("pixels", "channels"),)
 
 
 @dataclass(frozen=True)
@@ -45,13 +57,6 @@ class FisherSum(Op):
     def kernel(self, node: Node) -> Kernel:
         _, a, g = node.inputs
         height, width, channels = a.type.shape
-        return Kernel(
-            "kg_fisher_sum",
-            (a, g),
-            {
-                "pixels": height * width,
-                "channels": channels,
-                "zero": a.type.affine.zero_point,
-                "scale": a.type.affine.scale[0],
-            },
-        )
+        quant = a.type.affine
+        params = FisherSumParams(height * width, channels, quant.zero_point, quant.scale[0])
+        return Kernel("kg_fisher_sum", (a, g), params)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -19,11 +20,73 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
+    Range,
     TensorType,
     Value,
 )
+from kilograd.ir.params import Bits, Code, Count, Length, Scale
 from kilograd.ops._common import Normalising, array, no_macs, no_vjp, require
 from kilograd.quant import ZERO_EXPONENT, running_sum
+
+Sharpness = Annotated[float, Range("float", 2.0**-10, 2.0**10)]
+"""What cosines are multiplied by."""
+
+
+@dataclass(frozen=True, eq=False)
+class DequantiseParams(Params):
+    """`size` codes to real numbers."""
+
+    size: Length
+    zero: Code
+    scale: Scale
+
+
+@dataclass(frozen=True, eq=False)
+class ToBlockParams(Params):
+    """`size` real numbers to mantissas of at most `bits` bits."""
+
+    size: Length
+    bits: Bits
+
+
+@dataclass(frozen=True, eq=False)
+class DenseParams(Params):
+    """A linear layer from `features` to `classes`."""
+
+    features: Length
+    classes: Count
+    products = ((4, "features", "classes"),)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseInputGradParams(DenseParams):
+    """The gradient of the features."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseWeightGradParams(DenseParams):
+    """The gradient of the weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class CosineParams(Params):
+    """Cosines to a prototype for each of `classes`, times `scale`."""
+
+    features: Length
+    classes: Count
+    scale: Sharpness
+    products = ((4, "features", "classes"),)
+
+
+@dataclass(frozen=True, eq=False)
+class CosineInputGradParams(CosineParams):
+    """The gradient of the features."""
+
+
+@dataclass(frozen=True, eq=False)
+class CosinePrototypeGradParams(CosineParams):
+    """The gradient of the prototypes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +113,7 @@ class Dequantise(Op):
         return Kernel(
             "kg_dequantise",
             node.inputs,
-            {"size": node.type.size, "zero": quant.zero_point, "scale": float(quant.scale[0])},
+            DequantiseParams(node.type.size, quant.zero_point, quant.scale[0]),
         )
 
 
@@ -80,7 +143,7 @@ class ToBlock(Normalising):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_to_block", node.inputs, {"size": node.type.size, "bits": self.bits})
+        return Kernel("kg_to_block", node.inputs, ToBlockParams(node.type.size, self.bits))
 
 
 @dataclass(frozen=True)
@@ -106,7 +169,7 @@ class Dense(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[1].type.shape
-        return Kernel("kg_dense", node.inputs, {"in": n, "out": k})
+        return Kernel("kg_dense", node.inputs, DenseParams(n, k))
 
 
 @dataclass(frozen=True)
@@ -129,7 +192,7 @@ class DenseInputGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[1].type.shape
-        return Kernel("kg_dense_input_grad", node.inputs, {"in": n, "out": k})
+        return Kernel("kg_dense_input_grad", node.inputs, DenseInputGradParams(n, k))
 
 
 @dataclass(frozen=True)
@@ -153,7 +216,7 @@ class DenseWeightGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.type.shape
-        return Kernel("kg_dense_weight_grad", node.inputs, {"in": n, "out": k})
+        return Kernel("kg_dense_weight_grad", node.inputs, DenseWeightGradParams(n, k))
 
 
 def _norms(x: Array, prototypes: Array) -> tuple[Array, Array]:
@@ -209,7 +272,7 @@ class Cosine(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[1].type.shape
-        return Kernel("kg_cosine", node.inputs, {"in": n, "out": k, "scale": self.scale})
+        return Kernel("kg_cosine", node.inputs, CosineParams(n, k, self.scale))
 
 
 @dataclass(frozen=True)
@@ -239,7 +302,8 @@ class CosineInputGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[2].type.shape
-        return Kernel("kg_cosine_input_grad", node.inputs, {"in": n, "out": k, "scale": self.scale})
+        params = CosineInputGradParams(n, k, self.scale)
+        return Kernel("kg_cosine_input_grad", node.inputs, params)
 
 
 @dataclass(frozen=True)
@@ -270,5 +334,5 @@ class CosinePrototypeGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.type.shape
-        params = {"in": n, "out": k, "scale": self.scale}
+        params = CosinePrototypeGradParams(n, k, self.scale)
         return Kernel("kg_cosine_prototype_grad", node.inputs, params)

@@ -6,9 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Array, Builder, DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ir import Array, Builder, DType, Kernel, Node, Op, Params, TensorType, Value
+from kilograd.ir.params import Count
 from kilograd.ops._common import array, no_macs, no_vjp, require
 from kilograd.quant import exp32, log32, running_sum
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropyParams(Params):
+    """A label is 0 .. classes - 1."""
+
+    classes: Count
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropyGradParams(CrossEntropyParams):
+    """As for `kg_cross_entropy`."""
 
 
 def _exponentials(logits: Array) -> tuple[Array, Array]:
@@ -38,7 +51,7 @@ class CrossEntropy(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_cross_entropy", node.inputs, {"classes": node.inputs[0].type.size})
+        return Kernel("kg_cross_entropy", node.inputs, CrossEntropyParams(node.inputs[0].type.size))
 
 
 @dataclass(frozen=True)
@@ -59,4 +72,5 @@ class CrossEntropyGrad(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_cross_entropy_grad", node.inputs, {"classes": node.type.size})
+        params = CrossEntropyGradParams(node.type.size)
+        return Kernel("kg_cross_entropy_grad", node.inputs, params)

@@ -13,15 +13,32 @@ from __future__ import annotations
 import abc
 import enum
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Annotated
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Block, Builder, DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ir import (
+    Affine,
+    Array,
+    Block,
+    Builder,
+    DType,
+    Kernel,
+    Node,
+    Op,
+    Params,
+    Range,
+    TensorType,
+    Value,
+)
+from kilograd.ir.params import INT32_MAX, Code, Count
 from kilograd.ops._common import array, no_macs, no_vjp, require
 from kilograd.ops.conv import ConvWeightGrad
 from kilograd.ops.depthwise import DepthwiseWeightGrad
-from kilograd.ops.head import DenseWeightGrad
+from kilograd.ops.head import DenseParams, DenseWeightGrad
+from kilograd.ops.window import WindowParams
 from kilograd.quant import fractions, pow2, power, running_sum, stochastic_round
 
 #: Integer biases stay this far from the ends of int32, so that no accumulator can wrap.
@@ -35,6 +52,87 @@ class _Rule(enum.IntEnum):
     ROWRMS = 1
     ADAM = 2
     ACCUMULATE = 3
+
+
+Decay = Annotated[float, Range("float", 0.0, 1 - 2.0**-24)]
+"""Below one as a float32, so that 1 - decay^t is not zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateFields(Params):
+    """How a parameter is cut into rows and how a row steps.  Element j of row r is number
+    r * row_stride + j * element_stride of the parameter, and r * length + j of each state.
+    scale: of each row, codes / scale codes a real unit; null: reals are stored.
+    """
+
+    rule: Annotated[int, Range("int32_t", 0, 3)]  # kg_rule
+    element_bytes: Annotated[int, Range("int32_t", 1, 4)]
+    is_float: Annotated[int, Range("int32_t", 0, 1)]
+    rows: Count
+    length: Count
+    row_stride: Count
+    element_stride: Count
+    salt: Annotated[int, Range("uint32_t", 0, (1 << 32) - 1)]
+    scale: Annotated[Array | None, Range("int32_t", 1, INT32_MAX)]
+    codes: Annotated[float, Range("float", 2.0**-2, 2.0**111)]
+    gradient_scale: Annotated[float, Range("float", 0.0, 2.0**16)] = 0.0
+    beta1: Decay = 0.0
+    beta2: Decay = 0.0
+    epsilon: Annotated[float, Range("float", 0.0, 1.0)] = 0.0
+    struct = "kg_update"
+    products = ((4, "rows", "length"),)
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateBlockParams(Params):
+    """An update along int32 sums with a shared exponent."""
+
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateFloatParams(Params):
+    """An update along a gradient in float32."""
+
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
+class ConvWeightUpdateParams(Params):
+    """The gradient of the weights of a convolution, and their update."""
+
+    window: WindowParams
+    x_zero: Code
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseWeightUpdateParams(ConvWeightUpdateParams):
+    """As for `kg_conv_weight_update`."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseWeightUpdateParams(DenseParams):
+    """The gradient of the weights of a linear layer, and their update."""
+
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
+class ClearParams(Params):
+    """Zeros."""
+
+    bytes: Count
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolParams(DenseParams):
+    """A label is 0 .. classes - 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class LookupParams(DenseParams):
+    """A label is 0 .. classes - 1."""
 
 
 def row_axis(param: TensorType) -> int:
@@ -137,8 +235,8 @@ class Update(Op):
     vjp = no_vjp
     macs = no_macs
 
-    def params(self, param: TensorType) -> dict[str, int | float | Array | None]:
-        """Return the fields of `kg_update`."""
+    def fields(self, param: TensorType) -> UpdateFields:
+        """Return how `param` is cut into rows and how a row steps."""
         axis = row_axis(param)
         inner = math.prod(param.shape[axis + 1 :])
         contiguous = axis == 0
@@ -147,23 +245,18 @@ class Update(Op):
             contiguous or axis == len(param.shape) - 1,
             f"rows of {param} are neither along the first nor along the last axis",
         )
-        return {
-            "update.rule": int(self.rule),
-            "update.element_bytes": param.dtype.nbytes,
-            "update.is_float": int(param.dtype is DType.F32),
-            "update.rows": param.shape[axis],
-            "update.length": param.size // param.shape[axis],
-            "update.row_stride": inner if contiguous else 1,
-            "update.element_stride": 1 if contiguous else param.shape[axis],
-            "update.salt": self.salt,
-            "update.scale": scales,
-            "update.codes": float(codes),
-            **self.constants(),
-        }
-
-    def constants(self) -> dict[str, int | float | Array | None]:
-        """Return the rule's own fields of `kg_update`."""
-        return {}
+        return UpdateFields(
+            rule=int(self.rule),
+            element_bytes=param.dtype.nbytes,
+            is_float=int(param.dtype is DType.F32),
+            rows=param.shape[axis],
+            length=param.size // param.shape[axis],
+            row_stride=inner if contiguous else 1,
+            element_stride=1 if contiguous else param.shape[axis],
+            salt=self.salt,
+            scale=scales,
+            codes=float(codes),
+        )
 
     def args(self, node: Node, rest: tuple[Node, ...]) -> tuple[Node | None, ...]:
         """Return `rest` = (states..., lr, clock) with absent states as null pointers."""
@@ -174,9 +267,10 @@ class Update(Op):
     def kernel(self, node: Node) -> Kernel:
         param, grad, *rest = node.inputs
         is_block = grad.type.dtype is not DType.F32
-        params = self.params(param.type)
+        own = self.fields(param.type)
+        params: Params = UpdateFloatParams(own)
         if is_block:
-            params = {**params, "update.gradient_scale": grad.type.block.scale}
+            params = UpdateBlockParams(replace(own, gradient_scale=grad.type.block.scale))
         return Kernel(
             "kg_update_block" if is_block else "kg_update_float",
             (grad, *self.args(node, tuple(rest))),
@@ -215,8 +309,8 @@ class RowRms(Update):
         corrected = v / (f(1) - power(self.decay, t))
         return grad / (np.sqrt(corrected) + f(self.epsilon))[:, None], v
 
-    def constants(self) -> dict[str, int | float | Array | None]:
-        return {"update.beta2": self.decay, "update.epsilon": self.epsilon}
+    def fields(self, param: TensorType) -> UpdateFields:
+        return replace(super().fields(param), beta2=self.decay, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -243,12 +337,9 @@ class Adam(Update):
         spread = np.sqrt(v / (f(1) - power(self.beta2, t)))
         return mean / (spread + f(self.epsilon)), m, v
 
-    def constants(self) -> dict[str, int | float | Array | None]:
-        return {
-            "update.beta1": self.beta1,
-            "update.beta2": self.beta2,
-            "update.epsilon": self.epsilon,
-        }
+    def fields(self, param: TensorType) -> UpdateFields:
+        own = super().fields(param)
+        return replace(own, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -267,6 +358,14 @@ class Accumulate(Update):
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         total, share = array(xs[0]), array(xs[2])
         return (total + _real(xs[1], node.inputs[1].type) * share[0],)
+
+
+#: What the kernel of each weight gradient is told when it updates as well.
+_FUSED: dict[type[Op], Callable[..., Params]] = {
+    ConvWeightGrad: ConvWeightUpdateParams,
+    DepthwiseWeightGrad: DepthwiseWeightUpdateParams,
+    DenseWeightGrad: DenseWeightUpdateParams,
+}
 
 
 @dataclass(frozen=True)
@@ -308,13 +407,14 @@ class RowUpdate(Op):
     def kernel(self, node: Node) -> Kernel:
         param, x, dy, *rest = node.inputs
         grad, update = self._parts(node)
-        params = {**self.grad.kernel(grad).params, **self.update.params(param.type)}
+        own = self.update.fields(param.type)
         if grad.type.dtype is DType.I32:
-            params = {**params, "update.gradient_scale": grad.type.block.scale}
+            own = replace(own, gradient_scale=grad.type.block.scale)
+        record, whole = _FUSED[type(self.grad)], self.grad.kernel(grad).params
         return Kernel(
             self.grad.update_symbol,
             (x, dy, *self.update.args(update, tuple(rest))),
-            params,
+            record(*(getattr(whole, f.name) for f in fields(whole)), own),
             scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
         )
 
@@ -335,7 +435,7 @@ class Clear(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_clear", (), {"bytes": node.type.nbytes})
+        return Kernel("kg_clear", (), ClearParams(node.type.nbytes))
 
 
 @dataclass(frozen=True)
@@ -363,8 +463,8 @@ class Enrol(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        _, x, label = node.inputs
-        return Kernel("kg_enrol", (x, label), {"in": x.type.size})
+        p, x, label = node.inputs
+        return Kernel("kg_enrol", (x, label), EnrolParams(x.type.size, p.type.shape[0]))
 
 
 @dataclass(frozen=True)
@@ -389,4 +489,5 @@ class Lookup(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_lookup", node.inputs[:2], {"in": node.type.size})
+        table, label = node.inputs[:2]
+        return Kernel("kg_lookup", (table, label), LookupParams(*table.type.shape[::-1]))
