@@ -24,7 +24,7 @@ from helpers import (
     real,
     same_bits,
 )
-from samples import SAMPLES, Case, Sample, cases, draw, gradient
+from samples import SAMPLES, Case, Sample, cases, draw, gradient, hostile_cases
 
 from kilograd import ops
 from kilograd.emit import Program, link
@@ -395,7 +395,7 @@ def failures(host: Runner, samples: list[Sample]) -> Iterator[str]:
     """Yield what is wrong with the kernels of `samples`."""
     for sample in samples:
         for keep in keeps(sample):
-            for case in cases(sample):
+            for case in (*cases(sample), *hostile_cases(sample)):
                 try:
                     check_kernel(host, sample, keep, case)
                 except AssertionError as e:
@@ -444,3 +444,20 @@ def test_a_graph_of_every_sample_prints() -> None:
         graph: Graph = sample.graph()
         assert type(sample.op).__name__ in str(graph)
         assert str(graph.outputs[0].type) in str(graph)
+
+
+def test_every_kernel_that_reads_what_was_kept_is_given_anything() -> None:
+    given = {type(s.op) for s in CALLED if hostile_cases(s)}
+    reads = {type(s.op) for s in CALLED if s.op.writes} - {ops.Clear}
+    heads = {ops.Dense, ops.DenseInputGrad, ops.Cosine, ops.CosineInputGrad, ops.Lookup}
+    assert given == reads | heads | {ops.CosinePrototypeGrad, ops.Conv, ops.Depthwise}
+
+
+def test_nothing_that_is_kept_becomes_a_nan() -> None:
+    for sample in CALLED:
+        if isinstance(sample.op, ops.Enrol):  # the rows of other classes are left alone
+            continue
+        for case in hostile_cases(sample):
+            for value in case.want.values():
+                if isinstance(value, np.ndarray) and value.dtype == np.float32:
+                    assert not np.isnan(value).any(), sample.name

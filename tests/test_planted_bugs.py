@@ -120,13 +120,22 @@ C_BUGS = [
     CBug("a sum, not a mean of squares", "src/kg_update.c", "(sum / (float)u->length)", "sum"),
     CBug("time starts at zero", "src/kg_update.c", "clock[1] + 1, u)", "clock[1], u)"),
     CBug("Adam forgets to square", "src/kg_update.c", "(g[j] * g[j])", "g[j]"),
-    CBug("the share is ignored", "src/kg_update.c", "+= g[j] * *lr;", "+= g[j];"),
+    CBug("the share is ignored", "src/kg_update.c", "+ g[j] * *lr);", "+ g[j]);"),
     CBug(
         "the scale of x is ignored",
         "src/kg_update.c",
         "kg_pow2(exponent) * u->gradient_scale",
         "kg_pow2(exponent)",
     ),
+    CBug(
+        "a bias wraps",
+        "src/kg_update.c",
+        "const int64_t sum = (int64_t)x + step;",
+        "const int32_t sum = kg_add_wrapping(x, step);",
+    ),
+    CBug("a NaN is kept", "src/kg_math.c", "x < 0 ? -KG_FLOAT_MAX : 0;", "-KG_FLOAT_MAX;"),
+    CBug("damaged moments stay", "src/kg_update.c", "*m = 0;", "(void)0;"),
+    CBug("a damaged mean square counts", "src/kg_update.c", "? s0[r] : 0;", "? s0[r] : s0[r];"),
     CBug(
         "powers of two off by one",
         "src/kg_math.c",
@@ -142,7 +151,10 @@ C_BUGS = [
         "sum += d[k] = kg_exp(logits[k])",
     ),
     CBug(
-        "a prototype is replaced", "src/kg_head.c", "prototypes[i] += x[i]", "prototypes[i] = x[i]"
+        "a prototype is replaced",
+        "src/kg_head.c",
+        "kg_finite(prototypes[i] + x[i])",
+        "kg_finite(x[i])",
     ),
     CBug(
         "every class enrols as the first",
@@ -258,7 +270,12 @@ C_BUGS = [
         "from = learned + o * taps * count + slot;",
         "from = learned + o * taps * count;",
     ),
-    CBug("a bias of another filter", "src/kg_conv.c", "acc[k] + b[o + k]", "acc[k] + b[o]"),
+    CBug(
+        "a bias of another filter",
+        "src/kg_conv.c",
+        "kg_add_wrapping(acc[k], b[o + k])",
+        "kg_add_wrapping(acc[k], b[o])",
+    ),
     CBug(
         "learned filters one too far",
         "src/kg_depthwise.c",

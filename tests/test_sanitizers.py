@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import (
+    ASSERTING,
     SMALL_UNITS,
     clang,
     gcc,
@@ -25,7 +26,7 @@ from helpers import (
     small_network,
     step_feeds,
 )
-from samples import CLOCK, cases
+from samples import CLOCK, cases, hostile_cases
 from test_ops import CALLED, entry_name, keeps
 from test_ops import program as program_of_samples
 from test_passes import LEARN, WAYS, Case, large_program, warm_head
@@ -39,14 +40,17 @@ from kilograd.targets.host import _runtime_objects
 from kilograd.targets.toolchain import Compiler, runtime_folder, runtime_sources
 
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wstrict-prototypes", "-Werror")
-SANITIZED = gcc("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = "-fsanitize=address,undefined,float-cast-overflow"
+SANITIZED = gcc("-O1", "-g", SANITIZERS, "-fno-sanitize-recover=all", ASSERTING)
 NATIVE = replace(SANITIZED, flags=(*SANITIZED.flags, "-march=native"))
 CLANG_UBSAN = replace(
     clang("-O1"),
     flags=(
         *(f for f in clang("-O1").flags if f != "-fno-sanitize=undefined"),
-        "-fsanitize=undefined",
-        "-fsanitize-trap=undefined",  # zig would first build its runtime for messages: minutes
+        ASSERTING,
+        "-fsanitize=undefined,float-cast-overflow",
+        # zig would first build its runtime for messages: minutes
+        "-fsanitize-trap=undefined,float-cast-overflow",
     ),
 )
 
@@ -214,7 +218,12 @@ CHECKED = [
 @pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
 def test_every_op_is_clean_under_sanitizers(tmp_path: Path, checked: Compiler) -> None:
     """Every sample, with data at the ends of every range, in an arena as large as planned."""
-    calls = [(entry_name(s, k), c.feeds) for s in CALLED for k in keeps(s) for c in cases(s)]
+    calls = [
+        (entry_name(s, k), c.feeds)
+        for s in CALLED
+        for k in keeps(s)
+        for c in (*cases(s), *hostile_cases(s))
+    ]
     check_clean(tmp_path, program_of_samples(), list(calls), checked)
 
 

@@ -128,12 +128,13 @@ void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_par
 KG_COLD void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p) {
     float widest = 0;
     for (int32_t i = 0; i < p->size; i++) {
+        KG_ASSERT(__builtin_fabsf(x[i]) <= KG_FLOAT_MAX);
         const float magnitude = x[i] < 0 ? -x[i] : x[i];
         if (magnitude > widest) widest = magnitude;
     }
     /* the exponent of frexp: widest = m * 2^exponent, 1/2 <= m < 1 */
     int32_t exponent = -100;
-    while (exponent < 100 && widest >= kg_pow2(exponent)) exponent++;
+    while (exponent < 128 && widest >= kg_pow2(exponent)) exponent++;
     const int zero = widest < kg_pow2(-101);
     const float unit = kg_pow2(p->bits - exponent);
     for (int32_t i = 0; i < p->size; i++) {

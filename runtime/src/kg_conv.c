@@ -66,7 +66,8 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                              (ky * g->kernel_w + kx0) * in, (kx1 - kx0) * in);
                 int8_t *out = y + (oy * g->out_w + ox) * g->out_c + o;
                 for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[o + k], factor[k]));
+                    out[k] = kg_clip_i8(
+                        p->y_zero + kg_requantise(kg_add_wrapping(acc[k], b[o + k]), factor[k]));
             }
         }
     }

@@ -44,7 +44,8 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                     }
                 int8_t *out = y + (oy * g->out_w + ox) * channels + c;
                 for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[c + k], factor[k]));
+                    out[k] = kg_clip_i8(
+                        p->y_zero + kg_requantise(kg_add_wrapping(acc[k], b[c + k]), factor[k]));
             }
         }
     }

@@ -1,4 +1,8 @@
-/* The float32 head.  Sums run first element first, as in ops/head.py. */
+/* The float32 head.  Sums run first element first, as in ops/head.py.
+ *
+ * Weights and prototypes may be anything, because a state may be damaged; what is computed from
+ * them is finite (kg_finite).  Features, logits and their gradients always are: features are codes
+ * times a scale in the range of kg_dequantise_params. */
 #include "kg_kernels.h"
 
 KG_COLD void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params *p) {
@@ -10,7 +14,7 @@ KG_COLD void kg_dense(float *y, const float *x, const float *w, const float *b,
     for (int32_t k = 0; k < p->classes; k++, w += p->features) {
         float sum = b[k];
         for (int32_t i = 0; i < p->features; i++) sum += x[i] * w[i];
-        y[k] = sum;
+        y[k] = kg_finite(sum);
     }
 }
 
@@ -19,7 +23,7 @@ KG_COLD void kg_dense_input_grad(float *dx, const float *dy, const float *w,
     for (int32_t i = 0; i < p->features; i++) {
         float sum = dy[0] * w[i];
         for (int32_t k = 1; k < p->classes; k++) sum += dy[k] * w[k * p->features + i];
-        dx[i] = sum;
+        dx[i] = kg_finite(sum);
     }
 }
 
@@ -40,7 +44,7 @@ KG_COLD void kg_cosine(float *y, const float *x, const float *prototypes,
     const float norm = kg_sqrt(dot(x, x, p->features));
     for (int32_t k = 0; k < p->classes; k++, prototypes += p->features) {
         const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->features));
-        y[k] = length > 0 ? dot(x, prototypes, p->features) / length * p->scale : 0;
+        y[k] = length > 0 ? kg_finite(dot(x, prototypes, p->features) / length * p->scale) : 0;
     }
 }
 
@@ -57,6 +61,7 @@ KG_COLD void kg_cosine_input_grad(float *dx, const float *dy, const float *x,
         const float back = (weight * cosine) / (norm * norm);
         for (int32_t i = 0; i < p->features; i++) dx[i] += along * prototypes[i] - back * x[i];
     }
+    for (int32_t i = 0; i < p->features; i++) dx[i] = kg_finite(dx[i]);
 }
 
 KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x,
@@ -73,20 +78,21 @@ KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x
         const float weight = dy[k] * p->scale;
         const float along = weight / length;
         const float back = (weight * cosine) / (own * own);
-        for (int32_t i = 0; i < p->features; i++) dp[i] = along * x[i] - back * prototypes[i];
+        for (int32_t i = 0; i < p->features; i++)
+            dp[i] = kg_finite(along * x[i] - back * prototypes[i]);
     }
 }
 
 KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
                       const kg_enrol_params *p) {
     prototypes += *label * p->features;
-    for (int32_t i = 0; i < p->features; i++) prototypes[i] += x[i];
+    for (int32_t i = 0; i < p->features; i++) prototypes[i] = kg_finite(prototypes[i] + x[i]);
 }
 
 KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
                        const kg_lookup_params *p) {
     table += *label * p->features;
-    for (int32_t i = 0; i < p->features; i++) y[i] = table[i];
+    for (int32_t i = 0; i < p->features; i++) y[i] = kg_finite(table[i]);
 }
 
 static float largest(const float *x, int32_t n) {
@@ -100,7 +106,7 @@ KG_COLD void kg_cross_entropy(float *loss, const float *logits, const int32_t *l
     const float m = largest(logits, p->classes);
     float sum = 0;
     for (int32_t k = 0; k < p->classes; k++) sum += kg_exp(logits[k] - m);
-    *loss = kg_log(sum) - (logits[*label] - m);
+    *loss = kg_finite(kg_log(sum) - (logits[*label] - m));
 }
 
 KG_COLD void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label,
@@ -116,12 +122,12 @@ KG_COLD void kg_cross_entropy_grad(float *d, const float *logits, const int32_t 
 
 void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
                    const kg_fisher_sum_params *p) {
-    const float factor = kg_pow2(g->exponent) * p->scale;
+    const float factor = kg_finite(kg_pow2(g->exponent) * p->scale);
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t total = 0;
         for (int32_t i = c; i < p->pixels * p->channels; i += p->channels)
             total += (a[i] - p->zero) * g->mantissa[i];
         const float gate = (float)total * factor;
-        sums[c] += 0.5f * (gate * gate);
+        sums[c] = kg_finite(sums[c] + 0.5f * (gate * gate));
     }
 }

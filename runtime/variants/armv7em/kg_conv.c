@@ -101,7 +101,7 @@ ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
             sum += widen(to + r * l->quads * step, step, from + r * l->length, l->length);
         if (overlay->count && !rows)
             sum += replace(to, step, learned + o * taps * overlay->count, overlay, &p->window, l);
-        *bias++ = b[o] - p->x_zero * sum;
+        *bias++ = kg_add_wrapping(b[o], -p->x_zero * sum);
         *scalers++ = make_scaler(kg_factor_of(&p->scaling, o), p->y_zero);
     }
 }

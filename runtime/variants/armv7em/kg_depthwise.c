@@ -162,7 +162,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         int32_t sum[LANES];
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 0);
         for (int32_t k = 0; k < LANES; k++) {
-            t.bias[k] = b[c + k] - p->x_zero * sum[k];
+            t.bias[k] = kg_add_wrapping(b[c + k], -p->x_zero * sum[k]);
             t.scalers[k] = make_scaler(kg_factor_of(&p->scaling, c + k), p->y_zero);
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {

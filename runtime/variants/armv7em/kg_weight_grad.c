@@ -50,7 +50,8 @@ ALONE static void add_products(int32_t *row, const batch *b, int32_t c) {
     row[3] = s3;
 }
 
-/* Adds a batch to the sums of one tap, and starts another. */
+/* Adds a batch to the sums of one tap, and starts another.  Before the zero point is taken off, a
+ * sum may wrap around. */
 static void finish(int32_t *row, batch *b, int32_t in, int32_t x_zero) {
     if (b->count % 2) {
         b->x[b->count] = b->x[0];
@@ -59,10 +60,10 @@ static void finish(int32_t *row, batch *b, int32_t in, int32_t x_zero) {
     const int32_t whole = in & ~(LANES - 1);
     for (int32_t c = 0; c < whole; c += LANES) add_products(row + c, b, c);
     for (int32_t c = whole; c < in; c++) KG_ROLLED
-    for (int32_t i = 0; i < b->count; i++) row[c] += b->dy[i] * b->x[i][c];
+    for (int32_t i = 0; i < b->count; i++) row[c] = kg_add_wrapping(row[c], b->dy[i] * b->x[i][c]);
     const int32_t zero = x_zero * b->sum;
     KG_ROLLED
-    for (int32_t c = 0; c < in; c++) row[c] -= zero;
+    for (int32_t c = 0; c < in; c++) row[c] = kg_add_wrapping(row[c], -zero);
     b->count = b->sum = 0;
 }
 

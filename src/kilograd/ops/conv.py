@@ -132,7 +132,8 @@ def clipped(acc: Array, node: Node) -> Array:
     """Requantise the accumulators of a layer to the int8 codes of its output."""
     x, w = node.inputs[0].type.affine, node.inputs[1].type.affine
     y = node.type.affine
-    codes = requantise(acc, *requantisation(x, w, y)) + y.zero_point
+    sums = acc.astype(np.int32)  # wraps around, if a damaged bias makes it so
+    codes = requantise(sums, *requantisation(x, w, y)) + y.zero_point
     return np.clip(codes, -128, 127).astype(np.int8)
 
 

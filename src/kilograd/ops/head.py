@@ -27,7 +27,7 @@ from kilograd.ir import (
 )
 from kilograd.ir.params import Bits, Code, Count, Length, Scale
 from kilograd.ops._common import Normalising, array, no_macs, no_vjp, require
-from kilograd.quant import ZERO_EXPONENT, running_sum
+from kilograd.quant import ZERO_EXPONENT, finite, ieee754, running_sum
 
 Sharpness = Annotated[float, Range("float", 2.0**-10, 2.0**10)]
 """What cosines are multiplied by."""
@@ -156,9 +156,10 @@ class Dense(Op):
         require(b.shape == w.shape[:1], f"b {b} does not fit w {w}")
         return TensorType(b.shape, DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         x, w, b = map(array, xs)
-        return running_sum(np.concatenate([b[:, None], x * w], axis=1))
+        return finite(running_sum(np.concatenate([b[:, None], x * w], axis=1)))
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         x, w, _ = node.inputs
@@ -181,9 +182,10 @@ class DenseInputGrad(Op):
         require(len(w.shape) == 2 and dy.shape == w.shape[:1], f"dy {dy} does not fit w {w}")
         return TensorType(w.shape[1:], DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, w = map(array, xs)
-        return running_sum((dy[:, None] * w).T)
+        return finite(running_sum((dy[:, None] * w).T))
 
     vjp = no_vjp
 
@@ -254,13 +256,14 @@ class Cosine(Op):
         require(len(p.shape) == 2 and x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
         return TensorType(p.shape[:1], DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         x, p = map(array, xs)
         norm, norms = _norms(x, p)
         length = norm * norms
         dots = running_sum(x * p)
         cosine = np.divide(dots, length, out=np.zeros_like(dots), where=length > 0)
-        return cosine * np.float32(self.scale)
+        return finite(cosine * np.float32(self.scale))
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         x, p = node.inputs
@@ -286,6 +289,7 @@ class CosineInputGrad(Op):
         require(dy.shape == p.shape[:1], f"dy {dy} does not fit prototypes {p}")
         return x
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, x, p = map(array, xs)
         norm, _ = _norms(x, p)
@@ -293,7 +297,7 @@ class CosineInputGrad(Op):
         for k, along, turn in _pulls(dy, x, p, self.scale):
             back = np.float32(turn / np.float32(norm * norm))
             terms.append(along * p[k] - back * x)
-        return running_sum(np.stack(terms, axis=-1))
+        return finite(running_sum(np.stack(terms, axis=-1)))
 
     vjp = no_vjp
 
@@ -318,6 +322,7 @@ class CosinePrototypeGrad(Op):
         require(x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
         return TensorType(p.shape, DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, x, p = map(array, xs)
         _, norms = _norms(x, p)
@@ -325,7 +330,7 @@ class CosinePrototypeGrad(Op):
         for k, along, turn in _pulls(dy, x, p, self.scale):
             back = np.float32(turn / np.float32(norms[k] * norms[k]))
             out[k] = along * x - back * p[k]
-        return out
+        return finite(out)
 
     vjp = no_vjp
 

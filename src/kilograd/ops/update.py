@@ -39,10 +39,22 @@ from kilograd.ops.conv import ConvWeightGrad
 from kilograd.ops.depthwise import DepthwiseWeightGrad
 from kilograd.ops.head import DenseParams, DenseWeightGrad
 from kilograd.ops.window import WindowParams
-from kilograd.quant import fractions, pow2, power, running_sum, stochastic_round
+from kilograd.quant import (
+    FLOAT_MAX,
+    finite,
+    fractions,
+    ieee754,
+    pow2,
+    power,
+    running_sum,
+    stochastic_round,
+)
 
 #: Integer biases stay this far from the ends of int32, so that no accumulator can wrap.
 BIAS_LIMIT = 1 << 30
+
+#: No step is larger, in codes.
+STEP_LIMIT = 2.0**30
 
 
 class _Rule(enum.IntEnum):
@@ -155,8 +167,8 @@ def _unrows(rows: Array, param: TensorType) -> Array:
 def _real(grad: Value, kind: TensorType) -> Array:
     """Return a gradient in real units, float32."""
     if isinstance(grad, Block):
-        factor = pow2(grad.exponent) * np.float32(kind.block.scale)
-        return grad.mantissa.astype(np.float32) * np.float32(factor)
+        factor = finite(pow2(grad.exponent) * np.float32(kind.block.scale))
+        return np.asarray(grad.mantissa.astype(np.float32) * factor)
     return grad
 
 
@@ -168,6 +180,11 @@ def _scales(param: TensorType) -> tuple[Array, np.float32]:
     rows = param.shape[row_axis(param)]
     table, exponent = fractions(param.affine.scale)
     return np.broadcast_to(table, (rows,)), np.float32(2.0 ** (31 - exponent) / param.affine.unit)
+
+
+def _mean_squares(v: Array) -> Array:
+    """Return v, and 0 for what is no mean of squares: a damaged state may hold anything."""
+    return np.where((v >= 0) & (v <= np.float32(FLOAT_MAX)), v, np.float32(0))
 
 
 def _codes_per_unit(param: TensorType) -> Array:
@@ -215,19 +232,28 @@ class Update(Op):
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         """Return the direction to go and the new states; `grad` is [rows, elements]."""
 
+    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
+        """Return the states where steps [rows, elements] are no numbers or too large."""
+        return states
+
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         kind = node.inputs[0].type
         param = array(xs[0])
         grad = _real(xs[1], node.inputs[1].type)
         lr, clock = array(xs[-2])[0], array(xs[-1])
         states = [array(x) for x in xs[2 : 2 + self.states]]
-        direction, *new = self.step(_rows(grad, kind), states, int(clock[1]) + 1)
+        time = (int(clock[1]) + 1) & 0xFFFFFFFF  # any 32 bits are a step
+        direction, *new = self.step(_rows(grad, kind), states, time)
         step = -(direction * lr) * _codes_per_unit(kind)[:, None]
+        most = np.float32(FLOAT_MAX if kind.dtype is DType.F32 else STEP_LIMIT)
+        new = self.healed(new, ~(np.abs(step) <= most))
+        step = np.clip(finite(step), -most, most)
         return self._applied(param, _unrows(step, kind), clock), *new
 
     def _applied(self, param: Array, step: Array, clock: Array) -> Array:
         if param.dtype == np.float32:
-            return param + step
+            return finite(param + step)
         limit = 127 if param.dtype == np.int8 else BIAS_LIMIT
         rounded = stochastic_round(step, int(clock[0]), int(clock[1]), self.salt)
         return np.clip(param + rounded, -limit, limit).astype(param.dtype)
@@ -305,7 +331,7 @@ class RowRms(Update):
         f = np.float32
         decay = f(self.decay)
         mean = running_sum(grad * grad) / f(grad.shape[1])
-        v = decay * states[0] + (f(1) - decay) * mean
+        v = finite(decay * _mean_squares(states[0]) + (f(1) - decay) * mean)
         corrected = v / (f(1) - power(self.decay, t))
         return grad / (np.sqrt(corrected) + f(self.epsilon))[:, None], v
 
@@ -337,6 +363,14 @@ class Adam(Update):
         spread = np.sqrt(v / (f(1) - power(self.beta2, t)))
         return mean / (spread + f(self.epsilon)), m, v
 
+    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
+        m, v = states
+        zero = np.float32(0)
+        return [
+            np.where(outliers & ~np.isfinite(m), zero, m),
+            np.where(outliers, _mean_squares(v), v),
+        ]
+
     def fields(self, param: TensorType) -> UpdateFields:
         own = super().fields(param)
         return replace(own, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
@@ -355,9 +389,10 @@ class Accumulate(Update):
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         return (grad,)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         total, share = array(xs[0]), array(xs[2])
-        return (total + _real(xs[1], node.inputs[1].type) * share[0],)
+        return (finite(total + _real(xs[1], node.inputs[1].type) * share[0]),)
 
 
 #: What the kernel of each weight gradient is told when it updates as well.
@@ -450,10 +485,11 @@ class Enrol(Op):
         require(label.dtype is DType.I32 and label.size == 1, f"label {label} must be one int32")
         return p
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         p, x, label = map(array, xs)
         out = p.copy()
-        out[label[0]] += x
+        out[label[0]] = finite(out[label[0]] + x)
         return (out,)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
@@ -483,7 +519,7 @@ class Lookup(Op):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         table, label, *_ = map(array, xs)
-        return table[label[0]].copy()
+        return finite(table[label[0]])
 
     vjp = no_vjp
     macs = no_macs
