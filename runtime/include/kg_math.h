@@ -102,13 +102,13 @@ float kg_sqrt(float x);
 
 #define KG_FLOAT_MAX 3.402823466e+38f /* the largest finite one */
 
+static inline int kg_is_finite(float x) { return __builtin_fabsf(x) <= KG_FLOAT_MAX; }
+
 float kg_tamed(float x);
 
 /* x; 0 for NaN, and the largest finite number for an infinity: what floats are kept as.  The bits
  * of a NaN differ from one processor to the next. */
-static inline float kg_finite(float x) {
-    return __builtin_fabsf(x) <= KG_FLOAT_MAX ? x : kg_tamed(x);
-}
+static inline float kg_finite(float x) { return kg_is_finite(x) ? x : kg_tamed(x); }
 
 /* ---- stochastic rounding from a counter ---- */
 

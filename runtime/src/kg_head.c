@@ -6,11 +6,15 @@
 #include "kg_kernels.h"
 
 KG_COLD void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params *p) {
+    KG_ASSERT(kg_dequantise_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && x);
     for (int32_t i = 0; i < p->size; i++) y[i] = (float)(x[i] - p->zero) * p->scale;
 }
 
 KG_COLD void kg_dense(float *y, const float *x, const float *w, const float *b,
                       const kg_dense_params *p) {
+    KG_ASSERT(kg_dense_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(x) && kg_aligned(w) && kg_aligned(b));
     for (int32_t k = 0; k < p->classes; k++, w += p->features) {
         float sum = b[k];
         for (int32_t i = 0; i < p->features; i++) sum += x[i] * w[i];
@@ -20,6 +24,8 @@ KG_COLD void kg_dense(float *y, const float *x, const float *w, const float *b,
 
 KG_COLD void kg_dense_input_grad(float *dx, const float *dy, const float *w,
                                  const kg_dense_input_grad_params *p) {
+    KG_ASSERT(kg_dense_input_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(w));
     for (int32_t i = 0; i < p->features; i++) {
         float sum = dy[0] * w[i];
         for (int32_t k = 1; k < p->classes; k++) sum += dy[k] * w[k * p->features + i];
@@ -29,6 +35,8 @@ KG_COLD void kg_dense_input_grad(float *dx, const float *dy, const float *w,
 
 KG_COLD void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
                                   const kg_dense_weight_grad_params *p) {
+    KG_ASSERT(kg_dense_weight_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dw) && kg_aligned(x) && kg_aligned(dy));
     for (int32_t k = 0; k < p->classes; k++, dw += p->features)
         for (int32_t i = 0; i < p->features; i++) dw[i] = dy[k] * x[i];
 }
@@ -41,6 +49,8 @@ static float dot(const float *a, const float *b, int32_t n) {
 
 KG_COLD void kg_cosine(float *y, const float *x, const float *prototypes,
                        const kg_cosine_params *p) {
+    KG_ASSERT(kg_cosine_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(x) && kg_aligned(prototypes));
     const float norm = kg_sqrt(dot(x, x, p->features));
     for (int32_t k = 0; k < p->classes; k++, prototypes += p->features) {
         const float length = norm * kg_sqrt(dot(prototypes, prototypes, p->features));
@@ -50,6 +60,8 @@ KG_COLD void kg_cosine(float *y, const float *x, const float *prototypes,
 
 KG_COLD void kg_cosine_input_grad(float *dx, const float *dy, const float *x,
                                   const float *prototypes, const kg_cosine_input_grad_params *p) {
+    KG_ASSERT(kg_cosine_input_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(x) && kg_aligned(prototypes));
     const float norm = kg_sqrt(dot(x, x, p->features));
     for (int32_t i = 0; i < p->features; i++) dx[i] = 0;
     for (int32_t k = 0; k < p->classes; k++, prototypes += p->features) {
@@ -67,6 +79,8 @@ KG_COLD void kg_cosine_input_grad(float *dx, const float *dy, const float *x,
 KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x,
                                       const float *prototypes,
                                       const kg_cosine_prototype_grad_params *p) {
+    KG_ASSERT(kg_cosine_prototype_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dp) && kg_aligned(dy) && kg_aligned(x) && kg_aligned(prototypes));
     const float norm = kg_sqrt(dot(x, x, p->features));
     for (int32_t k = 0; k < p->classes; k++, prototypes += p->features, dp += p->features) {
         const float own = kg_sqrt(dot(prototypes, prototypes, p->features)), length = norm * own;
@@ -85,24 +99,37 @@ KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x
 
 KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
                       const kg_enrol_params *p) {
+    KG_ASSERT(kg_enrol_params_ok(p));
+    KG_ASSERT(kg_aligned(prototypes) && kg_aligned(x) && label);
+    KG_ASSERT(*label >= 0 && *label < p->classes);
     prototypes += *label * p->features;
     for (int32_t i = 0; i < p->features; i++) prototypes[i] = kg_finite(prototypes[i] + x[i]);
 }
 
 KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
                        const kg_lookup_params *p) {
+    KG_ASSERT(kg_lookup_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(table) && label);
+    KG_ASSERT(*label >= 0 && *label < p->classes);
     table += *label * p->features;
     for (int32_t i = 0; i < p->features; i++) y[i] = kg_finite(table[i]);
 }
 
 static float largest(const float *x, int32_t n) {
     float m = x[0];
-    for (int32_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
+    KG_ASSERT(kg_is_finite(m));
+    for (int32_t i = 1; i < n; i++) {
+        KG_ASSERT(kg_is_finite(x[i]));
+        m = x[i] > m ? x[i] : m;
+    }
     return m;
 }
 
 KG_COLD void kg_cross_entropy(float *loss, const float *logits, const int32_t *label,
                               const kg_cross_entropy_params *p) {
+    KG_ASSERT(kg_cross_entropy_params_ok(p));
+    KG_ASSERT(kg_aligned(loss) && kg_aligned(logits) && label);
+    KG_ASSERT(*label >= 0 && *label < p->classes);
     const float m = largest(logits, p->classes);
     float sum = 0;
     for (int32_t k = 0; k < p->classes; k++) sum += kg_exp(logits[k] - m);
@@ -111,6 +138,9 @@ KG_COLD void kg_cross_entropy(float *loss, const float *logits, const int32_t *l
 
 KG_COLD void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label,
                                    const float *dy, const kg_cross_entropy_grad_params *p) {
+    KG_ASSERT(kg_cross_entropy_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(d) && kg_aligned(logits) && kg_aligned(dy) && label);
+    KG_ASSERT(*label >= 0 && *label < p->classes);
     const float m = largest(logits, p->classes);
     float sum = 0;
     for (int32_t k = 0; k < p->classes; k++) sum += d[k] = kg_exp(logits[k] - m);
@@ -122,6 +152,8 @@ KG_COLD void kg_cross_entropy_grad(float *d, const float *logits, const int32_t 
 
 void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
                    const kg_fisher_sum_params *p) {
+    KG_ASSERT(kg_fisher_sum_params_ok(p));
+    KG_ASSERT(kg_aligned(sums) && kg_aligned(g) && a);
     const float factor = kg_finite(kg_pow2(g->exponent) * p->scale);
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t total = 0;

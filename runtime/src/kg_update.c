@@ -33,7 +33,7 @@ static void direction(float *g, int32_t r, float *s0, float *s1, uint32_t t, con
 /* What becomes of a step that is no number or too large; the moments of Adam that led there start
  * again at 0. */
 KG_COLD static float outlier(float step, float most, float *m, float *v) {
-    if (m && !(__builtin_fabsf(*m) <= KG_FLOAT_MAX)) *m = 0;
+    if (m && !kg_is_finite(*m)) *m = 0;
     if (v && !is_mean_square(*v)) *v = 0;
     return step > most ? most : step < -most ? -most : 0;
 }
@@ -52,6 +52,10 @@ static int32_t limited_bias(int32_t x,
 
 void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const float *lr,
                    const int32_t *clock, const kg_update *u) {
+    KG_ASSERT(r >= 0 && r < u->rows);
+    KG_ASSERT(u->rule == KG_ACCUMULATE ? u->is_float : clock != 0);
+    KG_ASSERT(u->rule != KG_ROWRMS || kg_aligned(s0));
+    KG_ASSERT(u->rule != KG_ADAM || (kg_aligned(s0) && kg_aligned(s1)));
     int32_t element = r * u->row_stride;
     if (u->rule == KG_ACCUMULATE) {
         KG_ROLLED
@@ -100,6 +104,8 @@ void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s
 
 void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_block_params *p) {
+    KG_ASSERT(kg_update_block_params_ok(p));
+    KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
     const kg_update *u = &p->update;
     const float factor = kg_finite(kg_pow2(g->exponent) * u->gradient_scale);
     for (int32_t r = 0; r < u->rows; r++) {
@@ -115,6 +121,8 @@ void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const f
 KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
                              const int32_t *clock, float *scratch,
                              const kg_update_float_params *p) {
+    KG_ASSERT(kg_update_float_params_ok(p));
+    KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
     const kg_update *u = &p->update;
     for (int32_t r = 0; r < u->rows; r++) {
         for (int32_t j = 0; j < u->length; j++)
@@ -126,6 +134,8 @@ KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, cons
 KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
                                     const float *lr, const int32_t *clock, float *scratch,
                                     const kg_dense_weight_update_params *p) {
+    KG_ASSERT(kg_dense_weight_update_params_ok(p));
+    KG_ASSERT(kg_aligned(x) && kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w);
     for (int32_t r = 0; r < p->classes; r++) {
         for (int32_t i = 0; i < p->features; i++) scratch[i] = dy[r] * x[i];
         kg_update_row(w, r, scratch, s0, s1, lr, clock, &p->update);

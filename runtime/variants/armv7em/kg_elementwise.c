@@ -15,6 +15,8 @@ __attribute__((unused)) static void portable_add(int8_t *y, const int8_t *a, con
 
 /* Zero points and rounding are added once, in front of the products. */
 void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p) {
+    KG_ASSERT(kg_add_params_ok(p));
+    KG_ASSERT(y && a && c);
     const int32_t m = p->a_multiplier, k = p->c_multiplier, shift = p->shift, size = p->size;
     if (shift < 9) { /* |sum| < 2^40: a result might not fit in 32 bits */
         portable_add(y, a, c, p);
