@@ -423,6 +423,7 @@ def _maps() -> Iterator[Sample]:
         a, c = activation(*shape, zero=za), activation(*shape, zero=zc, scale=0.011)
         yield sample(Add(Affine((0.045,), 9)), a, c)
         yield sample(Add(Affine((0.009,), -128)), c, a)  # a ratio of scales above 2
+        yield sample(Add(Affine((0.011 * 2.0**-26,), 5)), a, c)  # so large that 32 bits overflow
     for size, layers in STREAMS.values():
         op, kinds = stream_of(size, layers)
         yield sample(op, *kinds)

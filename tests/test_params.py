@@ -17,6 +17,8 @@ from helpers import assert_same, call, gcc, linked, needs_gcc
 from samples import Sample, activation, bias, cases, gradient, sample, weight
 from test_ops import CALLED
 
+from kilograd.emit import link
+from kilograd.emit.c import _literal
 from kilograd.errors import InputError
 from kilograd.frontend import load_model_folder
 from kilograd.ir import (
@@ -29,6 +31,7 @@ from kilograd.ir import (
     TensorType,
 )
 from kilograd.ir.params import members
+from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.ops import (
     AvgPool,
     Conv,
@@ -36,8 +39,10 @@ from kilograd.ops import (
     ConvWeightGrad,
     Depthwise,
     Window,
+    WindowPool,
 )
 from kilograd.passes import LimitError, check_ranges
+from kilograd.select import Budget
 from kilograd.targets.toolchain import runtime_folder
 
 ROOT = Path(__file__).parents[1]
@@ -294,3 +299,38 @@ def test_a_graph_is_refused_with_its_node_and_the_limit() -> None:
     limit = r"'pooled' .*kg_avg_pool_params\.pixels is 9000000, at most 8355967"
     with pytest.raises(LimitError, match=limit):
         check_ranges(b.graph(b.nodes[-1]))
+
+
+def test_an_arena_beyond_int32_is_refused() -> None:
+    b = Builder()
+    x = b.input("x", activation(32767, 32767, 1))
+    maps = [b(WindowPool(1), x) for _ in range(2)]
+    with pytest.raises(LimitError, match="the arena of this program has 3221"):
+        link({"run": b.graph(*maps)})
+
+
+def test_a_program_that_is_too_large_is_the_users_to_change(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = load_model_folder(write_model(tmp_path / "small"))
+
+    def refuse(*args: object) -> None:
+        raise LimitError("the arena of this program has 5000000000 bytes, at most 2147483647")
+
+    monkeypatch.setattr("kilograd.learn.recipe.link", refuse)
+    with pytest.raises(InputError, match="--method last on small: the arena"):
+        compile_recipe(model, Recipe("last", 3), Budget())
+
+
+@needs_gcc
+def test_every_float_that_a_field_may_hold_is_a_literal(tmp_path: Path) -> None:
+    """Compilers warn of a literal that float32 cannot hold."""
+    kinds = [k for r in RECORDS.values() for k in ranges(r).values() if k.c_type == "float"]
+    ends = sorted({float(x) for k in kinds for x in (k.least, k.most, (k.least + k.most) / 3)})
+    lines = [f"if ({_literal(x)} != (float){x!r}) return 1;" for x in ends]
+    text = "int main(void) {\n" + "\n".join(lines) + "\nreturn 0;\n}\n"
+    (tmp_path / "main.c").write_text(text, encoding="utf-8")
+    gcc("-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror").compile(
+        tmp_path, "main.c", "-o", "main"
+    )
+    assert subprocess.run([str(tmp_path / "main")], check=False).returncode == 0
