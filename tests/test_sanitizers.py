@@ -235,6 +235,41 @@ def test_training_is_clean_under_sanitizers(tmp_path: Path, name: str, checked: 
     check_clean(tmp_path, link(graphs), training_calls(graphs, case.seed), checked)
 
 
+def damage(program: Program, fill: int | None, seed: int) -> dict[str, Value]:
+    """Every parameter of the state as random bytes, or filled with one."""
+    rng = np.random.default_rng(seed)
+    return {
+        s.name: (
+            rng.integers(0, 256, s.value.nbytes, np.uint8)
+            if fill is None
+            else np.full(s.value.nbytes, fill, np.uint8)
+        )
+        .view(s.value.dtype)
+        .reshape(s.value.shape)
+        for s in program.state
+    }
+
+
+@needs_gcc
+@pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_damaged_state_is_clean_under_sanitizers(
+    tmp_path: Path, name: str, checked: Compiler
+) -> None:
+    """Random bytes and erased flash, step counters too: nothing undefined, the same everywhere."""
+    case = CASES[name]
+    graphs = entries(case.network, case.training)
+    program = link(graphs)
+    calls: Calls = []
+    for i, (fill, step) in enumerate([(None, -1), (255, (1 << 31) - 1), (None, -(1 << 31))]):
+        some = training_calls(graphs, case.seed + i, rounds=1)
+        for at, (entry, feeds) in enumerate(some):
+            clock = {"clock": np.array([-1, step], np.int32)} if "clock" in feeds else {}
+            state = {} if at else damage(program, fill, i)
+            calls.append((entry, {**feeds, **clock, **state}))
+    check_clean(tmp_path, program, calls, checked)
+
+
 @needs_gcc
 @pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
 def test_worst_case_sums_are_clean_under_sanitizers(tmp_path: Path, checked: Compiler) -> None:
