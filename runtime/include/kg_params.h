@@ -559,52 +559,6 @@ static inline int kg_cross_entropy_grad_params_ok(const kg_cross_entropy_grad_pa
     return 1;
 }
 
-/* A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
- * kg_depthwise_params or kg_add_params; null for the rows of an image), and the buffer that keeps
- * its newest rows, at `offset` of the scratch memory. source: stages whose rows it reads; -1: the
- * input. */
-typedef struct {
-    const void *params;
-    const int8_t *w;
-    const int32_t *b;
-    int32_t row_bytes; /* 1 .. 2147483647 */
-    int32_t offset;    /* 0 .. 2147483647 */
-    int16_t kind;      /* 0 .. 3 */
-    int16_t source[2]; /* -1 .. 32766 */
-    int16_t height;    /* 1 .. 32767 */
-    int16_t rows;      /* 0 .. 32767 */
-} kg_stage;
-
-static inline int kg_stage_ok(const kg_stage *p) {
-    if (p->row_bytes < 1) return 0;
-    if (p->offset < 0) return 0;
-    if (p->kind < 0 || p->kind > 3) return 0;
-    if (p->source[0] < -1 || p->source[0] > 32766) return 0;
-    if (p->source[1] < -1 || p->source[1] > 32766) return 0;
-    if (p->height < 1) return 0;
-    if (p->rows < 0) return 0;
-    if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
-    return 1;
-}
-
-/* Layers, the last of which writes the result, and their input. */
-typedef struct {
-    const kg_stage *stages;
-    int32_t count;       /* 1 .. 32767 */
-    int32_t row_bytes;   /* 1 .. 2147483647 */
-    int32_t height;      /* 1 .. 32767 */
-    int32_t work_offset; /* 0 .. 2147483647 */
-} kg_stream_params;
-
-static inline int kg_stream_params_ok(const kg_stream_params *p) {
-    if (p->count < 1 || p->count > 32767) return 0;
-    if (p->row_bytes < 1) return 0;
-    if (p->height < 1 || p->height > 32767) return 0;
-    if (p->work_offset < 0) return 0;
-    if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
-    return 1;
-}
-
 /* How a parameter is cut into rows and how a row steps. Element j of row r is number r * row_stride
  * + j * element_stride of the parameter, and r * length + j of each state. scale: of each row,
  * codes / scale codes a real unit; null: reals are stored. */
@@ -662,6 +616,42 @@ static inline int kg_update_float_params_ok(const kg_update_float_params *p) {
     return 1;
 }
 
+/* Zeros. */
+typedef struct {
+    int32_t bytes; /* 1 .. 2147483647 */
+} kg_clear_params;
+
+static inline int kg_clear_params_ok(const kg_clear_params *p) {
+    if (p->bytes < 1) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_enrol_params;
+
+static inline int kg_enrol_params_ok(const kg_enrol_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_lookup_params;
+
+static inline int kg_lookup_params_ok(const kg_lookup_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
 /* The gradient of the weights of a convolution, and their update. */
 typedef struct {
     kg_window window;
@@ -705,39 +695,49 @@ static inline int kg_dense_weight_update_params_ok(const kg_dense_weight_update_
     return 1;
 }
 
-/* Zeros. */
+/* A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
+ * kg_depthwise_params or kg_add_params; null for the rows of an image), and the buffer that keeps
+ * its newest rows, at `offset` of the scratch memory. source: stages whose rows it reads; -1: the
+ * input. */
 typedef struct {
-    int32_t bytes; /* 1 .. 2147483647 */
-} kg_clear_params;
+    const void *params;
+    const int8_t *w;
+    const int32_t *b;
+    int32_t row_bytes; /* 1 .. 2147483647 */
+    int32_t offset;    /* 0 .. 2147483647 */
+    int16_t kind;      /* 0 .. 3 */
+    int16_t source[2]; /* -1 .. 32766 */
+    int16_t height;    /* 1 .. 32767 */
+    int16_t rows;      /* 0 .. 32767 */
+} kg_stage;
 
-static inline int kg_clear_params_ok(const kg_clear_params *p) {
-    if (p->bytes < 1) return 0;
+static inline int kg_stage_ok(const kg_stage *p) {
+    if (p->row_bytes < 1) return 0;
+    if (p->offset < 0) return 0;
+    if (p->kind < 0 || p->kind > 3) return 0;
+    if (p->source[0] < -1 || p->source[0] > 32766) return 0;
+    if (p->source[1] < -1 || p->source[1] > 32766) return 0;
+    if (p->height < 1) return 0;
+    if (p->rows < 0) return 0;
+    if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
     return 1;
 }
 
-/* A label is 0 .. classes - 1. */
+/* Layers, the last of which writes the result, and their input. */
 typedef struct {
-    int32_t features; /* 1 .. 32767 */
-    int32_t classes;  /* 1 .. 2147483647 */
-} kg_enrol_params;
+    const kg_stage *stages;
+    int32_t count;       /* 1 .. 32767 */
+    int32_t row_bytes;   /* 1 .. 2147483647 */
+    int32_t height;      /* 1 .. 32767 */
+    int32_t work_offset; /* 0 .. 2147483647 */
+} kg_stream_params;
 
-static inline int kg_enrol_params_ok(const kg_enrol_params *p) {
-    if (p->features < 1 || p->features > 32767) return 0;
-    if (p->classes < 1) return 0;
-    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
-    return 1;
-}
-
-/* A label is 0 .. classes - 1. */
-typedef struct {
-    int32_t features; /* 1 .. 32767 */
-    int32_t classes;  /* 1 .. 2147483647 */
-} kg_lookup_params;
-
-static inline int kg_lookup_params_ok(const kg_lookup_params *p) {
-    if (p->features < 1 || p->features > 32767) return 0;
-    if (p->classes < 1) return 0;
-    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+static inline int kg_stream_params_ok(const kg_stream_params *p) {
+    if (p->count < 1 || p->count > 32767) return 0;
+    if (p->row_bytes < 1) return 0;
+    if (p->height < 1 || p->height > 32767) return 0;
+    if (p->work_offset < 0) return 0;
+    if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
     return 1;
 }
 

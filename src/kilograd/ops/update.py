@@ -13,8 +13,7 @@ from __future__ import annotations
 import abc
 import enum
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -33,12 +32,9 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ir.params import INT32_MAX, Code, Count
+from kilograd.ir.params import INT32_MAX, Count
 from kilograd.ops._common import array, no_macs, no_vjp, require
-from kilograd.ops.conv import ConvWeightGrad
-from kilograd.ops.depthwise import DepthwiseWeightGrad
-from kilograd.ops.head import DenseParams, DenseWeightGrad
-from kilograd.ops.window import WindowParams
+from kilograd.ops.head import DenseParams
 from kilograd.quant import (
     FLOAT_MAX,
     finite,
@@ -105,27 +101,6 @@ class UpdateBlockParams(Params):
 @dataclass(frozen=True, eq=False)
 class UpdateFloatParams(Params):
     """An update along a gradient in float32."""
-
-    update: UpdateFields
-
-
-@dataclass(frozen=True, eq=False)
-class ConvWeightUpdateParams(Params):
-    """The gradient of the weights of a convolution, and their update."""
-
-    window: WindowParams
-    x_zero: Code
-    update: UpdateFields
-
-
-@dataclass(frozen=True, eq=False)
-class DepthwiseWeightUpdateParams(ConvWeightUpdateParams):
-    """As for `kg_conv_weight_update`."""
-
-
-@dataclass(frozen=True, eq=False)
-class DenseWeightUpdateParams(DenseParams):
-    """The gradient of the weights of a linear layer, and their update."""
 
     update: UpdateFields
 
@@ -393,65 +368,6 @@ class Accumulate(Update):
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         total, share = array(xs[0]), array(xs[2])
         return (finite(total + _real(xs[1], node.inputs[1].type) * share[0]),)
-
-
-#: What the kernel of each weight gradient is told when it updates as well.
-_FUSED: dict[type[Op], Callable[..., Params]] = {
-    ConvWeightGrad: ConvWeightUpdateParams,
-    DepthwiseWeightGrad: DepthwiseWeightUpdateParams,
-    DenseWeightGrad: DenseWeightUpdateParams,
-}
-
-
-@dataclass(frozen=True)
-class RowUpdate(Op):
-    """A weight gradient and its update, one row at a time, so that the gradient is never whole.
-
-    Inputs: param, x, dy, then what `update` takes after its gradient.
-    """
-
-    grad: ConvWeightGrad | DepthwiseWeightGrad | DenseWeightGrad
-    update: Update
-
-    @property
-    def writes(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The parameter, and every state."""
-        return (0, *(i + 1 for i in self.update.writes[1:]))
-
-    def _parts(self, node: Node) -> tuple[Node, Node]:
-        param, x, dy, *rest = node.inputs
-        grad = Node(self.grad, (x, dy), self.grad.infer(x.type, dy.type), "gradient")
-        return grad, Node(self.update, (param, grad, *rest), param.type, "update")
-
-    def infer(self, *xs: TensorType) -> TensorType:
-        param, x, dy, *rest = xs
-        return self.update.infer(param, self.grad.infer(x, dy), *rest)
-
-    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
-        param, x, dy, *rest = xs
-        grad, update = self._parts(node)
-        g = self.grad.reference(grad, x, dy)
-        return self.update.reference(update, param, g, *rest)
-
-    vjp = no_vjp
-
-    def macs(self, node: Node) -> int:
-        grad, _ = self._parts(node)
-        return self.grad.macs(grad)
-
-    def kernel(self, node: Node) -> Kernel:
-        param, x, dy, *rest = node.inputs
-        grad, update = self._parts(node)
-        own = self.update.fields(param.type)
-        if grad.type.dtype is DType.I32:
-            own = replace(own, gradient_scale=grad.type.block.scale)
-        record, whole = _FUSED[type(self.grad)], self.grad.kernel(grad).params
-        return Kernel(
-            self.grad.update_symbol,
-            (x, dy, *self.update.args(update, tuple(rest))),
-            record(*(getattr(whole, f.name) for f in fields(whole)), own),
-            scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
-        )
 
 
 @dataclass(frozen=True)
