@@ -6,6 +6,7 @@ import base64
 import ctypes
 import json
 import os
+import re
 import resource
 import signal
 import traceback
@@ -115,9 +116,10 @@ def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Fi
         except OvertimeError:
             result = Finding("time", _place(traceback.format_exc()), traceback.format_exc())
         except Exception as e:  # noqa: BLE001 that is the question
-            kind = "wrong" if isinstance(e, AssertionError) else type(e).__name__
-            where = getattr(e, "where", "") or _place(traceback.format_exc())
-            result = Finding(kind, where, traceback.format_exc())
+            trace = traceback.format_exc()
+            wrong = isinstance(e, AssertionError)
+            where = getattr(e, "where", "") or (_plain(str(e)) if wrong else "") or _place(trace)
+            result = Finding("wrong" if wrong else type(e).__name__, where, trace)
     if peak() - before > MEMORY and not isinstance(result, Finding):
         return Finding("memory", target.name, f"{(peak() - before) >> 20} MiB")
     return result
@@ -135,6 +137,11 @@ def _message(target: Target, error: InputError) -> bool | Finding:
     wrong = [fault for fault, found in faults.items() if found]
     place = _place("".join(traceback.format_exception(error)))
     return Finding("message", f"{wrong[0]} {place}", repr(text)[:9000]) if wrong else False
+
+
+def _plain(text: str) -> str:
+    """Return the first line of a text without what differs from case to case."""
+    return re.sub(r"'.*'|\".*\"|-?\d+", "", text.partition("\n")[0])[:80].strip()
 
 
 def _place(trace: str) -> str:

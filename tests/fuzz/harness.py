@@ -49,13 +49,14 @@ static unsigned char *block(size_t n, size_t shift) {
 
 int main(void) {
     (void)camera; /* most entry points take the image whole */
-    uint32_t head[4]; /* entry, shift, pixels, bytes of a row */
+    uint32_t head[4]; /* entry, how memory is given, pixels, bytes of a row */
     while (fread(head, 4, 4, stdin) == 4) {
-        const size_t shift = head[1], n = entries[head[0]].arena;
+        const size_t shift = head[1] & 3, n = entries[head[0]].arena;
         unsigned char *s = block(MODEL_STATE_BYTES, shift), *a = block(n, shift);
         unsigned char *pixels = block(head[2], 0);
         picture = (kg_image){(const int8_t *)pixels, (int32_t)head[3]};
-        const int32_t status = entries[head[0]].call(s + shift, a + shift);
+        const int32_t status =
+            entries[head[0]].call(head[1] & 4 ? NULL : s + shift, head[1] & 8 ? NULL : a + shift);
         fwrite(&status, 4, 1, stdout);
         fwrite(s + shift, 1, MODEL_STATE_BYTES, stdout);
         fwrite(a + shift, 1, n, stdout);
@@ -69,13 +70,18 @@ int main(void) {
 """
 
 
+_SAID = (
+    r"model\.\w:\d+:\d+: error: .*|SUMMARY: .*|"
+    r"\w+\.c:\d+.*runtime error: [a-z ]*|\S+ Assertion .*"
+)
+
+
 class StoppedError(AssertionError):
     """The program ended: what a sanitizer said, and where."""
 
     def __init__(self, said: str) -> None:
-        kinds = r"SUMMARY: .*|\w+\.c:\d+.*runtime error: [a-z ]*|\S+ Assertion .*"
-        found = re.search(kinds, said)
-        self.where = re.sub(r"/\S*/|0x[0-9a-f]+", "", found[0] if found else said[:90])
+        found = re.search(_SAID, said)
+        self.where = re.sub(r"/\S*/|0x[0-9a-f]+|-?\d+", "", found[0] if found else said[:90])
         super().__init__(said[-5000:])
 
 
@@ -97,7 +103,7 @@ def built(program: Program, folder: Path, home: Path) -> Path:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     include = f"-I{runtime_folder() / 'include'}"
-    CHECKED.compile(
+    _compile(
         folder,
         *_STRICT,
         include,
@@ -110,6 +116,13 @@ def built(program: Program, folder: Path, home: Path) -> Path:
         "program",
     )
     return folder / "program"
+
+
+def _compile(folder: Path, *args: str) -> None:
+    try:
+        CHECKED.compile(folder, *args)
+    except RuntimeError as e:
+        raise StoppedError(str(e)) from e
 
 
 def _returned(program: Program, call: str) -> str:
@@ -129,10 +142,14 @@ def _runtime(home: Path) -> Path:
 
 
 class Piped(Runner):
-    """A program in another process.  `shift`: bytes by which memory is misaligned."""
+    """A program in another process.
+
+    `memory`: how it is given: shifted by 1 to 3 bytes; with 4 added no state, with 8 no arena.
+    `status`: what the last call returned.
+    """
 
     def __init__(self, program: Program, file: Path) -> None:
-        self.shift, self.status = 0, 0
+        self.memory, self.status = 0, 0
         self._names = [*program.entries, "init"]
         self._process = subprocess.Popen(
             [str(file)],
@@ -150,7 +167,7 @@ class Piped(Runner):
         s = self.program.state_bytes
         pixels = b"".join(np.ascontiguousarray(x, np.int8).tobytes() for x in images)
         row = images[0][0].nbytes if images else 0
-        head = struct.pack("<4I", entry, self.shift, len(pixels), row)
+        head = struct.pack("<4I", entry, self.memory, len(pixels), row)
         got = self._talk(
             head + self._state[:s].tobytes() + self._arena[:n].tobytes() + pixels, 4 + s + n
         )

@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 from helpers import call
+from PIL import Image
 
 from fuzz.case import Case, Target
 from fuzz.drawn import WAYS, Drawn
@@ -20,6 +21,7 @@ from fuzz.records import small_model
 from kilograd.emit import source
 from kilograd.frontend import Model, load_model_folder, save_model
 from kilograd.ir import Value, interpret
+from kilograd.learn.data import prepare
 from kilograd.learn.recipe import Compiled as Recipes
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import Budget
@@ -57,6 +59,7 @@ class Folder(Target):
         model = load_model_folder(folder)
         for text in (model.name, model.title, *model.training_classes, *model.layers):
             assert text.isprintable(), f"a text that no terminal should get: {text!r}"
+        prepare(Image.new("RGB", (9, 9)), model.preprocess)
         if deep:
             compile_recipe(model, Recipe("last", WAYS), Budget())
 

@@ -60,7 +60,7 @@ class Device(Target):
         called = {
             "program": which,
             "entry": rng.choice(sorted(self.programs[which].entries)),
-            "shift": rng.choice((0, 0, 0, 0, 0, 1, 2, 3)),
+            "memory": rng.choice((*(0,) * 12, 1, 2, 3, 4, 8)),
             "label": rng.choice(_LABELS if rng.random() < 0.4 else (0, 1, 2)),
             "clock": [rng.choice(_CLOCKS), rng.choice(_CLOCKS if rng.random() < 0.5 else (0, 5))],
             "lr": rng.choice(_FLOATS if rng.random() < 0.4 else (0.05,)),
@@ -72,7 +72,17 @@ class Device(Target):
 
     def _damage(self, rng: Random) -> list[tuple[float, str]]:
         """Return places in the state, as shares of it, and bytes that stand there, as hex."""
-        words = ("00000000", "ffffffff", "0000c07f", "0000807f", "000080ff", "00000080", "ffff7f7f")
+        words = (
+            "00000000",
+            "ffffffff",
+            "00000040",
+            "000000c0",
+            "0000c07f",
+            "0000807f",
+            "000080ff",
+            "00000080",
+            "ffff7f7f",
+        )
         return [
             (rng.random(), rng.choice((*words, "80", "7f"))) for _ in range(rng.choice((1, 3, 30)))
         ]
@@ -114,12 +124,12 @@ class Device(Target):
         feeds |= {k: v for k, v in given.items() if k in feeds}
         before = host._state.copy()
         own: dict[str, Value] = {k: v.copy() for k, v in host.state.items() if k in graph.data}
-        host.shift = d["shift"]
+        host.memory = d["memory"]
         try:
             got = call(host, d["entry"], feeds)
         finally:
-            host.shift = 0
-        wrong = _refusals(feeds, d["shift"], stamped=host.stamped(before))
+            host.memory = 0
+        wrong = _refusals(feeds, d["memory"], stamped=host.stamped(before))
         if host.status:
             assert wrong, f"refused with status {host.status}, for no reason"
             assert (host._state == before).all(), "refused, and written to all the same"
@@ -132,11 +142,12 @@ class Device(Target):
                 assert same(got[key], want[key]), f"{d['entry']}: {key} differs"
 
 
-def _refusals(feeds: Mapping[str, Any], shift: int, *, stamped: bool) -> list[str]:
+def _refusals(feeds: Mapping[str, Any], memory: int, *, stamped: bool) -> list[str]:
     """Return why a call is to be refused."""
     whole = {k: v.ravel().tolist() for k, v in feeds.items() if v.size <= 2}
     reasons = {
-        "misaligned memory": shift != 0,
+        "misaligned memory": memory & 3 != 0,
+        "no memory": memory & 12 != 0,
         "a damaged state": not stamped,
         "a bad label": not 0 <= whole.get("label", [0])[0] < WAYS,
         "a bad clock": not 0 <= whole.get("clock", [0, 0])[1] < (1 << 31) - 1,

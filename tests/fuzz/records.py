@@ -7,7 +7,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -326,12 +326,17 @@ class Results(Target):
         except EndError:
             return
         for row in rows:
-            assert 0 <= row.accuracy_before <= 1, row
-            assert 0 <= row.accuracy_after <= 1, row
-            assert 0 <= row.seconds < math.inf, row
-            assert all(type(x) is int and 0 <= x < 1 << 62 for x in astuple(row)[7:10]), row
+            shares = (row.accuracy_before, row.accuracy_after)
+            assert all(_within(x, 1) for x in shares), f"an accuracy that is none: {shares}"
+            assert _within(row.seconds, 1e12), f"a time that is none: {row.seconds!r}"
+            counts = (row.sram_bytes, row.backward_macs, row.learned_parameters, row.ways)
+            assert all(type(x) is int and _within(x, 1 << 50) for x in counts), f"counts: {counts}"
         if deep:
             summarise(rows)
+
+
+def _within(x: object, most: float) -> bool:
+    return type(x) in {int, float} and 0 <= float(str(x)) <= most
 
 
 _CHANGES = (
