@@ -29,10 +29,10 @@ Case = Mapping[str, bytes | str]
 FOLDER = "fuzzed"
 """The folder that a case lies in: what messages must name."""
 
-MEMORY = 512 << 20
+MEMORY = 768 << 20
 """What a case may add to the memory of its process."""
 
-LONGEST = 1500
+LONGEST = 2100
 """Characters of a message."""
 
 WAIT = 4

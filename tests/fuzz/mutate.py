@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable, Sequence
@@ -71,8 +72,22 @@ def mutated_json(rng: Random, text: bytes) -> bytes:
     for i, one in enumerate(raw):
         for mark in (json.dumps(f"{_MARK}{i}:"), f'"{_MARK}{i}:"'):
             written = written.replace(mark, one)
+    if rng.random() < 0.9:
+        written = _signed(written)
     out = written.encode("utf-8", "surrogatepass")
     return out if rng.random() < 0.94 else rng.choice(_ENCODED)(rng, out)
+
+
+def _signed(text: str) -> str:
+    """Put the right checksum into a record that has one, so that it is read on."""
+    try:
+        record = json.loads(text)
+        sums = [str(record["sha256"])]
+        rest = {k: v for k, v in record.items() if k != "sha256"}
+        raw = json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return text
+    return text.replace(json.dumps(sums[0]), f'"{hashlib.sha256(raw).hexdigest()}"')
 
 
 Places = list[tuple[Any, Any]]
