@@ -22,6 +22,7 @@ from typing import Any
 
 import kilograd
 from kilograd.errors import InputError
+from kilograd.targets.runner import RefusedError
 
 Case = Mapping[str, bytes | str]
 """Files by path: what each holds, or, where it is text, where a link leads."""
@@ -68,7 +69,7 @@ class Target(ABC):
 
     @abstractmethod
     def check(self, folder: Path, *, deep: bool) -> None:
-        """Read what is in a folder.  Raises `InputError` where it is refused.
+        """Read what is in a folder.  Raises `InputError` where it is refused, or `RefusedError`.
 
         Anything else that is raised is a finding, an AssertionError among it: what was accepted
         is not what it should be.
@@ -113,6 +114,8 @@ def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Fi
             result: bool | Finding = True
         except InputError as e:
             result = _message(target, e)
+        except RefusedError:
+            result = False
         except OvertimeError:
             result = Finding("time", _place(traceback.format_exc()), traceback.format_exc())
         except Exception as e:  # noqa: BLE001 that is the question

@@ -28,6 +28,7 @@ _MAIN = """
 #include <string.h>
 
 #include "kg.h"
+#include "kg_rows.h"
 #include "model.h"
 
 static kg_image picture;
@@ -81,7 +82,8 @@ class StoppedError(AssertionError):
 
     def __init__(self, said: str) -> None:
         found = re.search(_SAID, said)
-        self.where = re.sub(r"/\S*/|0x[0-9a-f]+|-?\d+", "", found[0] if found else said[:90])
+        where = re.sub(r"/\S*/|0x[0-9a-f]+", "", found[0] if found else said[:90])
+        self.where = re.sub(r"-?\d+", "", where) if where.startswith("model") else where
         super().__init__(said[-5000:])
 
 
@@ -90,10 +92,9 @@ def built(program: Program, folder: Path, home: Path) -> Path:
     calls, table = [], []
     for e in program.entries.values():
         call = f"model_{e.name}(s, a{', &camera' * len(e.rows)})"
-        calls.append(f"static int call_{e.name}(void *s, void *a) {{ {_returned(program, call)} }}")
+        calls.append(f"static int call_{e.name}(void *s, void *a) {{ return (int){call}; }}")
         table.append(f"    {{call_{e.name}, {e.plan.peak}}},")
-    init = _returned(program, "model_init(s)")
-    calls.append(f"static int call_init(void *s, void *a) {{ (void)a; {init} }}")
+    calls.append("static int call_init(void *s, void *a) { (void)a; return (int)model_init(s); }")
     table.append("    {call_init, 0},")
     texts = {
         "model.c": source(program),
@@ -125,10 +126,6 @@ def _compile(folder: Path, *args: str) -> None:
         raise StoppedError(str(e)) from e
 
 
-def _returned(program: Program, call: str) -> str:
-    return f"return (int){call};" if "kg_status" in header(program) else f"{call}; return 0;"
-
-
 def _runtime(home: Path) -> Path:
     """Compile the runtime with checks, as one object file."""
     whole = home / "runtime.o"
@@ -145,11 +142,10 @@ class Piped(Runner):
     """A program in another process.
 
     `memory`: how it is given: shifted by 1 to 3 bytes; with 4 added no state, with 8 no arena.
-    `status`: what the last call returned.
     """
 
     def __init__(self, program: Program, file: Path) -> None:
-        self.memory, self.status = 0, 0
+        self.memory = 0
         self._names = [*program.entries, "init"]
         self._process = subprocess.Popen(
             [str(file)],
@@ -161,19 +157,20 @@ class Piped(Runner):
         arena = np.zeros(max(program.arena_bytes, 4), np.uint8)
         super().__init__(program, np.zeros(max(program.state_bytes, 4), np.uint8), arena)
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         entry = self._names.index(function)
         n = 0 if function == "init" else self.program.entries[function].plan.peak
         s = self.program.state_bytes
         pixels = b"".join(np.ascontiguousarray(x, np.int8).tobytes() for x in images)
-        row = images[0][0].nbytes if images else 0
-        head = struct.pack("<4I", entry, self.memory, len(pixels), row)
+        head = struct.pack(
+            "<4I", entry, self.memory, len(pixels), images[0][0].nbytes if images else 0
+        )
         got = self._talk(
             head + self._state[:s].tobytes() + self._arena[:n].tobytes() + pixels, 4 + s + n
         )
-        (self.status,) = struct.unpack("<i", got[:4])
         self._state[:s] = np.frombuffer(got[4 : 4 + s], np.uint8)
         self._arena[:n] = np.frombuffer(got[4 + s :], np.uint8)
+        return int.from_bytes(got[:4], "little")
 
     def _talk(self, said: bytes, length: int) -> bytes:
         process = self._process
@@ -189,10 +186,6 @@ class Piped(Runner):
         if len(got) != length:
             raise StoppedError(process.stderr.read().decode(errors="replace"))
         return got
-
-    def stamped(self, state: Array) -> bool:
-        """Say whether a state has the stamps that init gives it."""
-        return True
 
     def close(self) -> None:
         """End the process."""
