@@ -143,8 +143,8 @@ def _message(target: Target, error: InputError) -> bool | Finding:
 
 
 def _plain(text: str) -> str:
-    """Return the first line of a text without what differs from case to case."""
-    return re.sub(r"'.*'|\".*\"|-?\d+", "", text.partition("\n")[0])[:80].strip()
+    """Return what a text begins with, without what differs from case to case."""
+    return re.sub(r"'.*'|\".*\"|-?\d+", "", re.split(r"\n|: ", text)[0])[:80].strip()
 
 
 def _place(trace: str) -> str:

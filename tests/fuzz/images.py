@@ -39,7 +39,7 @@ def look(root: Path, *, deep: bool) -> None:
         assert 0 < len(name) <= 500, f"a name of {len(name)} characters"
     for source in dataset.images:
         if isinstance(source, Path):
-            assert source.resolve().is_relative_to(root.resolve()), f"{source} is outside"
+            assert source.resolve().is_relative_to(root.resolve()), f"outside the folder: {source}"
     _see(dataset)
     if deep:
         with suppress(InputError):  # it may be too small, and is called by its name

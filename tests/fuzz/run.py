@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -106,9 +107,13 @@ class Fuzzer:
         shares = np.array([t.share for t in self.targets])
         with self._trace(worker).open("w", encoding="utf-8") as trace:
             faulthandler.enable(trace)
-            while time.monotonic() - self.began < self.seconds:
-                index = int((self.counts[worker, :, 4] / shares).argmin())
-                self._case(worker, index, home)
+            try:
+                while time.monotonic() - self.began < self.seconds:
+                    index = int((self.counts[worker, :, 4] / shares).argmin())
+                    self._case(worker, index, home)
+            except BaseException:
+                traceback.print_exc(file=trace)  # of this harness
+                raise
 
     def _case(self, worker: int, index: int, home: Path) -> None:
         target, count = self.targets[index], self.counts[worker, index]
