@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -82,12 +82,17 @@ def _signed(text: str) -> str:
     """Put the right checksum into a record that has one, so that it is read on."""
     try:
         record = json.loads(text)
-        sums = [str(record["sha256"])]
-        rest = {k: v for k, v in record.items() if k != "sha256"}
-        raw = json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+        old, new = json.dumps(record["sha256"]), digest(record)
     except (KeyError, RecursionError, TypeError, ValueError):
         return text
-    return text.replace(json.dumps(sums[0]), f'"{hashlib.sha256(raw).hexdigest()}"')
+    return text.replace(old, json.dumps(new))
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """Return the checksum of a record: SHA-256 of its other fields, keys sorted."""
+    rest = {k: v for k, v in record.items() if k != "sha256"}
+    raw = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 Places = list[tuple[Any, Any]]

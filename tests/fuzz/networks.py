@@ -21,7 +21,7 @@ from fuzz.records import small_model
 from kilograd.emit import source
 from kilograd.frontend import Model, load_model_folder, save_model
 from kilograd.ir import Value, interpret
-from kilograd.learn.data import prepare
+from kilograd.learn.pixels import prepare
 from kilograd.learn.recipe import Compiled as Recipes
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import Budget

@@ -6,7 +6,7 @@ import hashlib
 import math
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from folders import write_model, write_pictures
 from helpers import Unit
 
 from fuzz.case import Case, Target
-from fuzz.mutate import NUMBERS, TEXTS, flipped, mutated_json, mutated_text
+from fuzz.mutate import NUMBERS, TEXTS, digest, flipped, mutated_json, mutated_text
 from kilograd.cli.options import cache_limit, parse_bytes, parse_macs, split_names
 from kilograd.frontend import Model, Preprocess, load_model_folder
 from kilograd.learn.adapt import Schedule
@@ -121,7 +121,7 @@ class Analysis(OneFile):
 
     def check(self, folder: Path, *, deep: bool) -> None:
         found = read_contribution(folder / self.file)
-        found.check(self.model.name, self.model.graph, folder / self.file)
+        found.check(self.model.name, self.model.graph, self.model.layers, folder / self.file)
         assert len(found.biases) == len(found.layers)
         assert all(share in SHARES for _, share in found.weights)
         gains = (*found.biases, *found.weights.values())
@@ -281,6 +281,7 @@ class Results(Target):
             with closing(sqlite3.connect(self.seed / RESULTS)) as sql:
                 sql.execute("PRAGMA journal_mode = DELETE")
                 sql.execute("UPDATE rows SET seconds = 0.25")
+                _sign(sql)
                 sql.commit()
         self.files = {f.name: f.read_bytes() for f in sorted(self.seed.iterdir()) if f.is_file()}
 
@@ -311,6 +312,8 @@ class Results(Target):
         change = rng.choice(_CHANGES).format(table=table, column=column, where=where)
         try:
             sql.execute(change, (value,) if "?" in change else ())
+            if rng.random() < 0.9:
+                _sign(sql)
             sql.commit()
         except (sqlite3.Error, UnicodeEncodeError):
             sql.rollback()  # the table itself refuses
@@ -330,9 +333,22 @@ class Results(Target):
             assert all(_within(x, 1) for x in shares), f"an accuracy that is none: {shares}"
             assert _within(row.seconds, 1e12), f"a time that is none: {row.seconds!r}"
             counts = (row.sram_bytes, row.backward_macs, row.learned_parameters, row.ways)
-            assert all(type(x) is int and _within(x, 1 << 50) for x in counts), f"counts: {counts}"
+            assert all(type(x) is int and _within(x, (1 << 63) - 1) for x in counts), f"counts: {counts}"
         if deep:
             summarise(rows)
+
+
+def _sign(sql: sqlite3.Connection) -> None:
+    """Give every row of results the checksum that belongs to it."""
+    found = sql.execute("SELECT rowid, * FROM rows")
+    names = [column[0] for column in found.description]
+    for number, *values in found.fetchall():
+        row = dict(zip(names[1:], values, strict=True))
+        for name in ("accuracy_before", "accuracy_after", "seconds"):
+            if type(row.get(name)) is int:
+                row[name] = float(row[name])
+        with suppress(TypeError, ValueError):  # bytes have no checksum
+            sql.execute("UPDATE rows SET sha256 = ? WHERE rowid = ?", (digest(row), number))
 
 
 def _within(x: object, most: float) -> bool:
