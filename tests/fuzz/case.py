@@ -166,6 +166,8 @@ def limited(seconds: float) -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for timer, _, _ in timers:  # once is enough, and twice would hit who tells of it
+            signal.setitimer(timer, 0)
         raise OvertimeError
 
     timers = (
@@ -174,7 +176,7 @@ def limited(seconds: float) -> Iterator[None]:
     )
     before = [signal.signal(number, stop) for _, number, _ in timers]
     for timer, _, limit in timers:
-        signal.setitimer(timer, limit, 1.0)
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:

@@ -134,7 +134,7 @@ class Pixels(Target):
 
     share = 1.2
     deep = 50
-    sample = 100
+    sample = 40
 
     def make(self, rng: Random) -> Case:
         suffix = rng.choice(sorted(samples()))
@@ -151,6 +151,7 @@ class Tree(Target):
     """Folders with names, files and links that nobody would make by mistake."""
 
     deep = 4
+    sample = 60
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)

@@ -268,6 +268,7 @@ class Results(Target):
 
     share = 1.2
     seconds = 10.0
+    sample = 40
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
