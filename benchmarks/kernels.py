@@ -50,7 +50,7 @@ def instrumented(program: Program) -> tuple[str, dict[str, list[tuple[int, str]]
     slots: dict[str, list[tuple[int, str]]] = defaultdict(list)
     lines, entry, number = [], "", 0
     for line in source(program).splitlines():
-        if begins := re.match(r"void model_(\w+)\(void \*state, void \*arena\) \{", line):
+        if begins := re.match(r"kg_status model_(\w+)\(void \*state, void \*arena\) \{", line):
             entry = begins[1]
         if call := re.match(r"    ((kg_\w+)\(.*\));", line):
             slots[entry].append((number, call[2]))

@@ -484,6 +484,6 @@ Run = Callable[..., Done]
 COMMAND = (
     # A shell may have started the tests with Ctrl-C ignored, and children inherit that.
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from kilograd.cli import main; main()"
+    "from kilograd.__main__ import main; main()"
 )
 """The program of a command line in another process."""

@@ -589,6 +589,25 @@ def test_truncated_model(adapt: Run, home: Path, tmp_path: Path, no_training: No
     assert "model.safetensors: no such file" in adapt("--model", tmp_path / "mine").error
 
 
+def test_a_broken_model_folder_breaks_no_other(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home / "models", tmp_path / "models")
+    for name, text in (("bad", "{"), ("bad\x1b[2J", '{"format": 1}'), (".hidden", "{")):
+        (tmp_path / "models" / name).mkdir()
+        (tmp_path / "models" / name / "graph.json").write_text(text, encoding="utf-8")
+    (tmp_path / "models" / "__MACOSX").mkdir()
+    monkeypatch.setenv("KILOGRAD_MODELS", str(tmp_path / "models"))
+    done = run("models")
+    assert "small" in done.out
+    assert done.err.count("broken: ") == 2
+    assert "\x1b" not in done.out + done.err
+    found = run("models", "--json").json
+    assert {row["name"] for row in found["models"]} == {"digits", "small"}
+    assert {Path(p).name for p in found["broken"]} == {"bad", "bad\x1b[2J"}
+    assert run("plan", "--model", "small", "--json").json["sram_bytes"] > 0
+
+
 def test_models_lists_names_and_places(run: Run, home: Path) -> None:
     rows = run("models", "--json").json["models"]
     (small,) = (row for row in rows if row["name"] == "small")
@@ -719,7 +738,7 @@ def test_a_map_that_cannot_be_written_leaves_the_old_one(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     done = run("plan", "--model", "small", "--out", "map.html", "--force")
     assert done.error.startswith("--out map.html: cannot be written")
     assert listing(Path()) == ["map.html"]
@@ -896,7 +915,7 @@ def test_interrupted_in_training(
     before = contents(tmp_path)
     done = adapt("--out", "run" if words else "new/run", *words)
     assert (done.code, done.out) == (130, "")
-    assert done.err.splitlines()[-1] == "error: interrupted; nothing was written"
+    assert done.err.splitlines()[-1] == "error: interrupted; nothing is half written"
     assert "Traceback" not in done.err
     assert contents(tmp_path) == before
     assert listing(tmp_path) == ["run"]
@@ -923,6 +942,6 @@ def test_ctrl_c(home: Path, tmp_path: Path, when: str) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    assert err.strip() == "error: interrupted; nothing was written"
+    assert err.strip() == "error: interrupted; nothing is half written"
     assert listing(tmp_path) == []
     assert [p for p in listing(cache) if p.startswith(".")] == []

@@ -318,9 +318,9 @@ def test_the_file_of_another_network(
     write_model(home / "models" / "another", seed=4)
     changed = load_model(str(write_model(home / "changed" / "small", seed=4)))
     found = read_contribution(out)
-    found.check("small", model.graph, out)
+    found.check("small", model.graph, model.layers, out)
     with pytest.raises(InputError, match="measured on network 'small', not on 'another'; give --m"):
-        found.check("another", changed.graph, out)
+        found.check("another", changed.graph, changed.layers, out)
     for path, message in (
         ("models/another", "small.json: measured on network 'small', not on 'another'"),
         ("changed/small", "small.json: measured on another network called 'small', with other"),
@@ -349,7 +349,7 @@ def test_bad_input(home: Path, measured: tuple[Path, str], tmp_path: Path, run: 
         ({"episodes": 1}, "--episodes 1: must be at least 2"),
         ({"out": tmp_path / "x.txt"}, "must end in .json"),
         ({"out": tmp_path / "no" / "x.json"}, "there is no folder"),
-        ({"out": other}, "other.json: is no contribution analysis, or a damaged one"),
+        ({"out": other}, "other.json: no contribution analysis, or a damaged one"),
         ({"out": out, "lr": 0.01}, "was begun with --lr 0.05, and this is with --lr 0.01"),
         ({"ways": 9}, "9 ways asked for"),
         ({"shots": 99}, "99 images to learn from"),
@@ -424,6 +424,25 @@ def _without(name: str) -> Callable[[dict[str, Any]], object]:
         lambda x: x["gains"][0]["weights"]["stem"].update({"0.3": x["gains"][0]["biases"][0]}),
         lambda x: x["gains"][0].update(episodes="4"),
         lambda x: x.update(layers="stem"),
+        lambda x: x.update(layers=[*x["layers"][1:], x["layers"][1]]),
+        lambda x: x["layers"].__setitem__(0, "\x1b[2J"),
+        lambda x: x.update(network="a b"),
+        lambda x: x.update(settings={"--lr": [1]}),
+        lambda x: x["gains"][0].update(data="all"),
+        lambda x: x["gains"][1].update(data=None),
+        lambda x: x["gains"][1].update(data=x["gains"][2]["data"]),
+        lambda x: x["gains"][1].update(data="a\nb"),
+        lambda x: x["gains"][0].update(episodes=1),
+        lambda x: x["gains"][0].update(episodes=10**9),
+        lambda x: x["gains"][0].update(head=1.5),
+        *(
+            lambda x, mean=mean: x["gains"][0]["biases"][0].update(mean=mean)
+            for mean in (1e308, 10**400, 2, -1.5, True, None)
+        ),
+        *(
+            lambda x, half=half: x["gains"][0]["biases"][0].update(half_width=half)
+            for half in (-0.1, 1e308, math.inf, 10**400)
+        ),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -432,16 +451,45 @@ def test_a_damaged_file_is_named(
     path = tmp_path / "x.json"
     content = made(model).to_json()
     damage(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"x\.json: is no contribution analysis, or a damaged one"):
+    for found in (content, {k: v for k, v in content.items() if k != "sha256"}):
+        path.write_text(json.dumps(found))
+        with pytest.raises(InputError, match=r"x\.json: "):
+            read_contribution(path)
+
+
+def test_a_flipped_digit_is_seen(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_contribution(path, made(model))
+    text = path.read_text()
+    changed = text.replace('"mean": 0.0', '"mean": 0.1', 1)
+    assert changed != text
+    path.write_text(changed)
+    with pytest.raises(InputError, match="is damaged, its checksum is another; if it was changed"):
         read_contribution(path)
+    value = json.loads(changed)
+    del value["sha256"]
+    path.write_text(json.dumps(value))
+    read_contribution(path)
+
+
+def test_layers_and_shares_are_those_of_the_network(model: Model, tmp_path: Path) -> None:
+    """The fingerprint is of the network alone; the file may still lack a part of it."""
+    found = made(model)
+    found.check("small", model.graph, model.layers, tmp_path)
+    swapped = replace(found, layers=(*reversed(found.layers),))
+    some = dict(found.overall.weights)
+    some.popitem()
+    fewer = replace(found, overall=replace(found.overall, weights=some))
+    for one in (swapped, fewer):
+        with pytest.raises(InputError, match="its layers or shares are not those of small"):
+            one.check("small", model.graph, model.layers, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\udcff"])
 def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(InputError, match=r"x\.json: (not JSON|is no contribution)"):
+    with pytest.raises(InputError, match=r"x\.json: (cannot be read as JSON|is no text)"):
         read_contribution(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_contribution(tmp_path / "absent.json")

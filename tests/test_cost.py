@@ -348,7 +348,7 @@ def agrees(compiled: Compiled, formula: Cost, passes: int) -> None:
     assert 0 <= memory.weights - formula.memory.weights <= 3 * len(compiled.training.learn)
     assert memory.head == 4 * (head + (compiled.recipe.ways if passes == 3 else 0))
     assert memory.total == sum(
-        p or 0 for p in (memory.buffers, memory.weights, memory.biases, memory.head)
+        p or 0 for p in (memory.buffers, memory.weights, memory.biases, memory.head, memory.stamp)
     )
 
 
@@ -361,7 +361,7 @@ def test_the_parts_of_a_program_are_all_of_it(optimizer: OptimizerKind, accumula
     cost = planned(program)
     m = cost.memory
     assert None not in (m.buffers, m.biases, m.optimizer, m.head)
-    parts = (m.buffers, m.weights, m.biases, m.optimizer, m.head)
+    parts = (m.buffers, m.weights, m.biases, m.optimizer, m.head, m.stamp)
     assert sum(p or 0 for p in parts) == m.total == program.sram_bytes
     assert cost.macs.forward + cost.macs.backward == program.macs("step")
     learned = m.weights + (m.biases or 0) // 4

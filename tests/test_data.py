@@ -3,9 +3,12 @@
 import io
 import json
 import os
+import struct
+import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +18,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset, load_dataset, prepare
+from kilograd.learn.data import Dataset, load_dataset
+from kilograd.learn.pixels import opened, prepare, upright
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 SHARED_FILES = sorted(SHARED.glob("*.parquet"))
@@ -73,6 +77,105 @@ def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path)
     assert dataset.image_names == ("a/1.png",)
     assert dataset.skipped == ()
+
+
+@pytest.mark.parametrize(
+    "litter", ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"]
+)
+def test_what_systems_leave_behind_is_passed_over(tmp_path: Path, litter: str) -> None:
+    for folder in (tmp_path, tmp_path / "a", tmp_path / "a" / "more"):
+        write(folder / litter / "cat" / "._1.png", b"")
+        write(folder / litter / "2.png", b"")
+    write(tmp_path / "a" / "1.png")
+    write(tmp_path / "a" / ".DS_Store", b"")
+    write(tmp_path / "a" / "Thumbs.db", b"")
+    dataset = load_dataset(tmp_path)
+    assert (dataset.classes, dataset.image_names, dataset.skipped) == (("a",), ("a/1.png",), ())
+
+
+def test_links_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    root, outside = tmp_path / "pets", tmp_path / "elsewhere"
+    write(outside / "1.png")
+    write(root / "a" / "1.png")
+    (root / "a" / "2.png").symlink_to(outside / "1.png")
+    (root / "a" / "3.png").symlink_to("1.png")
+    (root / "a" / "4.png").symlink_to("4.png")
+    (root / "a" / "more").symlink_to(outside)
+    dataset = load_dataset(root)
+    assert dataset.image_names == ("a/1.png", "a/3.png")
+    assert dataset.skipped == ("a/2.png",)
+    (root / "b").symlink_to(outside)
+    with pytest.raises(InputError, match=r"pets/b: is a link that leads out of .*pets"):
+        load_dataset(root)
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    (tmp_path / "all").symlink_to(".")
+    (tmp_path / "self").symlink_to("self")
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("a", "all")
+    assert dataset.image_names == ("a/1.png", "all/a/1.png")
+
+
+def test_pipes_called_like_images_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png")
+    os.mkfifo(tmp_path / "a" / "2.png")
+    dataset = load_dataset(tmp_path)
+    assert (dataset.image_names, dataset.skipped) == (("a/1.png",), ())
+    (tmp_path / "a" / "1.png").unlink()
+    os.mkfifo(tmp_path / "a" / "1.png")
+    with pytest.raises(InputError, match="cannot now"):
+        dataset.image(0)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b[2J", "\u202ea", "a\nb", " a", "a" * 201, "\udcff"], ids=ascii
+)
+def test_class_folders_have_names_that_people_can_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "ok" / "1.png")
+    write(tmp_path / name / "1.png")
+    with pytest.raises(InputError, match="the name of a class") as caught:
+        load_dataset(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_images_may_be_called_anything_and_are_shown_escaped(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1\x1b[2J.png")
+    write(tmp_path / "a" / "2\udcff.png")
+    write(tmp_path / "a" / "3\u202e.png", b"")
+    dataset = load_dataset(tmp_path)
+    assert dataset.image_names == (r"a/1\x1b[2J.png", r"a/2\udcff.png")
+    assert dataset.skipped == (r"a/3\u202e.png",)
+    assert dataset.image(1).size == (40, 30)
+
+
+def test_names_are_compared_in_one_form(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    write(tmp_path / "train" / composed / "1.png")
+    write(tmp_path / "test" / apart / "2.png")
+    write(tmp_path / "test" / "tea" / "3.png")
+    assert load_dataset(tmp_path).classes == (composed, "tea")
+    write(tmp_path / "test" / composed / "2.png")
+    with pytest.raises(InputError, match=r"test: two classes are called"):
+        load_dataset(tmp_path)
+
+
+def test_paths_that_the_system_cannot_have(tmp_path: Path) -> None:
+    for path in (tmp_path / ("a" * 300), tmp_path / "a\0b"):
+        with pytest.raises(InputError, match="no such file or folder"):
+            load_dataset(path)
+
+
+def test_folder_of_more_images_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        write(tmp_path / f"c{i % 2}" / f"{i}.png", b"")
+    monkeypatch.setattr("kilograd.limits.IMAGES", 3)
+    with pytest.raises(InputError, match="more images than 3"):
+        load_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +397,7 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
 
 
 def write_parquet(
-    path: Path, columns: dict[str, list[Any]], metadata: dict[str, str] | None = None
+    path: Path, columns: dict[str, Any], metadata: dict[str, str] | None = None
 ) -> Path:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -412,6 +515,10 @@ def test_groups_come_from_class_names(
         ({"image": [b"x"], "label": [0]}, None, r"no image in it can be read \(1 tried"),
         ({"image": ["x"], "label": [0]}, None, "must hold encoded image bytes; row 0"),
         ({"image": [{"path": "x"}], "label": [0]}, None, "must hold encoded image bytes"),
+        ({"image": [b"x"], "label": [[1]]}, None, "column 'label' holds list"),
+        ({"image": [b"x"], "class_name": ["a\x1b"]}, None, r"holds the character '\\x1b'"),
+        ({"image": [b"x"], "label": [0], "split": ["\u202e"]}, None, r"the split of row 0"),
+        ({"image": [b"x"] * 2, "label": ["\u00e9", "e\u0301"]}, None, "two classes are called"),
         ({"image": [b"x"] * 2, "label": [0, None]}, None, "row 1 has no label"),
         ({"image": [b"x"], "class_name": [None]}, None, "row 0 has no class_name"),
         ({"image": [b"x"], "label": [0.5]}, None, "neither an integer nor text"),
@@ -419,7 +526,7 @@ def test_groups_come_from_class_names(
         ({"image": [b"x"], "label": [0], "split": [None]}, None, "row 0 has no split"),
         ({"image": [b"x"], "label": [2]}, {"classes": ["a", "b"]}, "label 2, but .* has 2 names"),
         ({"image": [b"x"], "label": [-1]}, {"classes": ["a", "b"]}, "row 0 has label -1"),
-        ({"image": [b"x"], "label": [0]}, {"classes": ["a", "a"]}, "without repeats"),
+        ({"image": [b"x"], "label": [0]}, {"classes": ["a", "a"]}, "two classes"),
         ({"image": [b"x"], "label": [0]}, {"classes": [1]}, "without repeats"),
         (
             {"image": [b"x"], "label": [1], "class_name": ["a"]},
@@ -443,6 +550,64 @@ def test_unusable_parquet_is_refused(
         load_dataset(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_parquet_that_says_the_same_megabyte_of_every_row(tmp_path: Path) -> None:
+    """2 KB on the disk, 1 GB for a reader that unpacks each row."""
+    arrow = pytest.importorskip("pyarrow")
+    image = images(1)[0] + bytes(1 << 20)
+    for column in (
+        arrow.DictionaryArray.from_arrays(arrow.array([0] * 1000), arrow.array([image])),
+        arrow.array([{"bytes": image, "path": "a" * 1000}]).take(arrow.array([0] * 1000)),
+    ):
+        path = write_parquet(tmp_path / "x.parquet", {"image": column, "label": [0] * len(column)})
+        held = resident_mb()
+        dataset = load_dataset(path)
+        assert len(dataset) == len(column)
+        assert resident_mb() - held < 300
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_parquet_of_more_rows_than_the_limit_is_not_read(tmp_path: Path) -> None:
+    """102 KB took more than a minute."""
+    arrow = pytest.importorskip("pyarrow")
+    count = 3 * 10**6
+    column = arrow.nulls(count, arrow.binary())
+    path = write_parquet(tmp_path / "x.parquet", {"image": column, "label": np.zeros(count, int)})
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="more images than 2,097,152"):
+        load_dataset(path)
+    assert time.perf_counter() - start < 2
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for twice in ("label", "image"):
+        names = ["image", "label", twice]
+        columns = {"image": images(1), "label": [0]}
+        table = arrow.table([arrow.array(columns[n]) for n in names], names=names)
+        parquet.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(InputError, match=f"has 2 columns '{twice}'"):
+            load_dataset(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("column", ["class_name", "label", "split", "path"])
+def test_parquet_with_text_that_is_no_utf8(tmp_path: Path, column: str) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    bad = arrow.array([b"a\xff"]).view(arrow.string())
+    columns = {"image": arrow.array(images(1)), "label": arrow.array([0])}
+    if column == "path":
+        fields = [columns["image"], bad]
+        columns["image"] = arrow.StructArray.from_arrays(fields, names=["bytes", "path"])
+    else:
+        columns[column] = bad
+    path = write_parquet(tmp_path / "x.parquet", columns)
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        load_dataset(path)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -100])
@@ -572,6 +737,75 @@ def test_exif_rotation_is_applied() -> None:
     preprocess = Preprocess(size=16, resize=16, channels=1)
     assert not np.array_equal(prepare(stored, preprocess), prepare(upright, preprocess))
     np.testing.assert_allclose(prepare(image, preprocess), prepare(upright, preprocess), atol=2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
+def test_every_orientation_in_strips(
+    monkeypatch: pytest.MonkeyPatch, orientation: int, mode: str
+) -> None:
+    """As Pillow turns the whole; strips of 3 rows, of an image of 20."""
+    monkeypatch.setattr("kilograd.learn.pixels._STRIP", 3 * 31)
+    grey = np.random.default_rng(1).integers(0, 256, (20, 31))
+    image = Image.fromarray(
+        (grey * 257).astype(np.uint16) if mode == "I;16" else grey.astype(np.uint8)
+    )
+    if mode != "I;16":
+        image = image.convert(mode)
+    image.getexif()[0x0112] = orientation
+    turned = Image.fromarray(grey.astype(np.uint8))
+    turned.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(turned))
+    for channels in (1, 3):
+        found = np.asarray(upright(image, channels)).reshape(*expected.shape, channels)
+        np.testing.assert_array_equal(found, np.repeat(expected[:, :, None], channels, axis=2))
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from kilograd.frontend import Preprocess
+from kilograd.learn.data import load_dataset
+from kilograd.learn.pixels import opened, prepare, upright
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+x = prepare(load_dataset(Path(sys.argv[1])).image(0), Preprocess(128, 147, 3))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("mode", ["LA", "I;16", "RGBA"])
+def test_the_largest_image_takes_less_than_600_mb(tmp_path: Path, mode: str) -> None:
+    """A PNG of 0.3 MB took 3 GB."""
+    file = write(tmp_path / "a" / "1.png", b"")
+    Image.new(mode, (8192, 8192)).save(file, compress_level=1)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 600_000  # KB
+
+
+@pytest.mark.parametrize("size", [(8193, 8192), (1 << 17, 1 << 10), (13_000, 13_000)])
+def test_larger_images_are_not_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
+    """By their headers: there are no pixels behind them here."""
+    header = struct.pack(">IIBBBBB", *size, 8, 6, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100)))):
+        png += struct.pack(">I", len(data)) + kind + data
+        png += struct.pack(">I", zlib.crc32(kind + data))
+    write(tmp_path / "a" / "1.png", png)
+    write(tmp_path / "a" / "2.png")
+    assert load_dataset(tmp_path).skipped == ("a/1.png",)
+    with pytest.raises(ValueError, match="67,108,864 are the most"):
+        opened(png)
+
+
+def test_resized_images_have_a_limit() -> None:
+    """32 times as long as wide, at the largest size of a network: 512 MB without a limit."""
+    image = Image.new("L", (6400, 200), 77)
+    start = time.perf_counter()
+    for picture in (image, image.transpose(Image.Transpose.ROTATE_90)):
+        assert (prepare(picture, Preprocess(2000, 2048, 1)) == 77 - 128).all()
+    assert time.perf_counter() - start < 5
 
 
 def test_very_long_images_cost_neither_time_nor_memory() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,12 @@ def test_listed_images_that_are_not_there_are_named(tmp_path: Path) -> None:
         ("val.csv", b"file,label\na,b\n", r"val\.csv: needs the columns .* has file, label"),
         ("val.csv", b"filename,label\nx.png\n", r"val\.csv: row 1 has no filename or no label"),
         ("val.csv", b"filename,label\n,dog\n", r"val\.csv: row 1 has no filename"),
-        ("val.csv", b"filename,label\n\xff,dog\n", r"val\.csv: cannot be read as CSV"),
+        ("val.csv", b"filename,label\n\xff,dog\n", r"val\.csv: is no text in UTF-8"),
+        ("val.csv", b"filename,label\n../a,dog\n", r"mini: filename: '\.\./a' must be the path"),
+        ("val.csv", b"filename,label\n/etc/passwd,dog\n", "'/etc/passwd' must be the path"),
+        ("val.csv", b"filename,label\na\0b,dog\n", "must be the path"),
+        ("val.csv", b"filename,label\nz.png,..\n", "must be the path"),
+        ("val.csv", b"filename,label\nz.png,a\x1b\n", r"holds the character '\\x1b'"),
         ("val.csv", b'filename,label\n"x,dog\n', r"val\.csv: cannot be read as CSV"),
         ("val.csv", b"filename,label\nc1.png,dog\n", r"mini: the lists name c1\.png 2 times"),
     ],
@@ -185,18 +191,44 @@ def without(field: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("specification", "message"),
     [
-        ([], "neither classes_per_split nor superclasses_per_split"),
+        ([], "expected object, got array"),
+        (
+            {k: v for k, v in FLAT.items() if not k.endswith("split")},
+            "neither classes_per_split nor superclasses_per_split",
+        ),
         (without("classes_per_split"), r"\(ImageNet's tree\) are not supported"),
-        (without("class_names"), "no specification of Meta-Dataset .*class_names"),
-        (without("name"), "no specification of Meta-Dataset .*name"),
-        (FLAT | {"images_per_class": {"0": 2}}, "no specification of Meta-Dataset .*'1'"),
-        (FLAT | {"images_per_class": dict.fromkeys("0123", "2")}, "no specification .*TypeError"),
-        (FLAT | {"classes_per_split": {"TRAIN": 4}}, "no specification of Meta-Dataset .*VALID"),
-        (FLAT | {"classes_per_split": {"TRAIN": "x"}}, "no specification .*TypeError"),
+        (without("class_names"), "field 'class_names' is missing"),
+        (without("name"), "field 'name' is missing"),
+        (FLAT | {"images_per_class": {"0": 2}}, "images_per_class says nothing of number 1"),
+        (FLAT | {"images_per_class": dict.fromkeys("0123", "2")}, "images_per_class.*expected int"),
+        (FLAT | {"images_per_class": dict.fromkeys("0123", 10**9)}, "expected int <= 2097152"),
+        (FLAT | {"images_per_class": dict.fromkeys("0123", 2**20)}, "more images than 2,097,152"),
+        (FLAT | {"images_per_class": dict.fromkeys("0123", -1)}, "expected int >= 0"),
+        (FLAT | {"classes_per_split": {"TRAIN": 4}}, "field 'VALID' is missing"),
+        (FLAT | {"classes_per_split": {"TRAIN": "x"}}, "classes_per_split.TRAIN: expected int"),
+        (
+            FLAT | {"classes_per_split": {"TRAIN": 10**9, "VALID": 0, "TEST": 0}},
+            "classes_per_split.TRAIN: expected int <= 65536",
+        ),
         (FLAT | {"class_names": dict.fromkeys("0123", "owl")}, "two classes are called 'owl'"),
+        (FLAT | {"class_names": dict.fromkeys("0123", "\x1b")}, r"holds the character '\\x1b'"),
         (
             TWO_LEVELS | {"classes_per_superclass": {"0": 2}},
-            "no specification of Meta-Dataset .*'1'",
+            "classes_per_superclass says nothing of number 1",
+        ),
+        (
+            TWO_LEVELS | {"classes_per_superclass": {"0": 10**6, "1": 10**6}},
+            "2,000,000 classes; 65,536 are the most",
+        ),
+        (
+            TWO_LEVELS | {"superclasses_per_split": {"TRAIN": 10**9, "VALID": 0, "TEST": 1}},
+            "superclasses_per_split.TRAIN: expected int <= 65536",
+        ),
+        (
+            TWO_LEVELS
+            | {"superclasses_per_split": {"TRAIN": 1, "VALID": 0, "TEST": 1, "MORE": 3}}
+            | {"superclass_names": {"0": "Greek"}},
+            "superclass_names says nothing of number 1",
         ),
     ],
 )
@@ -216,7 +248,7 @@ def test_wrong_specifications_are_refused(
         (lambda root: (root / "1.h5").unlink(), r"1\.h5: the images of class 'hen' cannot be read"),
         (lambda root: (root / "1.h5").write_bytes(b"no"), r"1\.h5: the images of class 'hen'"),
         (lambda root: (root / "dataset_spec.json").write_text("{"), "cannot be read as JSON"),
-        (lambda root: (root / "dataset_spec.json").write_bytes(b"\xff"), "cannot be read as JSON"),
+        (lambda root: (root / "dataset_spec.json").write_bytes(b"\xff"), "is no text in UTF-8"),
     ],
 )
 def test_damaged_meta_dataset_is_refused(tmp_path: Path, spoil: Write, message: str) -> None:
@@ -231,6 +263,67 @@ def test_missing_h5py_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match=r"pip install 'kilograd\[h5\]'"):
         load_dataset(tmp_path)
+
+
+def test_nothing_outside_the_files_of_a_set_is_read(tmp_path: Path) -> None:
+    """Links and storage may name any file, and virtual data sets any number of them."""
+    h5py = pytest.importorskip("h5py")
+    root = write_meta_dataset(tmp_path / "birds", FLAT | {"images_per_class": {"0": 8}})
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["image"] = np.zeros((8, 8, 3), np.uint8)
+    (tmp_path / "raw").write_bytes(bytes(192))
+    with h5py.File(root / "0.h5", "a") as file:
+        for j in range(7):
+            del file[f"{j}/image"]
+        file["0/image"] = h5py.ExternalLink(tmp_path / "other.h5", "image")
+        file["1/image"] = h5py.SoftLink("/7/image")
+        raw = [(str(tmp_path / "raw"), 0, 192)]
+        file.create_dataset("2/image", (8, 8, 3), np.uint8, external=raw)
+        layout = h5py.VirtualLayout((8, 8, 3), np.uint8)
+        layout[...] = h5py.VirtualSource(tmp_path / "other.h5", "image", (8, 8, 3))
+        file["3"].create_virtual_dataset("image", layout)
+        file.create_dataset("4/image", (60_000, 60_000), np.uint8, chunks=(64, 64))  # 3.6 GB
+        much = {"maxshape": (None, None), "chunks": (1 << 14, 1 << 15)}  # unpacked as a whole
+        file.create_dataset("5/image", (4, 4), np.uint8, compression="gzip", **much)
+        file["6/image"] = h5py.Empty(np.uint8)
+    specification = FLAT | {
+        "classes_per_split": {"TRAIN": 1, "VALID": 0, "TEST": 0},
+        "images_per_class": {"0": 8},
+    }
+    (root / "dataset_spec.json").write_text(json.dumps(specification))
+    dataset = load_dataset(root)
+    assert dataset.skipped == tuple(f"0.h5/{j}" for j in range(7))
+    assert len(dataset) == 1
+
+
+def test_records_that_become_links_later_are_not_followed(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    root = write_meta_dataset(tmp_path / "birds", FLAT)
+    dataset = load_dataset(root)
+    with h5py.File(root / "0.h5", "a") as file:
+        del file["0/image"]
+        file["0/image"] = h5py.ExternalLink(root / "1.h5", "0/image")
+    with pytest.raises(InputError, match=r"0\.h5/0 could be read .* cannot now"):
+        dataset.image(0)
+
+
+def test_files_of_classes_lie_in_the_folder_and_are_no_pipes(tmp_path: Path) -> None:
+    root = write_meta_dataset(tmp_path / "birds", FLAT)
+    (root / "1.h5").rename(tmp_path / "1.h5")
+    (root / "1.h5").symlink_to(tmp_path / "1.h5")
+    with pytest.raises(InputError, match=r"1\.h5: the images of class 'hen' cannot be read"):
+        load_dataset(root)
+    (root / "1.h5").unlink()
+    os.mkfifo(root / "1.h5")
+    with pytest.raises(InputError, match=r"1\.h5: the images of class 'hen' cannot be read"):
+        load_dataset(root)
+
+
+def test_listed_images_behind_links_that_lead_out_are_left_out(tmp_path: Path) -> None:
+    root = write_lists(tmp_path / "mini", LISTS)
+    (root / "images" / "a1.png").rename(tmp_path / "a1.png")
+    (root / "images" / "a1.png").symlink_to(tmp_path / "a1.png")
+    assert load_dataset(root).skipped == ("a1.png",)
 
 
 # -- other libraries ------------------------------------------------------------------------------
@@ -300,7 +393,7 @@ PICTURE = Image.new("L", (4, 4))
 @pytest.mark.parametrize(
     ("classes", "pairs", "message"),
     [
-        (["a", "a"], [(PICTURE, 0)], "pets: a class name repeats"),
+        (["a", "a"], [(PICTURE, 0)], "pets: two classes are called 'a'"),
         (["a"], [], "pets: none of its 0 items can be fetched"),
         (["a"], iter([(PICTURE, 0)]), "pets: list_iterator has no length"),
         (["a"], [PICTURE], "pets: item 0 must be an image and a label"),

@@ -102,7 +102,8 @@ def timeless(rows: tuple[Row, ...] | list[Row]) -> list[Row]:
 def stored(out: Path) -> list[Row]:
     """The rows of a folder, in the order in which they were stored."""
     with closing(sqlite3.connect(out / RESULTS)) as connection:
-        return [Row(*values) for values in connection.execute("SELECT * FROM rows ORDER BY rowid")]
+        found = connection.execute("SELECT * FROM rows ORDER BY rowid")
+        return [Row(*values) for *values, _ in found]
 
 
 # ---- a row ----
@@ -259,7 +260,10 @@ def test_a_stored_episode_is_learned_again(
         (("--episode", file, "--seed", 5), "has no episode of 'others' and seed 5; it has some of"),
         (("--episode", tmp_path / "empty.jsonl"), "has no episode of 'others'; it has some of non"),
         (("--episode", tmp_path / "no.json"), "no.json: cannot be read"),
-        (("--episode", home / "models" / "small" / "graph.json"), "graph.json: episode: needs"),
+        (
+            ("--episode", home / "models" / "small" / "graph.json"),
+            "graph.json: has an unknown field format",
+        ),
         (("--episode", one, "--shots", 3), "--shots 3: the episode in"),
     ):
         code, _, err = run(*words, *options)
@@ -630,6 +634,100 @@ def test_the_file_survives_a_crash_and_takes_a_row_once(asked: Evaluation, tmp_p
             connection.execute("INSERT INTO rows SELECT * FROM rows")
 
 
+def spoilt(out: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(out / RESULTS)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("accuracy_after = 1e9", "row 1 is damaged: accuracy_after: expected float <= 1.0"),
+        ("accuracy_after = -1", "row 1 is damaged: accuracy_after: expected float >= 0.0"),
+        ("accuracy_before = 9e999", "row 1 is damaged: accuracy_before: expected float <= 1.0"),
+        ("accuracy_after = 0.123", "row 1 is damaged, its checksum is another; delete it"),
+        ("accuracy_after = 'x'", "row 1 is damaged: accuracy_after: expected float, got str"),
+        ("accuracy_after = x'ff'", "row 1 is damaged: accuracy_after: expected float, got bytes"),
+        ("data = 5", "row 1 is damaged: data: expected str, got int"),
+        ("data = x'ff'", "row 1 is damaged: data: expected str, got bytes"),
+        ("method = 'a' || char(27)", "row 1 is damaged, its checksum is another"),
+        ("ways = 0", "row 1 is damaged: ways: expected int >= 1"),
+        ("ways = 2.5", "row 1 is damaged: ways: expected int, got float"),
+        ("episode = 77", "row 1 is damaged, its checksum is another"),
+        ("sram_bytes = -1", "row 1 is damaged: sram_bytes: expected int >= 0"),
+        ("seconds = -1.0", "row 1 is damaged: seconds: expected float >= 0.0"),
+        ("seconds = 9e999", "row 1 is damaged: seconds: expected float <= "),
+        ("sha256 = 'x'", "row 1 is damaged, its checksum is another"),
+        ("sha256 = x'00'", "row 1 is damaged, its checksum is another"),
+    ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_named(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run, change: str, message: str
+) -> None:
+    evaluate(tmp_path / "run", replace(asked, episodes=1, methods=("none",)))
+    spoilt(tmp_path / "run", f"UPDATE rows SET {change} WHERE rowid = 1")  # noqa: S608
+    done = run(*words(home, tmp_path / "run"))
+    assert f"--out {tmp_path / 'run'}: evaluation.sqlite: {message}" in done.error
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE settings SET value = 5 WHERE name = '--lr'", "the settings are damaged"),
+        ("UPDATE settings SET value = NULL", "the settings are damaged"),
+        ("UPDATE settings SET value = x'ff'", "the settings are damaged"),
+        ("UPDATE settings SET value = '{' WHERE name = '--lr'", "the settings are damaged, --lr"),
+        ("UPDATE settings SET value = CAST(x'ff' AS TEXT)", "cannot be used"),
+        ("CREATE VIEW more AS SELECT 1", "has other tables or columns than this version writes"),
+        ("ALTER TABLE rows DROP COLUMN sha256", "it may be of an older one; choose another fo"),
+        ("ALTER TABLE rows ADD COLUMN more", "has other tables or columns"),
+        ("DROP TABLE settings", "begun"),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON rows BEGIN DELETE FROM rows; END",
+            "has other tables or columns",
+        ),
+    ],
+)
+def test_another_database_is_refused(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run, statement: str, message: str
+) -> None:
+    evaluate(tmp_path / "run", replace(asked, episodes=1, methods=("none",)))
+    spoilt(tmp_path / "run", statement)
+    if message == "begun":
+        assert run(*words(home, tmp_path / "run")).code == 0, "as a folder that has just begun"
+        return
+    assert message in run(*words(home, tmp_path / "run")).error
+
+
+@pytest.mark.parametrize("data", [b"\xff\n", b"{}\n", b"\x1b[2J\n", b"[\n"])
+def test_damaged_episodes_are_named_with_their_line(
+    asked: Evaluation, home: Path, tmp_path: Path, run: Run, data: bytes
+) -> None:
+    evaluate(tmp_path / "run", replace(asked, episodes=1, methods=("none",)))
+    file = tmp_path / "run" / EPISODES
+    file.write_bytes(file.read_bytes() + data)
+    assert f"--out {file}: " in run(*words(home, tmp_path / "run")).error
+    assert ("line 3: " in run(*words(home, tmp_path / "run")).error) == (data != b"\xff\n")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "text"])
+def test_what_is_no_database(home: Path, tmp_path: Path, run: Run, kind: str) -> None:
+    file = tmp_path / "run" / RESULTS
+    file.parent.mkdir()
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "link":
+            (tmp_path / "other").touch()
+            file.symlink_to(tmp_path / "other")
+        case "folder":
+            file.mkdir()
+        case _:
+            file.write_text("no database" * 100)
+    assert f"--out {tmp_path / 'run'}: " in run(*words(home, tmp_path / "run")).error
+
+
 # ---- other settings ----
 
 
@@ -700,7 +798,7 @@ def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path
         ({"methods": "none,none"}, "--methods: there are two called 'none'"),
         ({"methods": ","}, "--methods: names nothing"),
         ({"methods": "none@0"}, "--lr 0.0: must be a positive number"),
-        ({"episodes": 0}, "--episodes 0: must be at least 1"),
+        ({"episodes": 0}, "--episodes 0: must be in 1 ... 65536"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
         ({"ways": 5}, "discs: 5 ways asked for, but 4 of 4 classes"),
         ({"shots": 8}, "discs: an episode needs 2 or more, but 0 of 4 classes"),

@@ -198,17 +198,19 @@ def test_missing_folder_and_missing_description(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "{'format': 1}", "\udcff\udcfe", "[" * 100_000], ids=ascii
+    "text",
+    ["", "{", "{'format': 1}", "[" * 100_000, '{"a": 1, "a": 2}', "[1e999]"],
+    ids=lambda t: t[:9],
 )
 def test_description_that_is_no_json(folder: Path, text: str) -> None:
-    (folder / "graph.json").write_bytes(text.encode(errors="surrogateescape"))
+    (folder / "graph.json").write_text(text, encoding="utf-8")
     assert "/graph.json: cannot be read as JSON" in refusal(folder)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"graph"'])
 def test_description_that_is_no_object(folder: Path, text: str) -> None:
     (folder / "graph.json").write_text(text, encoding="utf-8")
-    assert "/graph.json: is not a network description" in refusal(folder)
+    assert "/graph.json: expected object, got" in refusal(folder)
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
@@ -293,13 +295,34 @@ DEFECTS: dict[str, tuple[Defect, tuple[str, ...]]] = {
     "input that is not square": (lambda d: d["input"].update(shape=[3, 10, 12]), ("[3, 10, 12]",)),
     "scale 0": (at(2, out={"scale": 0, "zero_point": 0}), ("'pw'", "scale")),
     "scale < 0": (at(3, out={"scale": -0.1, "zero_point": 0}), ("'sum'", "scale")),
-    "scale not finite": (at(1, out={"scale": float("nan"), "zero_point": 0}), ("'dw'", "scale")),
+    "scale not finite": (at(1, out={"scale": float("nan"), "zero_point": 0}), ("not a finite",)),
     "scale that is no number": (at(1, out={"scale": None, "zero_point": 0}), ("'dw'",)),
     "scale of the input": (lambda d: d["input"].update(scale=0.0), ("input", "scale")),
-    "zero point no int8": (at(2, out={"scale": 0.1, "zero_point": 200}), ("'pw'", "zero point")),
+    "zero point no int8": (at(2, out={"scale": 0.1, "zero_point": 200}), ("'pw'", "zero_point")),
     "scales a shift cannot express": (at(0, out={"scale": 1e12, "zero_point": 0}), ("'stem'",)),
     "scales that overflow": (at(0, out={"scale": 1e-20, "zero_point": 0}), ("'stem'",)),
     "operator that is no object": (lambda d: d["ops"].insert(1, "conv"), ("graph.json",)),
+    "float padding": (at(0, padding=[1.0, 1.0, 1.0, 1.0]), ("'stem'", "padding[0]", "int")),
+    "padding above int16": (at(0, padding=[40000, 0, 0, 0]), ("'stem'", "padding[0]", "32767")),
+    "kernel above int16": (at(1, kernel=[40000, 3]), ("'dw'", "kernel[0]", "32767")),
+    "stride above int16": (at(0, stride=[65537, 65537]), ("'stem'", "stride[0]", "32767")),
+    "channels above int16": (at(2, out_channels=40000), ("'pw'", "out_channels", "32767")),
+    "channels that are true": (at(2, out_channels=True), ("'pw'", "out_channels", "bool")),
+    "large input": (lambda d: d["input"].update(shape=[3, 4096, 4096]), ("2048",)),
+    "large resize": (
+        lambda d: d["input"]["preprocess"].update(resize_shorter_side=60_000),
+        ("input.preprocess.resize_shorter_side", "2048"),
+    ),
+    "too many operators": (lambda d: d.update(ops=d["ops"] * 1000), ("ops", "4096")),
+    "file that lies above": (
+        lambda d: d["files"].update(int8="../model.safetensors"),
+        ("files.int8", "inside the folder"),
+    ),
+    "file that lies elsewhere": (
+        lambda d: d["files"].update(int8="/etc/passwd"),
+        ("files.int8", "inside the folder"),
+    ),
+    "title of two lines": (lambda d: d.update(title="a\nb"), ("title", r"'\n'")),
     "files that are none": (lambda d: d.update(files=["model.safetensors"]), ("graph.json",)),
 }
 
@@ -362,6 +385,37 @@ def test_field_of_the_wrong_kind(folder: Path, field: tuple[str | int, ...], val
     else:
         image = np.zeros((SIZE, SIZE, 3), np.int8)
         interpret(model.graph, {"image": image})
+
+
+def test_byte_order_mark_is_passed_over(folder: Path) -> None:
+    file = folder / "graph.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load_model_folder(folder).name == "tiny"
+
+
+def test_tensors_are_not_read_through_a_link_that_leads_out(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "model.safetensors", tmp_path / "elsewhere")
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    assert "leads out of" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "C64", "U16", "BOOL"])
+def test_tensor_of_a_type_that_no_network_has(folder: Path, kind: str) -> None:
+    size = {"BF16": 2, "F8_E4M3": 1, "C64": 8, "U16": 2, "BOOL": 1}[kind]
+    about = {"stem.bias": {"dtype": kind, "shape": [1], "data_offsets": [0, size]}}
+    header = json.dumps(about).encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(size)
+    (folder / "model.safetensors").write_bytes(data)
+    graph = description()
+    graph["ops"][0]["weight"]["tensor"] = "stem.bias"
+    (folder / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
+    assert f"tensor 'stem.bias' is {kind}, expected" in refusal(folder)
+
+
+def test_larger_files_than_any_network_has_are_not_read(folder: Path) -> None:
+    with (folder / "model.safetensors").open("ab") as file:
+        file.truncate(2**40)  # sparse: it has no blocks on the disk
+    assert "larger than" in refusal(folder)
 
 
 def test_accumulator_that_could_overflow(folder: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from kilograd.emit import Program, link, source
 from kilograd.frontend import Model, load_model_folder
 from kilograd.ir import Array, Block, Graph, Value, interpret
-from kilograd.learn.data import prepare
+from kilograd.learn.pixels import prepare
 from kilograd.ops import Adam, RowRms, Sgd, Update
 from kilograd.passes import Head, LinearHead, Part, PrototypeHead, Training, entries
 from kilograd.targets import HostProgram, build_host

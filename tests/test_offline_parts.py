@@ -18,8 +18,9 @@ from kilograd.cli import main
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset, prepare, wrap_dataset
+from kilograd.learn.data import Dataset, wrap_dataset
 from kilograd.learn.overlap import shared_classes
+from kilograd.learn.pixels import prepare
 from kilograd.offline.parts import Parts, divide_classes, divide_images, prepared
 from kilograd.offline.views import Views, _box, random_view
 

@@ -72,13 +72,18 @@ def entry(channels: object, name: str = "b1.pw1.weight") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ([], "a plan has exactly the fields network, learn, head; this has list"),
+        ([], "expected object, got array"),
+        ({}, "a plan has exactly the fields network, learn, head; this has none"),
         ({"network": "small"}, "a plan has exactly the fields network, learn, head; this has netw"),
         (plan(tail=True), "this has network, learn, head, tail"),
         (plan(network="big"), "a plan of network 'big', not of 'small'; give --model big, or a"),
-        (plan(network=None), "a plan of network None, not of 'small'"),
-        (plan(learn=["b1.pw1.weight"]), '"learn" must be an object, {parameter: "all" or chan'),
-        (plan(head=1), '"head" must be true or false'),
+        (plan(network=None), "network: expected str, got null"),
+        (plan(network="a\x1b[2J\n"), r"a plan of network 'a\x1b[2J\n', not of 'small'"),
+        (entry("all", "\x1b]0;x\x07"), r"\x1b]0;x\x07: small has no such parameter"),
+        (entry({"axis": 10**30, "index": [0]}), "b1.pw1.weight: axis 10000000000000000000: must"),
+        (entry({"axis": 0, "index": [10**4000]}), "b1.pw1.weight: index 10000000000000000000: ax"),
+        (plan(learn=["b1.pw1.weight"]), "learn: expected object, got array"),
+        (plan(head=1), "head: expected bool, got int"),
         (entry("all", "b9.pw1.weight"), "b9.pw1.weight: small has no such parameter; a layer is"),
         (entry("all", "b1.pw1"), "b1.pw1: small has no such parameter"),
         (entry("all", "image"), "image: small has no such parameter"),
@@ -124,17 +129,24 @@ def test_mistakes(small: Model, file: Path, wrong: object, message: str) -> None
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000])
 def test_not_json(small: Model, file: Path, text: bytes) -> None:
     file.write_bytes(text)
-    with pytest.raises(InputError, match=r"plan\.json: not JSON"):
+    with pytest.raises(InputError, match=r"plan\.json: (cannot be read as JSON|is no text)"):
+        select(small, file)
+
+
+def test_a_parameter_that_stands_twice(small: Model, file: Path) -> None:
+    entries = '"b1.dw.bias": "all", "b1.dw.bias": "all"'
+    file.write_text(f'{{"network": "small", "learn": {{{entries}}}, "head": true}}')
+    with pytest.raises(InputError, match=r"field 'b1\.dw\.bias' stands twice"):
         select(small, file)
 
 
 def test_no_file(small: Model, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--method .*cannot be read.*check the path"):
+    with pytest.raises(InputError, match=r"absent\.json: cannot be read.*check the path"):
         select(small, tmp_path / "absent.json")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InputError, match="cannot be read"):
         select(small, tmp_path / "folder.json")
-    with pytest.raises(InputError, match=r"cannot be written .*give another path"):
+    with pytest.raises(InputError, match=r"--save-plan .*folder.json: cannot be written"):
         write_plan(tmp_path / "folder.json", "small", Selection())
 
 

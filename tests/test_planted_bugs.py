@@ -43,7 +43,8 @@ from kilograd.ir import DType, Op
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import LinearHead, PrototypeHead, Training, entries
 from kilograd.targets import HostProgram
-from kilograd.targets.toolchain import cache_folder, runtime_folder, runtime_sources
+from kilograd.targets.cache import cache_folder
+from kilograd.targets.toolchain import runtime_folder, runtime_sources
 
 # ---- in C ----
 

@@ -13,7 +13,19 @@ from helpers import model_path, needs_shared
 from kilograd.frontend import load_model
 from kilograd.ir import Leaf
 from kilograd.learn.recipe import Compiled, Recipe, compile_recipe
-from kilograd.report import Variant, ablation, page, without
+from kilograd.report import (
+    Bar,
+    Estimate,
+    Panel,
+    Price,
+    Section,
+    Variant,
+    ablation,
+    comparison_table,
+    page,
+    without,
+)
+from kilograd.report.document import document
 from kilograd.report.memory_map import Frame, Kind, draw, kind, peak_step
 from kilograd.select import Budget
 
@@ -266,3 +278,24 @@ def test_published_networks_can_be_taken_apart(name: str) -> None:
     assert peaks == sorted(peaks, reverse=True)
     assert peaks[-1] == made.program.entries["step"].plan.peak
     assert peaks[0] > 10 * peaks[-1]
+
+
+# ---- what is foreign is text ----
+
+
+def test_no_page_may_run_or_load_anything() -> None:
+    """Said to the browser too, should an escape ever be forgotten."""
+    text = document("<b>", "", ["<p>x</p>"])
+    assert "<title>&lt;b&gt;</title>" in text
+    assert "default-src 'none'; style-src 'unsafe-inline'" in text
+
+
+def test_names_are_no_markup_in_a_markdown_table() -> None:
+    hostile = "a|b<img src=x>[c](d)`e\\"
+    bars = (Bar(hostile, 1.0, Estimate(2.0, None), None),)
+    section = Section(hostile, (Panel(hostile, 1, bars),) * 2, (Price(1, 2, 3),))
+    title, _, head, rule, row, _ = comparison_table((section, section)).splitlines()[:6]
+    bare = re.sub(r"\\.", "", head + row + title)
+    assert not set("<[") & set(bare)
+    assert re.sub(r"\\.", "", row).count("`") == 2
+    assert {re.sub(r"\\.", "", line).count("|") for line in (head, rule, row)} == {8}

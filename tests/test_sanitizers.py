@@ -63,7 +63,7 @@ static const kg_rows camera = {kg_image_row, &picture};
 
 %s
 static const struct {
-    void (*call)(void *, void *);
+    kg_status (*call)(void *, void *);
     size_t arena;
 } entries[] = {
 %s
@@ -85,8 +85,7 @@ int main(int argc, char **argv) {
     FILE *f = argc == 2 ? fopen(argv[1], "rb") : 0;
     unsigned char *state = malloc(MODEL_STATE_BYTES);
     uint32_t hash = 2166136261u;
-    if (!f) return 2;
-    model_init(state);
+    if (!f || model_init(state)) return 2;
     for (uint32_t calls = word(f); calls; calls--) {
         const uint32_t entry = word(f);
         unsigned char *arena = malloc(entries[entry].arena), *pixels = 0;
@@ -97,7 +96,7 @@ int main(int argc, char **argv) {
             if (fread(to, 1, n, f) != n) return 3;
             if (place == 2) picture = (kg_image){(const int8_t *)pixels, (int32_t)at};
         }
-        entries[entry].call(state, arena);
+        if (entries[entry].call(state, arena)) return 4;
         hash = mix(hash, state, MODEL_STATE_BYTES);
         hash = mix(hash, arena, entries[entry].arena);
         free(arena);
@@ -149,8 +148,8 @@ def script(program: Program, calls: Iterable[tuple[str, Mapping[str, Value]]]) -
 def write_program(folder: Path, program: Program) -> None:
     """Write the generated files and the harness."""
     calls = [
-        f"static void call_{e.name}(void *s, void *a) {{ "
-        f"model_{e.name}(s, a{', &camera' * len(e.rows)}); }}"
+        f"static kg_status call_{e.name}(void *s, void *a) {{ "
+        f"return model_{e.name}(s, a{', &camera' * len(e.rows)}); }}"
         for e in program.entries.values()
     ]
     table = [f"    {{call_{e.name}, {e.plan.peak}}}," for e in program.entries.values()]

@@ -23,9 +23,9 @@ from kilograd.frontend import Model, load_model
 from kilograd.ir import Graph
 from kilograd.learn import search as driver
 from kilograd.learn.contribution import write_contribution
-from kilograd.learn.output import write_file
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.learn.search import Results, Search, SolverName, search, shipped_contribution
+from kilograd.output import write_file
 from kilograd.report import frontier, steps
 from kilograd.select import (
     SHARES,

@@ -8,6 +8,11 @@
 #define KG_H
 
 #include "kg_math.h"
+#include "kg_rows.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Mantissas that share an exponent: value = mantissa * 2^exponent. */
 typedef struct {
@@ -104,22 +109,6 @@ void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
                   const kg_block_add_params *p);
 
 /// Streams ///
-
-/* An image that comes row by row, as from a camera: `read` writes row 0, then row 1, and so on,
- * each once a call of an entry point. */
-typedef struct {
-    void (*read)(void *context, int32_t row, int8_t *to);
-    void *context;
-} kg_rows;
-
-/* Rows of an image that lies in memory, in flash for example: `read` of a kg_rows whose context is
- * a kg_image. */
-typedef struct {
-    const int8_t *pixels;
-    int32_t row_bytes;
-} kg_image;
-
-void kg_image_row(void *image, int32_t row, int8_t *to);
 
 typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD, KG_STAGE_ROWS } kg_stage_kind;
 
@@ -290,5 +279,9 @@ void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
                    const kg_fisher_sum_params *p);
 void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p);
 void kg_lookup(float *y, const float *table, const int32_t *label, const kg_lookup_params *p);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -15,6 +17,7 @@ from rich.table import Table
 from typer.main import get_command
 
 import kilograd
+from kilograd import interruption
 from kilograd.cli import offline
 from kilograd.cli import search as searching
 from kilograd.cli.options import (
@@ -78,14 +81,15 @@ from kilograd.cli.show import (
     show_outcome,
     variant_json,
 )
-from kilograd.errors import InputError
+from kilograd.errors import InputError, shown
 from kilograd.frontend import (
     available_models,
     load_model,
     model_places,
     with_last_conv,
 )
-from kilograd.learn.adapt import RESULT, Outcome, Samples, Schedule, adapt, load_samples, save
+from kilograd.interruption import goes_on
+from kilograd.learn.adapt import ADAPTED, Outcome, Samples, Schedule, adapt, load_samples, save
 from kilograd.learn.augment import Augment
 from kilograd.learn.contribution import (
     analysis,
@@ -104,6 +108,7 @@ from kilograd.learn.episodes import (
     stored_episode,
 )
 from kilograd.learn.evaluate import (
+    RESULTS,
     Evaluation,
     Network,
     evaluate,
@@ -111,11 +116,19 @@ from kilograd.learn.evaluate import (
 )
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
-from kilograd.learn.output import check_file, check_out, whole_folder, write_file
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.suite import Suite, SuiteName, find_sets
 from kilograd.learn.views import within
 from kilograd.learn.work import Row, Settings
+from kilograd.output import (
+    FULL,
+    check_apart,
+    check_file,
+    check_folder,
+    check_out,
+    whole_folder,
+    write_file,
+)
 from kilograd.report import (
     ablation,
     choice,
@@ -142,6 +155,8 @@ app.add_typer(offline.app)
 app.add_typer(searching.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+# How writing to standard output fails.
+_UNWRITABLE = (*FULL, errno.EPIPE, errno.EIO)
 
 DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
 
@@ -210,9 +225,11 @@ def adapt_command(
     options = replace(options, cache=options.cache or int(latents is not None))
     draw = _draw(kind, ways, shots, queries)
     if out is not None:
-        check_out(out, RESULT, force=force)
+        check_out(out, ADAPTED, force=force)
+        check_apart(out, data)
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
+        check_apart(save_plan, data, "--save-plan")
     dataset = load_dataset(data)
     mention_trained_on(options.network, dataset)
     episode = _episode(dataset, kind, draw, seed)
@@ -358,6 +375,9 @@ def evaluate_command(
     places = tuple(map(Path, split_names(data)))
     if suite is not None and len(places) == 1 and places[0].is_dir():
         places = find_sets(places[0], suite)
+    for place in places:
+        check_apart(out, place)
+    check_folder(out, RESULTS)
     sets = tuple(map(load_dataset, places))
     asked = Evaluation(
         sets,
@@ -370,7 +390,7 @@ def evaluate_command(
         mention_left_out(dataset, settings.draw.least_shots)
         for n in networks:
             mention_trained_on(n.model, dataset)
-    try:
+    with goes_on(out):
         found = _evaluated(out, asked, jobs, ray, quiet=as_json)
         lines = summarise(found)
         summary = {
@@ -382,8 +402,6 @@ def evaluate_command(
         write_file(out / "summary.json", json.dumps(summary, indent=1) + "\n")
         write_file(out / "table.md", f"{table}{facts}\n")
         write_file(out / "comparison.html", comparison("Methods compared", facts, sections))
-    except KeyboardInterrupt:
-        _fail(f"interrupted; the same command goes on with what {out} holds", 130)
     if as_json:
         print(json.dumps(summary))
         return
@@ -438,19 +456,20 @@ def contribution_command(
     )
     network = load_model(model)
     rows = check_contribution(out, network)
-    sets = tuple(map(load_dataset, map(Path, split_names(data))))
+    places = tuple(map(Path, split_names(data)))
+    for place in places:
+        check_apart(out, place)
+    sets = tuple(map(load_dataset, places))
     asked = analysis(network, sets, episodes, settings)
     for dataset in sets:
         mention_left_out(dataset, settings.draw.least_shots)
         mention_trained_on(network, dataset)
-    try:
+    with goes_on(rows):
         found = contribution(asked, _evaluated(rows, asked, jobs, ray, quiet=as_json))
         facts = facts_of(asked)
         write_contribution(out, found)
         html = contribution_page(network.title, found, network.graph, facts)
         write_file(out.with_suffix(".html"), html)
-    except KeyboardInterrupt:
-        _fail(f"interrupted; the same command goes on with what {rows} holds", 130)
     if as_json:
         print(json.dumps(found.to_json()))
         return
@@ -599,7 +618,12 @@ def export_command(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the networks that can be named, and where they were found."""
-    loaded = [(found, load_model(str(found.path))) for found in available_models()]
+    loaded, broken = [], {}
+    for found in available_models():
+        try:
+            loaded.append((found, load_model(str(found.path))))
+        except InputError as e:
+            broken[str(found.path)] = str(e)
     if as_json:
         rows = [
             {
@@ -613,13 +637,16 @@ def models(as_json: AsJson = False) -> None:
             }
             for f, m in loaded
         ]
-        print(json.dumps({"models": rows}))
+        print(json.dumps({"models": rows, "broken": broken}))
         return
     table = Table("name", "network", "input", "layers", "MACs", "found in", box=None)
     for f, m in loaded:
         size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
-        table.add_row(f.name, m.title, size, str(len(m.layers)), in_short(m.graph.macs()), f.origin)
+        layers, macs = str(len(m.layers)), in_short(m.graph.macs())
+        table.add_row(shown(f.name), m.title, size, layers, macs, f.origin)
     OUT.print(table)
+    for reason in broken.values():
+        mention(f"broken: {reason}")
     print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
 
 
@@ -702,25 +729,56 @@ def _run(
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit code 2."""
+    code: int | None
+    try:
+        code = _run_command(sys.argv[1:] or ["--help"])
+    except BaseException as e:
+        code = _error(e)
+        if code is None:
+            raise
+    finally:
+        interruption.over()
+    sys.exit(code)
+
+
+def _run_command(words: list[str]) -> int:
+    """Run a command and return its exit code, whatever it raises."""
+    interruption.begin()
     command = get_command(app)
     try:
         # Not app(): what that does on Ctrl-C is typer's own, and changes with its version.
-        with command.make_context("kilograd", sys.argv[1:] or ["--help"]) as context:
+        with command.make_context("kilograd", words) as context:
             command.invoke(context)
-        sys.stdout.flush()
-    except InputError as e:
-        _fail(str(e), 2)
-    except _UsageError as e:
-        _fail(e.format_message(), 2)
     except typer.Exit as e:
-        sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 130)
-    except BrokenPipeError:  # as in `kilograd demo | head`; what is still buffered goes nowhere
+        return e.exit_code
+    finally:
+        sys.stdout.flush()
+    return 0
+
+
+def _error(e: BaseException) -> int | None:
+    """Say in one line why a command ended, and return its exit code; None: a defect, or an exit."""
+    if code := interruption.code_of(e):
+        ERR.show_cursor()  # a bar that was torn down may have left it hidden
+        return _said(interruption.said(e), code)
+    if isinstance(e, InputError):
+        return _said(str(e), 2)
+    if isinstance(e, _UsageError):
+        return _said(e.format_message(), 2)
+    if isinstance(e, OSError) and e.filename is None and e.errno in _UNWRITABLE:
+        # Files and folders name themselves: it is standard output.  What it holds goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        if e.errno == errno.EPIPE:  # as in `kilograd demo | head`
+            return 1
+        return _said(f"the output cannot be written ({e.strerror})", 2)
+    return None
+
+
+def _said(message: str, code: int) -> int:
+    with suppress(OSError):
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    return code
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    sys.exit(_said(message, code))

@@ -16,10 +16,12 @@ from kilograd.cli.options import AsJson, Augmentation, ModelName, Seed
 from kilograd.cli.show import ERR, mention, mention_skipped, show_finished
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.interruption import goes_on
 from kilograd.learn.augment import Augment
 from kilograd.learn.data import load_dataset
 from kilograd.learn.episodes import EpisodeKind
 from kilograd.offline import require_torch
+from kilograd.output import check_apart
 
 if TYPE_CHECKING:
     from kilograd.offline.loop import Session
@@ -71,6 +73,7 @@ def pretrain_command(
 
     views = Views(augment, crop, seed)
     how = Pretraining(epochs, batch, lr, warmup, momentum, weight_decay, last, fresh, views)
+    check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
     mention_skipped(dataset)
     with _session(out, device, workers, quiet=as_json) as session:
@@ -132,6 +135,7 @@ def metatrain_command(
         last,
         Views(augment, crop, seed),
     )
+    check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
     other = None if validation is None else load_dataset(validation)
     mention_skipped(dataset)
@@ -177,8 +181,5 @@ def _session(out: Path, device: str | None, workers: int, *, quiet: bool) -> Ite
             ),
             mention,
         )
-        try:
+        with goes_on(out):
             yield session
-        except KeyboardInterrupt:
-            mention(f"error: interrupted; the same command goes on with what {out} holds")
-            raise typer.Exit(130) from None

@@ -28,9 +28,10 @@ from kilograd.cli.options import (
 from kilograd.cli.show import ERR, mention, show_plans
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.output import write_file
+from kilograd.interruption import goes_on
 from kilograd.learn.recipe import OptimizerKind, Recipe
 from kilograd.learn.search import Search, SolverName, search, shipped_contribution
+from kilograd.output import write_file
 from kilograd.report import frontier
 from kilograd.select import Contribution, read_contribution
 
@@ -95,17 +96,13 @@ def search_command(
         TimeRemainingColumn(),
     )
     unseen = as_json or not ERR.is_terminal
-    try:
-        with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
-            task = bar.add_task("searching", total=None)
-            results = search(
-                out,
-                asked,
-                lambda what, done, of: bar.update(task, description=what, completed=done, total=of),
-            )
-    except KeyboardInterrupt:
-        mention(f"error: interrupted; the same command goes on with what {out} holds")
-        raise typer.Exit(130) from None
+    with goes_on(out), Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
+        task = bar.add_task("searching", total=None)
+        results = search(
+            out,
+            asked,
+            lambda what, done, of: bar.update(task, description=what, completed=done, total=of),
+        )
     write_file(
         out / "search.html",
         frontier(network.title, network.layers, results.plans, results.published),
@@ -127,7 +124,7 @@ def _gains(network: Model, path: Path | None) -> Contribution:
             f"kilograd contribution --model {network.name} --data DATA --out FILE.json"
         )
     gains = read_contribution(found)
-    gains.check(network.name, network.graph, found)
+    gains.check(network.name, network.graph, network.layers, found)
     return gains
 
 

@@ -434,6 +434,7 @@ def show_cost(model: Model, method: str, convention: Convention, cost: Cost) -> 
         "biases": memory.biases,
         "optimizer": memory.optimizer,
         "head": memory.head,
+        "stamp": memory.stamp,
     }
     absent = "in the buffers" if convention is Convention.KILOGRAD else "not counted"
     for name, size in parts.items():

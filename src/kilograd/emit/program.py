@@ -7,28 +7,36 @@ is constant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from kilograd.emit.names import check_own
 from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
 from kilograd.ops import Overlay, Take
 from kilograd.passes import Storage, store
-from kilograd.plan import Plan, Planner, aligned, greedy, validate
+from kilograd.plan import STAMP_BYTES, Plan, Planner, aligned, greedy, place
 
 
 @dataclass(frozen=True)
 class Slot:
     """A parameter in the state: its bytes start at `offset`; `value` is what it holds first.
 
-    `origin` is the `Take` of a constant that has this value, if there is one.
+    `origin` is the `Take` of a constant that has this value, if there is one.  `c_name` is what C
+    calls it: its number, if its name is not ours.
     """
 
     name: str
     offset: int
     value: Array
     origin: Node | None = None
+    c_name: str = ""
+
+
+def bytes_kept(state: Sequence[Slot]) -> int:
+    """Return the bytes of a state: its parameters and, if there are any, a stamp."""
+    return max((aligned(s.offset + s.value.nbytes) + STAMP_BYTES for s in state), default=0)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,17 @@ class Entry:
     def rows(self) -> tuple[Node, ...]:
         """The images that come row by row, from a callback; in the order of the C arguments."""
         return tuple(n for n in self.graph.inputs() if isinstance(n.op, StreamedInput))
+
+    @property
+    def inputs(self) -> dict[str, Node]:
+        """What the caller gives, in order, by its name in C."""
+        return {n.c_name or f"input{i}": n for i, n in enumerate(self.graph.inputs())}
+
+    @property
+    def outputs(self) -> dict[str, Node]:
+        """What the caller finds in the arena, in order, by its name in C."""
+        found = [n for n in self.graph.outputs if not n.op.writes]
+        return {n.c_name or f"output{i}": n for i, n in enumerate(found)}
 
     def offset(self, node: Node) -> int:
         """Return the arena offset of a computed tensor or an input."""
@@ -65,8 +84,13 @@ class Program:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the state."""
-        return max((aligned(s.offset + s.value.nbytes) for s in self.state), default=0)
+        """Bytes of the state with its stamp; none where nothing is kept."""
+        return bytes_kept(self.state)
+
+    @property
+    def stamp_offset(self) -> int:
+        """Where a state that there is says which program it belongs to: behind all parameters."""
+        return self.state_bytes - STAMP_BYTES
 
     @property
     def sram_bytes(self) -> int:
@@ -112,24 +136,48 @@ def _tables(kernel: Kernel) -> Iterator[Array]:
             yield from _tables(stage)
 
 
+#: What C calls other things: `model_init`, MODEL_STATE_BYTES.
+_RESERVED = ("init", "state", "arena")
+
+
 def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     """Plan the memory of every entry point and lay out what they share.
 
-    A parameter that any entry point overwrites is state, every other one is constant.
+    A parameter that any entry point overwrites is state, every other one is constant.  Raises a
+    ValueError where names of entry points or of ours are no names for C, and where two parameters
+    of one name are not the same.
     """
+    check_own([*_RESERVED, *graphs])
     written = {p.name for g in graphs.values() for p in g.written()}
-    values = {p.name: g.data[p.name] for g in graphs.values() for p in g.params()}
+    values = _values(graphs)
+    own = {p.name: p.c_name for g in graphs.values() for p in g.params()}
     origins = {name: n for g in graphs.values() for name, n in _origins(g, written)}
-    state, offset = [], 0
+    state: list[Slot] = []
+    offset = 0
     for name, value in values.items():
         if name in written:
-            state.append(Slot(name, offset, value, origins.get(name)))
+            c_name = own[name] or str(len(state))
+            state.append(Slot(name, offset, value, origins.get(name), c_name))
             offset = aligned(offset + value.nbytes)
+    check_own(s.c_name for s in state if own[s.name])
     return Program(
         entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
         constants={k: v for k, v in values.items() if k not in written},
     )
+
+
+def _values(graphs: Mapping[str, Graph]) -> dict[str, Array]:
+    """Return the first value of every parameter: entry points know them by their names."""
+    values: dict[str, Array] = {}
+    for graph in graphs.values():
+        for p in graph.params():
+            value = graph.data[p.name]
+            known = values.setdefault(p.name, value)
+            same = known.dtype == value.dtype and np.array_equal(known, value)
+            if known is not value and not same:
+                raise ValueError(f"two parameters are called {p.name!r}")
+    return values
 
 
 def _origins(graph: Graph, written: set[str]) -> Iterator[tuple[str, Node]]:
@@ -147,4 +195,6 @@ def _origins(graph: Graph, written: set[str]) -> Iterator[tuple[str, Node]]:
 
 def _entry(name: str, graph: Graph, planner: Planner) -> Entry:
     storage = store(graph)
-    return Entry(name, graph, storage, validate(storage.buffers, planner(storage.buffers)))
+    entry = Entry(name, graph, storage, place(storage.buffers, planner))
+    check_own([n.c_name for n in (*graph.inputs(), *entry.outputs.values()) if n.c_name])
+    return entry

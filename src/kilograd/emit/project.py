@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from kilograd.emit.c import c_name, header, source
+from kilograd.emit.c import header, source
+from kilograd.emit.manifest import manifest
 from kilograd.emit.program import Program
 from kilograd.ir import Node, StreamedInput
 
@@ -14,7 +15,9 @@ STACK_BYTES = 1536
 
 
 def write_project(program: Program, folder: Path, runtime: Path, variant: str | None) -> list[Path]:
-    """Write model.c, model.h and the runtime into `folder`; return the C files to compile.
+    """Write the program and the runtime into `folder`; return the C files to compile.
+
+    The program is model.c and model.h; model.json says what its numbers stand for.
 
     `runtime` is the folder of the C runtime, `variant` the instruction set whose kernels replace
     the portable ones.  Paths are relative to `folder`.
@@ -22,6 +25,7 @@ def write_project(program: Program, folder: Path, runtime: Path, variant: str | 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.h").write_text(header(program), encoding="utf-8")
     (folder / "model.c").write_text(source(program), encoding="utf-8")
+    (folder / "model.json").write_text(manifest(program), encoding="ascii")
     parts = ["include", "src", "freestanding", *([f"variants/{variant}"] if variant else [])]
     for part in parts:
         shutil.copytree(runtime / part, folder / "runtime" / part, dirs_exist_ok=True)
@@ -44,7 +48,7 @@ def write_startup(program: Program, folder: Path, ram: int) -> None:
     """Add a start for firmware, and a linker script for `ram` bytes; say so in the README."""
     entries = program.entries.values()
     calls = "\n".join(
-        f"        model_{e.name}(state, arena{', &camera' * len(e.rows)});" for e in entries
+        f"        check(model_{e.name}(state, arena{', &camera' * len(e.rows)}));" for e in entries
     )
     camera = _DRIVER if any(e.rows for e in entries) else ""
     startup = _STARTUP.format(camera=camera, calls=calls)
@@ -96,26 +100,23 @@ def _example(program: Program) -> str:
             return [f"        {draw(entry, way)}"]
         return [
             f"        {draw('PREFIX', way)}",
-            f"        model_prefix(state, arena{camera});",
+            f"        check(model_prefix(state, arena{camera}));",
             *(f"        memcpy({k}, arena + MODEL_PREFIX_{m}, sizeof {k});" for k, m, _ in latent),
             *(f"        memcpy(arena + MODEL_{entry}_{m}, {k}, sizeof {k});" for k, m, _ in latent),
         ]
 
     prefix = program.entries.get("prefix")
-    latent = [
-        (f"latent{i}", c_name(n.name).upper(), n.type.nbytes)
-        for i, n in enumerate(prefix.graph.outputs if prefix else ())
-    ]
+    latent = [(k, k.upper(), n.type.nbytes) for k, n in (prefix.outputs.items() if prefix else ())]
     through = "" if latent else camera
     lines = [f"    static int8_t {name}[{size}]; /* one per view */" for name, _, size in latent]
     if "enrol" in program.entries:
         lines += [
             "    /* prototypes: show every support image once */",
-            "    model_forget(state, arena);",
+            "    check(model_forget(state, arena));",
             "    for (int32_t way = 0; way < 2; way++) {",
             *show("ENROL", "way"),
             "        memcpy(arena + MODEL_ENROL_LABEL, &way, sizeof way);",
-            f"        model_enrol(state, arena{through});",
+            f"        check(model_enrol(state, arena{through}));",
             "    }",
         ]
     if "step" in program.entries:
@@ -140,13 +141,13 @@ def _example(program: Program) -> str:
         else:
             lines += controls
         lines += [
-            f"        model_step(state, arena{through});",
+            f"        check(model_step(state, arena{through}));",
             "        memcpy(&loss, arena + MODEL_STEP_LOSS, sizeof loss);",
         ]
         if rate == "MODEL_APPLY":
-            lines += [*controls, "        model_apply(state, arena);"]
+            lines += [*controls, "        check(model_apply(state, arena));"]
         lines += ['        printf("step %d: loss %f\\n", (int)i, (double)loss);', "    }"]
-    lines += [f"    {draw('INFER', '1')}", f"    model_infer(state, arena{camera});"]
+    lines += [f"    {draw('INFER', '1')}", f"    check(model_infer(state, arena{camera}));"]
     _, width, channels = image.type.shape
     pictures = _PICTURE.format(size=image.type.size, row_bytes=width * channels)
     return _EXAMPLE.format(
@@ -155,7 +156,7 @@ def _example(program: Program) -> str:
 
 
 def _image(program: Program) -> Node:
-    return next(n for n in program.entries["infer"].graph.inputs() if n.name == "image")
+    return program.entries["infer"].inputs["image"]
 
 
 def _readme(program: Program) -> str:
@@ -193,7 +194,13 @@ Nothing is allocated, and the stack stays below {stack:,} bytes.
 
 Call `model_init(state)` once.  Then write the inputs of an entry point into the arena, at the
 offsets that `model.h` names, call it, and read its outputs there.  Images are int8 {shape},
-`pixel - 128`; labels count from 0; the clock is a seed and the number of the step.
+`pixel - 128`; labels count from 0; the clock is a seed and the number of the step, from 0.
+
+Every call returns a `kg_status` (`runtime/include/kg_status.h`).  `KG_OK` is 0; anything else says
+what is wrong with memory, state or inputs, and then nothing was written: state and arena are as
+they were.  `kg_status_text` says it in words.  A state that another program filled is refused.
+
+`model.json` says what stands behind the numbers in `model.c`: layers, parameters and their names.
 
 {calls}
 {rows}
@@ -225,9 +232,15 @@ It exports its memory and the functions above; `model_state()` and `model_arena(
 """
 
 _STARTUP = """\
-/* Generated by kilograd: memory of the program, and a start.  Fill in where images come from. */
+/* Generated by kilograd: memory of the program, and a start.  Fill in where inputs come from. */
 #include "model.h"
 {camera}
+/* What your board does when a call is refused, as one is that finds no rate in the arena. */
+static void check(kg_status status) {{
+    while (status) {{
+    }}
+}}
+
 uint8_t state[MODEL_STATE_BYTES ? MODEL_STATE_BYTES : 4] __attribute__((aligned(8)));
 uint8_t arena[MODEL_ARENA_BYTES ? MODEL_ARENA_BYTES : 4] __attribute__((aligned(8)));
 extern uint32_t stack_top;
@@ -239,7 +252,7 @@ __attribute__((section(".vectors"), used)) void *const vectors[2] = {{&stack_top
 void Reset_Handler(void) {{
     *(volatile uint32_t *)0xE000ED88 = 0xF << 20; /* the FPU is on */
     __asm__ volatile("dsb\\nisb" ::: "memory");
-    model_init(state);
+    check(model_init(state));
     for (;;) {{
 {calls}
     }}
@@ -310,6 +323,12 @@ _EXAMPLE = """\
 
 #include "model.h"
 
+static void check(kg_status status) {{
+    if (status == KG_OK) return;
+    fprintf(stderr, "%s\\n", kg_status_text(status));
+    exit(1);
+}}
+
 static void draw(int8_t *image, int32_t way) {{
     for (int32_t i = 0; i < {size}; i++) image[i] = (int8_t)(rand() % 100 - 50 + 40 * way);
 }}
@@ -317,7 +336,7 @@ static void draw(int8_t *image, int32_t way) {{
 {picture}int main(void) {{
     uint8_t *state = malloc(MODEL_STATE_BYTES + 4), *arena = malloc(MODEL_ARENA_BYTES + 4);
     if (!state || !arena) return 1;
-    model_init(state);
+    check(model_init(state));
 {body}
     free(arena);
     free(state);

@@ -9,6 +9,7 @@ from pathlib import Path
 import kilograd
 from kilograd.errors import InputError
 from kilograd.frontend.model_folder import Model, load_model_folder
+from kilograd.reading import there
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,20 @@ def model_places() -> tuple[tuple[str, Path], ...]:
 
 
 def available_models() -> tuple[Found, ...]:
-    """Return every model folder that can be named, each name once."""
+    """Return every model folder that can be named, each name once.  Hidden folders are none."""
     found: dict[str, Found] = {}
     for origin, place in model_places():
-        for file in sorted(place.glob("*/graph.json")):
-            name = file.parent.name
-            found.setdefault(name, Found(name, file.parent, origin))
+        for folder in _folders(place):
+            if there(folder / "graph.json"):
+                found.setdefault(folder.name, Found(folder.name, folder, origin))
     return tuple(found.values())
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in place.iterdir() if not entry.name.startswith((".", "__")))
+    except OSError:  # not there, or not for us to read
+        return []
 
 
 def load_model(name: str) -> Model:
@@ -46,13 +54,13 @@ def load_model(name: str) -> Model:
     Raises `InputError` that lists the names there are and the places searched.
     """
     path = Path(name)
-    if (path / "graph.json").exists() or "/" in name:
+    if there(path / "graph.json") or "/" in name:
         return load_model_folder(path)
     models = available_models()
     for m in models:
         if m.name == name:
             return load_model_folder(m.path)
-    if path.is_dir():
+    if there(path) and path.is_dir():
         return load_model_folder(path)  # says what is missing
     places = ", ".join(f"{origin} ({place})" for origin, place in model_places())
     raise InputError(

@@ -7,25 +7,25 @@ LAYER.weight, LAYER.bias, LAYER.weight_scale.  Layouts there are channels first;
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from msgspec import Meta, Struct
+from safetensors import SafetensorError, deserialize
 
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, ShapeError, TensorType
+from kilograd.names import identifier, label, operator
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import AccumulatorError, accumulator_bounds
+from kilograd.reading import inside, read_bytes, read_json, there, typed
 
 FORMAT = 1
-_LAYERS = ("conv", "depthwise_conv", "linear")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Preprocess:
     """How an image becomes network input: resize, centre crop, channels. Sizes in pixels.
 
     `resize`: length of the shorter side before the crop.
-    `size`: side of the square crop, at most `resize`.
+    `size`: side of the square crop, at most `resize`, which is at most 2,048.
     `channels`: 3 for RGB, 1 for grey.
 
     Raises `InputError` if a value is out of range.
@@ -48,6 +48,11 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if max(self.size, self.resize) > limits.RESIZE:
+            raise InputError(
+                f"preprocess: {max(self.size, self.resize)} pixels are too many; "
+                f"{limits.RESIZE} are the most"
+            )
         if not 1 <= self.size <= self.resize:
             raise InputError(
                 f"preprocess: size {self.size} must be 1 or more, and at most resize {self.resize}"
@@ -75,23 +80,127 @@ class Model:
     training_classes: tuple[str, ...] = ()
 
 
+# -- the fields that are read ----------------------------------------------------------------------
+
+_Positive = Annotated[float, Meta(gt=0)]
+_Side = Annotated[int, Meta(ge=1, le=limits.SIDE)]
+_Padding = Annotated[int, Meta(ge=0, le=limits.SIDE)]
+_Classes = Annotated[tuple[str, ...], Meta(max_length=limits.CLASSES)]
+
+
+class _Quantised(Struct, frozen=True):
+    scale: _Positive
+    zero_point: Annotated[int, Meta(ge=-128, le=127)]
+
+    def affine(self) -> Affine:
+        return Affine((self.scale,), self.zero_point)
+
+
+class _Preprocess(Struct, frozen=True):
+    resize_shorter_side: Annotated[int, Meta(ge=1, le=limits.RESIZE)]
+
+
+class _Image(_Quantised, frozen=True):
+    tensor: str
+    shape: tuple[_Side, _Side, _Side]
+    preprocess: _Preprocess
+
+
+class _Files(Struct, frozen=True):
+    int8: str
+    int8_sanitised: str | None = None
+
+
+class _Outputs(Struct, frozen=True):
+    features: str
+    logits: str
+
+
+class _Provenance(Struct, frozen=True):
+    training_classes: _Classes = ()
+
+
+class _Version(Struct, frozen=True):
+    format: Any = None
+
+
+class _Description(_Version, frozen=True, kw_only=True):
+    name: str
+    title: str
+    files: _Files
+    input: _Image
+    outputs: _Outputs
+    ops: Annotated[tuple[Any, ...], Meta(max_length=limits.OPERATORS)]
+    provenance: _Provenance = _Provenance()
+
+
+class _Named(Struct, frozen=True):
+    name: str
+    type: str
+
+
+class _Op(_Named, frozen=True, kw_only=True):
+    inputs: Annotated[tuple[str, ...], Meta(max_length=2)]
+    output: str
+    out_shape: Annotated[tuple[_Side, ...], Meta(min_length=1, max_length=3)]
+    out: _Quantised
+
+
+class _Weight(Struct, frozen=True):
+    tensor: str
+    scale_tensor: str
+
+
+class _Bias(Struct, frozen=True):
+    tensor: str
+
+
+class _Layer(_Op, frozen=True, kw_only=True):
+    in_channels: _Side
+    out_channels: _Side
+    weight: _Weight
+    bias: _Bias
+    kernel: tuple[_Side, _Side] = (1, 1)
+    stride: tuple[_Side, _Side] = (1, 1)
+    padding: tuple[_Padding, _Padding, _Padding, _Padding] = (0, 0, 0, 0)
+    dilation: tuple[_Side, _Side] = (1, 1)
+    groups: _Side = 1
+
+
+_OPERATORS: Mapping[str, type[_Op]] = {
+    "conv": _Layer,
+    "depthwise_conv": _Layer,
+    "linear": _Layer,
+    "add": _Op,
+    "avgpool": _Op,
+}
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
 def load_model_folder(path: Path) -> Model:
     """Read a network.
 
     Raises `InputError` that names the file, operator or tensor: a missing or truncated file, an
-    unknown format version or operator type, a missing tensor, a wrong type or shape, and
-    weights that could overflow an int32 accumulator.
+    unknown format version or operator type, a name that is none, a missing tensor, a wrong type or
+    shape, a number out of its range, and weights that could overflow an int32 accumulator.
     """
     file = path / "graph.json"
-    description = _json(file)
-    if description.get("format") != FORMAT:
+    if not there(file):
+        raise InputError(f"{file}: no such file; a model folder holds graph.json")
+    found = read_json(file, dict[str, Any], limits.GRAPH_BYTES)
+    if type(found.get("format")) is not int or found["format"] != FORMAT:
         raise InputError(
-            f"{file}: format {description.get('format')!r} is unknown; this version reads {FORMAT}"
+            f"{file}: format {found.get('format')!r} is unknown; this version reads {FORMAT}"
         )
-    with _reading(str(file)):
-        files = description["files"]
-        tensors = _tensors(path / files.get("int8_sanitised", files["int8"]))
-        model = _Reader(file, tensors).model(description, path)
+    description = typed(found, _Description, str(file))
+    files = description.files
+    name, field = files.int8, "int8"
+    if files.int8_sanitised is not None:
+        name, field = files.int8_sanitised, "int8_sanitised"
+    tensors = _tensors(inside(path, name, f"{file}: files.{field}"))
+    model = _Reader(file, tensors).model(description)
     try:
         accumulator_bounds(model.graph, ())
     except AccumulatorError as e:
@@ -99,163 +208,152 @@ def load_model_folder(path: Path) -> Model:
     return model
 
 
-@contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """Turn what Python says of a field that is absent or no such thing into a line on `where`."""
+_TYPES = {"I8": np.int8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+
+
+def _tensors(file: Path) -> Mapping[str, Array | str]:
+    """Return the tensors of a file; of those of types that no network has, the name of the type."""
+    if not there(file):
+        raise InputError(f"{file}: no such file, but graph.json names it")
     try:
-        yield
-    except InputError:
-        raise
-    except KeyError as e:
-        raise InputError(f"{where}: field {e} is missing") from e
-    except ShapeError as e:
-        raise InputError(f"{where}: {e}") from e
-    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as e:
-        raise InputError(f"{where}: a field has a value of the wrong kind ({e})") from e
-
-
-def _json(file: Path) -> Mapping[str, Any]:
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise InputError(f"{file}: no such file; a model folder holds graph.json") from e
-    except (ValueError, OSError, RecursionError) as e:
-        raise InputError(f"{file}: cannot be read as JSON ({e})") from e
-    if not isinstance(description, dict):
-        raise InputError(f"{file}: is not a network description")
-    return description
-
-
-def _tensors(file: Path) -> Mapping[str, Array]:
-    try:
-        return load_file(file)
-    except FileNotFoundError as e:
-        raise InputError(f"{file}: no such file, but graph.json names it") from e
-    except (SafetensorError, OSError) as e:
+        stored = deserialize(read_bytes(file, limits.TENSOR_BYTES))  # type: ignore[no-untyped-call]
+    except SafetensorError as e:
         raise InputError(f"{file}: cannot be read, it may be truncated ({e})") from e
+    return {
+        name: np.frombuffer(t["data"], _TYPES[t["dtype"]]).reshape(t["shape"])
+        if t["dtype"] in _TYPES
+        else t["dtype"]
+        for name, t in stored
+    }
 
 
 @dataclass(frozen=True)
 class _Reader:
     file: Path
-    tensors: Mapping[str, Array]
+    tensors: Mapping[str, Array | str]
 
-    def model(self, d: Mapping[str, Any], path: Path) -> Model:
-        b = Builder()
-        with _reading(f"{self.file}: input"):
-            c, h, w = (int(n) for n in d["input"]["shape"])
-            if h != w:
-                raise InputError(f"{self.file}: input shape {[c, h, w]} is not square")
-            quant = self._affine("input", d["input"])
-            image = b.input("image", TensorType((h, w, c), DType.I8, quant))
-            values = {d["input"]["tensor"]: image}
-        for i, op in enumerate(d["ops"]):
-            with _reading(f"{self.file}: operator {i}"):
-                name = op["name"]
-            with _reading(f"{self.file}: operator {name!r}"):
-                if not isinstance(name, str) or name in {n.name for n in b.nodes}:
-                    raise InputError(
-                        f"{self.file}: operator {i} needs a name of its own, not {name!r}"
-                    )
-                if op["output"] in values:
-                    raise InputError(f"{self.file}: {name!r} makes {op['output']!r} a second time")
-                if gone := [x for x in op["inputs"] if x not in values]:
-                    raise InputError(
-                        f"{self.file}: {name!r} reads {gone[0]!r}, which nothing makes"
-                    )
-                values[op["output"]] = self._op(b, op, [values[x] for x in op["inputs"]])
+    def model(self, d: _Description) -> Model:
+        c, h, w = d.input.shape
+        if h != w:
+            raise InputError(f"{self.file}: input shape {[c, h, w]} is not square")
         try:
-            outputs = [values[d["outputs"][k]] for k in ("features", "logits")]
-        except KeyError as e:
-            raise InputError(f"{self.file}: output {e} is not made by any operator") from e
-        if outputs[0].type.shape[:2] != (1, 1):
-            raise InputError(f"{self.file}: features {d['outputs']['features']!r} are not pooled")
-        with _reading(f"{self.file}: input"):
-            resize = int(d["input"]["preprocess"]["resize_shorter_side"])
-        try:
-            preprocess = Preprocess(h, resize, c)
+            preprocess = Preprocess(h, d.input.preprocess.resize_shorter_side, c)
         except InputError as e:
             raise InputError(f"{self.file}: {e}") from e
-        with _reading(f"{self.file}: provenance"):
-            seen = tuple(map(str, d.get("provenance", {}).get("training_classes", ())))
+        b = Builder()
+        image = b.input("image", TensorType((h, w, c), DType.I8, d.input.affine()))
+        values = {identifier(d.input.tensor, f"{self.file}: input.tensor"): image}
+        ops = [self._typed(i, op) for i, op in enumerate(d.ops)]
+        for i, op in enumerate(ops):
+            self._check_names(i, op, values, b)
+            values[op.output] = self._op(b, op, [values[x] for x in op.inputs])
+        outputs = []
+        for field, name in (("features", d.outputs.features), ("logits", d.outputs.logits)):
+            if name not in values:
+                raise InputError(
+                    f"{self.file}: outputs.{field}: {name[:80]!r} is not made by any operator"
+                )
+            outputs.append(values[name])
+        if outputs[0].type.shape[:2] != (1, 1):
+            raise InputError(f"{self.file}: features {d.outputs.features!r} are not pooled")
         return Model(
-            name=str(d["name"]),
-            title=str(d["title"]),
+            name=identifier(d.name, f"{self.file}: name"),
+            title=label(d.title, f"{self.file}: title"),
             graph=b.graph(*outputs),
-            layers=tuple(o["name"] for o in d["ops"] if o["type"] in ("conv", "depthwise_conv")),
+            layers=tuple(op.name for op in ops if op.type in {"conv", "depthwise_conv"}),
             preprocess=preprocess,
-            path=path,
-            training_classes=seen,
+            path=self.file.parent,
+            training_classes=tuple(
+                label(name, f"{self.file}: provenance.training_classes[{i}]")
+                for i, name in enumerate(d.provenance.training_classes)
+            ),
         )
 
-    def _affine(self, name: str, d: Mapping[str, Any]) -> Affine:
-        """Read the scale and the zero point of an activation."""
-        scale, zero = float(d["scale"]), int(d["zero_point"])
-        if not 0 < scale < math.inf:
+    def _typed(self, i: int, found: object) -> _Op:
+        """Return an entry of `ops` by its type."""
+        where = f"{self.file}: ops[{i}]"
+        op = typed(found, _Named, where)
+        name = operator(op.name, f"{where}.name")
+        if op.type not in _OPERATORS:
             raise InputError(
-                f"{self.file}: {name!r} has scale {scale}, which is not > 0 and finite"
+                f"{where}: operator {name!r} has unknown type {op.type[:80]!r}; known are "
+                f"{', '.join(_OPERATORS)}"
             )
-        if not -128 <= zero <= 127:
-            raise InputError(f"{self.file}: {name!r} has zero point {zero}, which is no int8")
-        return Affine((scale,), zero)
+        return typed(found, _OPERATORS[op.type], f"{where} {name!r}")
 
-    def _op(self, b: Builder, op: Mapping[str, Any], inputs: list[Node]) -> Node:
-        name = op["name"]
-        out = self._affine(name, op["out"])
-        match op["type"]:
-            case "conv" | "depthwise_conv" | "linear":
-                node = self._layer(b, op, inputs[0], out)
-            case "add":
-                self._check_ratios(name, [x.type.affine.scale[0] / out.scale[0] for x in inputs])
-                node = b(Add(out), *inputs, name=name)
-            case "avgpool":
-                node = b(AvgPool(), inputs[0], name=name)
-            case other:
-                raise InputError(
-                    f"{self.file}: operator {name!r} has unknown type {other!r}; "
-                    f"known are {', '.join(_LAYERS)}, add, avgpool"
-                )
-        declared = math.prod(op["out_shape"])
-        if node.type.size != declared:
+    def _check_names(self, i: int, op: _Op, values: Mapping[str, Node], b: Builder) -> None:
+        if op.name in {n.name for n in b.nodes}:
+            raise InputError(f"{self.file}: operator {i} needs a name of its own, not {op.name!r}")
+        identifier(op.output, f"{self.file}: ops[{i}].output")
+        if op.output in values:
+            raise InputError(f"{self.file}: {op.name!r} makes {op.output!r} a second time")
+        if gone := [x for x in op.inputs if x not in values]:
             raise InputError(
-                f"{self.file}: {name!r} declares {op['out_shape']} but makes {node.type}"
+                f"{self.file}: {op.name!r} reads {gone[0][:80]!r}, which nothing makes"
+            )
+
+    def _op(self, b: Builder, op: _Op, inputs: list[Node]) -> Node:
+        out = op.out.affine()
+        wanted = 2 if op.type == "add" else 1
+        if len(inputs) != wanted:
+            raise InputError(
+                f"{self.file}: {op.name!r} ({op.type}) reads {len(inputs)} activations, "
+                f"not {wanted}"
+            )
+        try:
+            if isinstance(op, _Layer):
+                node = self._layer(b, op, inputs[0], out)
+            elif op.type == "add":
+                ratios = [x.type.affine.scale[0] / out.scale[0] for x in inputs]
+                self._check_ratios(op.name, ratios)
+                node = b(Add(out), *inputs, name=op.name)
+            else:
+                node = b(AvgPool(), inputs[0], name=op.name)
+        except ShapeError as e:
+            raise InputError(f"{self.file}: operator {op.name!r}: {e}") from e
+        if node.type.size != math.prod(op.out_shape):
+            raise InputError(
+                f"{self.file}: {op.name!r} declares {list(op.out_shape)} but makes {node.type}"
+            )
+        if node.type.size > limits.MAP_ELEMENTS:
+            raise InputError(
+                f"{self.file}: {op.name!r} makes {node.type}; {limits.MAP_ELEMENTS:,} elements are "
+                f"the most"
             )
         return node
 
-    def _layer(self, b: Builder, op: Mapping[str, Any], x: Node, out: Affine) -> Node:
-        name, channels = op["name"], int(op["out_channels"])
-        depthwise = op["type"] == "depthwise_conv"
-        kh, kw = op.get("kernel", (1, 1))
-        stride, across = op.get("stride", (1, 1))
-        if stride != across or tuple(op.get("dilation", (1, 1))) != (1, 1):
+    def _layer(self, b: Builder, op: _Layer, x: Node, out: Affine) -> Node:
+        name, channels = op.name, op.out_channels
+        depthwise = op.type == "depthwise_conv"
+        if op.stride[0] != op.stride[1] or op.dilation != (1, 1):
             raise InputError(f"{self.file}: {name!r} needs equal strides and no dilation")
-        inputs = 1 if depthwise else int(op["in_channels"])
-        if int(op.get("groups", 1)) != (channels if depthwise else 1):
+        if op.groups != (channels if depthwise else 1):
             raise InputError(f"{self.file}: {name!r} has groups that are neither 1 nor depthwise")
-        shape = (channels, inputs) if op["type"] == "linear" else (channels, inputs, kh, kw)
-        weight = self._tensor(op["weight"]["tensor"], np.int8, shape).reshape(
-            channels, inputs, kh, kw
-        )
-        scales = self._tensor(op["weight"]["scale_tensor"], np.float32, (channels,))
-        if not ((scales > 0) & (scales < np.inf)).all():
-            raise InputError(
-                f"{self.file.parent}: tensor {op['weight']['scale_tensor']!r} has scales that are "
-                f"not > 0 and finite"
-            )
+        inputs = 1 if depthwise else op.in_channels
+        full = (channels, inputs, *op.kernel)
+        shape = full[:2] if op.type == "linear" else full
+        weight = self._tensor(op.weight.tensor, np.int8, shape).reshape(full)
+        real = self._scales(op)
         axis = 2 if depthwise else 0
         layout = weight[:, 0].transpose(1, 2, 0) if depthwise else weight.transpose(0, 2, 3, 1)
-        real = tuple(float(s) for s in scales)
         w = b.param(f"{name}.weight", np.ascontiguousarray(layout), Affine(real, axis=axis))
-        bias = self._tensor(op["bias"]["tensor"], np.int32, (channels,))
+        bias = self._tensor(op.bias.tensor, np.int32, (channels,))
         step = x.type.affine.scale[0]
         self._check_ratios(name, [step * s / out.scale[0] for s in real])
-        c = b.param(f"{name}.bias", bias, Affine(tuple(real), axis=0, unit=step))
-        pad = tuple(op.get("padding", (0, 0, 0, 0)))
-        if len(pad) != 4 or min(pad) < 0 or stride < 1:
-            raise InputError(f"{self.file}: {name!r} has stride {stride} and padding {list(pad)}")
-        window = Window(int(stride), pad)
+        c = b.param(f"{name}.bias", bias, Affine(real, axis=0, unit=step))
+        window = Window(op.stride[0], op.padding)
         kind = Depthwise(window, out) if depthwise else Conv(window, out)
         return b(kind, x, w, c, name=name)
+
+    def _scales(self, op: _Layer) -> tuple[float, ...]:
+        """Return the scales of a layer's weights."""
+        scales = self._tensor(op.weight.scale_tensor, np.float32, (op.out_channels,))
+        if not ((scales > 0) & (scales < np.inf)).all():
+            raise InputError(
+                f"{self.file.parent}: tensor {op.weight.scale_tensor!r} has scales that are not "
+                f"> 0 and finite"
+            )
+        return tuple(float(s) for s in scales)
 
     def _check_ratios(self, name: str, ratios: list[float]) -> None:
         """Refuse scales whose ratio no 32-bit multiplier and shift of 1..62 can express."""
@@ -266,13 +364,16 @@ class _Reader:
             )
 
     def _tensor(self, name: str, dtype: type, shape: tuple[int, ...]) -> Array:
-        if name not in self.tensors:
+        value = self.tensors.get(identifier(name, f"{self.file}: a tensor"))
+        if value is None:
             raise InputError(f"{self.file.parent}: tensor {name!r} is missing")
-        value = self.tensors[name]
+        expected = f"{np.dtype(dtype)}{list(shape)}"
+        if isinstance(value, str):
+            raise InputError(f"{self.file.parent}: tensor {name!r} is {value}, expected {expected}")
         if value.dtype != dtype or value.shape != shape:
             raise InputError(
                 f"{self.file.parent}: tensor {name!r} is {value.dtype}{list(value.shape)}, "
-                f"expected {np.dtype(dtype)}{list(shape)}"
+                f"expected {expected}"
             )
         return value
 

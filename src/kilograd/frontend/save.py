@@ -13,6 +13,7 @@ from safetensors.numpy import save
 from kilograd.frontend.model_folder import FORMAT, Model, folder_layout
 from kilograd.ir import Array, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise
+from kilograd.output import write_file
 
 _TENSORS = "model.safetensors"
 
@@ -21,7 +22,7 @@ def save_model(model: Model, folder: Path) -> None:
     """Write `graph.json` and `model.safetensors` into an existing folder (format 1).
 
     `load_model_folder` gives back the same network, to the bit.  The same network makes the same
-    bytes.  Raises a TypeError for an op that no model folder has.
+    bytes.  Raises a TypeError for an op that no model folder has, `InputError` if the disk refuses.
     """
     graph = model.graph
     source = graph.inputs()[0]
@@ -49,15 +50,8 @@ def save_model(model: Model, folder: Path) -> None:
         ],
     }
     # Tensors first: a folder with a graph.json is a whole one.
-    _replace(folder / _TENSORS, save(_tensors(model)))
-    _replace(folder / "graph.json", (json.dumps(description, indent=1) + "\n").encode())
-
-
-def _replace(file: Path, data: bytes) -> None:
-    """Write a whole file or nothing."""
-    new = file.with_name(f".{file.name}.new")
-    new.write_bytes(data)
-    new.replace(file)
+    write_file(folder / _TENSORS, save(_tensors(model)))
+    write_file(folder / "graph.json", json.dumps(description, indent=1) + "\n")
 
 
 def _tensors(model: Model) -> dict[str, Array]:

@@ -1,7 +1,18 @@
 """The intermediate representation: types, nodes, graphs, and how they are built and read."""
 
-from kilograd.ir.builder import Builder
-from kilograd.ir.graph import Graph, Input, Kernel, Leaf, Node, Op, Param, ShapeError, StreamedInput
+from kilograd.ir.builder import Builder, apart
+from kilograd.ir.graph import (
+    Check,
+    Graph,
+    Input,
+    Kernel,
+    Leaf,
+    Node,
+    Op,
+    Param,
+    ShapeError,
+    StreamedInput,
+)
 from kilograd.ir.interpret import interpret
 from kilograd.ir.rewrite import Rule, dead_code, rewrite
 from kilograd.ir.types import Affine, Array, Block, BlockExponent, DType, TensorType, Value
@@ -13,6 +24,7 @@ __all__ = [
     "Block",
     "BlockExponent",
     "Builder",
+    "Check",
     "DType",
     "Graph",
     "GraphError",
@@ -27,6 +39,7 @@ __all__ = [
     "StreamedInput",
     "TensorType",
     "Value",
+    "apart",
     "dead_code",
     "interpret",
     "rewrite",

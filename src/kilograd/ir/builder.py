@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kilograd.ir.graph import Graph, Input, Node, Op, Param
 from kilograd.ir.types import Affine, Array, DType, TensorType
+
+_ANY_VALUE = Input()
 
 
 class Builder:
@@ -20,21 +24,26 @@ class Builder:
         self.data: dict[str, Array] = dict(start.data) if start else {}
         self._names = {n.name for n in self.nodes}
 
-    def input(self, name: str, tensor: TensorType) -> Node:
-        """Append a tensor that the caller supplies."""
-        return self.append(Node(Input(), (), tensor, self._unique(name)))
+    def input(
+        self, name: str, tensor: TensorType, op: Input = _ANY_VALUE, *, c_name: str = ""
+    ) -> Node:
+        """Append a tensor that the caller supplies; `op` says which values it may have."""
+        return self.append(Node(op, (), tensor, self._unique(name), c_name))
 
-    def param(self, name: str, value: Array, quant: Affine | None = None) -> Node:
+    def param(
+        self, name: str, value: Array, quant: Affine | None = None, *, c_name: str = ""
+    ) -> Node:
         """Append a tensor that is kept between calls, with its initial value."""
         tensor = TensorType(value.shape, DType.of(value), quant)
-        node = Node(Param(), (), tensor, self._unique(name))
+        node = Node(Param(), (), tensor, self._unique(name), c_name)
         self.data[node.name] = value
         return self.append(node)
 
-    def __call__(self, op: Op, *xs: Node, name: str = "") -> Node:
+    def __call__(self, op: Op, *xs: Node, name: str = "", c_name: str = "") -> Node:
         """Append `op` applied to `xs`; raises `ShapeError` where they do not fit."""
         tensor = op.infer(*(x.type for x in xs))
-        return self.append(Node(op, xs, tensor, self._unique(name or type(op).__name__.lower())))
+        own = self._unique(name or type(op).__name__.lower())
+        return self.append(Node(op, xs, tensor, own, c_name))
 
     def append(self, node: Node) -> Node:
         """Append a finished node whose name is known to be free."""
@@ -47,7 +56,12 @@ class Builder:
         return Graph(tuple(self.nodes), outputs, self.data)
 
     def _unique(self, stem: str) -> str:
-        name, i = stem, 1
-        while name in self._names:
-            name, i = f"{stem}_{i}", i + 1
-        return name
+        return apart(stem, self._names)
+
+
+def apart(stem: str, names: Collection[str]) -> str:
+    """Return `stem`, with a number where it is among `names`."""
+    name, i = stem, 1
+    while name in names:
+        name, i = f"{stem}_{i}", i + 1
+    return name

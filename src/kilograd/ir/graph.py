@@ -79,12 +79,17 @@ class Op(abc.ABC):
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One application of an op.  Its identity is its tensor."""
+    """One application of an op.  Its identity is its tensor.
+
+    `c_name` is what C calls an input, an output or a parameter that Kilograd itself gives a
+    program, such as the label.  All others, whose names come from elsewhere, have numbers in C.
+    """
 
     op: Op
     inputs: tuple[Node, ...]
     type: TensorType
     name: str
+    c_name: str = ""
 
     def reads(self) -> Iterator[Node]:
         """Yield the nodes whose memory this one reads, looking through views."""
@@ -121,8 +126,28 @@ class Leaf(Op):
 
 
 @dataclass(frozen=True)
+class Check:
+    """How C looks at a value before it is used: `symbol(value, arguments...)` is a `kg_status`."""
+
+    symbol: str
+    arguments: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Input(Leaf):
-    """Supplied by the caller on every call; lives in the arena like any other tensor."""
+    """Supplied by the caller on every call; lives in the arena like any other tensor.
+
+    Any value will do.  What can be wrong is a class of its own, which says how C looks at it, and
+    what that finds.
+    """
+
+    def check(self) -> Check | None:
+        """Return what every entry point does first with a value, if there is something to do."""
+        return None
+
+    def wrong(self, value: Value) -> str:
+        """Say what a value must be that the check refuses; nothing where it is accepted."""
+        return ""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ def rewrite(graph: Graph, *rules: Rule) -> Graph:
             if (out := rule(b, moved)) is not None:
                 return out
         # a rule may have given this name to a node of its own: `b` finds another
-        return b.append(moved) if leaf else b(moved.op, *inputs, name=moved.name)
+        return (
+            b.append(moved) if leaf else b(moved.op, *inputs, name=moved.name, c_name=moved.c_name)
+        )
 
     for old in graph.nodes:
         new[old] = rebuilt(old)

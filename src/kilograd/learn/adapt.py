@@ -22,16 +22,21 @@ from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
 from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset, prepare
+from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode
-from kilograd.learn.output import whole_folder
+from kilograd.learn.pixels import prepare
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
+from kilograd.output import whole_folder
 from kilograd.passes import PrototypeHead
 from kilograd.targets import HostProgram, build_host
 
 RESULT = "result.json"
-"""The file that tells a folder of results."""
+ADAPTED = "adapted.safetensors"
+"""The file that tells a folder of results: folders of training have a `RESULT`, too."""
+
+_SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+"""Of rates: normal numbers of float32."""
 
 Progress = Callable[[int, float], None]
 """Called after every sample with the number of samples done and the running loss."""
@@ -42,7 +47,8 @@ class Schedule:
     """How long and how fast to learn: `iterations` passes over the support at rate `lr`.
 
     The rate rises from zero in a straight line during the first `warmup` passes, and falls to zero
-    along a cosine in the others.
+    along a cosine in the others.  It is never below the smallest normal float32: programs refuse
+    a rate of zero.
     """
 
     iterations: int = 10
@@ -57,6 +63,8 @@ class Schedule:
             raise InputError(f"--iterations {self.iterations}: must not be negative")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"--lr {self.lr}: must be a positive number")
+        if not _SMALLEST <= self.lr <= _LARGEST:
+            raise InputError(f"--lr {self.lr}: must be in {_SMALLEST:.3g} ... {_LARGEST:.3g}")
         if not 0 <= self.seed < 1 << 31:
             raise InputError(f"--seed {self.seed}: must be in 0 ... 2147483647")
         if not 0 <= self.warmup <= max(0, self.iterations - 1):
@@ -69,8 +77,9 @@ class Schedule:
         """Return the rate when the fraction `done` of the work is done."""
         warm = self.warmup / max(1, self.iterations)
         if done < warm:
-            return self.lr * done / warm
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+            return max(_SMALLEST, self.lr * done / warm)
+        falling = 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+        return max(_SMALLEST, self.lr * falling)
 
 
 @dataclass(frozen=True)
@@ -340,6 +349,6 @@ def save(
         # one entry: several are written in a random order, and a run must repeat to the byte
         metadata = {"model": compiled.model.name}
         tensors = packed(dict(outcome.tensors), metadata=metadata)
-        (new / "adapted.safetensors").write_bytes(tensors)
+        (new / ADAPTED).write_bytes(tensors)
         for name, text in pages.items():
             (new / name).write_text(text, encoding="utf-8")

@@ -11,10 +11,10 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.data import Dataset
 from kilograd.learn.evaluate import Evaluation, Network
-from kilograd.learn.output import check_file, write_file
 from kilograd.learn.recipe import HeadKind
 from kilograd.learn.statistics import interval
 from kilograd.learn.work import Row, Settings
+from kilograd.output import check_file, write_file
 from kilograd.select import (
     Budget,
     Contribution,
@@ -36,7 +36,7 @@ def check_contribution(out: Path, model: Model) -> Path:
     rows = out.with_suffix(".rows")
     check_file(out, ".json", force=True)
     if out.exists():
-        read_contribution(out).check(model.name, model.graph, out)
+        read_contribution(out).check(model.name, model.graph, model.layers, out)
         if not rows.exists():
             raise InputError(
                 f"--out {out}: exists already, and {rows}, what it was made from, is gone; "

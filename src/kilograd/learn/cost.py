@@ -9,7 +9,7 @@ from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.recipe import Recipe, compile_recipe
-from kilograd.plan import aligned
+from kilograd.plan import STAMP_BYTES, aligned
 from kilograd.select import Budget, Evidence, strategy
 from kilograd.select.cost import Cost, Macs, Memory, full_train, layers, tinytrain, tte
 
@@ -65,6 +65,7 @@ def planned(program: Program) -> Cost:
         biases=held["bias"],
         optimizer=held["optimizer"],
         head=held["head"],
+        stamp=STAMP_BYTES if program.state else 0,
     )
     entry = program.entries.get("step", program.entries["infer"])
     macs = {n: n.op.macs(n) for n in entry.graph.nodes}

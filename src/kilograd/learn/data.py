@@ -7,49 +7,38 @@ one must be named before training starts, not found in the middle of it.
 
 import csv
 import io
-import json
+import math
 import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, SupportsIndex, cast
+from typing import Annotated, Any, Protocol, SupportsIndex, TypeVar, cast
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from kilograd.errors import InputError
-from kilograd.frontend import Preprocess
+from kilograd import limits
+from kilograd.errors import InputError, shown
+from kilograd.learn.pixels import MODES, Source, opened, readable
+from kilograd.names import distinct, label
+from kilograd.reading import (
+    decoded,
+    leads_inside,
+    parse_json,
+    read_json,
+    read_text,
+    relative,
+    there,
+)
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
 )
-
-# Pillow guesses the format from the content. Naming the formats keeps a file called .png away from
-# decoders nobody expects here, such as EPS, which starts Ghostscript.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-
-# What `prepare` can turn into 8 bits per channel. Float images ("F") are left out: nothing in the
-# file says which value is white.
-_GREY_AND_COLOUR = (
-    "1",
-    "L",
-    "LA",
-    "P",
-    "PA",
-    "RGB",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "HSV",
-)
-_16_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-_MODES = frozenset(_GREY_AND_COLOUR + _16_BITS)
 
 _SPLITS = {
     "train": "train",
@@ -60,10 +49,9 @@ _SPLITS = {
     "test": "test",
 }
 
-_LAYOUT = "give a folder with one sub-folder of images per class, or a .parquet file"
+_T = TypeVar("_T")
 
-Source = bytes | Path | Callable[[], Image.Image]
-"""An image before it is decoded: encoded, in a file, or in what another library holds."""
+_LAYOUT = "give a folder with one sub-folder of images per class, or a .parquet file"
 
 
 class Pairs(Protocol):
@@ -132,10 +120,10 @@ class Dataset:
         Raises `InputError` if its file is gone or has changed since the set was loaded.
         """
         try:
-            image = _opened(self.images[index])
+            image = opened(self.images[index])
             image.load()
         except Exception as error:
-            # As in `_readable`: a decoder may raise anything.
+            # As in `readable`: a decoder may raise anything.
             raise InputError(
                 f"{self.name}: image {self.image_names[index]} could be read when the set was "
                 f"loaded and cannot now ({error}); put it back and start again"
@@ -143,41 +131,15 @@ class Dataset:
         return image
 
 
-def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
-    """Turn an image of any mode and size into network input: int8 [size, size, channels].
-
-    Rotated as its EXIF tag says, made RGB or grey, shorter side resized (bilinear, antialiased),
-    centre-cropped, then `pixel - 128` for pixels 0..255. Rounds sizes and offsets as torchvision's
-    `Resize` and `CenterCrop` do, because the networks were trained behind those.
-
-    >>> grey = Image.new("L", (6, 4), color=200)
-    >>> prepare(grey, Preprocess(size=2, resize=4, channels=1))[:, :, 0]
-    array([[72, 72],
-           [72, 72]], dtype=int8)
-    """
-    image = _shorter_side(upright(image, preprocess.channels), preprocess.resize)
-    left = round((image.width - preprocess.size) / 2)
-    top = round((image.height - preprocess.size) / 2)
-    image = image.crop((left, top, left + preprocess.size, top + preprocess.size))
-    pixels = np.asarray(image, dtype=np.int16).reshape(preprocess.size, preprocess.size, -1)
-    return (pixels - 128).astype(np.int8)
-
-
-def upright(image: Image.Image, channels: int) -> Image.Image:
-    """Rotate an image as its EXIF tag says, and make it RGB (3 channels) or grey (1), 8 bits each.
-
-    Of an image more than 32 times as long as wide only the middle is left.
-    """
-    return _without_far_ends(_to_8_bits(ImageOps.exif_transpose(image), channels))
-
-
 def load_dataset(path: str | Path) -> Dataset:
     """Load a folder of class folders, a Parquet file, miniImageNet, or a set of Meta-Dataset.
 
     A folder: each sub-folder is a class, and its images are all files in it with a suffix of
-    `IMAGE_SUFFIXES`, sub-folders included. Hidden files and folders, and files with other
-    suffixes, are passed over. If the sub-folders are called train, val and test (or train alone),
-    they are splits and the class folders lie inside them.
+    `IMAGE_SUFFIXES`, sub-folders included. Hidden files and folders, what systems leave behind
+    (`__MACOSX`), and files with other suffixes are passed over. A class folder behind a link that
+    leads out is refused; an image behind such a link is left out like one that is damaged. If the
+    sub-folders are called train, val and test (or train alone), they are splits and the class
+    folders lie inside them.
 
     A Parquet file (needs `pip install kilograd[parquet]`): column `image` (encoded bytes, or a
     struct of `bytes` and `path` as Hugging Face writes it), with `label` (a number or a name),
@@ -200,14 +162,14 @@ def load_dataset(path: str | Path) -> Dataset:
     or h5py is needed and not installed.
     """
     path = Path(path)
+    if not there(path):
+        raise InputError(f"{path}: no such file or folder; {_LAYOUT}")
     if (path / _SPECIFICATION).is_file():
         return _load_meta_dataset(path)
     if (path / "images").is_dir() and any((path / name).is_file() for name in _LISTS):
         return _load_lists(path)
     if path.is_dir():
         return _load_folder(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; {_LAYOUT}")
     if path.suffix.lower() != ".parquet":
         raise InputError(f"{path}: neither a folder nor a .parquet file; {_LAYOUT}")
     return _load_parquet(path)
@@ -233,8 +195,7 @@ def wrap_dataset(name: str, classes: Sequence[str], pairs: Pairs) -> Dataset:
     >>> shades.labels, shades.image(1).getpixel((0, 0))
     (array([0, 1]), 255)
     """
-    if len(set(classes)) != len(classes):
-        raise InputError(f"{name}: a class name repeats; give each class its own")
+    classes = _class_names(classes, name)
     try:
         count = len(pairs)
     except TypeError as error:
@@ -258,18 +219,32 @@ class _Listed:
     split: str | None
 
 
+def _class_names(names: Iterable[str], where: object) -> tuple[str, ...]:
+    """Return the names of classes in Unicode's form C; `InputError` where two are the same."""
+    found = tuple(label(name, f"{where}: the name of a class") for name in names)
+    if len(found) > limits.CLASSES:
+        raise InputError(f"{where}: has {len(found):,} classes; {limits.CLASSES:,} are the most")
+    return distinct(found, str(where), "classes")
+
+
+def _check_count(count: int, where: object) -> None:
+    if count > limits.IMAGES:
+        raise InputError(f"{where}: has more images than {limits.IMAGES:,}, the most of a set")
+
+
 def _assemble(name: str, where: Path, classes: Sequence[str], listed: Sequence[_Listed]) -> Dataset:
     """Keep the images that can be decoded, name the others."""
+    name = label(name, f"{where}: the name of the set")
     kept: list[_Listed] = []
     sources: list[Source] = []
     skipped: list[str] = []
     for one in listed:
         # A function was tried by whoever made it.
-        if one.source is not None and (callable(one.source) or _readable(one.source)):
+        if one.source is not None and (callable(one.source) or readable(one.source)):
             kept.append(one)
             sources.append(one.source)
         else:
-            skipped.append(one.name)
+            skipped.append(shown(one.name))
     if not kept:
         first = f", the first is {skipped[0]}" if skipped else ""
         raise InputError(
@@ -280,7 +255,7 @@ def _assemble(name: str, where: Path, classes: Sequence[str], listed: Sequence[_
         name=name,
         classes=tuple(classes),
         images=tuple(sources),
-        image_names=tuple(one.name for one in kept),
+        image_names=tuple(shown(one.name) for one in kept),
         labels=np.array([one.label for one in kept], dtype=np.int64),
         split=split or None,
         groups=_groups(classes),
@@ -299,42 +274,39 @@ def _groups(classes: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _load_folder(root: Path) -> Dataset:
-    folders = _sub_folders(root)
+    folders = _sub_folders(root, root)
     if not folders:
         held = "it holds no class folders" if _entries(root) else "it is empty"
         raise InputError(f"{root}: {held}; {_LAYOUT}")
     # Folders called train and test are splits: taken for classes they would give a set that
     # trains without complaint and learns to tell the training photographs from the test ones.
-    is_split = {folder.name.lower() for folder in folders} <= _SPLITS.keys()
-    if is_split and any(_sub_folders(folder) for folder in folders):
+    is_split = {name.lower() for name in folders} <= _SPLITS.keys()
+    if is_split and any(_sub_folders(folder, root) for folder in folders.values()):
         return _load_split_folders(root, folders)
-    classes = [folder.name for folder in folders]
+    images = _Folder(root)
     listed = [
-        _Listed(file.relative_to(root).as_posix(), file, label, split=None)
-        for label, folder in enumerate(folders)
-        for file in _image_files(folder)
+        image
+        for number, folder in enumerate(folders.values())
+        for image in images.listed(folder, number, None)
     ]
-    return _assemble(_name(root), root, classes, listed)
+    return _assemble(_name(root), root, tuple(folders), listed)
 
 
-def _load_split_folders(root: Path, splits: Sequence[Path]) -> Dataset:
-    for folder in splits:
+def _load_split_folders(root: Path, splits: Mapping[str, Path]) -> Dataset:
+    for folder in splits.values():
         if any(file.suffix.lower() in IMAGE_SUFFIXES for file in _entries(folder)):
             raise InputError(
                 f"{folder}: holds images outside class folders; move each into its class folder"
             )
-    classes = sorted({folder.name for split in splits for folder in _sub_folders(split)})
-    label_of = {name: label for label, name in enumerate(classes)}
+    inner = {split: _sub_folders(folder, root) for split, folder in splits.items()}
+    classes = sorted({name for folders in inner.values() for name in folders})
+    number = {name: i for i, name in enumerate(classes)}
+    images = _Folder(root)
     listed = [
-        _Listed(
-            file.relative_to(root).as_posix(),
-            file,
-            label_of[folder.name],
-            _SPLITS[split.name.lower()],
-        )
-        for split in splits
-        for folder in _sub_folders(split)
-        for file in _image_files(folder)
+        image
+        for split, folders in inner.items()
+        for name, folder in folders.items()
+        for image in images.listed(folder, number[name], _SPLITS[split.lower()])
     ]
     return _assemble(_name(root), root, classes, listed)
 
@@ -343,28 +315,63 @@ def _name(root: Path) -> str:
     return root.resolve().name or str(root)
 
 
+_LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+"""What systems and archives leave beside the data; hidden files are more of it."""
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _LITTER
+
+
 def _entries(folder: Path) -> list[Path]:
-    """List what is in a folder and not hidden, sorted by name."""
+    """List what is in a folder and is no litter, sorted by name."""
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        return sorted(entry for entry in folder.iterdir() if _is_data(entry.name))
     except OSError as error:
         raise _unreadable_folder(error) from error
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()]
+def _sub_folders(folder: Path, root: Path) -> dict[str, Path]:
+    """Return the folders in a folder by their names in form C, sorted by those."""
+    found = [entry for entry in _entries(folder) if entry.is_dir()]
+    for entry in found:
+        if not leads_inside(root, entry):
+            raise InputError(
+                f"{entry}: is a link that leads out of {root}; put a copy of the folder there"
+            )
+    names = _class_names((entry.name for entry in found), folder)
+    return dict(sorted(zip(names, found, strict=True)))
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """List the images of a class folder, those in its sub-folders included, sorted by path."""
-    files = sorted(
-        file for file in _walk(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    )
-    if not files:
-        raise InputError(
-            f"{folder}: a class folder without images; put some in, move it elsewhere, or {_LAYOUT}"
-        )
-    return files
+class _Folder:
+    """Lists the images of a set, and counts them while it does."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._count = 0
+
+    def listed(self, folder: Path, number: int, split: str | None) -> list[_Listed]:
+        """List the images of a class folder, its sub-folders included, sorted by path."""
+        files = sorted(self._files(folder))
+        if not files:
+            raise InputError(
+                f"{folder}: a class folder without images; put some in, move it elsewhere, or "
+                f"{_LAYOUT}"
+            )
+        return [
+            _Listed(file.relative_to(self._root).as_posix(), self._source(file), number, split)
+            for file in files
+        ]
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        for file in _walk(folder):
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+                self._count += 1
+                _check_count(self._count, self._root)
+                yield file
+
+    def _source(self, file: Path) -> Path | None:
+        return None if file.is_symlink() and not leads_inside(self._root, file) else file
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -374,8 +381,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
     # Links to folders are not followed: one that points upwards would never end.
     for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
+        folders[:] = filter(_is_data, folders)
+        yield from (Path(parent, name) for name in files if _is_data(name))
 
 
 def _unreadable_folder(error: OSError) -> InputError:
@@ -403,10 +410,10 @@ def _load_parquet(path: Path) -> Dataset:
         raise InputError(f"{path}: the file has no rows; {_LAYOUT}")
     classes, labels = _classes_and_labels(path, columns)
     listed = []
-    for row, (value, label) in enumerate(zip(columns.images, labels, strict=True)):
+    for row, (value, number) in enumerate(zip(columns.images, labels, strict=True)):
         name, data = _parquet_image(path, row, value)
         split = None if columns.splits is None else _split(path, row, columns.splits[row])
-        listed.append(_Listed(name, data, label, split))
+        listed.append(_Listed(name, data, number, split))
     return _assemble(path.stem, path, classes, listed)
 
 
@@ -418,31 +425,86 @@ def _read_columns(path: Path) -> _Columns:
         raise InputError(
             f"{path}: reading Parquet files needs pyarrow; pip install 'kilograd[parquet]'"
         ) from error
+    if not path.is_file():
+        raise InputError(f"{path}: is no regular file; {_LAYOUT}")
     try:
         with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            present = tuple(cast("list[str]", schema.names))
-            if "image" not in present or not {"label", "class_name"} & set(present):
-                raise InputError(
-                    f"{path}: needs a column 'image' and a column 'label' or 'class_name'; "
-                    f"it has {', '.join(present) or 'none'}"
-                )
-            wanted = ("image", "label", "class_name", "split")
-            table = file.read(columns=[name for name in wanted if name in present])
-    except (OSError, ArrowException) as error:
+            wanted = _wanted_columns(path, file)
+            texts = _texts(file, wanted)
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            table = file.read(columns=wanted)
+            metadata = file.schema_arrow.metadata or {}
+        found = {name: [x for c in table[name].chunks for x in _values(c)] for name in wanted}
+    except (OSError, ArrowException, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason}); {_LAYOUT}") from error
-
-    def column(name: str) -> list[object] | None:
-        return cast("list[object]", table[name].to_pylist()) if name in present else None
-
     return _Columns(
-        images=column("image") or [],
-        labels=column("label"),
-        class_names=column("class_name"),
-        splits=column("split"),
-        declared=_declared_classes(path, schema.metadata or {}),
+        images=found["image"],
+        labels=found.get("label"),
+        class_names=found.get("class_name"),
+        splits=found.get("split"),
+        declared=_declared_classes(path, metadata),
     )
+
+
+def _wanted_columns(path: Path, file: Any) -> list[str]:  # noqa: ANN401 pyarrow is untyped here
+    """Return the columns to read, after a look at names, types and sizes in the file's footer."""
+    from pyarrow import types
+
+    schema, about = file.schema_arrow, file.metadata
+    present = tuple(cast("list[str]", schema.names))
+    if "image" not in present or not {"label", "class_name"} & set(present):
+        raise InputError(
+            f"{path}: needs a column 'image' and a column 'label' or 'class_name'; "
+            f"it has {', '.join(present) or 'none'}"
+        )
+    _check_count(about.num_rows, path)
+    wanted: list[str] = [n for n in ("image", "label", "class_name", "split") if n in present]
+    for name in wanted:
+        if present.count(name) > 1:
+            raise InputError(f"{path}: has {present.count(name)} columns {name!r}; keep one")
+        kind = schema.field(name).type
+        if name != "image" and types.is_nested(kind):
+            raise InputError(f"{path}: column {name!r} holds {kind}; write text or integers")
+    groups = (about.row_group(g) for g in range(about.num_row_groups))
+    size = sum(g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns))
+    if size > limits.PARQUET_BYTES:
+        raise InputError(
+            f"{path}: holds {size:,} bytes when unpacked; {limits.PARQUET_BYTES:,} are the most"
+        )
+    return wanted
+
+
+def _texts(file: Any, wanted: Sequence[str]) -> list[str]:  # noqa: ANN401 pyarrow is untyped here
+    """Return the paths of all texts and bytes in some columns.
+
+    Those are read as they are stored, each value once: a file of a kilobyte can say of 300 rows
+    that each holds the same megabyte.
+    """
+    columns = (file.metadata.schema.column(i) for i in range(file.metadata.num_columns))
+    return [
+        str(c.path)
+        for c in columns
+        if c.path.split(".")[0] in wanted and c.physical_type == "BYTE_ARRAY"
+    ]
+
+
+def _values(array: Any) -> list[object]:  # noqa: ANN401 pyarrow is untyped here
+    """Return an array as Python values; what stands in many rows is in memory once."""
+    from pyarrow import types
+
+    if types.is_dictionary(array.type):
+        known = array.dictionary.to_pylist()
+        return [None if i is None else known[i] for i in array.indices.to_pylist()]
+    if types.is_struct(array.type):
+        names = [field_.name for field_ in array.type]
+        parts = zip(*map(_values, array.flatten()), strict=True)
+        present = array.is_valid().to_pylist()
+        return [
+            dict(zip(names, row, strict=True)) if here else None
+            for row, here in zip(parts, present, strict=True)
+        ]
+    return cast("list[object]", array.to_pylist())
 
 
 def _declared_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...] | None:
@@ -454,25 +516,25 @@ def _declared_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str,
             names = listed
     if names is None:
         return None
-    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+    if not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: the class list in its metadata must be names without repeats")
-    return tuple(names)
+    return _class_names(names, f"{path}: the class list in its metadata")
 
 
 def _json(text: bytes | None) -> object:
     try:
-        return cast("object", json.loads(text or b"null"))
-    except (ValueError, RecursionError):
+        return parse_json(decoded(text or b"null", ""), object, "")
+    except InputError:
         # Somebody else's metadata under the same key: the columns alone must do.
         return None
 
 
 def _classes_and_labels(path: Path, columns: _Columns) -> tuple[tuple[str, ...], list[int]]:
     """Return the class names and the label of each row as an index into them."""
-    for name, values in (("label", columns.labels), ("class_name", columns.class_names)):
+    for column, values in (("label", columns.labels), ("class_name", columns.class_names)):
         if values is not None and None in values:
             raise InputError(
-                f"{path}: row {values.index(None)} has no {name}; fill it in or remove the row"
+                f"{path}: row {values.index(None)} has no {column}; fill it in or remove the row"
             )
     names = None if columns.class_names is None else _strings(path, columns.class_names)
     if columns.labels is None or any(isinstance(label, str) for label in columns.labels):
@@ -495,6 +557,7 @@ def _classes_and_labels(path: Path, columns: _Columns) -> tuple[tuple[str, ...],
     ordered = [classes[number] for number in sorted(classes)]
     if len(set(ordered)) != len(ordered):
         raise InputError(f"{path}: two labels share one class_name; give each label its own")
+    _class_names(ordered, path)
     return _indexed(ordered, [classes[number] for number in numbers])
 
 
@@ -504,16 +567,19 @@ def _indexed(classes: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, .
 
 
 def _strings(path: Path, values: Sequence[object]) -> list[str]:
+    """Return class names in form C."""
     strings = [value for value in values if isinstance(value, str)]
     if len(strings) != len(values):
         raise InputError(
             f"{path}: a class name is not text; write class names as text, or labels as integers"
         )
-    return strings
+    known = list(dict.fromkeys(strings))
+    names = dict(zip(known, _class_names(known, path), strict=True))
+    return [names[value] for value in strings]
 
 
 def _integers(path: Path, values: Sequence[object]) -> list[int]:
-    integers = [value for value in values if isinstance(value, int)]
+    integers = [value for value in values if type(value) is int]
     if len(integers) != len(values):
         raise InputError(
             f"{path}: a label is neither an integer nor text; write labels as one of the two"
@@ -522,10 +588,10 @@ def _integers(path: Path, values: Sequence[object]) -> list[int]:
 
 
 def _check_range(path: Path, labels: Sequence[int], classes: int) -> None:
-    for row, label in enumerate(labels):
-        if not 0 <= label < classes:
+    for row, number in enumerate(labels):
+        if not 0 <= number < classes:
             raise InputError(
-                f"{path}: row {row} has label {label}, but the class list has {classes} names"
+                f"{path}: row {row} has label {number}, but the class list has {classes} names"
             )
 
 
@@ -535,7 +601,7 @@ def _parquet_image(path: Path, row: int, value: object) -> tuple[str, bytes | No
             return f"row {row}", value
         case {"bytes": bytes() | None as data, **rest}:
             inner = rest.get("path")
-            return f"row {row} ({inner})" if inner else f"row {row}", data
+            return f"row {row} ({str(inner)[:80]})" if inner else f"row {row}", data
         case None:
             return f"row {row}", None
     raise InputError(
@@ -546,7 +612,7 @@ def _parquet_image(path: Path, row: int, value: object) -> tuple[str, bytes | No
 def _split(path: Path, row: int, value: object) -> str:
     if not isinstance(value, str):
         raise InputError(f"{path}: row {row} has no split; fill the column in or remove it")
-    return _SPLITS.get(value.lower(), value)
+    return _SPLITS.get(value.lower()) or label(value, f"{path}: the split of row {row}")
 
 
 # -- miniImageNet ---------------------------------------------------------------------------------
@@ -556,33 +622,36 @@ _LISTS = {f"{split}.csv": split for split in ("train", "val", "test")}
 
 def _load_lists(root: Path) -> Dataset:
     rows = [
-        (split, filename, label)
+        (split, filename, folder)
         for name, split in _LISTS.items()
         if (root / name).is_file()
-        for filename, label in _read_list(root / name)
+        for filename, folder in _read_list(root / name)
     ]
     most = Counter(filename for _, filename, _ in rows).most_common(1)
     if most and most[0][1] > 1:
         raise InputError(
             f"{root}: the lists name {most[0][0]} {most[0][1]} times; an image may be listed once"
         )
-    classes = sorted({label for _, _, label in rows})
-    label_of = {name: label for label, name in enumerate(classes)}
+    _check_count(len(rows), root)
+    folders = sorted({folder for _, _, folder in rows})
+    names = dict(zip(folders, _class_names(folders, root), strict=True))
+    classes = sorted(names.values())
+    number = {name: i for i, name in enumerate(classes)}
     listed = [
-        _Listed(filename, _listed_file(root / "images", filename, label), label_of[label], split)
-        for split, filename, label in rows
+        _Listed(filename, _listed_file(root, filename, folder), number[names[folder]], split)
+        for split, filename, folder in rows
     ]
     return _assemble(_name(root), root, classes, listed)
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
     """Return filename and label of each row."""
+    text = read_text(path, limits.LIST_BYTES)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-            columns = reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = list(reader)
+        columns = reader.fieldnames or ()
+    except csv.Error as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
     if not {"filename", "label"} <= set(columns):
         raise InputError(
@@ -595,10 +664,12 @@ def _read_list(path: Path) -> list[tuple[str, str]]:
     return [(row["filename"], row["label"]) for row in rows]
 
 
-def _listed_file(images: Path, filename: str, label: str) -> Path | None:
-    for file in (images / filename, images / label / filename):
-        if file.is_file():
-            return file
+def _listed_file(root: Path, filename: str, folder: str) -> Path | None:
+    """Return the file of an image; `None` where there is none, or a link leads out of the set."""
+    for name in (filename, f"{folder}/{filename}"):
+        file = root / "images" / relative(name, f"{root}: filename")
+        if there(file) and file.is_file():
+            return file if leads_inside(root, file) else None
     return None
 
 
@@ -617,14 +688,21 @@ def _load_meta_dataset(root: Path) -> Dataset:
         ) from error
     name, classes = _read_specification(root / _SPECIFICATION)
     listed = []
-    for label, one in enumerate(classes):
-        path = root / f"{label}.h5"
+    for number, one in enumerate(classes):
+        path = root / f"{number}.h5"
+        if not (path.is_file() and leads_inside(root, path)):
+            raise InputError(
+                f"{path}: the images of class {one.name!r} cannot be read as HDF5 (no such file in "
+                f"{root}); {_SPECIFICATION} needs one file for each class"
+            )
         try:
             with h5py.File(path, "r") as file:
+                there_ = set(file)
                 for j in range(one.images):
                     key = f"{j}/image"
-                    source = partial(_stored, path, key) if _holds(file.get(key)) else None
-                    listed.append(_Listed(f"{path.name}/{j}", source, label, one.split))
+                    held = str(j) in there_ and _record(file, key) is not None
+                    source = partial(_stored, path, key) if held else None
+                    listed.append(_Listed(f"{path.name}/{j}", source, number, one.split))
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"{path}: the images of class {one.name!r} cannot be read as HDF5 ({error}); "
@@ -640,61 +718,116 @@ class _SpecifiedClass:
     images: int
 
 
+_Count = Annotated[int, Meta(ge=0, le=limits.IMAGES)]
+_Name = str | int
+
+
+class _Splits(Struct, frozen=True):
+    """How many classes, or groups of classes, each split has; numbered in this order."""
+
+    TRAIN: Annotated[int, Meta(ge=0, le=limits.CLASSES)]
+    VALID: Annotated[int, Meta(ge=0, le=limits.CLASSES)]
+    TEST: Annotated[int, Meta(ge=0, le=limits.CLASSES)]
+
+    def each(self) -> list[str]:
+        """Return the split of each of them."""
+        counts = {"train": self.TRAIN, "val": self.VALID, "test": self.TEST}
+        return [split for split, count in counts.items() for _ in range(count)]
+
+
+class _Specification(Struct, frozen=True):
+    name: str
+    class_names: dict[str, _Name]
+    images_per_class: dict[str, _Count]
+    classes_per_split: _Splits | None = None
+    superclasses_per_split: _Splits | None = None
+    classes_per_superclass: dict[str, _Count] = {}
+    superclass_names: dict[str, _Name] = {}
+
+
 def _read_specification(path: Path) -> tuple[str, list[_SpecifiedClass]]:
     """Return the name of the set, and its classes by number."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-    try:
-        match value:
-            case {"classes_per_split": dict(splits)}:
-                names = [str(value["class_names"][str(c)]) for c in range(sum(splits.values()))]
-                held = [split for split in _SPLIT_ORDER for _ in range(splits[split])]
-            case {"superclasses_per_split": dict(splits), "classes_per_superclass": dict(sizes)}:
-                above = [str(a) for a in range(sum(splits.values()))]
-                groups = [split for split in _SPLIT_ORDER for _ in range(splits[split])]
-                held = [g for a, g in zip(above, groups, strict=True) for _ in range(sizes[a])]
-                upper = [f"{value['superclass_names'][a]}/" for a in above for _ in range(sizes[a])]
-                names = [f"{u}{value['class_names'][str(c)]}" for c, u in enumerate(upper)]
-            case _:
-                raise InputError(
-                    f"{path}: neither classes_per_split nor superclasses_per_split is in it; "
-                    f"other specifications (ImageNet's tree) are not supported"
-                )
-        counts = [operator.index(value["images_per_class"][str(c)]) for c in range(len(names))]
-        name = str(value["name"])
-    except (KeyError, TypeError, ValueError) as error:
+    found = read_json(path, _Specification, limits.RECORD_BYTES)
+    if found.classes_per_split is not None:
+        held = found.classes_per_split.each()
+        upper = [""] * len(held)
+    elif found.superclasses_per_split is not None:
+        groups = found.superclasses_per_split.each()
+        sizes = [
+            _entry(path, "classes_per_superclass", found.classes_per_superclass, g)
+            for g in range(len(groups))
+        ]
+        if sum(sizes) > limits.CLASSES:
+            raise InputError(f"{path}: has {sum(sizes):,} classes; {limits.CLASSES:,} are the most")
+        above = [
+            _entry(path, "superclass_names", found.superclass_names, g) for g in range(len(groups))
+        ]
+        held = [split for split, size in zip(groups, sizes, strict=True) for _ in range(size)]
+        upper = [f"{name}/" for name, size in zip(above, sizes, strict=True) for _ in range(size)]
+    else:
         raise InputError(
-            f"{path}: no specification of Meta-Dataset ({type(error).__name__}: {error}); "
-            f"give the one that was made with the files"
-        ) from error
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{path}: two classes are called {twice[0]!r}; give each its own name")
-    return name, [
-        _SpecifiedClass(name, _SPLITS[split.lower()], count)
-        for name, split, count in zip(names, held, counts, strict=True)
-    ]
+            f"{path}: neither classes_per_split nor superclasses_per_split is in it; "
+            f"other specifications (ImageNet's tree) are not supported"
+        )
+    own = [_entry(path, "class_names", found.class_names, c) for c in range(len(held))]
+    names = _class_names((f"{u}{name}" for u, name in zip(upper, own, strict=True)), path)
+    counts = [_entry(path, "images_per_class", found.images_per_class, c) for c in range(len(held))]
+    _check_count(sum(counts), path)
+    return found.name, list(map(_SpecifiedClass, names, held, counts))
 
 
-# Classes are numbered in this order.
-_SPLIT_ORDER = ("TRAIN", "VALID", "TEST")
+def _entry(path: Path, field_: str, table: Mapping[str, _T], number: int) -> _T:
+    """Return what a field says of a class or a group of classes."""
+    if str(number) not in table:
+        raise InputError(
+            f"{path}: {field_} says nothing of number {number}; give the specification "
+            f"that was made with the files"
+        )
+    return table[str(number)]
 
 
 def _holds(record: Any) -> bool:  # noqa: ANN401
-    """Tell whether a record of an HDF5 file is an image."""
-    shape: tuple[int, ...] = getattr(record, "shape", ())
+    """Tell whether an array, or a record of an HDF5 file, is an image."""
+    shape: tuple[int, ...] = getattr(record, "shape", ()) or ()
     dtype = getattr(record, "dtype", None)
     grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
-    return dtype == np.uint8 and grey_or_colour and min(shape) > 0
+    few = grey_or_colour and shape[0] * shape[1] <= limits.PIXELS
+    return dtype == np.uint8 and few and min(shape) > 0
+
+
+def _record(file: Any, key: str) -> Any:  # noqa: ANN401
+    """Return a record that is an image in the file itself, and `None` where it is anything else.
+
+    Other files are not opened: no external or symbolic links, no virtual data sets, no storage
+    outside.  A chunk, which is unpacked whole, may not be larger than the largest image either.
+    """
+    import h5py
+
+    group, name = key.split("/")
+    try:
+        held = file
+        for part in (group, name):
+            if not isinstance(held.get(part, getlink=True), h5py.HardLink):
+                return None
+            held = held[part]
+        if not (isinstance(held, h5py.Dataset) and _holds(held)):
+            return None
+        outside = held.external or held.is_virtual
+        small = math.prod(held.chunks or ()) <= 3 * limits.PIXELS
+    except Exception:  # noqa: BLE001
+        # As in `readable`: a library decodes, and may raise anything for damaged data.
+        return None
+    return held if small and not outside else None
 
 
 def _stored(path: Path, key: str) -> Image.Image:
     import h5py
 
     with h5py.File(path, "r") as file:
-        return Image.fromarray(file[key][()])
+        record = _record(file, key)
+        if record is None:
+            raise ValueError(f"{key} is no image")
+        return Image.fromarray(record[()])
 
 
 # -- other libraries ------------------------------------------------------------------------------
@@ -722,7 +855,7 @@ def _wrapped(name: str, classes: Sequence[str], pairs: Pairs, index: int) -> _Li
     except InputError:
         raise
     except Exception:  # noqa: BLE001
-        # As in `_readable`: the library decodes, and a decoder may raise anything.
+        # As in `readable`: the library decodes, and a decoder may raise anything.
         return _Listed(called, None, 0, split=None)
     try:
         number = operator.index(cast("SupportsIndex", label))
@@ -732,7 +865,7 @@ def _wrapped(name: str, classes: Sequence[str], pairs: Pairs, index: int) -> _Li
         ) from error
     if not 0 <= number < len(classes):
         raise InputError(f"{name}: item {index} has label {number}, of {len(classes)} classes")
-    if _as_image(name, index, image).mode not in _MODES:
+    if _as_image(name, index, image).mode not in MODES:
         return _Listed(called, None, number, split=None)
     return _Listed(called, partial(_item_image, name, pairs, index), number, split=None)
 
@@ -751,67 +884,3 @@ def _as_image(name: str, index: int, image: object) -> Image.Image:
         f"{name}: the image of item {index} is of type {type(image).__name__}; it must be an image "
         f"of Pillow or a uint8 array [h, w] or [h, w, 3], so leave out what transforms it"
     )
-
-
-# -- decoding -------------------------------------------------------------------------------------
-
-
-def _opened(source: Source) -> Image.Image:
-    """Read the header, or fetch the image; raises whatever the decoder or the library does."""
-    if isinstance(source, Path):
-        source = source.read_bytes()
-    if isinstance(source, bytes):
-        image: Image.Image = Image.open(io.BytesIO(source), formats=_FORMATS)
-    else:
-        image = source()
-    if image.mode not in _MODES:
-        raise ValueError(f"pixels of mode {image.mode} have no defined range")
-    return image
-
-
-def _readable(source: bytes | Path) -> bool:
-    """Decode once; `Image.verify` would not notice a truncated JPEG."""
-    try:
-        image = _opened(source)
-        # For a JPEG: grey at an eighth of the size. Reads all of the data at a fraction of the
-        # time; other formats take no notice.
-        image.draft("L", (1, 1))
-        image.load()
-    except Exception:  # noqa: BLE001
-        # Pillow promises no exception type for damaged data (OSError, SyntaxError, ValueError,
-        # struct.error, DecompressionBombError, ... seen), and one picture must not end the load.
-        return False
-    return True
-
-
-def _to_8_bits(image: Image.Image, channels: int) -> Image.Image:
-    if image.mode in _16_BITS:
-        # Pillow clips 16 bits to 8 (everything brighter than 255 of 65,535 turns white), so they
-        # are scaled here. "I" has 32 bits, but what Pillow opens as "I" are 16-bit PGM and PNG.
-        wide = np.asarray(image).astype(np.int32).clip(0, 65535)
-        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-    elif image.has_transparency_data:
-        # On white, as pages show it. The colour stored under transparent pixels is mostly black:
-        # dropping alpha, or black behind it, makes dark drawings vanish.
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("L" if channels == 1 else "RGB")
-
-
-def _without_far_ends(image: Image.Image) -> Image.Image:
-    """Cut a very long image down to the middle.
-
-    Only the middle square is used, and one row of 60,000 pixels, a file of a few hundred bytes,
-    would otherwise be resized to gigabytes. The cut is far outside the crop for any photograph.
-    """
-    limit = 32 * min(image.size)
-    left = max(0, (image.width - limit) // 2)
-    top = max(0, (image.height - limit) // 2)
-    return image.crop((left, top, image.width - left, image.height - top))
-
-
-def _shorter_side(image: Image.Image, length: int) -> Image.Image:
-    short, long = min(image.size), max(image.size)
-    other = int(length * long / short)
-    size = (length, other) if image.width <= image.height else (other, length)
-    return image.resize(size, Image.Resampling.BILINEAR)

@@ -3,14 +3,19 @@
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.learn.data import Dataset
+from kilograd.names import distinct, label
+from kilograd.reading import check_sum, parse_json, read_text, signed, typed
 
 _Indices = NDArray[np.int64]
 
@@ -62,6 +67,12 @@ class Episode:
                 )
             if any(not 0 <= label < len(self.classes) for label in labels):
                 raise InputError(f"episode: {name}_labels must be in 0..{len(self.classes) - 1}")
+            if absent := set(range(len(self.classes))).difference(labels):
+                raise InputError(
+                    f"episode: class {self.classes[min(absent)]!r} has no {name} image; each class "
+                    f"needs one or more"
+                )
+        distinct(self.classes, "episode", "classes")
         images = self.support + self.query
         if len(set(images)) != len(images):
             raise InputError(
@@ -70,36 +81,53 @@ class Episode:
 
     def to_json(self) -> str:
         """Write the episode as one JSON object; `from_json` gives back an equal one."""
-        return json.dumps(asdict(self))
+        return json.dumps(signed(asdict(self)))
 
     @classmethod
-    def from_json(cls, text: str) -> "Episode":
-        """Read what `to_json` wrote.
+    def from_json(cls, text: str, where: str = "episode") -> "Episode":
+        """Read what `to_json` wrote; messages begin with `where`.
 
-        Raises `InputError` if the text is not JSON, lacks a field or has one too many, or a field
-        is of the wrong type or contradicts another.
+        Raises `InputError` if the text is not JSON, lacks a field or has one too many, a field is
+        of the wrong type or contradicts another, or the checksum, if there is one, is another.
         """
+        value = parse_json(text, dict[str, Any], where)
+        found = typed(value, _Stored, where)
+        check_sum(value, where)
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"episode: not JSON ({error}); give a file that 'kilograd adapt' wrote"
-            ) from error
-        expected = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or value.keys() != expected:
-            found = ", ".join(value) if isinstance(value, dict) else type(value).__name__
-            raise InputError(
-                f"episode: needs exactly the fields {', '.join(sorted(expected))}; has {found}"
+            return cls(
+                dataset=label(found.dataset, "dataset"),
+                classes=tuple(label(name, f"classes[{i}]") for i, name in enumerate(found.classes)),
+                support=found.support,
+                support_labels=found.support_labels,
+                query=found.query,
+                query_labels=found.query_labels,
+                seed=found.seed,
             )
-        return cls(
-            dataset=_string(value, "dataset"),
-            classes=_strings(value, "classes"),
-            support=_integers(value, "support"),
-            support_labels=_integers(value, "support_labels"),
-            query=_integers(value, "query"),
-            query_labels=_integers(value, "query_labels"),
-            seed=_integer(value, "seed"),
-        )
+        except InputError as error:
+            raise InputError(f"{where}: {str(error).removeprefix('episode: ')}") from error
+
+
+_Images = Annotated[
+    tuple[Annotated[int, Meta(ge=0, lt=limits.IMAGES)], ...],
+    Meta(min_length=1, max_length=limits.IMAGES),
+]
+_Labels = Annotated[
+    tuple[Annotated[int, Meta(ge=0, lt=limits.WAYS)], ...],
+    Meta(min_length=1, max_length=limits.IMAGES),
+]
+
+
+class _Stored(Struct, frozen=True, forbid_unknown_fields=True):
+    """An episode in a file."""
+
+    dataset: str
+    classes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.WAYS)]
+    support: _Images
+    support_labels: _Labels
+    query: _Images
+    query_labels: _Labels
+    seed: Annotated[int, Meta(ge=0, le=limits.SEED)]
+    sha256: str | None = None
 
 
 class EpisodeKind(enum.StrEnum):
@@ -160,15 +188,7 @@ def stored_episode(file: Path, dataset: Dataset, seed: int | None) -> Episode:
     Raises `InputError` for a file that cannot be read, has none or several, or one that does not
     belong to the data set as it is now.
     """
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"--episode {file}: cannot be read ({e})") from e
-    try:
-        parts = text.splitlines() if file.suffix == ".jsonl" else [text]
-        every = [Episode.from_json(part) for part in parts if part.strip()]
-    except InputError as e:
-        raise InputError(f"--episode {file}: {e}") from e
+    every = read_episodes(file, f"--episode {file}")
     mine = [e for e in every if e.dataset == dataset.name]
     if seed is not None and len(every) > 1:
         mine = [e for e in mine if e.seed == seed]
@@ -184,6 +204,22 @@ def stored_episode(file: Path, dataset: Dataset, seed: int | None) -> Episode:
         )
     check_episode(mine[0], dataset)
     return mine[0]
+
+
+def read_episodes(file: Path, where: str) -> tuple[Episode, ...]:
+    """Read a file with one episode, or one a line (.jsonl).
+
+    Raises `InputError`, which begins with `where`, for a file that cannot be read, and names the
+    line of one that is no episode.
+    """
+    try:
+        text = read_text(file, limits.EPISODE_BYTES)
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix(f'{file}: ')}") from error
+    if file.suffix != ".jsonl":
+        return (Episode.from_json(text, where),)
+    lines = enumerate(text.split("\n"), start=1)
+    return tuple(Episode.from_json(x, f"{where}: line {n}") for n, x in lines if x.strip())
 
 
 def usable_classes(dataset: Dataset, shots: int) -> tuple[str, ...]:
@@ -220,9 +256,11 @@ def sample_episode(
     """
     if ways is not None:
         _at_least(2, "ways", ways)
-    _at_least(1, "queries", queries)
-    _at_least(1, "shots", shots)
-    _at_least(0, "seed", seed)
+        _at_most(limits.WAYS, "ways", ways)
+    for name, value in (("queries", queries), ("shots", shots)):
+        _at_least(1, name, value)
+        _at_most(limits.IMAGES, name, value)
+    _check_seed(seed)
     rng = np.random.default_rng(seed)
     pools = _pools(dataset)
     candidates = _choose_group(dataset, pools, rng, ways=ways, shots=shots)
@@ -318,7 +356,7 @@ def sample_meta_episode(dataset: Dataset, *, seed: int) -> Episode:
 
     Raises `InputError` if `seed` < 0, or no group has five usable classes.
     """
-    _at_least(0, "seed", seed)
+    _check_seed(seed)
     rng = np.random.default_rng(seed)
     pools = _test_classes(dataset, _pools(dataset))
     groups = _usable_groups(dataset, pools, shots=1)
@@ -366,13 +404,13 @@ def check_episode(episode: Episode, dataset: Dataset) -> None:
         (episode.support, episode.support_labels),
         (episode.query, episode.query_labels),
     ):
-        for image, label in zip(images, labels, strict=True):
+        for image, way in zip(images, labels, strict=True):
             if not (
                 0 <= image < len(dataset)
-                and dataset.classes[dataset.labels[image]] == episode.classes[label]
+                and dataset.classes[dataset.labels[image]] == episode.classes[way]
             ):
                 raise InputError(
-                    f"episode: image {image} of {dataset.name} is not {episode.classes[label]!r} "
+                    f"episode: image {image} of {dataset.name} is not {episode.classes[way]!r} "
                     f"any more, the set has changed; draw a new episode"
                 )
 
@@ -530,34 +568,11 @@ def _at_least(minimum: int, name: str, value: int) -> None:
         raise InputError(f"{name}: {value} is too small; give {minimum} or more")
 
 
-def _string(record: Mapping[str, object], field: str) -> str:
-    value = record[field]
-    if not isinstance(value, str):
-        raise _wrong_type(field, "text")
-    return value
+def _at_most(maximum: int, name: str, value: int) -> None:
+    if value > maximum:
+        raise InputError(f"{name}: {value} is too large; give {maximum} or less")
 
 
-def _integer(record: Mapping[str, object], field: str) -> int:
-    value = record[field]
-    # True is an int to Python, not to the reader of the file.
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong_type(field, "an integer")
-    return value
-
-
-def _strings(record: Mapping[str, object], field: str) -> tuple[str, ...]:
-    value = record[field]
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise _wrong_type(field, "a list of text")
-    return tuple(value)
-
-
-def _integers(record: Mapping[str, object], field: str) -> tuple[int, ...]:
-    value = record[field]
-    if not isinstance(value, list) or not all(type(one) is int for one in value):
-        raise _wrong_type(field, "a list of integers")
-    return tuple(value)
-
-
-def _wrong_type(field: str, expected: str) -> InputError:
-    return InputError(f"episode: field {field!r} must be {expected}")
+def _check_seed(seed: int) -> None:
+    _at_least(0, "seed", seed)
+    _at_most(limits.SEED, "seed", seed)

@@ -10,19 +10,24 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated, Any
 
-from kilograd import __version__
+from msgspec import Meta, Struct, structs
+
+from kilograd import __version__, limits
 from kilograd.errors import InputError
 from kilograd.frontend import Model
-from kilograd.learn.data import Dataset, Source
-from kilograd.learn.episodes import Episode
-from kilograd.learn.output import write_file
+from kilograd.learn.data import Dataset
+from kilograd.learn.episodes import Episode, read_episodes
+from kilograd.learn.pixels import Source
 from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.learn.statistics import Interval, interval, p_value
 from kilograd.learn.work import Key, Row, Settings, Work, split_rate
+from kilograd.output import make_folder, write_file
+from kilograd.reading import checksum, leads_inside, parse_json, read_bytes, there, typed
 from kilograd.select import Budget, strategy
 
 RESULTS = "evaluation.sqlite"
@@ -61,8 +66,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Check what can be checked without running anything."""
-        if self.episodes < 1:
-            raise InputError(f"--episodes {self.episodes}: must be at least 1")
+        if not 1 <= self.episodes <= limits.EPISODES:
+            raise InputError(f"--episodes {self.episodes}: must be in 1 ... {limits.EPISODES}")
         for option, names in (
             ("--data", [d.name for d in self.sets]),
             ("--models", [n.model.name for n in self.networks]),
@@ -197,16 +202,45 @@ def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:
 # ---- the file ----
 
 
+_SUM = "sha256"
+_TABLES = {("table", "settings"), ("table", "rows")}
+
+
+class _Row(Struct, frozen=True):
+    """A row as it is stored, with the range of each number."""
+
+    data: str
+    model: str
+    method: str
+    episode: Annotated[int, Meta(ge=0, lt=limits.EPISODES)]
+    ways: Annotated[int, Meta(ge=1, le=limits.WAYS)]
+    accuracy_before: Annotated[float, Meta(ge=0, le=1)]
+    accuracy_after: Annotated[float, Meta(ge=0, le=1)]
+    sram_bytes: Annotated[int, Meta(ge=0)]
+    backward_macs: Annotated[int, Meta(ge=0)]
+    learned_parameters: Annotated[int, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+
+
 class _Store:
-    """The rows of an evaluation; one process at a time writes."""
+    """The rows of an evaluation, each with its checksum; one process at a time writes."""
 
     def __init__(self, out: Path, connection: sqlite3.Connection) -> None:
         self._out, self._sql = out, connection
-        columns = ", ".join(f"{f.name} NOT NULL" for f in fields(Row))
+        names = [f.name for f in fields(Row)]
+        columns = ", ".join(f"{name} NOT NULL" for name in (*names, _SUM))
         key = ", ".join(f.name for f in fields(Key))
         with self._sql:
             self._sql.execute("CREATE TABLE IF NOT EXISTS settings (name PRIMARY KEY, value)")
             self._sql.execute(f"CREATE TABLE IF NOT EXISTS rows ({columns}, PRIMARY KEY ({key}))")
+        found = self._sql.execute("SELECT type, name FROM sqlite_master WHERE type != 'index'")
+        strange = set(found) - _TABLES
+        held = [c[1] for c in self._sql.execute("PRAGMA table_info(rows)")]
+        if strange or held != [*names, _SUM]:
+            raise InputError(
+                f"--out {out}: {RESULTS} has other tables or columns than this version writes, it "
+                f"may be of an older one; choose another folder"
+            )
 
     def agree(self, evaluation: Evaluation) -> None:
         """Store the settings; raise `InputError` where a row was made with others."""
@@ -214,7 +248,7 @@ class _Store:
         with self._sql:
             if not self.rows():
                 self._sql.execute("DELETE FROM settings")
-            stored = dict(self._sql.execute("SELECT name, value FROM settings"))
+            stored = self._settings()
             if stored:  # by a version that may not have known all of today's options
                 stored = _options(Settings()) | stored
             for name, value in now.items():
@@ -224,20 +258,41 @@ class _Store:
             self._sql.executemany("INSERT INTO settings VALUES (?, ?)", new)
 
     def rows(self) -> dict[Key, Row]:
-        """Return what is done."""
-        columns = ", ".join(f.name for f in fields(Row))
-        found = self._sql.execute(f"SELECT {columns} FROM rows")  # noqa: S608 our own names
-        return {_key(row): row for row in (Row(*values) for values in found)}
+        """Return what is done; raises `InputError` for a row that is not as it was written."""
+        names = [f.name for f in fields(Row)]
+        columns = ", ".join((*names, _SUM))
+        rows = self._sql.execute(f"SELECT rowid, {columns} FROM rows")  # noqa: S608 our own names
+        done: dict[Key, Row] = {}
+        for number, *values, stored in rows:
+            where = f"--out {self._out}: {RESULTS}: row {number} is damaged"
+            row = Row(**structs.asdict(typed(dict(zip(names, values, strict=True)), _Row, where)))
+            if stored != checksum(asdict(row)):
+                raise InputError(
+                    f"{where}, its checksum is another; delete it, and it will be measured again"
+                )
+            done[_key(row)] = row
+        return done
+
+    def _settings(self) -> dict[str, str]:
+        """Return what is stored of options and inputs: JSON of options, digests of inputs."""
+        found = list(self._sql.execute("SELECT name, value FROM settings"))
+        where = f"--out {self._out}: {RESULTS}: the settings are damaged"
+        stored = dict(typed(found, list[tuple[str, str]], where))
+        for name, value in stored.items():
+            if name.startswith("--"):
+                parse_json(value, Any, f"{where}, {name}")
+        return stored
 
     def add(self, row: Row) -> None:
         """Store a row, for good: it is on the disk when this returns.
 
         Raises `InputError` if the disk refuses.
         """
-        marks = ", ".join("?" for _ in fields(Row))
+        values = (*astuple(row), checksum(asdict(row)))
+        marks = ", ".join("?" for _ in values)
         try:
             with self._sql:
-                self._sql.execute(f"INSERT INTO rows VALUES ({marks})", astuple(row))  # noqa: S608
+                self._sql.execute(f"INSERT INTO rows VALUES ({marks})", values)  # noqa: S608
         except sqlite3.OperationalError as e:
             raise InputError(
                 f"--out {self._out}: a row cannot be stored ({e}); those before it are safe: "
@@ -252,12 +307,11 @@ def _opened(out: Path) -> Iterator[_Store]:
     Raises `InputError` for a folder that holds something else, that cannot be written, or that
     another process writes to.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / RESULTS).exists():
-        raise InputError(f"--out {out}: holds something else; choose another folder")
+    make_folder(out, RESULTS)
+    file = out / RESULTS
+    if there(file) and not (file.is_file() and leads_inside(out, file)):
+        raise InputError(f"--out {out}: {RESULTS} is no regular file; choose another folder")
     try:
-        out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY)
     except OSError as e:
         raise InputError(f"--out {out}: cannot be written ({e})") from e
@@ -271,6 +325,7 @@ def _opened(out: Path) -> Iterator[_Store]:
             raise InputError(f"--out {out}: cannot be locked ({e}); choose a local folder") from e
         try:
             with closing(sqlite3.connect(out / RESULTS)) as connection:
+                connection.execute("PRAGMA trusted_schema = OFF")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 yield _Store(out, connection)
@@ -295,7 +350,7 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         found[f"network {n.model.name}"] = _digest(repr(about), *parts)
     for method in evaluation.methods:
         if (name := split_rate(method)[0]).endswith(".json"):
-            found[f"method {name}"] = _digest(Path(name).read_bytes())
+            found[f"method {name}"] = _digest(read_bytes(Path(name), limits.PLAN_BYTES))
     return found
 
 
@@ -316,7 +371,7 @@ def _difference(out: Path, name: str, stored: str, now: str) -> str:
     if not name.startswith("--"):
         versions = f" ({stored}, now {now})" if name == "kilograd" else ""
         return f"--out {out}: {name} has changed since it was begun{versions}; {advice}"
-    values = [_said(name, json.loads(v)) for v in (stored, now)]
+    values = [_said(name, parse_json(v, Any, name)) for v in (stored, now)]
     return f"--out {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
 
 
@@ -333,9 +388,12 @@ def _keep_episodes(file: Path, drawn: Mapping[tuple[str, int], Episode], *, begu
     """
     kept: dict[tuple[str, int], Episode] = {}
     if begun and file.exists():
-        for line in file.read_text("utf-8").splitlines():
-            episode = Episode.from_json(line)
-            kept[episode.dataset, episode.seed] = episode
+        for episode in read_episodes(file, f"--out {file}"):
+            if kept.setdefault((episode.dataset, episode.seed), episode) != episode:
+                raise InputError(
+                    f"{file}: has two episodes of {episode.dataset} with seed {episode.seed}; "
+                    f"choose another --out"
+                )
     for episode in drawn.values():
         if kept.setdefault((episode.dataset, episode.seed), episode) != episode:
             raise InputError(
@@ -402,9 +460,9 @@ def _encoded(source: Source) -> bytes:
         return source
     if isinstance(source, Path):
         try:
-            return source.read_bytes()
-        except OSError as e:
-            raise InputError(f"{source}: could be read before and cannot now ({e})") from e
+            return read_bytes(source, limits.IMAGE_BYTES)
+        except InputError as e:
+            raise InputError(f"{e}; it could be read before") from e
     png = io.BytesIO()
     source().save(png, "PNG")
     return png.getvalue()

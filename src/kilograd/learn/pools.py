@@ -21,9 +21,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-from kilograd import __version__
+from kilograd import __version__, interruption
 from kilograd.errors import InputError
 from kilograd.learn.work import Row, Work, Worker
+from kilograd.targets.cache import cache_folder
 
 _PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again
 _KNOCK = 3  # seconds for a connection
@@ -56,6 +57,7 @@ def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]
 
 def _in_pool(works: Iterator[Work], jobs: int) -> Generator[Row, None, list[Work]]:
     """Yield rows until all is done or a process dies, and return what that leaves undone."""
+    cache_folder()  # all use the same, also where it goes with this process
     before = set(multiprocessing.active_children())
     # Not forked: this process has threads, and so may numpy.
     context = multiprocessing.get_context("spawn")
@@ -103,8 +105,8 @@ def _finished(
 
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
-    """Start processes that a terminal's Ctrl-C does not reach: their parent ends them."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start processes that a terminal's Ctrl-C does not reach, nor its end: their parent does."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -135,11 +137,12 @@ def _run(work: Work) -> tuple[Row, ...]:
     """Make rows in a worker process; ended in the middle, it leaves no files behind."""
     try:
         try:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+            interruption.listen()
+            interruption.begin()
             return tuple(_worker()(work))
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    except SystemExit:
+    except KeyboardInterrupt:
         os._exit(1)  # the pool would take it for a result and go on
 
 

@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, structs
 
 import kilograd
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Graph
-from kilograd.learn.output import write_file
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
 from kilograd.learn.statistics import t_quantile
+from kilograd.limits import EPISODES, RECORD_BYTES
+from kilograd.output import check_folder, make_folder, write_file
+from kilograd.reading import check_sum, inside, read_json, signed, there, typed
 from kilograd.select import (
     PLANS,
     Budget,
@@ -148,11 +152,11 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
     """
     settings = json.loads(json.dumps(asked.named()))
     begun = _begun(out, settings)
-    if begun is not None and begun["done"]:
-        return _results(begun)
+    if begun is not None and begun.done:
+        return begun.results()
     run = _Run(asked, progress)
     plans: list[Found] = []
-    kept = {_limits(f): f for f in _results(begun).plans} if begun else {}
+    kept = {_limits(f): f for f in begun.results().plans} if begun else {}
 
     def store(published: Sequence[Published] = (), *, done: bool = False) -> None:
         found = {
@@ -161,7 +165,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
             "plans": [asdict(f) for f in plans],
             "published": [asdict(p) for p in published],
         }
-        write_file(out / RESULT, json.dumps(found, indent=1) + "\n")
+        write_file(out / RESULT, json.dumps(signed(found), indent=1) + "\n")
 
     rungs = list(run.rungs())
     for i, (front, limits) in enumerate(rungs):
@@ -171,7 +175,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
         elif chosen := run.plan(front, limits, plans):
             found, text = chosen
             if not (out / RESULT).exists():  # says whose folder it is, whatever happens now
-                out.mkdir(parents=True, exist_ok=True)
+                make_folder(out, RESULT)
                 store()
             if text:
                 write_file(out / found.plan, text)
@@ -189,40 +193,68 @@ def _limits(f: Found) -> tuple[Front | None, Limits]:
     return f.front, Limits(*limits)
 
 
-def _begun(out: Path, settings: Mapping[str, object]) -> dict[str, Any] | None:
+def _begun(out: Path, settings: Mapping[str, object]) -> _Begun | None:
     """Return what a folder holds, if that is a part of the same search."""
     path = out / RESULT
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose a folder")
+    check_folder(out, RESULT)
     if not path.exists():
-        if out.is_dir() and any(p for p in out.iterdir() if not p.name.startswith(".kilograd-")):
-            raise InputError(f"--out {out}: holds something else; choose another folder")
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = found["settings"] == settings
-        _results(found)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{path}: cannot be read ({e}); choose another folder") from e
-    if not same:
-        theirs = found["settings"]
+    value = read_json(path, dict[str, Any], RECORD_BYTES)
+    found = typed(value, _Begun, f"{path}: no search, or a damaged one")
+    check_sum(value, str(path))
+    if found.settings != settings:
+        theirs = found.settings
         other = sorted(k for k in settings if theirs.get(k) != settings[k])
         raise InputError(
             f"--out {out}: holds a search with other settings ({', '.join(other)}); choose "
             f"another folder"
         )
-    missing = [p["plan"] for p in found["plans"] if not (out / p["plan"]).exists()]
-    if missing:
-        raise InputError(f"--out {out}: {missing[0]} is gone; choose another folder")
+    for i, plan in enumerate(found.plans):
+        if not there(inside(out, plan.plan, f"{path}: plans[{i}].plan")):
+            raise InputError(f"--out {out}: {plan.plan} is gone; choose another folder")
     return found
 
 
-def _results(stored: Mapping[str, Any]) -> Results:
-    plans = (
-        Found(**f | {"front": None if f["front"] is None else Front(f["front"])})
-        for f in stored["plans"]
-    )
-    return Results(tuple(plans), tuple(Published(**p) for p in stored["published"]))
+_Bytes = Annotated[int, Meta(ge=0)]
+_Some = Annotated[int, Meta(ge=1)]
+
+
+class _Plan(Struct, frozen=True):
+    """`Found`, with the range of each number."""
+
+    plan: str
+    front: Front | None
+    sram_limit: _Bytes | None
+    compute_limit: _Bytes | None
+    sram_bytes: _Bytes
+    predicted_sram_bytes: int
+    backward_macs: _Bytes
+    predicted_gain: float
+    gain_bound: float | None
+    k: _Some
+    weights: dict[str, Annotated[float, Meta(gt=0, le=1)]]
+    programs: _Some
+
+
+class _Published(Struct, frozen=True):
+    method: str
+    sram_bytes: _Bytes
+    backward_macs: _Bytes
+    predicted_gain: float
+
+
+class _Begun(Struct, frozen=True):
+    """What a folder holds of a search."""
+
+    settings: dict[str, Any]
+    done: bool
+    plans: Annotated[tuple[_Plan, ...], Meta(max_length=EPISODES)]
+    published: Annotated[tuple[_Published, ...], Meta(max_length=EPISODES)]
+
+    def results(self) -> Results:
+        """Return it as what a search hands back."""
+        plans = tuple(Found(**structs.asdict(f)) for f in self.plans)
+        return Results(plans, tuple(Published(**structs.asdict(p)) for p in self.published))
 
 
 class _Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from kilograd.errors import InputError
+from kilograd.output import write_file
 
 State = Mapping[str, Any]
 """Numbers, text, tensors, and lists and dicts of them."""
@@ -28,14 +28,9 @@ def save_checkpoint(folder: Path, step: int, state: State) -> None:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     data = buffer.getvalue()
-    new = folder / ".new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            file.write(data + hashlib.sha256(data).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / f"step-{step:09}.pt")
+        write_file(folder / f"step-{step:09}.pt", data + hashlib.sha256(data).digest())
         for old in _checkpoints(folder)[_KEPT:]:
             old.unlink()
     except OSError as e:

@@ -7,11 +7,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.frontend import Model, save_model
 from kilograd.ir import Graph
 from kilograd.learn.data import Dataset
-from kilograd.learn.output import write_file
+from kilograd.output import make_folder, write_file
+from kilograd.reading import read_json
 
 SETTINGS = "training.json"
 """The file that tells a folder of training: what it was begun with."""
@@ -76,21 +78,11 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
         **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
     }
     file = out / SETTINGS
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
+    make_folder(out, SETTINGS)
     if not file.exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise InputError(f"--out {out}: holds something else; choose another folder")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise InputError(f"--out {out}: cannot be written ({e})") from e
         write_file(file, json.dumps(now, indent=1) + "\n")
         return
-    try:
-        begun = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as e:
-        raise InputError(f"{file}: cannot be read ({e}); choose another folder") from e
+    begun = read_json(file, dict[str, str], limits.RECORD_BYTES)
     for name in (*now, *(k for k in begun if k not in now)):
         if begun.get(name) != now.get(name):
             raise InputError(
@@ -101,10 +93,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
 
 def finish(out: Path, model: Model, finished: Finished) -> None:
     """Write the network and the figures; `InputError` if the disk refuses."""
-    try:
-        save_model(replace(model, name=finished.name), out)
-    except OSError as e:
-        raise InputError(f"--out {out}: the network cannot be written ({e})") from e
+    save_model(replace(model, name=finished.name), out)
     write_file(out / RESULT, json.dumps(asdict(finished), indent=1) + "\n")
 
 

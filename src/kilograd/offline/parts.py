@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset, prepare
+from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import usable_classes
+from kilograd.learn.pixels import prepare
 
 _HELD_OUT = 5  # every fifth image or class, where a set has no splits
 

@@ -19,20 +19,25 @@ def cut(network: Graph, learned: Collection[str]) -> tuple[Graph, Graph] | None:
     The parameters in `learned` change, so what depends on them belongs to the suffix.  Of all cuts
     before, the one with the least product of latent bytes and suffix MACs is taken: often a map
     between two blocks in place of a wide one inside, for a little more work.
-    A tensor of the latent has one name on both sides.  None for a network that learns from its
-    first layer on.
+    A tensor of the latent has one name on both sides, in C too.  None for a network that learns
+    from its first layer on.
     """
     cuts = _cuts(network, learned)
     if not cuts:
         return None
     prefix, latent = min(cuts, key=lambda c: _price(network, *c))
-    names = {n.name for n in latent}
+    called = {n.name: f"latent{i}" for i, n in enumerate(latent)}
 
-    def rule(b: Builder, n: Node) -> Node | None:
-        return b.append(replace(n, op=Input(), inputs=())) if n.name in names else None
+    def left(b: Builder, n: Node) -> Node | None:
+        return b.append(replace(n, c_name=called[n.name])) if n.name in called else None
+
+    def given(b: Builder, n: Node) -> Node | None:
+        if n.name not in called:
+            return None
+        return b.append(replace(n, op=Input(), inputs=(), c_name=called[n.name]))
 
     front = replace(network, nodes=tuple(n for n in network.nodes if n in prefix), outputs=latent)
-    return dead_code(front), dead_code(rewrite(network, rule))
+    return dead_code(rewrite(front, left)), dead_code(rewrite(network, given))
 
 
 def _cuts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput
+from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput, apart
 from kilograd.plan import Buffer, lower_bound
 
 
@@ -38,6 +38,7 @@ def store(graph: Graph, *, in_place: bool = True) -> Storage:
     end = len(graph.nodes)
     last.update(dict.fromkeys(graph.outputs, end))
 
+    names = {n.name for n in graph.nodes}
     buffers: dict[str, Buffer] = {}
     tensor: dict[Node, str] = {}
     scratch: dict[Node, str] = {}
@@ -45,7 +46,7 @@ def store(graph: Graph, *, in_place: bool = True) -> Storage:
         if isinstance(n.op, Param | StreamedInput) or n.op.view:
             continue
         if not isinstance(n.op, Leaf) and (size := n.op.kernel(n).scratch):
-            scratch[n] = f"{n.name} scratch"
+            scratch[n] = apart(f"{n.name} scratch", names)
             buffers[scratch[n]] = Buffer(scratch[n], size, i, i + 1)
         if n.op.writes:
             continue

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from kilograd.ir import Graph, Input, Leaf, Node
+from kilograd.ir import Graph, Input, Leaf, Node, apart
 from kilograd.passes.liveness import peak, store
 
 Segment = tuple[Node, ...]
@@ -82,6 +82,7 @@ def _again(graph: Graph, forward: set[Node], segments: Sequence[Segment]) -> Gra
         if n not in forward and made and all(x in forward | waiting for x in n.inputs):
             waiting.add(n)
     users = graph.users()
+    names = {n.name for n in graph.nodes}
     nodes: list[Node] = []
     first: dict[Node, Node] = {}
     later: dict[Node, Node] = {}
@@ -91,7 +92,7 @@ def _again(graph: Graph, forward: set[Node], segments: Sequence[Segment]) -> Gra
         if n not in inside | waiting:
             return first[n]
         if n not in later:
-            name = f"{n.name}.again" if n in inside else n.name
+            name = apart(f"{n.name}.again", names) if n in inside else n.name
             later[n] = replace(n, inputs=tuple(map(for_backward, n.inputs)), name=name)
             nodes.append(later[n])
             for reader in users[n]:

@@ -101,7 +101,8 @@ def stream(graph: Graph, chains: Sequence[Chain]) -> Graph:
         if n.name in last:
             chain = [layers[name] for name in last[n.name]]
             node = _stream_node(chain[0].inputs[0], chain)
-            out = b(node.op, *(rebuilt[x.name] for x in node.inputs), name=n.name)
+            inputs = [rebuilt[x.name] for x in node.inputs]
+            out = b(node.op, *inputs, name=n.name, c_name=n.c_name)
         else:
             out = b.append(n)  # what a chain holds, nobody will read: dead code
         rebuilt[n.name] = out

@@ -30,8 +30,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from kilograd.errors import InputError
 from kilograd.ir import (
     Affine,
+    Array,
     Builder,
     DType,
     Graph,
@@ -57,6 +59,7 @@ from kilograd.ops import (
     Sgd,
     Update,
 )
+from kilograd.ops.inputs import Clock, Label, Rate, Share
 from kilograd.ops.update import row_axis
 from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
@@ -74,6 +77,29 @@ RATE = TensorType((1,), DType.F32)
 CLOCK = TensorType((2,), DType.I32)
 
 
+def _own(node: Node, name: str) -> Node:
+    """Return a node that must have just this name: callers and other entry points know it by it.
+
+    Raises `InputError` where the network has taken it.
+    """
+    if node.name != name:
+        raise InputError(
+            f"the network has a tensor called {name!r}, and so has the program that trains it: "
+            f"give it another name"
+        )
+    return node
+
+
+def _input(b: Builder, name: str, tensor: TensorType, op: Input) -> Node:
+    """Append an input of ours."""
+    return _own(b.input(name, tensor, op, c_name=name), name)
+
+
+def _param(b: Builder, name: str, value: Array, *, c_name: str = "") -> Node:
+    """Append a parameter of ours; `c_name` where it does not belong to a layer of the network."""
+    return _own(b.param(name, value, c_name=c_name), name)
+
+
 @dataclass(frozen=True)
 class LinearHead:
     """A float32 linear classifier, all zero at first, that learns by gradient."""
@@ -83,8 +109,9 @@ class LinearHead:
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""
         zeros = np.zeros((self.ways, features.type.size), np.float32)
-        w = b.param("head.weight", zeros)
-        return b(Dense(), features, w, b.param("head.bias", zeros[:, 0].copy()), name="logits")
+        w = _param(b, "head.weight", zeros, c_name="head_weight")
+        c = _param(b, "head.bias", zeros[:, 0].copy(), c_name="head_bias")
+        return _own(b(Dense(), features, w, c, name="logits", c_name="logits"), "logits")
 
     learned = ("head.weight", "head.bias")
 
@@ -103,12 +130,14 @@ class PrototypeHead:
 
     def prototypes(self, b: Builder, features: Node) -> Node:
         """Append the prototypes, all zero at first."""
-        return b.param("head.prototypes", np.zeros((self.ways, features.type.size), np.float32))
+        zeros = np.zeros((self.ways, features.type.size), np.float32)
+        return _param(b, "head.prototypes", zeros, c_name="head_prototypes")
 
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""
+        cosine = Cosine(self.scale, self.exact)
         p = self.prototypes(b, features)
-        return b(Cosine(self.scale, self.exact), features, p, name="logits")
+        return _own(b(cosine, features, p, name="logits", c_name="logits"), "logits")
 
     learned = ()
 
@@ -143,12 +172,11 @@ class Training:
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
     """Return every entry point, verified and scheduled; what learns decides which there are.
 
-    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed, and
-    `StreamError` where the image cannot be taken row by row.
+    Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed,
+    `StreamError` where the image cannot be taken row by row, and `InputError` where the network
+    has a tensor with a name of ours.
     """
-    if training.rows:
-        network = rewrite(network, _delivered)
-    network, names = learning(network, training)
+    network, names = learning(_pictured(network, training), training)
     graphs = {"infer": _infer(network, training.head)}
     if training.cache and (parts := cut(network, names)):
         graphs["prefix"], network = parts
@@ -174,12 +202,14 @@ def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> di
     Nothing learns, and no map is kept that can be computed again, so that the peak stays near that
     of inference (TinyTrain, eq. 2; one sample at a time).
     """
+    training = Training(head, Sgd(0), recompute=True)
+    network = _pictured(network, training)
     b, features = _start(network)
-    loss = b(CrossEntropy(), head.logits(b, features), b.input("label", LABEL), name="loss")
+    loss = _loss(b, head, head.logits(b, features))
     maps = [n for n in b.nodes if n.name in layers]
     grads = differentiate(b, loss, maps)
     sums = [
-        b(FisherSum(), b.param(f"{n.name}.fisher", np.zeros(n.type.shape[2], np.float32)), n, g)
+        b(FisherSum(), _param(b, f"{n.name}.fisher", np.zeros(n.type.shape[2], np.float32)), n, g)
         for n, g in grads.items()
     ]
     graphs = {
@@ -187,7 +217,7 @@ def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> di
         "forget": _forget(network, head, gradients=False),
         "inspect": narrow_gradients(b.graph(loss, *sums), ()),
     }
-    return _finished(graphs, "inspect", (), Training(head, Sgd(0), recompute=True))
+    return _finished(graphs, "inspect", (), training)
 
 
 def _finished(
@@ -214,8 +244,27 @@ def learning(network: Graph, training: Training) -> tuple[Graph, tuple[str, ...]
     return network, (*learned.values(), *(training.head.learned if training.train_head else ()))
 
 
-def _delivered(b: Builder, n: Node) -> Node | None:
-    return b.append(replace(n, op=StreamedInput())) if isinstance(n.op, Input) else None
+def _pictured(network: Graph, training: Training) -> Graph:
+    """Call the input of a network an image, which comes row by row if it is to."""
+    op = StreamedInput() if training.rows else Input()
+
+    def rule(b: Builder, n: Node) -> Node | None:
+        if not isinstance(n.op, Input):
+            return None
+        return b.append(replace(n, op=op, c_name="image" if len(network.inputs()) == 1 else ""))
+
+    return rewrite(network, rule)
+
+
+def _loss(b: Builder, head: Head, logits: Node) -> Node:
+    """Append the loss."""
+    label = _input(b, "label", LABEL, Label(head.ways))
+    return _own(b(CrossEntropy(), logits, label, name="loss", c_name="loss"), "loss")
+
+
+def _enrolled(b: Builder, head: PrototypeHead, prototypes: Node, features: Node) -> Node:
+    """Append the addition of a sample to the prototype of its class."""
+    return b(Enrol(), prototypes, features, _input(b, "label", LABEL, Label(head.ways)))
 
 
 def _features(network: Graph) -> Graph:
@@ -235,8 +284,7 @@ def _infer(network: Graph, head: Head) -> Graph:
 
 def _enrol(network: Graph, head: PrototypeHead) -> Graph:
     b, features = _start(network)
-    prototypes = head.prototypes(b, features)
-    return b.graph(b(Enrol(), prototypes, features, b.input("label", LABEL)))
+    return b.graph(_enrolled(b, head, head.prototypes(b, features), features))
 
 
 def _forget(network: Graph, head: PrototypeHead, *, gradients: bool) -> Graph:
@@ -256,7 +304,7 @@ def _enrol_grad(network: Graph, training: Training, names: tuple[str, ...]) -> G
     assert isinstance(training.head, PrototypeHead)  # noqa: S101 says so to the type checker
     b, features = _start(network)
     prototypes = training.head.prototypes(b, features)
-    enrolled = b(Enrol(), prototypes, features, b.input("label", LABEL))
+    enrolled = _enrolled(b, training.head, prototypes, features)
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
     grads = differentiate(b, enrolled, params, seed=_sum(b, prototypes))
     whole = b.param("one", np.ones(1, np.float32))
@@ -278,17 +326,17 @@ def differentiated(
     """
     b, features = _start(network)
     logits = training.head.logits(b, features)
-    loss = b(CrossEntropy(), logits, b.input("label", LABEL), name="loss")
+    loss = _loss(b, training.head, logits)
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
     if _exact(training):
-        params += [n for n in b.nodes if n.name == "head.prototypes"]
+        params.append(logits.inputs[1])
     others = [n for n in b.nodes if isinstance(n.op, Param | Overlay) and n not in params]
     unused = differentiate(b, loss, [*params, *others] if everything else params)
     grads = {p: unused.pop(p) for p in params}
     if training.accumulate:
-        updates = _added(b, grads, b.input("share", RATE))
+        updates = _added(b, grads, _input(b, "share", RATE, Share()))
     else:
-        rate, clock = b.input("lr", RATE), b.input("clock", CLOCK)
+        rate, clock = _controls(b)
         updates = [
             _update(b, replace(training.optimizer, salt=i), p, g, rate, clock)
             for i, (p, g) in enumerate(grads.items())
@@ -311,7 +359,7 @@ def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
     training.head.logits(start, features)
     params = [n for n in start.nodes if isinstance(n.op, Param) and n.name in names]
     b = Builder()
-    rate, clock = b.input("lr", RATE), b.input("clock", CLOCK)
+    rate, clock = _controls(b)
     outputs = []
     for i, p in enumerate(params):
         own = b.append(p)
@@ -322,15 +370,29 @@ def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
     return b.graph(*outputs)
 
 
+def _controls(b: Builder) -> tuple[Node, Node]:
+    """Append what an update is told: the rate, and the clock."""
+    return _input(b, "lr", RATE, Rate()), _input(b, "clock", CLOCK, Clock())
+
+
+def _beside(
+    b: Builder, param: Node, kind: str, shape: tuple[int, ...], quant: Affine | None = None
+) -> Node:
+    """Append what is kept beside a parameter that learns, float32, zero at first."""
+    name = f"{param.name}.{kind}"
+    c_name = f"{param.c_name}_{kind}" if param.c_name else ""
+    return _own(b.param(name, np.zeros(shape, np.float32), quant, c_name=c_name), name)
+
+
 def _sum(b: Builder, param: Node) -> Node:
     """Append the accumulated gradient of a parameter, cut into the same rows."""
     rows = Affine((1.0,), axis=row_axis(param.type))
-    return b.param(f"{param.name}.sum", np.zeros(param.type.shape, np.float32), rows)
+    return _beside(b, param, "sum", param.type.shape, rows)
 
 
 def _update(b: Builder, rule: Update, param: Node, grad: Node, rate: Node, clock: Node) -> Node:
     states = [
-        b.param(f"{param.name}.state{i}", np.zeros(shape, np.float32))
+        _beside(b, param, f"state{i}", shape)
         for i, shape in enumerate(rule.state_shapes(param.type))
     ]
     return b(rule, param, grad, *states, rate, clock, name=f"{param.name}.step")

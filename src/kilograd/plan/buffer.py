@@ -9,6 +9,10 @@ ALIGN = 4
 """Every offset is a multiple of this many bytes: the widest element on the device."""
 
 
+STAMP_BYTES = 4
+"""At the end of every state: a number that no other program has."""
+
+
 def aligned(size: int) -> int:
     """Return the bytes up to the next aligned offset.
 

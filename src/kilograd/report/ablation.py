@@ -19,7 +19,7 @@ from kilograd.passes import (
     stream,
 )
 from kilograd.passes.training import differentiated, learning
-from kilograd.plan import Plan, greedy, lower_bound, validate
+from kilograd.plan import Plan, greedy, lower_bound, place, validate
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,7 @@ def without(network: Graph, training: Training) -> tuple[Variant, ...]:
 
 def _variant(name: str, adds: str, graph: Graph, *, in_place: bool = True) -> Variant:
     storage = store(graph, in_place=in_place)
-    plan = validate(storage.buffers, greedy(storage.buffers))
-    return Variant(name, adds, Entry("step", graph, storage, plan))
+    return Variant(name, adds, Entry("step", graph, storage, place(storage.buffers, greedy)))
 
 
 def _piled(graph: Graph) -> Entry:

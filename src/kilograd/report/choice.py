@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from kilograd.report.page import STYLE
+from kilograd.report.document import document
 from kilograd.select import Reason
 
 _MORE = """
@@ -45,21 +45,16 @@ def choice(title: str, reasons: Sequence[Reason], cost: str) -> str:
         )
     )
     rows = "".join(_row(r, potential, scores) for r in reasons)
-    return "\n".join(
+    return document(
+        f"{title}: what learns",
+        _MORE,
         [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>{escape(title)}: what learns</title><style>{STYLE}{_MORE}</style>",
-            "</head><body>",
             f"<h1>{escape(title)}</h1>",
             f"<p>{escape(cost)}</p>",
             f'<p class="soft">Of {len(reasons)} layers that were looked at {chosen} learn.',
             _MEANING + "</p>",
             f"<table><tr>{head}</tr>{rows}</table>",
-            "</body></html>",
-            "",
-        ]
+        ],
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from kilograd.report.page import STYLE
+from kilograd.report.document import document
 
 _MORE = """
 .sets { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 22px; }
@@ -89,19 +90,15 @@ class Section:
 
 def comparison(title: str, facts: str, sections: Sequence[Section]) -> str:
     """Return the page; `facts` says how the episodes were drawn and learned."""
-    return "\n".join(
+    return document(
+        title,
+        _MORE,
         [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>{escape(title)}</title><style>{STYLE}{_MORE}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             f'<p class="soft">{escape(facts)}</p>',
             _HOW,
             *(part for s in sections for part in _section(s)),
-            "</body></html>",
-            "",
-        ]
+        ],
     )
 
 
@@ -113,13 +110,13 @@ def comparison_table(sections: Sequence[Section]) -> str:
 def _paper(section: Section) -> Iterator[str]:
     *sets, whole = section.panels
     panels = (*sets, whole) if len(sets) > 1 else (whole,)
-    names = [*(p.data for p in sets), *(["all"] if len(sets) > 1 else [])]
-    less = f"less {whole.bars[0].method}"
+    names = [*(_cell(p.data) for p in sets), *(["all"] if len(sets) > 1 else [])]
+    less = f"less {_cell(whole.bars[0].method)}"
     rows = [["method", *names, less, "p", "RAM, B", "MACs backward", "learned"]]
     for i, (bar, price) in enumerate(zip(whole.bars, section.prices, strict=True)):
         rows.append(
             [
-                f"`{bar.method}`",
+                f"`{_cell(bar.method)}`",
                 *(str(p.bars[i].after) for p in panels),
                 "" if bar.difference is None else bar.difference.signed(),
                 "" if bar.p is None else f"{bar.p:.2g}" if bar.p >= 0.001 else "< 0.001",
@@ -128,10 +125,15 @@ def _paper(section: Section) -> Iterator[str]:
                 f"{price.learned_parameters:,}",
             ]
         )
-    yield f"{section.title}: accuracy in % after learning, {whole.episodes} episodes"
+    yield f"{_cell(section.title)}: accuracy in % after learning, {whole.episodes} episodes"
     yield ""
     yield from _aligned(rows)
     yield ""
+
+
+def _cell(text: str) -> str:
+    """Write a foreign name so that Markdown takes it for text: no markup, no cell of its own."""
+    return re.sub(r"([\\`\[<|])", r"\\\1", text)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

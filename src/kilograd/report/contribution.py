@@ -11,7 +11,7 @@ from fractions import Fraction
 from html import escape
 
 from kilograd.ir import Graph
-from kilograd.report.page import STYLE
+from kilograd.report.document import document
 from kilograd.select import SHARES, Contribution, Evidence, Gain, Gains
 
 _MORE = """
@@ -75,10 +75,6 @@ def contribution_page(title: str, found: Contribution, graph: Graph, facts: str)
     present = [role for role in Role if role in kinds]
     sets = ", ".join(f"{s.data} {s.head:.1%}" for s in found.sets if s.data)
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{escape(title)}: contribution</title><style>{STYLE}{_MORE}</style></head><body>",
         f"<h1>{escape(title)}: what each layer brings</h1>",
         f'<p class="soft">{escape(facts)}</p>',
         f'<p class="soft">{_HOW} {found.overall.episodes} episodes.</p>',
@@ -94,7 +90,7 @@ def contribution_page(title: str, found: Contribution, graph: Graph, facts: str)
         numbers = [i for i, kind in enumerate(kinds) if kind is role]
         parts += [f"<h3>{role.capitalize()}</h3>", *_weights(found, numbers, scale)]
     parts += ["<h2>Mean over layers</h2>", *_table(found, kinds, present)]
-    return "\n".join([*parts, "</body></html>", ""])
+    return document(f"{title}: contribution", _MORE, parts)
 
 
 def mean_gain(gains: Gains, layers: Sequence[str], share: float) -> float | None:

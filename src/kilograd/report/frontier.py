@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from kilograd.report.page import STYLE
+from kilograd.report.document import document
 from kilograd.select.search import Found, Front, Published
 
 _MORE = """
@@ -63,10 +63,6 @@ def frontier(
 ) -> str:
     """Return the page; `layers` are the convolutions of the network in execution order."""
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{escape(title)}: plans</title><style>{STYLE}{_MORE}</style></head><body>",
         f"<h1>{escape(title)}: what should learn</h1>",
         f'<p class="soft">{_MEANING}{_SQUARES if published else ""}</p>',
     ]
@@ -77,7 +73,7 @@ def frontier(
             parts += ["<h2>What learns</h2>", _KEY, _map(layers, found)]
     if single := [f for f in plans if f.front is None]:
         parts += [_table(single), "<h2>What learns</h2>", _KEY, _map(layers, single)]
-    return "\n".join([*parts, "</body></html>", ""])
+    return document(f"{title}: plans", _MORE, parts)
 
 
 def steps(plans: Sequence[Found]) -> list[float | None]:

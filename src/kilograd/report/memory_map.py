@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import accumulate
 
-from kilograd.emit import Entry, Slot
+from kilograd.emit import Entry, Slot, bytes_kept
 from kilograd.ir import BlockExponent, Input, Leaf, Node
 from kilograd.ops import ClipMask, Copy, CrossEntropy
 from kilograd.plan import Buffer
@@ -126,7 +126,7 @@ class _Picture:
         runs = [not isinstance(n.op, Leaf) and not n.op.view for n in entry.graph.nodes]
         self.column = [0, *accumulate(runs)]
         self.ran: list[Node] = [n for n, run in zip(entry.graph.nodes, runs, strict=True) if run]
-        self.kept = max((s.offset + s.value.nbytes for s in state), default=0)
+        self.kept = bytes_kept(state)
         self.total = self.kept + entry.plan.peak
         shown = [n for n in (self.total, top or 0, budget or 0) if n <= 1.5 * self.total]
         left, above, right, below = frame.margins

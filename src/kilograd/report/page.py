@@ -7,6 +7,7 @@ from html import escape
 
 from kilograd.emit import Entry, Program
 from kilograd.report.ablation import Variant
+from kilograd.report.document import document
 from kilograd.report.memory_map import LEGEND, Frame, Kind, draw, kib, kind
 
 _MAIN = Frame(1120, 540, detail=True)
@@ -16,47 +17,6 @@ _HOW = (
     "time to the right, addresses upwards, one rectangle a buffer. Point at one for what it holds."
 )
 _SCALES = "Each picture has its own scale; the dashed line is at"
-STYLE = """
-:root { color-scheme: light dark;
-  --paper: #fff; --ink: #1c2126; --soft: #66707a; --rule: #e3e7ea; --edge: #ffffffb0;
-  --image: #8cc6d8; --map: #a9cdf3; --saved: #5f93d6; --mask: #c7a6e6; --gradient: #f5b574;
-  --scratch: #cfd4d9; --other: #b9bfae; --state: #a5d6a7; --hot: #c62828; --over: #8e5a00; }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #15191d; --ink: #e8ecef; --soft: #98a3ad; --rule: #2b3238; --edge: #15191db0;
-  --image: #23697d; --map: #27507e; --saved: #3d74bd; --mask: #6b4794; --gradient: #a35c14;
-  --scratch: #4a525a; --other: #5a6150; --state: #2e6b3a; --hot: #ff8a80; --over: #ffca6b; } }
-body { margin: 0 auto; max-width: 1160px; padding: 28px 20px; background: var(--paper);
-  color: var(--ink); font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 24px; margin: 0 0 2px; } h2 { font-size: 17px; margin: 30px 0 6px; }
-p { margin: 4px 0; } .soft { color: var(--soft); }
-.facts { display: grid; gap: 10px 24px; margin: 16px 0 14px;
-  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-.facts b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; }
-.facts span { color: var(--soft); font-size: 13px; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; margin: 8px 0; }
-.legend i { display: inline-block; width: 13px; height: 13px; border-radius: 3px;
-  margin-right: 6px; vertical-align: -2px; }
-svg { display: block; width: 100%; height: auto; }
-text { font: 11px system-ui, sans-serif; fill: var(--soft); }
-text.label { fill: var(--ink); pointer-events: none; }
-text.strong { fill: var(--hot); font-weight: 600; paint-order: stroke; stroke: var(--paper);
-  stroke-width: 4px; } text.over { fill: var(--over); }
-rect { stroke: var(--edge); stroke-width: .6; } rect.state { stroke: none; }
-.others rect { stroke-width: .15; } rect:hover { stroke: var(--ink); stroke-width: 1.5; }
-path { fill: none; stroke-width: 1; } path.grid { stroke: var(--rule); }
-path.turn { stroke: var(--soft); stroke-dasharray: 3 3; } path.total { stroke: var(--hot); }
-path.peak { stroke: var(--hot); opacity: .6; stroke-dasharray: 2 2; }
-path.budget { stroke: var(--over); stroke-dasharray: 7 4; }
-path.ours { stroke: var(--ink); stroke-dasharray: 4 3; }
-.others { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 22px; }
-.others h3 { font-size: 14px; margin: 0; } .others p { font-size: 13px; margin: 0 0 4px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
-td, th { padding: 5px 10px 5px 0; border-bottom: 1px solid var(--rule); text-align: left; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td:first-child { white-space: nowrap; }
-td.bar { width: 26%; } td.bar i { display: block; height: 11px; border-radius: 3px;
-  min-width: 2px; background: var(--saved); }
-""" + "\n".join(f".{k} {{ fill: var(--{k}); background: var(--{k}); }}" for k in Kind)
 
 
 def page(
@@ -73,10 +33,6 @@ def page(
     `steps` goes from naive to the program's own; `without` leaves one part out each.
     """
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{escape(title)}: memory map</title><style>{STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Memory of one call of <b>{escape(entry.name)}</b>: {_HOW}</p>',
         _facts(program, budget, steps),
@@ -94,7 +50,7 @@ def page(
         ]
     if steps:
         parts += ["<h2>What each part of the compiler saves</h2>", _table(steps, program)]
-    return "\n".join([*parts, "</body></html>", ""])
+    return document(f"{title}: memory map", "", parts)
 
 
 def _facts(program: Program, budget: int | None, steps: Sequence[Variant]) -> str:

@@ -9,24 +9,29 @@ after learning less that of the head alone, on the same episodes.
      "gains": [{"data": null, "episodes": 16, "head": 0.71,
                 "biases": [{"mean": 0.01, "half_width": 0.005}, ...],
                 "weights": {"blocks.0.pw1": {"0.125": {"mean": 0.02, "half_width": 0.01}, ...}}},
-               ...]}
+               ...],
+     "sha256": "9a3c..."}
 
-`gains` begins with all episodes together; each data set follows.
+`gains` begins with all episodes together; each data set follows.  `sha256`, which may be absent, is
+a checksum of the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
+
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import Graph
+from kilograd.names import distinct, identifier, label
+from kilograd.reading import check_sum, read_json, signed, typed
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy, widest_inputs
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -87,17 +92,27 @@ class Contribution:
 
     def to_json(self) -> dict[str, object]:
         """Return what a file holds."""
-        return {
-            "network": self.network,
-            "fingerprint": self.fingerprint,
-            "settings": dict(self.settings),
-            "layers": list(self.layers),
-            "gains": [_written(gains) for gains in (self.overall, *self.sets)],
-        }
+        return signed(
+            {
+                "network": self.network,
+                "fingerprint": self.fingerprint,
+                "settings": dict(self.settings),
+                "layers": list(self.layers),
+                "gains": [_written(gains) for gains in (self.overall, *self.sets)],
+            }
+        )
 
-    def check(self, name: str, graph: Graph, path: Path) -> None:
+    def check(self, name: str, graph: Graph, layers: tuple[str, ...], path: Path) -> None:
         """Raise `InputError` where this was measured on another network than `name`."""
         if self.fingerprint == fingerprint(graph):
+            known = set(choices(Evidence(name, graph, layers)))
+            if self.layers != layers or any(
+                set(gains.weights) != known for gains in (self.overall, *self.sets)
+            ):
+                raise InputError(
+                    f"{path}: its layers or shares are not those of {name}, it is damaged; run "
+                    f"kilograd contribution again"
+                )
             return
         if self.network == name:
             raise InputError(
@@ -154,21 +169,73 @@ def fingerprint(graph: Graph) -> str:
 def read_contribution(path: Path) -> Contribution:
     """Read what `kilograd contribution` wrote.
 
-    Raises `InputError` if the file cannot be read, is no JSON, or no contribution analysis.
+    Raises `InputError` if the file cannot be read, is no JSON, no contribution analysis, or has a
+    checksum that is not its own.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}); check the path") from e
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{path}: not JSON ({e}); run kilograd contribution again") from e
-    try:
-        return _contribution(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    value = read_json(path, dict[str, Any], limits.CONTRIBUTION_BYTES)
+    found = typed(value, _Analysis, f"{path}: no contribution analysis, or a damaged one")
+    check_sum(value, str(path))
+    layers = distinct(
+        (identifier(x, f"{path}: layers[{i}]") for i, x in enumerate(found.layers)),
+        str(path),
+        "layers",
+    )
+    overall, *sets = (_gains(g, layers, f"{path}: gains[{i}]") for i, g in enumerate(found.gains))
+    names = [s.data for s in sets]
+    if overall.data is not None or None in names:
         raise InputError(
-            f"{path}: is no contribution analysis, or a damaged one ({type(e).__name__}: {e}); "
-            f"run kilograd contribution again"
-        ) from e
+            f"{path}: gains must begin with all data sets, called null, and name others"
+        )
+    distinct((str(name) for name in names), str(path), "data sets")
+    network = identifier(found.network, f"{path}: network")
+    settings = MappingProxyType(found.settings)
+    return Contribution(network, found.fingerprint, layers, settings, overall, tuple(sets))
+
+
+_Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class _Gain(Struct, frozen=True):
+    mean: Annotated[float, Meta(ge=-1, le=1)]
+    half_width: Annotated[float, Meta(ge=0, le=13)]  # of the gains -1 and 1 of two episodes
+
+
+class _Gains(Struct, frozen=True):
+    data: str | None
+    episodes: Annotated[int, Meta(ge=2, le=limits.EPISODES)]
+    head: _Share
+    biases: tuple[_Gain, ...]
+    weights: dict[str, dict[str, _Gain]]
+
+
+class _Analysis(Struct, frozen=True):
+    network: str
+    fingerprint: Annotated[str, Meta(max_length=64)]
+    settings: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=100)]
+    layers: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.OPERATORS)]
+    gains: Annotated[tuple[_Gains, ...], Meta(min_length=1, max_length=limits.CLASSES)]
+
+
+def _gains(found: _Gains, layers: tuple[str, ...], where: str) -> Gains:
+    if len(found.biases) != len(layers):
+        raise InputError(f"{where}: {len(layers)} layers, and gains of {len(found.biases)} biases")
+    shares = {str(share): share for share in SHARES}
+    weights: dict[Choice, Gain] = {}
+    for layer, gains in found.weights.items():
+        for share, gain in gains.items():
+            if layer not in layers or share not in shares:
+                raise InputError(
+                    f"{where}.weights: {layer[:80]!r}, {share[:20]!r}: no such layer, or no such "
+                    f"share; there are {', '.join(shares)}"
+                )
+            weights[layer, shares[share]] = Gain(gain.mean, gain.half_width)
+    return Gains(
+        None if found.data is None else label(found.data, f"{where}.data"),
+        found.episodes,
+        found.head,
+        tuple(Gain(gain.mean, gain.half_width) for gain in found.biases),
+        MappingProxyType(weights),
+    )
 
 
 def _written(gains: Gains) -> dict[str, object]:
@@ -182,55 +249,3 @@ def _written(gains: Gains) -> dict[str, object]:
         "biases": [vars(gain) for gain in gains.biases],
         "weights": weights,
     }
-
-
-def _contribution(found: Any) -> Contribution:  # noqa: ANN401 what a file holds may be anything
-    layers = tuple(_checked(layer, str) for layer in found["layers"])
-    overall, *sets = (_gains(gains, layers) for gains in found["gains"])
-    return Contribution(
-        _checked(found["network"], str),
-        _checked(found["fingerprint"], str),
-        layers,
-        MappingProxyType(_checked(found["settings"], dict)),
-        overall,
-        tuple(sets),
-    )
-
-
-def _gains(found: Any, layers: tuple[str, ...]) -> Gains:  # noqa: ANN401
-    biases = tuple(map(_gain, found["biases"]))
-    weights = {
-        (layer, float(share)): _gain(gain)
-        for layer, shares in found["weights"].items()
-        for share, gain in shares.items()
-    }
-    if len(biases) != len(layers):
-        raise ValueError(f"{len(layers)} layers, and gains of {len(biases)} biases")
-    if strange := [x for x in weights if x[0] not in layers or x[1] not in SHARES]:
-        raise ValueError(f"weights of {strange[0]}: no such layer, or no such share")
-    data = found["data"]
-    return Gains(
-        None if data is None else _checked(data, str),
-        _checked(found["episodes"], int),
-        _number(found["head"]),
-        biases,
-        MappingProxyType(weights),
-    )
-
-
-def _gain(found: Any) -> Gain:  # noqa: ANN401
-    return Gain(_number(found["mean"]), _number(found["half_width"]))
-
-
-def _number(found: object) -> float:
-    number = float(_checked(found, int, float))
-    if not math.isfinite(number):
-        raise ValueError(f"{number}: must be a finite number")
-    return number
-
-
-def _checked(found: Any, *kinds: type) -> Any:  # noqa: ANN401
-    """Return what was found; raise a TypeError where it is something else."""
-    if type(found) not in kinds:
-        raise TypeError(f"{found!r} where {kinds[-1].__name__} should stand")
-    return found

@@ -67,7 +67,8 @@ class Memory:
     """Bytes by what they hold.  `None`: this convention does not count it, or not by itself.
 
     `buffers` are for the time of a call; `saved_inputs` and `masks` are what the backward pass
-    needs of the forward pass; `weights` and `biases` are those that learn.
+    needs of the forward pass; `weights` and `biases` are those that learn; `stamp` says whose
+    state it is.
     """
 
     total: int
@@ -78,6 +79,7 @@ class Memory:
     biases: int | None = None
     optimizer: int | None = None
     head: int | None = None
+    stamp: int | None = None
 
 
 @dataclass(frozen=True)

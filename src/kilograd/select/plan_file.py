@@ -10,16 +10,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from msgspec import Struct
+
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import TensorType
+from kilograd.output import write_file
 from kilograd.passes import Part
+from kilograd.reading import read_json, typed
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy
-
-_FIELDS = {"network", "learn", "head"}
 
 
 def plan_file(path: Path) -> Strategy:
@@ -29,31 +32,26 @@ def plan_file(path: Path) -> Strategy:
     is of another network, or names a parameter or a channel that the network does not have.
     """
     plan = _read(path)
-    network, learn, head = plan["network"], plan["learn"], plan["head"]
-    if not isinstance(learn, dict):
-        raise InputError(f'{path}: "learn" must be an object, {{parameter: "all" or channels}}')
-    if not isinstance(head, bool):
-        raise InputError(f'{path}: "head" must be true or false: whether a linear head learns')
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
-        if network != evidence.name:
+        if plan.network != evidence.name:
             raise InputError(
-                f"{path}: a plan of network {network!r}, not of {evidence.name!r}; "
-                f"give --model {network}, or a plan of {evidence.name}"
+                f"{path}: a plan of network {plan.network[:80]!r}, not of {evidence.name!r}; "
+                f"give --model {plan.network[:80]}, or a plan of {evidence.name}"
             )
         names = {f"{layer}.{kind}" for layer in evidence.layers for kind in ("weight", "bias")}
         parts: dict[str, Part] = {}
-        for name, channels in learn.items():
+        for name, channels in plan.learn.items():
             if name not in names:
                 raise InputError(
-                    f"{path}: {name}: {evidence.name} has no such parameter; a layer is called as "
-                    f"in {evidence.layers[-1]}.weight or {evidence.layers[-1]}.bias"
+                    f"{path}: {name:.99}: {evidence.name} has no such parameter; a layer is called "
+                    f"as in {evidence.layers[-1]}.weight or {evidence.layers[-1]}.bias"
                 )
             try:
                 parts[name] = _part(channels, evidence.graph[name].type)
             except _BadEntryError as e:
                 raise InputError(f"{path}: {name}: {e}") from e
-        return Selection(parts, head)
+        return Selection(parts, plan.head)
 
     return strategy
 
@@ -63,11 +61,7 @@ def write_plan(path: Path, network: str, selection: Selection) -> None:
 
     Raises `InputError` if the file cannot be written, or could not say what the selection is.
     """
-    text = plan_text(path, network, selection)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise InputError(f"{path}: cannot be written ({e.strerror}); give another path") from e
+    write_file(path, plan_text(path, network, selection), "--save-plan")
 
 
 def plan_text(path: Path, network: str, selection: Selection) -> str:
@@ -95,19 +89,21 @@ class _BadEntryError(Exception):
     """What is wrong with the channels of a parameter, and the fix."""
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"--method {path}: cannot be read ({e.strerror}); check the path") from e
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{path}: not JSON ({e}); give a plan file") from e
-    if not isinstance(plan, dict) or plan.keys() != _FIELDS:
-        found = ", ".join(plan) if isinstance(plan, dict) else type(plan).__name__
+class _Plan(Struct, frozen=True, forbid_unknown_fields=True):
+    network: str
+    learn: dict[str, Any]
+    head: bool
+
+
+def _read(path: Path) -> _Plan:
+    plan = read_json(path, dict[str, Any], limits.PLAN_BYTES)
+    fields = {"network", "learn", "head"}
+    if plan.keys() != fields:
         raise InputError(
-            f"{path}: a plan has exactly the fields network, learn, head; this has {found}"
+            f"{path}: a plan has exactly the fields network, learn, head; this has "
+            f"{', '.join(plan) or 'none'}"
         )
-    return plan
+    return typed(plan, _Plan, str(path))
 
 
 def _channels(part: Part) -> object:
@@ -127,13 +123,15 @@ def _part(channels: object, kind: TensorType) -> Part:
     known = {3: (2,), 4: (0, 3)}[len(kind.shape)]
     if type(axis) is not int or axis not in known:
         meaning = "2 (channels)" if known == (2,) else "0 (output channels) or 3 (input channels)"
-        raise _BadEntryError(f"axis {axis!r}: must be {meaning}")
+        raise _BadEntryError(f"axis {axis!s:.20}: must be {meaning}")
     # True is an int to Python, not to the reader of the file.
     if not isinstance(index, list) or not index or not all(type(i) is int for i in index):
         raise _BadEntryError("index must be a list of channels, at least one")
     size = kind.shape[axis]
     if wrong := [i for i in index if not 0 <= i < size]:
-        raise _BadEntryError(f"index {wrong[0]}: axis {axis} has the channels 0..{size - 1}")
+        raise _BadEntryError(f"index {wrong[0]!s:.20}: axis {axis} has the channels 0..{size - 1}")
     if wrong := [b for a, b in pairwise(index) if b <= a]:
-        raise _BadEntryError(f"index {wrong[0]}: channels must be in increasing order, each once")
+        raise _BadEntryError(
+            f"index {wrong[0]!s:.20}: channels must be in increasing order, each once"
+        )
     return Part(axis, tuple(index))

@@ -5,7 +5,7 @@ from kilograd.targets.cortex import CORTEX_M4, CORTEX_M7, Cortex
 from kilograd.targets.elf import CrossCompiler, ElfTarget, Emulator
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.measure import Measurement, measure
-from kilograd.targets.runner import Runner
+from kilograd.targets.runner import RefusedError, Runner, Status
 from kilograd.targets.target import Device, Target
 from kilograd.targets.wasm import WASM32, Wasm
 
@@ -25,7 +25,9 @@ __all__ = [
     "Emulator",
     "HostProgram",
     "Measurement",
+    "RefusedError",
     "Runner",
+    "Status",
     "Target",
     "Wasm",
     "build_host",

@@ -9,7 +9,6 @@ that can start anywhere do not need it.
 from __future__ import annotations
 
 import enum
-import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from kilograd.emit import Program
 from kilograd.emit.project import write_project
 from kilograd.errors import InputError
 from kilograd.ir import Node
+from kilograd.targets.cache import cached, workplace
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import Device, Sizes, Target
-from kilograd.targets.toolchain import Compiler, cache_folder, digest, extra, runtime_folder
+from kilograd.targets.toolchain import Compiler, digest, extra, runtime_folder
 
 FLASH, FLASH_BYTES = 0x00100000, 2 << 20
 RAM = 0x20000000
@@ -85,7 +85,7 @@ class Harness:
     """Where the harness lies, and its C for one processor.
 
     `source` defines `call(stack, function, state, arena)`, which gives the function `camera` as
-    well, `take`, `give`, `ticks` and an entry.
+    well and returns its status, `take`, `give`, `ticks` and an entry.
     """
 
     origin: int
@@ -121,16 +121,16 @@ extern uint8_t stack_low[], stack_top[];
 #define HARNESS(part) __attribute__((section(".harness." part), used))
 {camera}
 HARNESS("table") void *const functions[] = {{{functions}}};
-void call(void *stack, void *function, void *state, void *arena);
+uint32_t call(void *stack, void *function, void *state, void *arena);
 {source}
 HARNESS("code") void harness(void) {{
-    uint32_t number = 0, told[2];
+    uint32_t number = 0, told[3];
     take(&number, sizeof number);
     take(state, sizeof state);
     take(arena, sizeof arena);
 {picture}    for (volatile uint8_t *p = stack_low; p < stack_top; p++) *p = {paint};
     const uint32_t start = ticks();
-    call(stack_top, functions[number], state, arena);
+    told[2] = call(stack_top, functions[number], state, arena);
     told[1] = ticks() - start;
     const volatile uint8_t *deepest = stack_low;
     while (deepest < stack_top && *deepest == {paint}) deepest++;
@@ -192,9 +192,7 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
     compiler, harness = target.cross_compiler(), target.harness
     functions = tuple(f"model_{name}" for name in ("init", *program.entries))
     size = ram_bytes(program) if ram is None else ram
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as name:
-        folder = Path(name)
+    with workplace() as folder:
         files = write_project(program, folder, runtime_folder(), target.variant)
         text = _HARNESS.format(
             functions=", ".join(f"(void *){f}" for f in functions),
@@ -214,12 +212,14 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
         )
         (folder / "link.ld").write_text(script, encoding="utf-8")
         texts = [p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()]
-        elf = cache_folder() / f"firmware-{digest(compiler.fingerprint, *texts)}.elf"
-        if not elf.exists():
+
+        def make(build: Path) -> None:
             link = (f"-Wl,--entry={harness.entry}", "-Wl,-T,link.ld", "-Wl,--gc-sections")
             sources = ("harness.c", *map(str, files))
-            compiler.compile(folder, *_INCLUDES, *sources, *link, "-o", "firmware.elf")
-            (folder / "firmware.elf").replace(elf)
+            to = str(build / "firmware.elf")
+            compiler.compile(folder, *_INCLUDES, *sources, *link, "-o", to)
+
+        elf = cached(f"firmware-{digest(compiler.fingerprint, *texts)}", make) / "firmware.elf"
     # what calls through a pointer calls the camera, if there is one
     called = ("kg_image_row",) if camera_image(program) else ()
     return read_elf(elf, functions, size, {"kg_stream": called})

@@ -5,19 +5,17 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import platform
-import tempfile
 import weakref
 from pathlib import Path
 
 import numpy as np
 
-from kilograd.emit import Program, header, source
+from kilograd.emit import Program, header, manifest, source
 from kilograd.ir import Array
+from kilograd.targets.cache import cached, kept, passing
 from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import (
     Compiler,
-    atomic_folder,
-    cache_folder,
     digest,
     find_compiler,
     runtime_folder,
@@ -35,14 +33,14 @@ def _runtime_objects(compiler: Compiler) -> tuple[Path, ...]:
     """Compile the runtime once for each compiler, and keep it."""
     sources = runtime_sources(machine())
     texts = [p.read_bytes() for p in sorted(runtime_folder().rglob("*.[ch]"))]
-    folder = cache_folder() / f"runtime-{digest(compiler.fingerprint, *texts)}"
-    objects = tuple(folder / f"{p.stem}.o" for p in sources)
-    if not folder.exists():
-        with atomic_folder(folder) as build:
-            include = f"-I{runtime_folder() / 'include'}"
-            for p in sources:
-                compiler.compile(build, "-fPIC", include, "-c", str(p), "-o", f"{p.stem}.o")
-    return objects
+
+    def make(build: Path) -> None:
+        include = f"-I{runtime_folder() / 'include'}"
+        for p in sources:
+            compiler.compile(build, "-fPIC", include, "-c", str(p), "-o", f"{p.stem}.o")
+
+    folder = cached(f"runtime-{digest(compiler.fingerprint, *texts)}", make)
+    return tuple(folder / f"{p.stem}.o" for p in sources)
 
 
 class _Image(ctypes.Structure):
@@ -68,16 +66,15 @@ class HostProgram(Runner):
         arena = np.zeros(max(program.arena_bytes, 4), np.uint8)
         super().__init__(program, state, arena)
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         if function == "init":
-            self._library.model_init(_pointer(self._state))
-            return
+            return int(self._library.model_init(_pointer(self._state)))
         whole = [np.ascontiguousarray(x, np.int8) for x in images]
         sources = [_Image(_pointer(x), x[0].nbytes) for x in whole]
         read = ctypes.cast(self._library.kg_image_row, ctypes.c_void_p)
         rows = [_Rows(read, ctypes.cast(ctypes.byref(s), ctypes.c_void_p)) for s in sources]
         entry = getattr(self._library, f"model_{function}")
-        entry(_pointer(self._state), _pointer(self._arena), *map(ctypes.byref, rows))
+        return int(entry(_pointer(self._state), _pointer(self._arena), *map(ctypes.byref, rows)))
 
 
 def _pointer(memory: Array) -> ctypes.c_void_p:
@@ -94,15 +91,15 @@ def build_host(
     compiler = compiler or find_compiler()
     objects = _runtime_objects(compiler)
     text = source(program)
-    folder = cache_folder() / f"model-{digest(compiler.fingerprint, objects[0].parent.name, text)}"
-    if keep or folder.exists():
-        if not folder.exists():
-            with atomic_folder(folder) as build:
-                _compile(build, program, text, compiler, objects)
-        return HostProgram(program, folder / "model.so")
-    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".passing-") as scratch:
-        _compile(Path(scratch), program, text, compiler, objects)
-        return HostProgram(program, Path(scratch) / "model.so")
+    name = f"model-{digest(compiler.fingerprint, objects[0].parent.name, text)}"
+
+    def make(build: Path) -> None:
+        _compile(build, program, text, compiler, objects)
+
+    if found := cached(name, make) if keep else kept(name):
+        return HostProgram(program, found / "model.so")
+    with passing(make) as scratch:
+        return HostProgram(program, scratch / "model.so")
 
 
 def _compile(
@@ -110,6 +107,7 @@ def _compile(
 ) -> None:
     (build / "model.c").write_text(text, encoding="utf-8")
     (build / "model.h").write_text(header(program), encoding="utf-8")
+    (build / "model.json").write_text(manifest(program), encoding="ascii")
     include = f"-I{runtime_folder() / 'include'}"
     files = ["model.c", *map(str, objects)]
     compiler.compile(build, "-fPIC", "-shared", include, *files, "-o", "model.so")

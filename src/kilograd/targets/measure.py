@@ -77,12 +77,12 @@ def measure(
     def shown() -> dict[str, Array]:
         """Return what steps read of a picture: itself or, with a cut, what the prefix leaves."""
         if "prefix" not in program.entries:
-            return {"image": picture()}
+            return {image.name: picture()}
         nonlocal same, prefix
-        image = picture()
-        same &= both("prefix", image=image)
+        given = {image.name: picture()}
+        same &= both("prefix", **given)
         prefix = device.instructions
-        return host.call("prefix", image=image)
+        return host.call("prefix", **given)
 
     if "enrol" in program.entries:
         same &= both("enrol", **shown(), label=np.array([0]))
@@ -102,7 +102,7 @@ def measure(
             same &= both("step", **shown(), label=label, lr=np.array([0.01]), clock=clock)
             counts.append(device.instructions)
         progress(step + 1)
-    same &= both("infer", image=picture())
+    same &= both("infer", **{image.name: picture()})
     forward = device.instructions
     same &= all(np.array_equal(device.state[k], v) for k, v in host.state.items())
     counted = [c for c in counts if c is not None]

@@ -48,7 +48,7 @@ class QemuDevice(Device):
         blocks = (np.zeros(max(n, 4), np.uint8) for n in (program.state_bytes, program.arena_bytes))
         super().__init__(program, *blocks)
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         number = np.array([self._functions.index(f"model_{function}")], np.uint32)
         for image in images:
             self._picture[:] = image
@@ -69,14 +69,15 @@ class QemuDevice(Device):
                     timeout=_LIMIT,
                 )
             answer = (made if made.exists() else Path(name, "out")).read_bytes()
-        if done.returncode or len(answer) != 8 + len(self._state) + len(self._arena):
+        if done.returncode or len(answer) != 12 + len(self._state) + len(self._arena):
             words = done.stderr.decode(errors="replace").strip()
             raise RuntimeError(
                 f"model_{function} failed in {Path(self._command[0]).name}: "
                 f"exit status {done.returncode}\n{words}"
             )
-        used, ticks = np.frombuffer(answer[:8], np.uint32).tolist()
-        blocks = np.frombuffer(answer[8:], np.uint8)
+        used, ticks, status = np.frombuffer(answer[:12], np.uint32).tolist()
+        blocks = np.frombuffer(answer[12:], np.uint8)
         self._state[:], self._arena[:] = np.split(blocks, [len(self._state)])
         self.stack_bytes = max(self.stack_bytes, used)
         self.instructions = None if self._tick is None else ticks * self._tick
+        return int(status)

@@ -1,4 +1,4 @@
-"""Compilers and optional packages, where the C runtime lies, a cache of what was compiled."""
+"""Compilers and optional packages, and where the C runtime lies."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import kilograd
 from kilograd.errors import InputError
+from kilograd.interruption import later
+from kilograd.output import FULL
 
 #: C99 without GNU extensions, and no fused multiply-add: the same bits everywhere.
 LANGUAGE = ("-std=c99", "-ffp-contract=off")
 OPTIMISE = ("-O3", "-march=native")
+
+#: What a compiler says where one of its parts was killed.
+_KILLED = re.compile(r"[Kk]illed signal|terminated (with|by) signal|Killed|(O|o)ut of memory")
 
 
 @functools.cache
@@ -29,14 +35,6 @@ def runtime_folder() -> Path:
     package = Path(kilograd.__file__).parent
     inside = package / "runtime"
     return inside if inside.is_dir() else package.parents[1] / "runtime"
-
-
-def cache_folder() -> Path:
-    """Return where compiled programs are kept: $KILOGRAD_CACHE or the user's cache folder."""
-    if folder := os.environ.get("KILOGRAD_CACHE"):
-        return Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kilograd"
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,69 @@ class Compiler:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """What decides the code it makes: its version, its flags, and the processor."""
-        out = subprocess.run(
-            [*self.command, "--version"], capture_output=True, text=True, check=False
-        )
+        """What decides the code it makes: its version, its flags, and the processor.
+
+        Raises `InputError` where it cannot be run.
+        """
+        done = self._run("--version")
+        if done.returncode:
+            raise InputError(f"{self._name}: --version fails; mend or replace this C compiler")
         cpu = Path("/proc/cpuinfo")
         lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
         features = next((x for x in lines if x.startswith(("flags", "Features"))), "")
-        return "\n".join([out.stdout, *self.command, *self.flags, features])
+        return "\n".join([done.stdout, *self.command, *self.flags, features])
 
     def compile(self, folder: Path, *args: str) -> None:
-        """Run the compiler in `folder`; a failure is a defect of ours and shows its output."""
-        command = [*self.command, *self.flags, *args]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+        """Run the compiler in `folder`; a failure is a defect of ours and shows its output.
+
+        Raises `InputError` where it cannot be run or is killed, `OSError` where the disk is full.
+        """
+        done = self._run(*self.flags, *args, folder=folder)
+        if not done.returncode:
+            return
+        if full := next((e for e in FULL if os.strerror(e) in done.stderr), None):
+            raise OSError(full, os.strerror(full), str(folder))
+        if done.returncode < 0 or _KILLED.search(done.stderr):
+            raise InputError(
+                f"{self._name}: the C compiler was killed, perhaps for lack of memory or room; "
+                f"make some, and try again"
+            )
+        raise RuntimeError(f"{' '.join(done.args)} failed:\n{done.stderr}")
+
+    @property
+    def _name(self) -> str:
+        return " ".join(self.command)
+
+    def _run(self, *args: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it in a group of its own, which is ended whole with whatever ends us."""
+        command = [*self.command, *args]
+        place = {} if folder is None else {"TMPDIR": str(folder.absolute())}
+        process: subprocess.Popen[str] | None = None
+        try:
+            with later():
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env={**os.environ, "LC_ALL": "C", **place},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    process_group=0,
+                )
+            out, err = process.communicate()
+            return subprocess.CompletedProcess(command, process.returncode, out, err)
+        except OSError as e:
+            if process is None and (folder is None or folder.is_dir()):
+                raise InputError(
+                    f"{self._name}: the C compiler cannot be run ({e.strerror}); mend it"
+                ) from e
+            raise
+        finally:
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
 
 @functools.cache
@@ -114,24 +160,3 @@ def digest(*parts: str | bytes) -> str:
         h.update(part.encode() if isinstance(part, str) else part)
         h.update(b"\0")
     return h.hexdigest()[:32]
-
-
-class atomic_folder:  # noqa: N801 used like a function
-    """A folder that appears complete or not at all, whoever else makes the same one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> Path:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.build = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=".build-"))
-        return self.build
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            try:
-                self.build.rename(self.folder)
-            except OSError:
-                if not self.folder.exists():
-                    raise
-        shutil.rmtree(self.build, ignore_errors=True)

@@ -16,9 +16,10 @@ import numpy as np
 
 from kilograd.emit import Program
 from kilograd.ir import Array
+from kilograd.targets.cache import cached
 from kilograd.targets.elf import FLASH, FLASH_BYTES, PAGE, PAINT, RAM, ElfFile
 from kilograd.targets.target import Device
-from kilograd.targets.toolchain import atomic_folder, cache_folder, digest, extra, find_compiler
+from kilograd.targets.toolchain import digest, extra, find_compiler
 
 _EXIT = FLASH + FLASH_BYTES - PAGE  # where a call returns to: nothing lies there
 
@@ -111,7 +112,7 @@ class UnicornDevice(Device):
     def _register(self, name: str) -> int:
         return int(getattr(self._names, f"UC_{self._registers.architecture}_REG_{name}"))
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         uc, r, symbols = self._emulator, self._registers, self._symbols
         thumb = int(r.mode == "THUMB")
         self._stack[:] = PAINT
@@ -128,14 +129,16 @@ class UnicornDevice(Device):
         touched = np.flatnonzero(self._stack != PAINT)
         used = len(self._stack) - int(touched[0]) if len(touched) else 0
         self.stack_bytes = max(self.stack_bytes, used)
+        return int(uc.reg_read(self._register(r.first))) & 0xFFFFFFFF
 
 
 def _counting_library() -> Path:
     """Compile the counting hooks for this machine once."""
     file = Path(__file__).with_name("count_instructions.c")
     compiler = find_compiler()
-    folder = cache_folder() / f"counter-{digest(compiler.fingerprint, file.read_bytes())}"
-    if not folder.exists():
-        with atomic_folder(folder) as build:
-            compiler.compile(build, "-fPIC", "-shared", str(file), "-o", "counter.so")
-    return folder / "counter.so"
+    name = f"counter-{digest(compiler.fingerprint, file.read_bytes())}"
+
+    def make(build: Path) -> None:
+        compiler.compile(build, "-fPIC", "-shared", str(file), "-o", "counter.so")
+
+    return cached(name, make) / "counter.so"

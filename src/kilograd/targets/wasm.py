@@ -8,7 +8,6 @@ after every call that nobody wrote to them.  The memory cannot grow.
 from __future__ import annotations
 
 import ctypes
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from kilograd.emit.project import (
     write_wasm_readme,
 )
 from kilograd.ir import Array
+from kilograd.targets.cache import cached, workplace
 from kilograd.targets.target import Device, Sizes, Target
-from kilograd.targets.toolchain import cache_folder, digest, extra, runtime_folder, zig
+from kilograd.targets.toolchain import digest, extra, runtime_folder, zig
 
 _STACK = 4096
 _PAINT = 0xC5
@@ -59,21 +59,20 @@ WASM32 = Wasm(name="wasm32", counted="wasm operations", ram=4 * 65536)
 def _build_module(program: Program, target: Wasm) -> Path:
     """Compile a program into a module, or find it compiled."""
     compiler = zig(target.name, _FLAGS)
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as name:
-        folder = Path(name)
+    with workplace() as folder:
         files = write_project(program, folder, runtime_folder(), target.variant)
         write_wasm_files(program, folder, files)
         texts = [p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()]
-        module = cache_folder() / f"module-{digest(compiler.fingerprint, *_LINK, *texts)}.wasm"
-        if not module.exists():
+
+        def make(build: Path) -> None:
             includes = ("-I.", "-Iruntime/include", "-Iruntime/freestanding")
             # wasm.c first: what it reserves is then where the writable part begins
             sources = ("wasm.c", *map(str, files))
             link = (*_LINK, *wasm_exports(program))
-            compiler.compile(folder, *includes, *sources, *link, "-o", "model.wasm")
-            (folder / "model.wasm").replace(module)
-    return module
+            compiler.compile(folder, *includes, *sources, *link, "-o", str(build / "model.wasm"))
+
+        name = f"module-{digest(compiler.fingerprint, *_LINK, *texts)}"
+        return cached(name, make) / "model.wasm"
 
 
 class WasmDevice(Device):
@@ -127,16 +126,17 @@ class WasmDevice(Device):
         data = self._image[row].reshape(-1).view(np.uint8)
         self._whole[to : to + len(data)] = data
 
-    def run(self, function: str, *images: Array) -> None:
+    def status(self, function: str, *images: Array) -> int:
         self._image = next((np.ascontiguousarray(x, np.int8) for x in images), None)
         self._stack[:] = _PAINT
         before = self._store.get_fuel()
         blocks = tuple(self._at.values())
         arguments = blocks[:1] if function == "init" else blocks[: 2 + len(images)]
-        self._exports[f"model_{function}"](self._store, *arguments)
+        status = self._exports[f"model_{function}"](self._store, *arguments)
         self.instructions = before - self._store.get_fuel()
         if self._constants.tobytes() != self._expected:
             raise RuntimeError(f"model_{function} wrote to constants: a defect of kilograd")
         touched = np.flatnonzero(self._stack != _PAINT)
         used = _STACK - int(touched[0]) if len(touched) else 0
         self.stack_bytes = max(self.stack_bytes, used)
+        return int(status)

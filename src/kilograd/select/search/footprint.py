@@ -24,7 +24,7 @@ import numpy as np
 from kilograd.errors import InputError
 from kilograd.ir import Array, Graph, Leaf
 from kilograd.passes import store
-from kilograd.plan import aligned
+from kilograd.plan import STAMP_BYTES, aligned
 from kilograd.select.contribution import SHARES
 from kilograd.select.search.genome import Genome, selection
 from kilograd.select.selection import Evidence, Selection
@@ -156,6 +156,7 @@ def _program(
     written = {p.name for g in graphs.values() for p in g.written()}
     values = {p.name: g.data[p.name] for g in graphs.values() for p in g.params()}
     state = sum(aligned(v.nbytes) for name, v in values.items() if name in written)
+    state += STAMP_BYTES if written else 0
     sram: dict[Moment, int] = {}
     for entry, graph in graphs.items():
         changes = np.zeros(len(graph.nodes) + 2, np.int64)

@@ -1,0 +1,178 @@
+"""From encoded images to network input, with bounds on time and memory.
+
+An image of 2^26 pixels, the largest that is opened, takes 256 MiB in Pillow where it has colours.
+What is done to it is done in strips, so that there is one copy in 8 bits beside it and no third.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from kilograd import limits
+from kilograd.frontend import Preprocess
+from kilograd.reading import read_bytes
+
+Source = bytes | Path | Callable[[], Image.Image]
+"""An image before it is decoded: encoded, in a file, or in what another library holds."""
+
+# Pillow guesses the format from the content. Naming the formats keeps a file called .png away from
+# decoders nobody expects here, such as EPS, which starts Ghostscript.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+# What `prepare` can turn into 8 bits per channel. Float images ("F") are left out: nothing in the
+# file says which value is white.
+_GREY_AND_COLOUR = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "HSV",
+)
+_16_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+MODES = frozenset(_GREY_AND_COLOUR + _16_BITS)
+"""The modes of Pillow that become network input."""
+
+_STRIP = 1 << 20  # pixels that are converted at once
+_RESIZED = 1 << 24  # pixels after resizing
+_LONGEST = 32  # times the shorter side
+
+_Turn = Image.Transpose
+_TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
+"""How to view an image, by the orientation in its EXIF tag."""
+_SIDEWAYS = {_Turn.TRANSPOSE, _Turn.ROTATE_270, _Turn.TRANSVERSE, _Turn.ROTATE_90}
+_FORWARDS = {None, _Turn.FLIP_LEFT_RIGHT, _Turn.TRANSPOSE, _Turn.ROTATE_90}
+"""Those after which the first row is at the top or at the left."""
+
+
+def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
+    """Turn an image of any mode and size into network input: int8 [size, size, channels].
+
+    Rotated as its EXIF tag says, made RGB or grey, shorter side resized (bilinear, antialiased),
+    centre-cropped, then `pixel - 128` for pixels 0..255. Rounds sizes and offsets as torchvision's
+    `Resize` and `CenterCrop` do, because the networks were trained behind those.
+
+    >>> grey = Image.new("L", (6, 4), color=200)
+    >>> prepare(grey, Preprocess(size=2, resize=4, channels=1))[:, :, 0]
+    array([[72, 72],
+           [72, 72]], dtype=int8)
+    """
+    image = _shorter_side(upright(image, preprocess.channels), preprocess.resize)
+    left = round((image.width - preprocess.size) / 2)
+    top = round((image.height - preprocess.size) / 2)
+    image = image.crop((left, top, left + preprocess.size, top + preprocess.size))
+    pixels = np.asarray(image, dtype=np.int16).reshape(preprocess.size, preprocess.size, -1)
+    return (pixels - 128).astype(np.int8)
+
+
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """Rotate an image as its EXIF tag says, and make it RGB (3 channels) or grey (1), 8 bits each.
+
+    Of an image more than 32 times as long as wide only the middle is left.
+    """
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    image = _middle(image, _LONGEST)
+    width, height = image.size
+    size = (height, width) if turn in _SIDEWAYS else (width, height)
+    out = Image.new("L" if channels == 1 else "RGB", size)
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = _to_8_bits(image.crop((0, top, width, bottom)), out.mode)
+        at = top if turn in _FORWARDS else height - bottom
+        if turn is not None:
+            strip = strip.transpose(turn)
+        out.paste(strip, (at, 0) if turn in _SIDEWAYS else (0, at))
+    return out
+
+
+def opened(source: Source) -> Image.Image:
+    """Read the header, or fetch the image; raises whatever the decoder or the library does.
+
+    Raises a ValueError for pixels of no defined range, and for more of them than the limit.
+    """
+    if isinstance(source, Path):
+        source = read_bytes(source, limits.IMAGE_BYTES)
+    if isinstance(source, bytes):
+        with warnings.catch_warnings():  # of Pillow's own limit, which is higher than this one
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(source), formats=_FORMATS)
+    else:
+        image = source()
+    if image.mode not in MODES:
+        raise ValueError(f"pixels of mode {image.mode} have no defined range")
+    if image.width * image.height > limits.PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels; {limits.PIXELS:,} are the most")
+    return image
+
+
+def readable(source: bytes | Path) -> bool:
+    """Decode once; `Image.verify` would not notice a truncated JPEG."""
+    try:
+        image = opened(source)
+        # For a JPEG: grey at an eighth of the size. Reads all of the data at a fraction of the
+        # time; other formats take no notice.
+        image.draft("L", (1, 1))
+        image.load()
+    except Exception:  # noqa: BLE001
+        # Pillow promises no exception type for damaged data (OSError, SyntaxError, ValueError,
+        # struct.error, DecompressionBombError, ... seen), and one picture must not end the load.
+        return False
+    return True
+
+
+def _to_8_bits(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode in _16_BITS:
+        # Pillow clips 16 bits to 8 (everything brighter than 255 of 65,535 turns white), so they
+        # are scaled here. "I" has 32 bits, but what Pillow opens as "I" are 16-bit PGM and PNG.
+        wide = np.asarray(image).astype(np.int32).clip(0, 65535)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif image.has_transparency_data:
+        # On white, as pages show it. The colour stored under transparent pixels is mostly black:
+        # dropping alpha, or black behind it, makes dark drawings vanish.
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert(mode)
+
+
+def _middle(image: Image.Image, times: int) -> Image.Image:
+    """Cut an image more than so many times as long as wide down to the middle.
+
+    Only the middle square is used, and one row of 60,000 pixels, a file of a few hundred bytes,
+    would otherwise be resized to gigabytes. The cut is far outside the crop for any photograph.
+    """
+    limit = times * min(image.size)
+    left = max(0, (image.width - limit) // 2)
+    top = max(0, (image.height - limit) // 2)
+    if not (left or top):
+        return image
+    return image.crop((left, top, image.width - left, image.height - top))
+
+
+def _shorter_side(image: Image.Image, length: int) -> Image.Image:
+    image = _middle(image, max(2, min(_LONGEST, _RESIZED // length**2)))
+    short, long = min(image.size), max(image.size)
+    other = int(length * long / short)
+    size = (length, other) if image.width <= image.height else (other, length)
+    return image.resize(size, Image.Resampling.BILINEAR)

@@ -1,0 +1,37 @@
+"""How much Kilograd takes: checked before work begins.  docs/limits.md says why, line by line."""
+
+from __future__ import annotations
+
+# Files, in bytes.
+GRAPH_BYTES = 1 << 24
+TENSOR_BYTES = 1 << 28
+PLAN_BYTES = 1 << 24
+CONTRIBUTION_BYTES = 1 << 24
+EPISODE_BYTES = 1 << 28
+RECORD_BYTES = 1 << 24
+LIST_BYTES = 1 << 28
+CHECKPOINT_BYTES = 1 << 32
+IMAGE_BYTES = 1 << 27
+PARQUET_BYTES = 1 << 33
+
+# Names, in characters.
+IDENTIFIER_LENGTH = 128
+LABEL_LENGTH = 200
+
+# Networks.
+OPERATORS = 1 << 12
+SIDE = 32767
+RESIZE = 2048
+MAP_ELEMENTS = 1 << 28
+
+# Data sets.
+PIXELS = 1 << 26
+IMAGES = 1 << 21
+CLASSES = 1 << 16
+
+# Tasks and training.
+WAYS = 1 << 12
+SEED = (1 << 31) - 1
+EPISODES = 1 << 16
+COUNT = 1 << 20
+JOBS = 1 << 12
