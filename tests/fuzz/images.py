@@ -20,8 +20,8 @@ from fuzz.mutate import NUMBERS, TEXTS, flipped, mutated_json, mutated_text
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.pixels import prepare
 from kilograd.learn.episodes import sample_episode
+from kilograd.learn.pixels import prepare
 
 INPUT = Preprocess(8, 9, 3)
 _SIDES = (37, 29)

@@ -334,7 +334,9 @@ class Results(Target):
             assert all(_within(x, 1) for x in shares), f"an accuracy that is none: {shares}"
             assert _within(row.seconds, 1e12), f"a time that is none: {row.seconds!r}"
             counts = (row.sram_bytes, row.backward_macs, row.learned_parameters, row.ways)
-            assert all(type(x) is int and _within(x, (1 << 63) - 1) for x in counts), f"counts: {counts}"
+            assert all(type(x) is int and _within(x, (1 << 63) - 1) for x in counts), (
+                f"counts: {counts}"
+            )
         if deep:
             summarise(rows)
 
