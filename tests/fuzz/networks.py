@@ -112,7 +112,7 @@ def _recipe(folder: Path, model: Model) -> Recipes:
 class Compiled(Geometry):
     """The same, run under sanitizers, every output and parameter compared with numpy's."""
 
-    share = 4.0
+    share = 3.0
     seconds = 30.0
     sample = 3
 

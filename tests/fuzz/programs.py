@@ -170,7 +170,7 @@ def _refusals(
 class Kept(Target):
     """The cache of compiled programs: files cut off, emptied, exchanged, changed."""
 
-    share = 1.5
+    share = 1.0
     seconds = 20.0
     sample = 4
 

@@ -88,6 +88,7 @@ class OneFile(Target):
 class Plan(OneFile):
     """Plan files."""
 
+    share = 1.5
     deep = 40
 
     def make_seeds(self) -> tuple[bytes, ...]:
@@ -266,7 +267,6 @@ def pictures(home: Path) -> Dataset:
 class Results(Target):
     """The folder of an evaluation: cells of odd types and sizes, rows twice or gone, bytes."""
 
-    share = 1.2
     seconds = 10.0
     sample = 40
 
@@ -373,7 +373,7 @@ assert [f.name for f in fields(Row)][: len(fields(Key))] == [f.name for f in fie
 class Options(Target):
     """Words of the command line."""
 
-    share = 0.5
+    share = 1.0
     named = False
 
     def __init__(self, home: Path) -> None:
