@@ -268,7 +268,7 @@ class Results(Target):
     """The folder of an evaluation: cells of odd types and sizes, rows twice or gone, bytes."""
 
     seconds = 10.0
-    sample = 40
+    sample = 25
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
