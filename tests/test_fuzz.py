@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from fuzz.case import MEMORY, Case, Finding, Target, judge, stored
+from fuzz.case import Case, Finding, Target, judge, stored
 from fuzz.run import Fuzzer
 from fuzz.targets import KINDS
 from helpers import needs_gcc
@@ -77,6 +77,7 @@ class Broken(Target):
     """Goes wrong in another way at each case from 3 to 10, and then no more."""
 
     seconds = 0.3
+    memory = 32 << 20
 
     def make(self, rng: Random) -> Case:
         return {"file": b"x"}
@@ -104,7 +105,7 @@ class Broken(Target):
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGPROF])
                 time.sleep(60)
             case 9:
-                assert bytearray(MEMORY + (64 << 20))
+                assert bytearray(2 * self.memory)
             case 10:
                 raise AssertionError("not what it should be")
 

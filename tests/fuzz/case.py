@@ -30,9 +30,6 @@ Case = Mapping[str, bytes | str]
 FOLDER = "fuzzed"
 """The folder that a case lies in: what messages must name."""
 
-MEMORY = 768 << 20
-"""What a case may add to the memory of its process."""
-
 LONGEST = 2100
 """Characters of a message."""
 
@@ -43,13 +40,15 @@ WAIT = 4
 class Target(ABC):
     """Something that reads: makes cases for it, and says whether one was dealt with rightly.
 
-    `share`: of the time.  `seconds`: of CPU, for one case.  `deep`: one in so many cases is
+    `share`: of the time.  `seconds`: of CPU, for one case.  `memory`: bytes that it may add.
+    `deep`: one in so many cases is
     followed further than the reader, where that is dear.  `sample`: cases in `make test`.
     `named`: a refusal names a file or an option.
     """
 
     share = 1.0
     seconds = 5.0
+    memory = 768 << 20
     deep = 1
     sample = 150
     named = True
@@ -123,7 +122,7 @@ def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Fi
             wrong = isinstance(e, AssertionError)
             where = getattr(e, "where", "") or (_plain(str(e)) if wrong else "") or _place(trace)
             result = Finding("wrong" if wrong else type(e).__name__, where, trace)
-    if peak() - before > MEMORY and not isinstance(result, Finding):
+    if peak() - before > target.memory and not isinstance(result, Finding):
         return Finding("memory", target.name, f"{(peak() - before) >> 20} MiB")
     return result
 
