@@ -41,9 +41,8 @@ class Target(ABC):
     """Something that reads: makes cases for it, and says whether one was dealt with rightly.
 
     `share`: of the time.  `seconds`: of CPU, for one case.  `memory`: bytes that it may add.
-    `deep`: one in so many cases is
-    followed further than the reader, where that is dear.  `sample`: cases in `make test`.
-    `named`: a refusal names a file or an option.
+    `deep`: one in so many cases is followed further than the reader, where that is dear.
+    `sample`: cases in `make test`.  `named`: a refusal names a file or an option.
     """
 
     share = 1.0
