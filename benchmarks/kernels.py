@@ -93,12 +93,12 @@ def measure(program: Program, repeat: int, variants: str) -> None:
             "clock": np.zeros(2, np.int32),
         }
         best = np.full(len(slots[entry]), np.inf)
-        library.model_init(pointers[0])
+        assert not library.model_init(pointers[0])
         for _ in range(repeat):
             for name, offset in where.items():
                 raw = feeds[name].view(np.uint8).ravel()
                 arena[offset : offset + raw.size] = raw
-            getattr(library, f"model_{entry}")(*pointers)
+            assert not getattr(library, f"model_{entry}")(*pointers)
             best = np.minimum(best, [clock[i] for i, _ in slots[entry]])
         kernels: dict[str, float] = defaultdict(float)
         for (_, kernel), seconds in zip(slots[entry], best, strict=True):

@@ -304,6 +304,11 @@ def test_the_rate_warms_up() -> None:
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4, 0.2, 0], atol=1e-12)
     plain = Schedule(10, 0.4)
     assert plain.rate(0) == 0.4
+    first = np.float32(rates[0])
+    assert 0 < first < 1e-37, "programs refuse a rate of zero"
+    assert first == np.finfo(np.float32).tiny, (
+        "denormal numbers are slow, and flushed on some boards"
+    )
     assert plain.rate(0.5) == pytest.approx(0.2)
     for warmup in (-1, 10, 11):
         with pytest.raises(InputError, match=f"--warmup {warmup}: must be in 0 ... 9"):

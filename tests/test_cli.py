@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -37,11 +37,14 @@ from typer.main import get_command
 
 from kilograd import __version__
 from kilograd.cli import app
+from kilograd.cli.show import OUT, Table
+from kilograd.errors import InputError
 from kilograd.learn.adapt import Outcome, Schedule
 from kilograd.learn.adapt import adapt as train
 from kilograd.learn.data import Dataset
 from kilograd.learn.episodes import Episode
 from kilograd.learn.recipe import Compiled
+from kilograd.report.markup import escape
 
 KEYS = [
     *("accuracy_before", "accuracy_after", "ways", "shots", "max_shots", "queries", "iterations"),
@@ -506,10 +509,139 @@ def test_smallest_budget_is_named_and_is_enough(adapt: Run, method: str, head: s
 
 
 @pytest.mark.parametrize(
-    "size", ["64K", "64k", "64 KiB", "65536", "65536B", "0.0625M", " 64kb ", "9" * 400]
+    "size", ["64K", "64k", "64 KiB", "65536", "65536B", "0.0625M", " 64kb ", "9" * 12]
 )
 def test_sizes(run: Run, size: str) -> None:
     assert run("plan", "--model", "small", "--sram", size, "--json").json["sram_bytes"] < 65536
+
+
+# ---- numbers and texts of others ----
+
+NUMBERS = [
+    "9" * 30,
+    "9" * 5000,
+    "1" + "0" * 12,
+    "1e400",
+    "-1",
+    "nan",
+    "٣",
+    "1_0",
+    "0x10",
+    "",
+    "1\x1b",
+]
+NUMERIC = ["--ways", "--shots", "--queries", "--iterations", "--warmup", "--seed", "--accumulate"]
+NUMERIC += ["--cache", "--lr", "--channels", "--sram", "--compute", "--cache-bytes"]
+
+
+@pytest.mark.parametrize("option", NUMERIC)
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda x: ascii(x[:8]))
+def test_numbers_of_any_size_are_one_line_or_work(
+    adapt: Run, monkeypatch: pytest.MonkeyPatch, option: str, number: str
+) -> None:
+    """What the programs would do is not of interest here, and takes time."""
+
+    def learned(*_: object, **__: object) -> NoReturn:
+        raise InputError("could be used")
+
+    monkeypatch.setattr("kilograd.cli.commands._run", learned)
+    message = adapt(option, number).error
+    assert message.isprintable()
+    assert len(message) < 3000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "--ways", 10**6),
+        ("plan", "--ways", 4097),
+        ("plan", "--accumulate", 10**9),
+        ("run", "--seed", -1),
+        ("run", "--seed", 2**31),
+        ("run", "--steps", 10**9),
+        ("cost", "--ways", 10**9),
+        ("search", "--out", "out", "--sram", "1M", "--seed", -1),
+        ("search", "--out", "out", "--sram", "1M", "--ways", 10**9),
+        ("demo", "--seed", 10**10),
+        ("evaluate", "--data", "x", "--out", "out", "--jobs", 10**9),
+        ("evaluate", "--data", "x", "--out", "out", "--iterations", 10**9),
+    ],
+    ids=lambda words: "-".join(map(str, words)),
+)
+def test_counts_have_limits(run: Run, words: tuple[object, ...]) -> None:
+    assert re.search(r"is the most|must be in 0 \.\.\.|too large; give", run(*words).error)
+
+
+METHODS = [
+    "last:" + "9" * 20,
+    "last:٣",
+    "last:1e3",
+    "last:-1",
+    "weights:0:1/0",
+    "weights:٣:1",
+    "bias:²",
+]
+METHODS += ["weights:" + "9" * 5000 + ":1", "weights:0:" + "9" * 400, "weights:0:1/" + "9" * 400]
+METHODS += [
+    "static-random:" + "9" * 30,
+    "\x1b[2J",
+    "a\nb",
+    "\u202e",
+    "x" * 10_000,
+    "sparse-\x1b]0;",
+]
+METHODS += [
+    "sparse-49kb",
+    "last:2@" + "9" * 400,
+    "last:2@nan",
+    "\x1b.json",
+    "a\0.json",
+    "y" * 300 + ".json",
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda x: ascii(x[:12]))
+def test_methods_that_are_none_are_one_line(run: Run, method: str) -> None:
+    message = run("plan", "--model", "small", "--method", method).error
+    assert message.isprintable()
+    assert len(message) < 3000
+
+
+def test_plans_published_for_another_network_of_this_name(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(home / "models" / "small", tmp_path / "mine")
+    file = tmp_path / "mine" / "graph.json"
+    graph = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(graph | {"name": "mcunet-5fps"}), "utf-8")
+    for label in ("49kb", "148kb"):
+        words = ("plan", "--model", tmp_path / "mine", "--method", f"sparse-{label}")
+        assert "its layers are others" in run(*words).error
+
+
+def test_texts_of_others_reach_the_terminal_escaped(
+    run: Run, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a\x1b[2J\n\u202eb"
+    shutil.copytree(home / "models" / "small", folder)
+    shutil.copytree(home / "discs", tmp_path / "pets")
+    (tmp_path / "pets" / "red" / "\x1b]0;x\x07.png").write_bytes(b"")
+    out = tmp_path / "out\x1b"
+    done = run("adapt", tmp_path / "pets", "--model", folder, "--iterations", 1, "--out", out)
+    assert done.code == 0, done.err
+    for text in (done.out, done.err):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert r"Written to" in done.out
+    assert r"\x1b]0;x\x07.png" in done.err
+    for page in out.glob("*.html"):
+        assert "\x1b" not in page.read_text("utf-8")
+    table = Table("a\x1b", box=None)
+    table.add_row("b\u202e\n")
+    OUT.print(table)
+    found = capsys.readouterr().out
+    assert r"a\x1b" in found
+    assert r"b\u202e\n" in found
+    assert escape("<\x1b>") == r"&lt;\x1b&gt;"
 
 
 # ---- models ----

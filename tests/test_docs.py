@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import typer.main
 
+from kilograd import limits
 from kilograd.cli import app
 from kilograd.frontend import available_models, load_model_folder
 from kilograd.ir import Array
@@ -185,3 +186,12 @@ def test_every_decision_is_listed() -> None:
         number = page.name.partition("-")[0]
         title = page.read_text("utf-8").partition("\n")[0]
         assert title.startswith(f"# {number}: "), f"{page.name}: {title}"
+
+
+def test_every_limit_is_documented_with_its_value() -> None:
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| ([\d^]+) \|", (ROOT / "docs" / "limits.md").read_text(), re.MULTILINE
+    )
+    stated = {name: int(eval(value.replace("^", "**"))) for name, value in rows}  # noqa: S307
+    own = {name: value for name, value in vars(limits).items() if name.isupper()}
+    assert stated == own

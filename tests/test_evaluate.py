@@ -981,7 +981,7 @@ def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
     assert summary["results"] == [asdict(line) for line in summarise(rows)]
     assert summary["settings"]["lr"] == 0.05
     html = (out / "comparison.html").read_text("utf-8")
-    assert "http" not in html
+    assert "://" not in html
     assert "<script" not in html
     assert html.count("<svg") == 3, "two data sets, and both"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -280,6 +281,9 @@ def test_an_exported_project_builds_without_a_warning_and_learns(
     losses = [float(line.split()[-1]) for line in out.splitlines()]
     assert len(losses) == 20
     assert np.mean(losses[-6:]) < np.mean(losses[:2])
+    manifest = json.loads((tmp_path / "model.json").read_text("ascii"))
+    names = [f"model_{name}" for name in program(**options).entries]
+    assert [e["function"] for e in manifest["entries"]] == names
     outside = [p for p in tmp_path.rglob("*.[ch]") if "/../.." in p.read_text(encoding="utf-8")]
     assert all("variants" in p.parts for p in outside)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -261,6 +262,50 @@ def test_a_run_over_a_damaged_checkpoint_ends_with_the_same_bits(tmp_path: Path)
     assert train(again, COURSE, tmp_path, Session(say=said.append)) == want
     assert torch.equal(again.module.weight, whole.module.weight)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda s: s.pop("best"),
+        lambda s: s.update(more=1),
+        lambda s: s.update(step="5"),
+        lambda s: s.update(step=-1),
+        lambda s: s.update(step=10**9),
+        lambda s: s.update(running=math.nan),
+        lambda s: s["scores"].append(0.5),
+        lambda s: s["losses"].clear(),
+        lambda s: s["scores"].__setitem__(0, "x"),
+        lambda s: s["module"].clear(),
+        lambda s: s["best"].update({k: v[..., :0] for k, v in s["best"].items()}),
+        lambda s: s.update(optimizer={}),
+        lambda s: s["optimizer"]["param_groups"].clear(),
+        lambda s: s["optimizer"]["param_groups"][0].update(params=[7]),
+        lambda s: s["optimizer"]["state"].update({0: {"momentum_buffer": torch.zeros(99)}}),
+        lambda s: s["optimizer"]["state"].update({99: {}}),
+    ],
+)
+def test_a_checkpoint_that_is_whole_but_of_something_else_gives_way(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], object]
+) -> None:
+    """Its checksum is right: somebody else wrote it, or another version."""
+    whole = line()
+    want = train(whole, COURSE, tmp_path, Session())
+    newest = max((tmp_path / "checkpoints").iterdir())
+    state = dict(load_checkpoint(newest.parent, pytest.fail) or {})
+    spoil(state)
+    save_checkpoint(newest.parent, int(newest.stem.rpartition("-")[2]), state)
+    again, said = line(), list[str]()
+    assert train(again, COURSE, tmp_path, Session(say=said.append)) == want
+    assert torch.equal(again.module.weight, whole.module.weight)
+    assert len(said) == 1
+
+
+def test_a_folder_whose_name_no_network_can_have_is_refused(
+    tmp_path: Path, small: Model, many: Dataset
+) -> None:
+    with pytest.raises(InputError, match="the folder's name, which will be the network's"):
+        agree(tmp_path / "my net", small, (many,), META)
 
 
 def test_the_best_weights_are_kept(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import Run
 
 import kilograd
 from kilograd import output
@@ -346,6 +347,32 @@ def test_results_do_not_lie_in_the_data(tmp_path: Path) -> None:
         check_apart(tmp_path, data)
     with pytest.raises(InputError, match="holds the data"):
         check_apart(tmp_path, tmp_path / "set.parquet")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("adapt", "{data}", "--out", "{data}/out"),
+        ("adapt", "{data}", "--save-plan", "{data}/red/plan.json"),
+        ("evaluate", "--data", "{data}", "--out", "{data}/out"),
+        ("contribution", "--data", "{data}", "--out", "{data}/out.json"),
+    ],
+)
+def test_commands_do_not_write_into_the_data(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "red").mkdir()
+    done = run(*(w.format(data=tmp_path) for w in words))
+    assert "would be taken for data" in done.error
+    assert tree(tmp_path) == {"red": None}
+
+
+def test_adapt_does_not_replace_a_folder_of_training(run: Run, tmp_path: Path) -> None:
+    """Both have a result.json; --force was enough to lose a network and its checkpoints."""
+    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    done = run("adapt", tmp_path / "none", "--out", tmp_path, "--force")
+    assert "holds something else than results" in done.error
 
 
 # ---- nobody writes in another way ----

@@ -141,7 +141,7 @@ def test_a_parameter_that_stands_twice(small: Model, file: Path) -> None:
 
 
 def test_no_file(small: Model, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.json: cannot be read.*check the path"):
+    with pytest.raises(InputError, match=r"--method .*cannot be read.*check the path"):
         select(small, tmp_path / "absent.json")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InputError, match="cannot be read"):

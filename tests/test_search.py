@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -414,6 +414,36 @@ def test_folders_that_are_not_of_this_search(digits: Model, tmp_path: Path) -> N
         search(tmp_path / "out", look(digits))
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda x: x.update(done="yes"), "done: expected bool, got str"),
+        (lambda x: x["plans"][0].update(plan="../ram-40K.json"), "must be the path of a file"),
+        (lambda x: x["plans"][0].update(plan="/etc/passwd"), "must be the path of a file"),
+        (lambda x: x["plans"][0].update(front="no"), r"plans\[0\].front"),
+        (lambda x: x["plans"][0].update(k=-1), r"plans\[0\].k: expected int >= 1"),
+        (lambda x: x["plans"][0].update(sram_bytes=1.5), r"plans\[0\].sram_bytes: expected int"),
+        (lambda x: x["plans"][0].update(weights={"a": 2}), r"plans\[0\].weights"),
+        (lambda x: x["plans"][0].pop("programs"), "field 'programs' is missing"),
+        (lambda x: x.update(plans={}), "plans: expected array, got object"),
+        (lambda x: x.pop("settings"), "field 'settings' is missing"),
+        (lambda x: x["plans"][0].update(predicted_gain=0.5), "its checksum is another"),
+    ],
+)
+def test_a_damaged_search_is_named(
+    digits: Model, tmp_path: Path, damage: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    search(tmp_path / "out", look(digits))
+    file = tmp_path / "out" / "search.json"
+    value = json.loads(file.read_text())
+    damage(value)
+    if "checksum" not in message:
+        del value["sha256"]
+    file.write_text(json.dumps(value))
+    with pytest.raises(InputError, match=message):
+        search(tmp_path / "out", look(digits))
+
+
 def test_a_budget_that_is_too_small_names_the_smallest(digits: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too small") as e:
         search(tmp_path / "out", look(digits, budget=Budget(1000)))
@@ -472,7 +502,7 @@ def test_a_front_from_the_command_line(run: Run, gains: Path, tmp_path: Path) ->
     for f in found:
         assert Path(f["plan"]).name in page
         assert f"{f['sram_bytes']:,}" in page
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
     table = run(*words).out
     assert table.count("\n") > len(found)
 

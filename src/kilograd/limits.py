@@ -33,5 +33,5 @@ CLASSES = 1 << 16
 WAYS = 1 << 12
 SEED = (1 << 31) - 1
 EPISODES = 1 << 16
-COUNT = 1 << 20
+COUNT = 1 << 24
 JOBS = 1 << 12

@@ -13,11 +13,10 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from typer.main import get_command
 
 import kilograd
-from kilograd import interruption
+from kilograd import interruption, limits
 from kilograd.cli import offline
 from kilograd.cli import search as searching
 from kilograd.cli.options import (
@@ -34,7 +33,9 @@ from kilograd.cli.options import (
     Exact,
     Guard,
     Head,
+    HeadWays,
     Iterations,
+    Jobs,
     Method,
     ModelName,
     Optimizer,
@@ -51,7 +52,9 @@ from kilograd.cli.options import (
     TargetName,
     Warmup,
     Ways,
+    at_most,
     cache_limit,
+    check_seed,
     ram_of,
     split_names,
     target_of,
@@ -61,6 +64,7 @@ from kilograd.cli.options import (
 from kilograd.cli.show import (
     ERR,
     OUT,
+    Table,
     cost_json,
     cost_line,
     facts_of,
@@ -69,6 +73,7 @@ from kilograd.cli.show import (
     mention,
     mention_left_out,
     mention_trained_on,
+    say,
     sections_of,
     show_ablation,
     show_choice,
@@ -260,9 +265,9 @@ def adapt_command(
         show_choice(compiled, options.budget)
     if out is not None:
         more = ", selection.html" if reasons else ""
-        print(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
+        say(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
     if save_plan is not None:
-        print(f"Written to {save_plan}: give it as --method {save_plan}")
+        say(f"Written to {save_plan}: give it as --method {save_plan}")
 
 
 @app.command("evaluate")
@@ -302,14 +307,20 @@ def evaluate_command(
         OptimizerKind | None, typer.Option(help="How a gradient becomes a step; default: sgd.")
     ] = None,
     accumulate: Annotated[
-        int | None, typer.Option(help="Samples averaged for one update; default: 1.")
+        int | None,
+        typer.Option(
+            help="Samples averaged for one update; default: 1.", callback=at_most(limits.COUNT)
+        ),
     ] = None,
     prototype_gradients: PrototypeGradients = False,
     rows: Rows = False,
     recompute: Recompute = False,
     cache: Annotated[
         int | None,
-        typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none."),
+        typer.Option(
+            help="Keep the frozen layers' output for so many views of an image; 0: none.",
+            callback=at_most(limits.COUNT),
+        ),
     ] = None,
     cache_bytes: CacheBytes = None,
     sram: Sram = None,
@@ -321,10 +332,17 @@ def evaluate_command(
         typer.Option(help="Learning rate, in real units; METHOD@LR has its own; default: 0.003."),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Passes over the support images; default: 10.")
+        int | None,
+        typer.Option(
+            help="Passes over the support images; default: 10.", callback=at_most(limits.COUNT)
+        ),
     ] = None,
     warmup: Annotated[
-        int | None, typer.Option(help="Passes at first in which the rate rises from zero.")
+        int | None,
+        typer.Option(
+            help="Passes at first in which the rate rises from zero.",
+            callback=at_most(limits.COUNT),
+        ),
     ] = None,
     augment: Annotated[
         Augment | None, typer.Option(help="Random views of the support images; default: full.")
@@ -333,7 +351,7 @@ def evaluate_command(
     seed: Annotated[
         int | None, typer.Option(help="Episode number e has the seed SEED + e; default: 0.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    jobs: Jobs = 1,
     ray: Annotated[
         str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
     ] = None,
@@ -410,7 +428,7 @@ def evaluate_command(
     else:
         print(table)
     files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
-    print(f"Written to {out}: {files}")
+    say(f"Written to {out}: {files}")
 
 
 @app.command("contribution")
@@ -433,7 +451,7 @@ def contribution_command(
     warmup: Warmup = 0,
     augment: Augmentation = Augment.FULL,
     seed: Annotated[int, typer.Option(help="Episode number e has the seed SEED + e.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes that learn at once.")] = 1,
+    jobs: Jobs = 1,
     ray: Annotated[
         str | None, typer.Option(help="Learn on a Ray cluster: HOST:PORT, or auto.")
     ] = None,
@@ -474,14 +492,14 @@ def contribution_command(
         print(json.dumps(found.to_json()))
         return
     show_contribution(network, found)
-    print(f"Written to {out} and {out.with_suffix('.html')}; every episode is in {rows}")
+    say(f"Written to {out} and {out.with_suffix('.html')}; every episode is in {rows}")
 
 
 @app.command()
 @with_options
 def plan(
     options: Options,
-    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    ways: HeadWays = 10,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
@@ -524,7 +542,7 @@ def plan(
     if with_ablation:
         show_ablation(program, steps)
     if out is not None:
-        print(f"Written to {out}")
+        say(f"Written to {out}")
 
 
 @app.command("cost")
@@ -537,7 +555,7 @@ def cost_command(
     last_conv: Annotated[
         int | None, typer.Option(help="Append a random 1x1 convolution to so many channels.")
     ] = None,
-    ways: Annotated[int, typer.Option(help="Classes of the head; kilograd only.")] = 10,
+    ways: HeadWays = 10,
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     as_json: AsJson = False,
@@ -558,17 +576,21 @@ def cost_command(
 def run_command(
     options: Options,
     target: TargetName = TargetKind.CORTEX_M7,
-    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    ways: HeadWays = 10,
     board_ram: BoardRam = None,
     compiler: CompilerName = CrossCompiler.CLANG,
     emulator: EmulatorName = Emulator.UNICORN,
-    steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
+    steps: Annotated[
+        int,
+        typer.Option(help="Training steps to run and compare.", callback=at_most(limits.COUNT)),
+    ] = 20,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Build the firmware, run it in an emulator, and measure it there."""
     if steps < 1:
         raise InputError(f"--steps {steps}: must be at least 1")
+    check_seed(seed)
     compiled = options.compile(ways)
     columns = (TextColumn("emulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=ERR, disable=as_json, transient=True) as bar:
@@ -595,7 +617,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
     options: Options,
     target: TargetName = TargetKind.CORTEX_M7,
-    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    ways: HeadWays = 10,
     board_ram: BoardRam = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
@@ -612,7 +634,7 @@ def export_command(
         sizes = {"sram_bytes": compiled.program.sram_bytes}
         print(json.dumps({"out": str(out), **sizes, "files": files}))
     else:
-        OUT.print(f"Written to {out}: start with README.md", markup=False)
+        say(f"Written to {out}: start with README.md")
 
 
 @app.command()
@@ -643,11 +665,11 @@ def models(as_json: AsJson = False) -> None:
     for f, m in loaded:
         size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
         layers, macs = str(len(m.layers)), in_short(m.graph.macs())
-        table.add_row(shown(f.name), m.title, size, layers, macs, f.origin)
+        table.add_row(f.name, m.title, size, layers, macs, f.origin)
     OUT.print(table)
     for reason in broken.values():
         mention(f"broken: {reason}")
-    print("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
+    say("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
 
 
 @app.command()
@@ -776,7 +798,7 @@ def _error(e: BaseException) -> int | None:
 
 def _said(message: str, code: int) -> int:
     with suppress(OSError):
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(f"error: {shown(message)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.frontend import (
     Model,
@@ -33,6 +34,8 @@ from kilograd.targets import (
     Target,
 )
 
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+
 
 def parse_bytes(text: str, option: str = "--sram") -> int:
     """Read a size.
@@ -40,7 +43,7 @@ def parse_bytes(text: str, option: str = "--sram") -> int:
     >>> parse_bytes("256K"), parse_bytes("1.5 MiB"), parse_bytes("64000")
     (262144, 1572864, 64000)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm]?)(?:i?[Bb])?\s*", text)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([KkMm]?)(?:i?[Bb])?\s*", text)
     if not match:
         raise InputError(f"{option} {text!r}: give bytes, or a number with K or M, as in 256K")
     return int(Decimal(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2].lower()])
@@ -52,7 +55,7 @@ def parse_macs(text: str, full: int) -> int:
     >>> parse_macs("6.7M", 0), parse_macs("500k", 0), parse_macs("15%", 1000)
     (6700000, 500000, 150)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KkMm%]?)\s*", text)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([KkMm%]?)\s*", text)
     if not match:
         raise InputError(
             f"--compute {text!r}: give multiply-accumulates, as in 6.7M, or a share of the full "
@@ -65,15 +68,38 @@ def parse_macs(text: str, full: int) -> int:
     return macs
 
 
+def check_seed(seed: int) -> None:
+    """Raise `InputError` for a seed that is none."""
+    if not 0 <= seed <= limits.SEED:
+        raise InputError(f"--seed {seed}: must be in 0 ... {limits.SEED}")
+
+
+def at_most(limit: int) -> Callable[[typer.CallbackParam, int | None], int | None]:
+    """Return what checks an option against its limit."""
+
+    def check(param: typer.CallbackParam, value: int | None) -> int | None:
+        if value is not None and value > limit:
+            raise InputError(f"{param.opts[0]} {value}: {limit} is the most")
+        return value
+
+    return check
+
+
+_count, _ways = at_most(limits.COUNT), at_most(limits.WAYS)
+
 ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
 Method = Annotated[str, typer.Option(help=f"What learns: {', '.join(METHODS)}.")]
 Head = Annotated[
     HeadKind | None, typer.Option(help="proto (default) or linear (default of method head).")
 ]
 Optimizer = Annotated[OptimizerKind, typer.Option(help="How a gradient becomes a step.")]
-Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.")]
+Accumulate = Annotated[int, typer.Option(help="Samples averaged for one update.", callback=_count)]
 Cache = Annotated[
-    int, typer.Option(help="Keep the frozen layers' output for so many views of an image; 0: none.")
+    int,
+    typer.Option(
+        help="Keep the frozen layers' output for so many views of an image; 0: none.",
+        callback=_count,
+    ),
 ]
 CacheBytes = Annotated[
     str | None,
@@ -98,13 +124,24 @@ Channels = Annotated[
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Search longer for a plan proved optimal.")]
 Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
-Iterations = Annotated[int, typer.Option(help="Passes over the support images.")]
+Iterations = Annotated[int, typer.Option(help="Passes over the support images.", callback=_count)]
 Rate = Annotated[float, typer.Option(help="Learning rate, in real units.")]
-Warmup = Annotated[int, typer.Option(help="Passes at first in which the rate rises from zero.")]
-Ways = Annotated[int | None, typer.Option(help="Classes; default: all, at most 10.")]
-Shots = Annotated[int | None, typer.Option(help="Support images of each class; default: 5.")]
+Warmup = Annotated[
+    int, typer.Option(help="Passes at first in which the rate rises from zero.", callback=_count)
+]
+Ways = Annotated[
+    int | None, typer.Option(help="Classes; default: all, at most 10.", callback=_ways)
+]
+HeadWays = Annotated[int, typer.Option(help="Classes of the head.", callback=_ways)]
+Jobs = Annotated[
+    int, typer.Option(help="Processes that learn at once.", callback=at_most(limits.JOBS))
+]
+Shots = Annotated[
+    int | None, typer.Option(help="Support images of each class; default: 5.", callback=_count)
+]
 Queries = Annotated[
-    int | None, typer.Option(help="Test images of each class, at most; default: 15.")
+    int | None,
+    typer.Option(help="Test images of each class, at most; default: 15.", callback=_count),
 ]
 Guard = Annotated[
     bool, typer.Option("--guard", help="Stop early where held-out support images get worse.")

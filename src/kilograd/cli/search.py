@@ -16,6 +16,7 @@ from kilograd.cli.options import (
     Cache,
     Compute,
     Head,
+    HeadWays,
     ModelName,
     Optimizer,
     PrototypeGradients,
@@ -24,8 +25,9 @@ from kilograd.cli.options import (
     Seed,
     Sram,
     budget_of,
+    check_seed,
 )
-from kilograd.cli.show import ERR, mention, show_plans
+from kilograd.cli.show import ERR, mention, say, show_plans
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.interruption import goes_on
@@ -57,7 +59,7 @@ def search_command(
     shrink: Annotated[
         bool, typer.Option("--shrink", help="Expect less of gains that were measured with noise.")
     ] = False,
-    ways: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+    ways: HeadWays = 10,
     head: Head = None,
     optimizer: Optimizer = OptimizerKind.SGD,
     accumulate: Accumulate = 1,
@@ -71,6 +73,7 @@ def search_command(
     """Find what should learn within a budget, from what each part brings."""
     if ways < 1:
         raise InputError(f"--ways {ways}: must be at least 1")
+    check_seed(seed)
     network = load_model(model)
     budget = budget_of(network, sram, compute, None)
     if budget.sram is None and budget.compute is None and not pareto:
@@ -112,7 +115,7 @@ def search_command(
         print(json.dumps(rows_ if pareto else rows_[0]))
         return
     show_plans(results.plans, results.published)
-    print(f"Written to {out}: PLAN.json for --method, search.json, search.html")
+    say(f"Written to {out}: PLAN.json for --method, search.json, search.html")
 
 
 def _gains(network: Model, path: Path | None) -> Contribution:

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich import table as rich_table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from kilograd.emit import Entry, Program
+from kilograd.errors import shown
 from kilograd.frontend import (
     Model,
 )
@@ -54,6 +56,22 @@ OUT = Console(markup=False, highlight=False)
 ERR = Console(markup=False, highlight=False, stderr=True)
 
 
+class Table(rich_table.Table):
+    """A table whose cells may hold texts of others: whatever does not print is escaped."""
+
+    def __init__(self, *headers: str, title: str | None = None, **look: Any) -> None:  # noqa: ANN401
+        super().__init__(*map(shown, headers), title=title, **look)
+
+    def add_row(self, *cells: RenderableType | None, **look: Any) -> None:  # noqa: ANN401
+        """Append a row."""
+        super().add_row(*(shown(c) if isinstance(c, str) else c for c in cells), **look)
+
+
+def say(text: str) -> None:
+    """Print a line as it is, but for what does not print."""
+    print(shown(text))
+
+
 def mention_skipped(dataset: Dataset) -> None:
     """Say which images of a data set cannot be used."""
     if skipped := dataset.skipped:
@@ -81,7 +99,7 @@ def mention_left_out(dataset: Dataset, shots: int) -> None:
 
 def mention(text: str) -> None:
     """Say something beside the result."""
-    ERR.print(text, soft_wrap=True)
+    ERR.print(shown(text), soft_wrap=True)
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:
@@ -163,7 +181,7 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
     groups = _by_method(lines)
     less = f"less {asked.methods[0]}"
     for network in asked.networks:
-        OUT.print(f"{network.model.title}: accuracy in %, differences in points")
+        OUT.print(shown(f"{network.model.title}: accuracy in %, differences in points"))
         table = Table("data set", "method", box=None)
         for name in ("RAM, B", "before", "after", less):
             table.add_column(name, justify="right", no_wrap=True)
@@ -181,7 +199,7 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
             table.add_section()
         OUT.print(table)
     if (whole := lines[-1].after).half is not None:
-        print(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
+        say(f"±: 95 % intervals (Student's t) over episodes, {whole.count} in all")
 
 
 def sections_of(asked: Evaluation, lines: Sequence[Line]) -> tuple[Section, ...]:
@@ -241,7 +259,7 @@ def show_choice(compiled: Compiled, budget: Budget) -> None:
     reasons = compiled.selection.reasons
     if not reasons:
         method = compiled.recipe.method
-        OUT.print(f"method {method} always takes the same layers: nothing to explain")
+        OUT.print(shown(f"method {method} always takes the same layers: nothing to explain"))
         return
     table = Table("layer", box=None)
     for name in ("Fisher", "weights", "MACs", "score", "channels"):
@@ -252,7 +270,7 @@ def show_choice(compiled: Compiled, budget: Budget) -> None:
         size = (in_short(r.weights), in_short(r.macs))
         table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
     OUT.print(table)
-    OUT.print(cost_line(compiled, budget))
+    OUT.print(shown(cost_line(compiled, budget)))
 
 
 def show_contribution(model: Model, found: Contribution) -> None:
@@ -269,13 +287,13 @@ def show_contribution(model: Model, found: Contribution) -> None:
             table.add_row(f"  {role}, mean", str(len(layers)), *cells)
     OUT.print(table)
     k = max(range(len(found.biases)), key=lambda i: found.biases[i].mean)
-    print(f"most by biases: the last {k + 1}, {_gained(found.biases[k])}")
+    say(f"most by biases: the last {k + 1}, {_gained(found.biases[k])}")
     for layer, share in sorted(found.weights, key=lambda c: -found.weights[c].mean)[:5]:
         gained = _gained(found.weights[layer, share])
         number = model.layers.index(layer)
-        print(f"most by weights: layer {number} {layer}, {Fraction(share)}: {gained}")
+        say(f"most by weights: layer {number} {layer}, {Fraction(share)}: {gained}")
     head = found.overall
-    print(f"head alone: {head.head:.1%}; ±: 95 % intervals over {head.episodes} episodes")
+    say(f"head alone: {head.head:.1%}; ±: 95 % intervals over {head.episodes} episodes")
 
 
 def _gained(gain: Gain) -> str:
@@ -332,7 +350,7 @@ def show_digits(dataset: Dataset, episode: Episode, outcome: Outcome) -> None:
         rows = ["".join(2 * shades[level] for level in row) for row in levels]
         blocks.append([*rows, f"a {name}: says {said}".ljust(16)])
     for line in zip(*blocks, strict=True):
-        print("   ".join(line))
+        say("   ".join(line))
 
 
 def map_json(program: Program, entry: Entry) -> dict[str, object]:
@@ -379,14 +397,16 @@ def show_map(compiled: Compiled, entry: Entry) -> None:
     OUT.print(state)
     names = compiled.training.learn
     worst = max(accumulator_bounds(entry.graph, names), key=lambda b: b.worst, default=None)
-    OUT.print(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}")
+    OUT.print(shown(f"peak of {entry.name}: step {peak_step}, {nodes[peak_step].name}"))
     for e in program.entries.values():
         verdict = "optimal" if e.plan.peak == e.plan.bound else f"lower bound {e.plan.bound:,}"
-        OUT.print(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}")
-    OUT.print(f"RAM: {kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept")
+        OUT.print(shown(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}"))
+    OUT.print(shown(f"RAM: {kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept"))
     if worst:
         share = worst.worst / (1 << 31)
-        OUT.print(f"no int32 accumulator can overflow: {worst.node} comes closest, {share:.0%}")
+        OUT.print(
+            shown(f"no int32 accumulator can overflow: {worst.node} comes closest, {share:.0%}")
+        )
 
 
 def variant_json(program: Program, variant: Variant) -> dict[str, object]:
@@ -460,7 +480,7 @@ def show_finished(out: Path, finished: Finished, of_what: str) -> None:
             table.add_row(f"  {name}", both)
     table.add_row("took", f"{finished.seconds:.0f} s")
     OUT.print(table)
-    print(f"Written to {out}, a model folder: --model {out}")
+    say(f"Written to {out}, a model folder: --model {out}")
 
 
 def show_plans(plans: Sequence[Found], published: Sequence[Published]) -> None:
@@ -492,7 +512,7 @@ def show_plans(plans: Sequence[Found], published: Sequence[Published]) -> None:
             gain = f"{100 * p.predicted_gain:.1f}"
             table.add_row(p.method, f"{p.sram_bytes:,}", in_short(p.backward_macs), gain)
         OUT.print(table)
-    print("gain: points of accuracy over the head alone, summed over parts that learned alone")
+    say("gain: points of accuracy over the head alone, summed over parts that learned alone")
 
 
 def _layers(weights: Mapping[str, float]) -> str:

@@ -61,7 +61,8 @@ def _in_pool(works: Iterator[Work], jobs: int) -> Generator[Row, None, list[Work
     before = set(multiprocessing.active_children())
     # Not forked: this process has threads, and so may numpy.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_watch_parent)
+    with _ctrl_c_later():  # it starts a process that keeps the books
+        pool = ProcessPoolExecutor(jobs, context, initializer=_watch_parent)
     running: dict[Future[tuple[Row, ...]], Work] = {}
     lost: list[Work] = []
     try:

@@ -348,6 +348,8 @@ class _Run:
         found = []
         layers = self.model.layers
         for label, plan in PLANS.get(self.model.name, {}).items():
+            if not plan.fits(self.evidence):
+                continue  # of another network of this name
             shares = dict(zip(plan.layers, plan.ratios, strict=True))
             genome = Genome(plan.k, tuple(shares.get(i, 0.0) for i in range(len(layers))))
             try:

@@ -12,6 +12,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, save_model
 from kilograd.ir import Graph
 from kilograd.learn.data import Dataset
+from kilograd.names import identifier
 from kilograd.output import make_folder, write_file
 from kilograd.reading import read_json
 
@@ -69,14 +70,15 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
 
     `how`: a dataclass whose fields are named as the options are.
 
-    Raises `InputError` for a folder that holds something else, or was begun with other settings:
-    the message names one that differs.
+    Raises `InputError` for a folder whose name no network can have, that holds something else, or
+    was begun with other settings: the message names one that differs.
     """
     now = {
         "--model": f"{model.name} ({_digest(model.graph)})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
         **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
     }
+    identifier(out.resolve().name, f"--out {out}: the folder's name, which will be the network's")
     file = out / SETTINGS
     make_folder(out, SETTINGS)
     if not file.exists():

@@ -22,7 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from kilograd.errors import InputError
-from kilograd.offline.checkpoint import load_checkpoint, save_checkpoint
+from kilograd.offline.checkpoint import (
+    State,
+    check_like,
+    check_momentum,
+    load_checkpoint,
+    save_checkpoint,
+)
 from kilograd.offline.folder import Epoch, History
 
 _SAVE_AFTER = 60.0  # seconds; and after every epoch
@@ -125,7 +131,9 @@ def train(lesson: Lesson, course: Course, out: Path, session: Session) -> Histor
         course.momentum,
         weight_decay=course.weight_decay,
     )
-    state = load_checkpoint(out / "checkpoints", session.say)
+    state = load_checkpoint(
+        out / "checkpoints", session.say, lambda state: _check(state, module, optimizer, course)
+    )
     if state is None:
         best_weights = copy.deepcopy(module.state_dict())
         scores, losses, running, done = [lesson.score()], [], 0.0, 0
@@ -176,6 +184,22 @@ def train(lesson: Lesson, course: Course, out: Path, session: Session) -> Histor
     module.load_state_dict(best_weights)
     epochs = tuple(Epoch(*pair) for pair in zip(losses, scores[1:], strict=True))
     return History(scores[0], epochs, scores.index(max(scores)))
+
+
+def _check(
+    state: State, module: nn.Module, optimizer: torch.optim.Optimizer, course: Course
+) -> None:
+    """Raise a ValueError for a state that is of another training, or of none."""
+    weights = module.state_dict()
+    kept = {k: v for k, v in state.items() if k != "optimizer"}
+    numbers = {"step": 0, "running": 0.0, "scores": [], "losses": []}
+    check_like(kept, {"module": weights, "best": weights, **numbers})
+    check_momentum(state.get("optimizer"), optimizer)
+    epochs = state["step"] // course.steps
+    if not 0 <= epochs <= course.epochs:
+        raise ValueError(f"step {state['step']} is none of this training")
+    if (len(state["losses"]), len(state["scores"])) != (epochs, epochs + 1):
+        raise ValueError("it has scores of another number of epochs")
 
 
 class _Steps(Dataset):  # type: ignore[misc]  # torch is untyped here

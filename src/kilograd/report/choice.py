@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from kilograd.report.document import document
+from kilograd.report.markup import escape
 from kilograd.select import Reason
 
 _MORE = """

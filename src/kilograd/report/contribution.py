@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from html import escape
 
 from kilograd.ir import Graph
 from kilograd.report.document import document
+from kilograd.report.markup import escape
 from kilograd.select import SHARES, Contribution, Evidence, Gain, Gains
 
 _MORE = """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
+from kilograd.report.markup import escape
 from kilograd.report.memory_map import Kind
 
 # Should a name ever slip through unescaped, the browser still runs no script and asks nobody.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 
 from kilograd.report.document import document
+from kilograd.report.markup import escape
 from kilograd.select.search import Found, Front, Published
 
 _MORE = """

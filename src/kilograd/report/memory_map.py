@@ -6,13 +6,13 @@ import enum
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 
 from kilograd.emit import Entry, Slot, bytes_kept
 from kilograd.ir import BlockExponent, Input, Leaf, Node
 from kilograd.ops import ClipMask, Copy, CrossEntropy
 from kilograd.plan import Buffer
+from kilograd.report.markup import escape
 
 _CHARACTER = 5.9  # width of a letter of a label in pixels, roughly
 _LINE = 15  # height of a line of text

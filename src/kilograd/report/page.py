@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from kilograd.emit import Entry, Program
 from kilograd.report.ablation import Variant
 from kilograd.report.document import document
+from kilograd.report.markup import escape
 from kilograd.report.memory_map import LEGEND, Frame, Kind, draw, kib, kind
 
 _MAIN = Frame(1120, 540, detail=True)

@@ -44,6 +44,9 @@ _NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
     "random-layers:SEED": random_layers,
 }
 
+_WHOLE = "[0-9]{1,9}"
+_SHARE = rf"{_WHOLE}|[0-9]{{0,9}}\.{_WHOLE}|{_WHOLE}/[1-9][0-9]{{0,8}}"
+
 METHODS = (
     *_NAMED,
     *_NUMBERED,
@@ -68,9 +71,9 @@ def strategy(method: str) -> Strategy:
     name, _, number = method.partition(":")
     if name.startswith("sparse-") and not number and ":" not in method:
         return sparse_update(name.removeprefix("sparse-"))
-    if parts := re.fullmatch(r"weights:(\d+):(\d+|\d*\.\d+|\d+/[1-9]\d*)", method):
+    if parts := re.fullmatch(rf"weights:({_WHOLE}):({_SHARE})", method):
         return layer_weights(int(parts[1]), float(Fraction(parts[2])))
     for known, make in _NUMBERED.items():
-        if known.partition(":")[0] == name and number.isdecimal():
+        if known.partition(":")[0] == name and re.fullmatch(_WHOLE, number):
             return make(int(number))
     raise InputError(f"--method {method!r}: unknown; known are {', '.join(METHODS)}")

@@ -21,7 +21,7 @@ from kilograd.errors import InputError
 from kilograd.ir import TensorType
 from kilograd.output import write_file
 from kilograd.passes import Part
-from kilograd.reading import read_json, typed
+from kilograd.reading import read_json, there, typed
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy
 
 
@@ -96,6 +96,8 @@ class _Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _read(path: Path) -> _Plan:
+    if not there(path):
+        raise InputError(f"--method {path}: cannot be read (No such file); check the path")
     plan = read_json(path, dict[str, Any], limits.PLAN_BYTES)
     fields = {"network", "learn", "head"}
     if plan.keys() != fields:

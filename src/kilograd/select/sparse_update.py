@@ -27,6 +27,13 @@ class UpdatePlan:
     layers: tuple[int, ...]
     ratios: tuple[float, ...]
 
+    def fits(self, evidence: Evidence) -> bool:
+        """Tell whether a network has these layers, each with a channel or more that learns."""
+        if max(self.k, *(i + 1 for i in self.layers)) > len(evidence.layers):
+            return False
+        shapes = (evidence.weights(evidence.layers[i]).shape for i in self.layers)
+        return all(int(s[-1] * r) for s, r in zip(shapes, self.ratios, strict=True))
+
 
 _1, _2, _4, _8 = 1.0, 0.5, 0.25, 0.125
 _MBV2 = (27, 30, 33, 36, 39, 42, 45, 48)
@@ -72,6 +79,11 @@ def sparse_update(label: str) -> Strategy:
             known = ", ".join(f"sparse-{x}" for x in plans)
             raise InputError(f"--method sparse-{label}: the plans for {evidence.name} are {known}")
         plan = plans[label]
+        if not plan.fits(evidence):
+            raise InputError(
+                f"--method sparse-{label}: the network called {evidence.name} is not the one that "
+                f"this plan was published for; its layers are others"
+            )
         learn = biases(evidence.layers[-plan.k :])
         for i, ratio in zip(plan.layers, plan.ratios, strict=True):
             layer = evidence.layers[i]
