@@ -1,11 +1,13 @@
 # Everything runs from .venv, made on first use. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format runtime tools figures torch ray clean
+.PHONY: help demo test fuzz lint format runtime tools figures torch ray clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 JOBS ?= 2
+SECONDS ?= 600
+SEED ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -27,6 +29,9 @@ demo: .venv/demo.stamp $(ZIG) ## Learn unseen handwritten digits within 64 KB
 
 test: tools lint runtime ## Everything that must hold: lint, the C library alone, pytest
 	$(BIN)/pytest -n $(JOBS)
+
+fuzz: .venv/dev.stamp ## Damage everything that is read, for SECONDS (Linux, gcc)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
 
 lint: .venv/dev.stamp ## Style, types, layers
 	$(BIN)/ruff check

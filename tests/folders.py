@@ -21,15 +21,18 @@ FEATURES = 12
 _UNITS = (Unit(16, 8), Unit(24, FEATURES, kernel=5, stride=2))
 
 
-def write_model(folder: Path, seed: int = 0) -> Path:
-    """Write a random network of 7 convolutions and a classifier of 3 classes."""
-    graph = network(seed, _UNITS, SIZE, stem=8)
+def write_model(
+    folder: Path, seed: int = 0, units: tuple[Unit, ...] = _UNITS, size: int = SIZE
+) -> Path:
+    """Write a random network, of 7 convolutions unless told otherwise, and a classifier of 3."""
+    graph = network(seed, units, size, stem=8)
     names = {n: "input" if n.name == "image" else f"{n.name}.out" for n in graph.nodes}
     kinds = (ops.Conv, ops.Depthwise, ops.Add, ops.AvgPool)
     records = [_record(n, names) for n in graph.nodes if isinstance(n.op, kinds)]
     tensors = _tensors(graph)
     features = graph.outputs[0]
-    tensors["classifier.weight"] = np.ones((3, FEATURES), np.int8)
+    channels = features.type.shape[2]
+    tensors["classifier.weight"] = np.ones((3, channels), np.int8)
     tensors["classifier.bias"] = np.zeros(3, np.int32)
     tensors["classifier.weight_scale"] = np.ones(3, np.float32)
     classifier = {
@@ -38,7 +41,7 @@ def write_model(folder: Path, seed: int = 0) -> Path:
         "inputs": [names[features]],
         "output": "logits",
         "out_shape": [3],
-        "in_channels": FEATURES,
+        "in_channels": channels,
         "out_channels": 3,
         **_parameters("classifier"),
         "out": {"scale": 1.0, "zero_point": 0},
@@ -50,10 +53,10 @@ def write_model(folder: Path, seed: int = 0) -> Path:
         "files": {"int8": "model.safetensors"},
         "input": {
             "tensor": "input",
-            "shape": [3, SIZE, SIZE],
+            "shape": [3, size, size],
             "scale": 2 / 255,
             "zero_point": 0,
-            "preprocess": {"resize_shorter_side": SIZE + 2},
+            "preprocess": {"resize_shorter_side": size + 2},
         },
         "outputs": {"features": names[features], "logits": "logits"},
         "ops": [*records, classifier],

@@ -1,0 +1,36 @@
+"""All targets, by name."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuzz import images, networks, programs, records
+from fuzz.case import Target
+
+KINDS: tuple[type[Target], ...] = (
+    networks.Folder,
+    networks.Geometry,
+    networks.Compiled,
+    programs.Device,
+    programs.Kept,
+    records.Plan,
+    records.Analysis,
+    records.Searched,
+    records.Training,
+    records.Episodes,
+    records.Results,
+    records.Options,
+    images.Tree,
+    images.Pixels,
+    images.Lists,
+    images.Table,
+    images.Meta,
+    *((records.Checkpoint,) if importlib.util.find_spec("torch") else ()),
+)
+
+
+def made(home: Path, names: Sequence[str] = ()) -> list[Target]:
+    """Return targets, all or those named, with seeds in a folder."""
+    return [kind(home) for kind in KINDS if not names or kind.__name__.lower() in names]
