@@ -703,7 +703,8 @@ def _load_meta_dataset(root: Path) -> Dataset:
                     held = str(j) in there_ and _record(file, key) is not None
                     source = partial(_stored, path, key) if held else None
                     listed.append(_Listed(f"{path.name}/{j}", source, number, one.split))
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            # As in `readable`: for damaged data the library may raise anything (KeyError seen).
             raise InputError(
                 f"{path}: the images of class {one.name!r} cannot be read as HDF5 ({error}); "
                 f"{_SPECIFICATION} needs one file for each class"
