@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset, load_dataset
+from kilograd.learn.data import Dataset, _values, load_dataset
 from kilograd.learn.pixels import opened, prepare, upright
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
@@ -608,6 +608,26 @@ def test_parquet_with_text_that_is_no_utf8(tmp_path: Path, column: str) -> None:
     path = write_parquet(tmp_path / "x.parquet", columns)
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         load_dataset(path)
+
+
+def test_parquet_that_ended_the_process() -> None:
+    """A byte of its footer is damaged: pyarrow 26 aborts where that column is looked at."""
+    pytest.importorskip("pyarrow")
+    path = Path(__file__).parent / "damaged" / "histogram.parquet"
+    command = "from kilograd.learn.data import load_dataset; import sys; load_dataset(sys.argv[1])"
+    words = [sys.executable, "-c", command, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "InputError" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("index", [5, -1])
+def test_parquet_whose_rows_name_values_that_are_not_there(index: int) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    indices = arrow.array([0, index], arrow.int32())
+    column = arrow.DictionaryArray.from_arrays(indices, arrow.array([b"a"]), safe=False)
+    with pytest.raises(arrow.ArrowInvalid, match="out of bounds"):
+        _values(column)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -100])

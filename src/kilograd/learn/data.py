@@ -466,8 +466,8 @@ def _wanted_columns(path: Path, file: Any) -> list[str]:  # noqa: ANN401 pyarrow
         kind = schema.field(name).type
         if name != "image" and types.is_nested(kind):
             raise InputError(f"{path}: column {name!r} holds {kind}; write text or integers")
-    groups = (about.row_group(g) for g in range(about.num_row_groups))
-    size = sum(g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns))
+    # Of the groups, not of their columns: a look at a damaged column ends the process (pyarrow 26).
+    size = sum(about.row_group(g).total_byte_size for g in range(about.num_row_groups))
     if size > limits.PARQUET_BYTES:
         raise InputError(
             f"{path}: holds {size:,} bytes when unpacked; {limits.PARQUET_BYTES:,} are the most"
@@ -494,6 +494,7 @@ def _values(array: Any) -> list[object]:  # noqa: ANN401 pyarrow is untyped here
     from pyarrow import types
 
     if types.is_dictionary(array.type):
+        array.validate(full=True)  # a damaged index may be negative, or too large
         known = array.dictionary.to_pylist()
         return [None if i is None else known[i] for i in array.indices.to_pylist()]
     if types.is_struct(array.type):
@@ -703,7 +704,8 @@ def _load_meta_dataset(root: Path) -> Dataset:
                     held = str(j) in there_ and _record(file, key) is not None
                     source = partial(_stored, path, key) if held else None
                     listed.append(_Listed(f"{path.name}/{j}", source, number, one.split))
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            # As in `readable`: for damaged data the library may raise anything (KeyError seen).
             raise InputError(
                 f"{path}: the images of class {one.name!r} cannot be read as HDF5 ({error}); "
                 f"{_SPECIFICATION} needs one file for each class"
