@@ -33,6 +33,7 @@ FAMILIES = (
     "head",
     "loss",
     "update",
+    "row_update",
     "fisher",
 )
 

@@ -90,23 +90,28 @@ def _instructions() -> set[str]:
 
 needs_avx2 = pytest.mark.skipif("avx2" not in _instructions(), reason="this processor has no AVX2")
 
+#: Kernels assert what they take for granted.
+ASSERTING = "-DKG_CHECKED"
+
 #: Every compiler and level that must give the same bits, and every variant of the runtime: the
 #: portable one, AVX2, and with -march=native whatever else this processor has.
 COMPILERS = [
-    pytest.param(gcc("-O0"), id="gcc-O0", marks=needs_gcc),
-    pytest.param(gcc("-O2"), id="gcc-O2", marks=needs_gcc),
-    pytest.param(gcc("-O3", "-march=native"), id="gcc-O3", marks=needs_gcc),
-    pytest.param(gcc("-O2", "-mavx2"), id="gcc-avx2", marks=[needs_gcc, needs_avx2]),
-    pytest.param(clang("-O0"), id="clang-O0", marks=needs_clang),
-    pytest.param(clang("-O2"), id="clang-O2", marks=needs_clang),
-    pytest.param(clang("-O3"), id="clang-O3", marks=needs_clang),
-    pytest.param(clang("-O2", "-mavx2"), id="clang-avx2", marks=[needs_clang, needs_avx2]),
+    pytest.param(gcc(ASSERTING, "-O0"), id="gcc-O0", marks=needs_gcc),
+    pytest.param(gcc(ASSERTING, "-O2"), id="gcc-O2", marks=needs_gcc),
+    pytest.param(gcc(ASSERTING, "-O3", "-march=native"), id="gcc-O3", marks=needs_gcc),
+    pytest.param(gcc(ASSERTING, "-O2", "-mavx2"), id="gcc-avx2", marks=[needs_gcc, needs_avx2]),
+    pytest.param(clang(ASSERTING, "-O0"), id="clang-O0", marks=needs_clang),
+    pytest.param(clang(ASSERTING, "-O2"), id="clang-O2", marks=needs_clang),
+    pytest.param(clang(ASSERTING, "-O3"), id="clang-O3", marks=needs_clang),
+    pytest.param(
+        clang(ASSERTING, "-O2", "-mavx2"), id="clang-avx2", marks=[needs_clang, needs_avx2]
+    ),
 ]
 
 
 def quick_build(program: Program) -> HostProgram:
     """Build with whatever compiler is here, favouring a short build over a fast program."""
-    return build_host(program, gcc("-O1") if GCC else clang("-O1"))
+    return build_host(program, gcc("-O1", ASSERTING) if GCC else clang("-O1", ASSERTING))
 
 
 # ---- running a graph as C ----

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -423,6 +423,7 @@ def _maps() -> Iterator[Sample]:
         a, c = activation(*shape, zero=za), activation(*shape, zero=zc, scale=0.011)
         yield sample(Add(Affine((0.045,), 9)), a, c)
         yield sample(Add(Affine((0.009,), -128)), c, a)  # a ratio of scales above 2
+        yield sample(Add(Affine((0.011 * 2.0**-26,), 5)), a, c)  # so large that 32 bits overflow
     for size, layers in STREAMS.values():
         op, kinds = stream_of(size, layers)
         yield sample(op, *kinds)
@@ -604,4 +605,64 @@ def cases(s: Sample) -> tuple[Case, ...]:
         want = interpret(graph, feeds)
         kept = {n.name: want[n.name] for n in graph.written()} if step % 4 else {}
         out.append(Case(feeds, want))
+    return tuple(out)
+
+
+# ---- what a damaged state, or a caller who means harm, may hold ----
+
+
+def _from_outside(s: Sample) -> frozenset[int]:
+    """Return the inputs of an op that the program itself does not compute."""
+    match s.op:
+        case Dense() | Conv() | Depthwise():
+            return frozenset({1, 2})
+        case DenseInputGrad() | Cosine():
+            return frozenset({1})
+        case CosineInputGrad() | CosinePrototypeGrad():
+            return frozenset({2})
+        case Lookup():
+            return frozenset({0})
+        case RowUpdate(grad=DenseWeightGrad()):  # features and logits are finite
+            return frozenset(range(len(s.types))) - {1, 2}
+        case Update() | RowUpdate() | FisherSum():
+            return frozenset(range(len(s.types)))
+    return frozenset(s.op.writes)
+
+
+_NUMBERS = np.array(
+    [np.nan, -np.nan, np.inf, -np.inf, 1e38, -1e38, 3.4028235e38, 1e-40, -0.0, 1, -1], np.float32
+)
+_CLOCKS = (-1, (1 << 31) - 1, -(1 << 31))
+
+
+def _hostile(t: TensorType, turn: int, rng: np.random.Generator, at: int) -> Value:
+    """Return numbers that are none, random bytes, or erased flash."""
+    if isinstance(t.quant, BlockExponent):
+        value = draw(t, "random", rng, at)
+        assert isinstance(value, Block)
+        return replace(value, exponent=(300, 127, -1000)[turn])
+    if t == CLOCK:
+        return np.array([rng.integers(-(1 << 31), 1 << 31), _CLOCKS[turn]], np.int32)
+    if t == LABEL:
+        return draw(t, "random", rng, at)
+    if turn == 0 and t.dtype is DType.F32:
+        return rng.choice(_NUMBERS, t.shape)
+    erased = np.full(t.nbytes, 255, np.uint8)
+    data = rng.integers(0, 256, t.nbytes, np.uint8) if turn < 2 else erased
+    return data.view(t.dtype.numpy).reshape(t.shape)
+
+
+@functools.cache
+def hostile_cases(s: Sample) -> tuple[Case, ...]:
+    """Return cases in which what comes from outside is none of what an op would leave there."""
+    graph, outside, out = s.graph(), _from_outside(s), []
+    if isinstance(s.op, Stream | Copy | Clear) or s.overlay or not outside:
+        return ()
+    for turn in range(3):
+        rng = np.random.default_rng([turn, len(s.name), s.types[0].size])
+        feeds: dict[str, Value] = {}
+        for i, t in enumerate(s.types):
+            name = f"{s.name}_x{i}"
+            feeds[name] = _hostile(t, turn, rng, i) if i in outside else draw(t, "random", rng, i)
+        out.append(Case(feeds, interpret(graph, feeds)))
     return tuple(out)

@@ -24,11 +24,12 @@ from helpers import (
     real,
     same_bits,
 )
-from samples import SAMPLES, Case, Sample, cases, draw, gradient
+from samples import SAMPLES, Case, Sample, cases, draw, gradient, hostile_cases
 
 from kilograd import ops
 from kilograd.emit import Program, link
 from kilograd.ir import (
+    Affine,
     Array,
     Block,
     BlockExponent,
@@ -395,7 +396,7 @@ def failures(host: Runner, samples: list[Sample]) -> Iterator[str]:
     """Yield what is wrong with the kernels of `samples`."""
     for sample in samples:
         for keep in keeps(sample):
-            for case in cases(sample):
+            for case in (*cases(sample), *hostile_cases(sample)):
                 try:
                     check_kernel(host, sample, keep, case)
                 except AssertionError as e:
@@ -444,3 +445,63 @@ def test_a_graph_of_every_sample_prints() -> None:
         graph: Graph = sample.graph()
         assert type(sample.op).__name__ in str(graph)
         assert str(graph.outputs[0].type) in str(graph)
+
+
+def test_every_kernel_that_reads_what_was_kept_is_given_anything() -> None:
+    given = {type(s.op) for s in CALLED if hostile_cases(s)}
+    reads = {type(s.op) for s in CALLED if s.op.writes} - {ops.Clear}
+    heads = {ops.Dense, ops.DenseInputGrad, ops.Cosine, ops.CosineInputGrad, ops.Lookup}
+    assert given == reads | heads | {ops.CosinePrototypeGrad, ops.Conv, ops.Depthwise}
+
+
+def test_nothing_that_is_kept_becomes_a_nan() -> None:
+    for sample in CALLED:
+        if isinstance(sample.op, ops.Enrol):  # the rows of other classes are left alone
+            continue
+        for case in hostile_cases(sample):
+            for value in case.want.values():
+                if isinstance(value, np.ndarray) and value.dtype == np.float32:
+                    assert not np.isnan(value).any(), sample.name
+
+
+@needs_gcc
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_bias_at_its_limit_stays_there(sign: int) -> None:
+    """2^30 and a step of 2^30: their sum does not fit into int32."""
+    b = Builder()
+    param = b.param("bias", np.zeros(2, np.int32), Affine((0.5, 0.5), axis=0, unit=0.5))
+    grad, lr, clock = (
+        b.input("grad", TensorType((2,), DType.I32, BlockExponent(31))),
+        b.input("lr", TensorType((1,), DType.F32)),
+        b.input("clock", TensorType((2,), DType.I32)),
+    )
+    graph = b.graph(b(ops.Sgd(0), param, grad, lr, clock))
+    limit = sign << 30
+    feeds: dict[str, Value] = {
+        "bias": np.array([limit, -limit], np.int32),
+        "grad": Block(np.array([-limit, -limit], np.int32), 0),
+        "lr": np.ones(1, np.float32),
+        "clock": np.zeros(2, np.int32),
+    }
+    host = build_host(link({"run": graph}), gcc("-O2"))
+    for got in (interpret(graph, feeds), call(host, "run", feeds)):
+        assert np.asarray(got["bias"]).tolist() == [limit, 0]
+
+
+@needs_gcc
+@pytest.mark.parametrize("step", [-1, -2, (1 << 31) - 1, -(1 << 31)])
+@pytest.mark.parametrize("rule", [ops.RowRms(0), ops.Adam(0)], ids=["rowrms", "adam"])
+def test_every_step_counter_ends(rule: ops.Update, step: int) -> None:
+    """Erased flash reads -1, and a damaged counter anything."""
+    s = next(
+        s
+        for s in CALLED
+        if isinstance(s.op, type(rule)) and s.types[0].dtype is DType.I8 and s.types[1].quant
+    )
+    feeds = dict(cases(s)[0].feeds)
+    clock = next(name for name, v in feeds.items() if name.endswith(f"x{len(s.types) - 1}"))
+    feeds[clock] = np.array([7, step], np.int32)
+    want = interpret(s.graph(), feeds)
+    assert_same(call(built(gcc("-O2")), entry_name(s, ()), feeds), want)
+    for value in want.values():
+        assert np.isfinite(np.asarray(value)).all()

@@ -604,6 +604,13 @@ def test_a_sum_that_leaves_no_bits_is_refused() -> None:
         narrow_gradients(b.graph(dw), ())
 
 
+def test_what_is_a_gradient_does_not_depend_on_how_its_type_is_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TensorType, "__str__", lambda _: "f32[1]")
+    test_mantissas_are_as_wide_as_the_sum_allows(64, 11)
+
+
 def test_a_bias_out_of_proportion_is_refused_by_name() -> None:
     b = Builder()
     w = b.param("w", np.full((2, 1, 1, 4), 127, np.int8), weight(2, 1, 1, 4).affine)

@@ -121,13 +121,22 @@ C_BUGS = [
     CBug("a sum, not a mean of squares", "src/kg_update.c", "(sum / (float)u->length)", "sum"),
     CBug("time starts at zero", "src/kg_update.c", "clock[1] + 1, u)", "clock[1], u)"),
     CBug("Adam forgets to square", "src/kg_update.c", "(g[j] * g[j])", "g[j]"),
-    CBug("the share is ignored", "src/kg_update.c", "+= g[j] * *lr;", "+= g[j];"),
+    CBug("the share is ignored", "src/kg_update.c", "+ g[j] * *lr);", "+ g[j]);"),
     CBug(
         "the scale of x is ignored",
         "src/kg_update.c",
         "kg_pow2(exponent) * u->gradient_scale",
         "kg_pow2(exponent)",
     ),
+    CBug(
+        "a bias wraps",
+        "src/kg_update.c",
+        "const int64_t sum = (int64_t)x + step;",
+        "const int32_t sum = kg_add_wrapping(x, step);",
+    ),
+    CBug("a NaN is kept", "src/kg_math.c", "x < 0 ? -KG_FLOAT_MAX : 0;", "-KG_FLOAT_MAX;"),
+    CBug("damaged moments stay", "src/kg_update.c", "*m = 0;", "(void)0;"),
+    CBug("a damaged mean square counts", "src/kg_update.c", "? s0[r] : 0;", "? s0[r] : s0[r];"),
     CBug(
         "powers of two off by one",
         "src/kg_math.c",
@@ -143,12 +152,15 @@ C_BUGS = [
         "sum += d[k] = kg_exp(logits[k])",
     ),
     CBug(
-        "a prototype is replaced", "src/kg_head.c", "prototypes[i] += x[i]", "prototypes[i] = x[i]"
+        "a prototype is replaced",
+        "src/kg_head.c",
+        "kg_finite(prototypes[i] + x[i])",
+        "kg_finite(x[i])",
     ),
     CBug(
         "every class enrols as the first",
         "src/kg_head.c",
-        "prototypes += *label * p->in;",
+        "prototypes += *label * p->features;",
         "(void)label;",
     ),
     CBug(
@@ -166,14 +178,14 @@ C_BUGS = [
     CBug(
         "every class looks up the first",
         "src/kg_head.c",
-        "table += *label * p->in;",
+        "table += *label * p->features;",
         "(void)label;",
     ),
     CBug(
         "dx of a dense layer, transposed",
         "src/kg_head.c",
-        "dy[k] * w[k * p->in + i]",
-        "dy[k] * w[i * p->out + k]",
+        "dy[k] * w[k * p->features + i]",
+        "dy[k] * w[i * p->classes + k]",
     ),
     CBug(
         "the zero point is forgotten", "src/kg_head.c", "(float)(x[i] - p->zero)", "(float)(x[i])"
@@ -259,7 +271,12 @@ C_BUGS = [
         "from = learned + o * taps * count + slot;",
         "from = learned + o * taps * count;",
     ),
-    CBug("a bias of another filter", "src/kg_conv.c", "acc[k] + b[o + k]", "acc[k] + b[o]"),
+    CBug(
+        "a bias of another filter",
+        "src/kg_conv.c",
+        "kg_add_wrapping(acc[k], b[o + k])",
+        "kg_add_wrapping(acc[k], b[o])",
+    ),
     CBug(
         "learned filters one too far",
         "src/kg_depthwise.c",
@@ -595,8 +612,8 @@ PY_BUGS = [
     PyBug(
         "prototypes are not forgotten",
         "kilograd.ops.update",
-        '{"bytes": node.type.nbytes}',
-        '{"bytes": node.type.size}',
+        "ClearParams(node.type.nbytes)",
+        "ClearParams(node.type.size)",
         ("kilograd.ops.update:Clear.kernel",),
         test_passes.check_forgetting,
     ),
@@ -675,8 +692,8 @@ PY_BUGS = [
     PyBug(
         "padding at the top taken for padding at the left",
         "kilograd.ops.window",
-        '"window.pad_left": self.pad[2]',
-        '"window.pad_left": self.pad[0]',
+        "self.stride, top, left)",
+        "self.stride, top, top)",
         ("kilograd.ops.window:Window.params",),
         kernels(ops.Depthwise),
     ),

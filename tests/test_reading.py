@@ -142,6 +142,19 @@ def test_paths_that_lead_out(tmp_path: Path, name: str) -> None:
         inside(home, name, "f")
 
 
+def test_a_folder_may_itself_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real" / "more").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "back").symlink_to("../real/more")
+    (tmp_path / "real" / "more" / "up").symlink_to("../..")
+    home = tmp_path / "link"
+    for name in ("more", "more/a", "back", "back/a", "more/up/real"):
+        assert inside(home, name, "f") == home / name
+    for name in ("more/up", "more/up/a", "back/up"):
+        with pytest.raises(InputError, match="leads out"):
+            inside(home, name, "f")
+
+
 def test_links_inside_are_followed(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     (tmp_path / "b").symlink_to("a")

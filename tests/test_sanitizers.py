@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import (
+    ASSERTING,
     SMALL_UNITS,
     clang,
     gcc,
@@ -25,7 +26,7 @@ from helpers import (
     small_network,
     step_feeds,
 )
-from samples import CLOCK, cases
+from samples import CLOCK, cases, hostile_cases
 from test_ops import CALLED, entry_name, keeps
 from test_ops import program as program_of_samples
 from test_passes import LEARN, WAYS, Case, large_program, warm_head
@@ -39,14 +40,17 @@ from kilograd.targets.host import _runtime_objects
 from kilograd.targets.toolchain import Compiler, runtime_folder, runtime_sources
 
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wstrict-prototypes", "-Werror")
-SANITIZED = gcc("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = "-fsanitize=address,undefined,float-cast-overflow"
+SANITIZED = gcc("-O1", "-g", SANITIZERS, "-fno-sanitize-recover=all", ASSERTING)
 NATIVE = replace(SANITIZED, flags=(*SANITIZED.flags, "-march=native"))
 CLANG_UBSAN = replace(
     clang("-O1"),
     flags=(
         *(f for f in clang("-O1").flags if f != "-fno-sanitize=undefined"),
-        "-fsanitize=undefined",
-        "-fsanitize-trap=undefined",  # zig would first build its runtime for messages: minutes
+        ASSERTING,
+        "-fsanitize=undefined,float-cast-overflow",
+        # zig would first build its runtime for messages: minutes
+        "-fsanitize-trap=undefined,float-cast-overflow",
     ),
 )
 
@@ -213,7 +217,12 @@ CHECKED = [
 @pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
 def test_every_op_is_clean_under_sanitizers(tmp_path: Path, checked: Compiler) -> None:
     """Every sample, with data at the ends of every range, in an arena as large as planned."""
-    calls = [(entry_name(s, k), c.feeds) for s in CALLED for k in keeps(s) for c in cases(s)]
+    calls = [
+        (entry_name(s, k), c.feeds)
+        for s in CALLED
+        for k in keeps(s)
+        for c in (*cases(s), *hostile_cases(s))
+    ]
     check_clean(tmp_path, program_of_samples(), list(calls), checked)
 
 
@@ -223,6 +232,41 @@ def test_training_is_clean_under_sanitizers(tmp_path: Path, name: str, checked: 
     case = CASES[name]
     graphs = entries(case.network, case.training)
     check_clean(tmp_path, link(graphs), training_calls(graphs, case.seed), checked)
+
+
+def damage(program: Program, fill: int | None, seed: int) -> dict[str, Value]:
+    """Every parameter of the state as random bytes, or filled with one."""
+    rng = np.random.default_rng(seed)
+    return {
+        s.name: (
+            rng.integers(0, 256, s.value.nbytes, np.uint8)
+            if fill is None
+            else np.full(s.value.nbytes, fill, np.uint8)
+        )
+        .view(s.value.dtype)
+        .reshape(s.value.shape)
+        for s in program.state
+    }
+
+
+@needs_gcc
+@pytest.mark.parametrize("checked", [SANITIZED, NATIVE], ids=["portable", "native"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_damaged_state_is_clean_under_sanitizers(
+    tmp_path: Path, name: str, checked: Compiler
+) -> None:
+    """Random bytes and erased flash, step counters too: nothing undefined, the same everywhere."""
+    case = CASES[name]
+    graphs = entries(case.network, case.training)
+    program = link(graphs)
+    calls: Calls = []
+    for i, (fill, step) in enumerate([(None, -1), (255, (1 << 31) - 1), (None, -(1 << 31))]):
+        some = training_calls(graphs, case.seed + i, rounds=1)
+        for at, (entry, feeds) in enumerate(some):
+            clock = {"clock": np.array([-1, step], np.int32)} if "clock" in feeds else {}
+            state = {} if at else damage(program, fill, i)
+            calls.append((entry, {**feeds, **clock, **state}))
+    check_clean(tmp_path, program, calls, checked)
 
 
 @needs_gcc

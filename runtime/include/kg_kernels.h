@@ -4,6 +4,9 @@
 
 #include "kg.h"
 
+/* Is this memory for numbers of 4 bytes? */
+static inline int kg_aligned(const void *p) { return p && (uintptr_t)p % 4 == 0; }
+
 /* Writes a block whose exponent is not known until the last element: mantissas are shifted again
  * whenever a wider one comes, which rounding to odd makes exact (kilograd.quant.round_to_odd).
  *

@@ -28,6 +28,9 @@ static inline int32_t scaled(int16_t mantissa, int32_t factor) {
 }
 
 void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channels_params *p) {
+    KG_ASSERT(kg_scale_channels_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(x));
+    KG_ASSERT(p->size % p->channels == 0);
     const int32_t exponent = x->exponent + p->exponent, channels = p->channels;
     const int32_t pixels = p->size / channels;
     uint32_t seen = 0;
@@ -62,6 +65,8 @@ static inline int32_t moved(int32_t x, int32_t shift) {
  * for the exponent of the sum, so that it may be written over an input. */
 void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
                   const kg_block_add_params *p) {
+    KG_ASSERT(kg_block_add_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(a) && kg_aligned(c));
     const uint32_t a_seen = widest(a, p->size), c_seen = widest(c, p->size);
     int32_t top = KG_ZERO_EXPONENT;
     if (a_seen) top = kg_max(top, a->exponent + kg_bit_length(a_seen));
@@ -83,6 +88,8 @@ void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
 }
 
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
+    KG_ASSERT(kg_clip_mask_params_ok(p));
+    KG_ASSERT(mask && y);
     for (int32_t i = 0; i < p->size; i += 8) {
         uint8_t bits = 0;
         for (int32_t j = 0; j < kg_min(8, p->size - i); j++)
@@ -98,6 +105,8 @@ static inline void keep(int16_t *to, const int16_t *from, uint32_t mask, int32_t
 
 void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
                   const kg_clip_grad_params *p) {
+    KG_ASSERT(kg_clip_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && mask);
     const int32_t whole = p->size & ~7;
     dx->exponent = dy->exponent;
     for (int32_t i = 0; i < whole; i += 8) {
@@ -111,6 +120,8 @@ void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
 }
 
 KG_COLD void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p) {
+    KG_ASSERT(kg_broadcast_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy));
     dx->exponent = dy->exponent;
     for (int32_t i = 0; i < p->pixels; i++)
         for (int32_t c = 0; c < p->channels; c++)
@@ -118,6 +129,8 @@ KG_COLD void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadca
 }
 
 void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p) {
+    KG_ASSERT(kg_sum_pixels_params_ok(p));
+    KG_ASSERT(kg_aligned(db) && kg_aligned(dy));
     db->exponent = dy->exponent;
     for (int32_t c = 0; c < p->channels; c++) db->mantissa[c] = 0;
     for (int32_t i = 0; i < p->pixels; i++)
@@ -126,14 +139,17 @@ void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_par
 }
 
 KG_COLD void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p) {
+    KG_ASSERT(kg_to_block_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(x));
     float widest = 0;
     for (int32_t i = 0; i < p->size; i++) {
+        KG_ASSERT(kg_is_finite(x[i]));
         const float magnitude = x[i] < 0 ? -x[i] : x[i];
         if (magnitude > widest) widest = magnitude;
     }
     /* the exponent of frexp: widest = m * 2^exponent, 1/2 <= m < 1 */
     int32_t exponent = -100;
-    while (exponent < 100 && widest >= kg_pow2(exponent)) exponent++;
+    while (exponent < 128 && widest >= kg_pow2(exponent)) exponent++;
     const int zero = widest < kg_pow2(-101);
     const float unit = kg_pow2(p->bits - exponent);
     for (int32_t i = 0; i < p->size; i++) {

@@ -44,6 +44,9 @@ static inline void dot_rows(int32_t *acc, const int8_t *x, int32_t x_zero,
 
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p) {
+    KG_ASSERT(kg_conv_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, length = taps * in;
     for (int32_t o = 0; o < g->out_c; o += KG_ROWS) {
@@ -66,7 +69,8 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                              (ky * g->kernel_w + kx0) * in, (kx1 - kx0) * in);
                 int8_t *out = y + (oy * g->out_w + ox) * g->out_c + o;
                 for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[o + k], factor[k]));
+                    out[k] = kg_clip_i8(
+                        p->y_zero + kg_requantise(kg_add_wrapping(acc[k], b[o + k]), factor[k]));
             }
         }
     }
@@ -110,6 +114,9 @@ static inline void dot_columns(int32_t *acc, const int16_t *g, const int8_t *w, 
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
+    KG_ASSERT(kg_conv_input_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);

@@ -22,6 +22,9 @@ static void fetch(int8_t *to, const int8_t *w, const int8_t *learned, const kg_o
 
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
+    KG_ASSERT(kg_depthwise_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c;
     for (int32_t c = 0; c < channels; c += KG_CHANNELS) {
@@ -44,7 +47,8 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                     }
                 int8_t *out = y + (oy * g->out_w + ox) * channels + c;
                 for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(p->y_zero + kg_requantise(acc[k] + b[c + k], factor[k]));
+                    out[k] = kg_clip_i8(
+                        p->y_zero + kg_requantise(kg_add_wrapping(acc[k], b[c + k]), factor[k]));
             }
         }
     }
@@ -55,6 +59,9 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p) {
+    KG_ASSERT(kg_depthwise_input_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, taps = g->kernel_h * g->kernel_w;
     const int32_t row = g->out_w * KG_CHANNELS;

@@ -4,6 +4,8 @@
 #include "kg_kernels.h"
 
 void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p) {
+    KG_ASSERT(kg_add_params_ok(p));
+    KG_ASSERT(y && a && c);
     const int64_t half = (int64_t)1 << (p->shift - 1);
     for (int32_t i = 0; i < p->size; i++) {
         const int64_t sum = (int64_t)p->a_multiplier * (a[i] - p->a_zero) +
@@ -13,6 +15,8 @@ void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p)
 }
 
 KG_COLD void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
+    KG_ASSERT(kg_avg_pool_params_ok(p));
+    KG_ASSERT(y && x);
     for (int32_t c = 0; c < p->channels; c++) {
         int32_t sum = 0;
         for (int32_t i = 0; i < p->pixels; i++) sum += x[i * p->channels + c];
@@ -20,9 +24,15 @@ KG_COLD void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p
     }
 }
 
-void kg_copy(void *y, const void *x, const kg_copy_params *p) { memcpy(y, x, (size_t)p->bytes); }
+void kg_copy(void *y, const void *x, const kg_copy_params *p) {
+    KG_ASSERT(kg_copy_params_ok(p));
+    KG_ASSERT(y && x);
+    memcpy(y, x, (size_t)p->bytes);
+}
 
 void kg_take(void *y, const void *x, const kg_take_params *p) {
+    KG_ASSERT(kg_take_params_ok(p));
+    KG_ASSERT(y && x);
     char *to = y;
     const char *from = x;
     memcpy(to, from, (size_t)p->header);
@@ -35,7 +45,11 @@ void kg_take(void *y, const void *x, const kg_take_params *p) {
     }
 }
 
-void kg_clear(void *w, const kg_clear_params *p) { memset(w, 0, (size_t)p->bytes); }
+void kg_clear(void *w, const kg_clear_params *p) {
+    KG_ASSERT(kg_clear_params_ok(p));
+    KG_ASSERT(w);
+    memset(w, 0, (size_t)p->bytes);
+}
 
 int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key) {
     int32_t low = 0, high = overlay->count;

@@ -10,7 +10,7 @@ KG_COLD float kg_pow2(int32_t exponent) {
     return u.value;
 }
 
-KG_COLD float kg_power(float base, int32_t exponent) {
+KG_COLD float kg_power(float base, uint32_t exponent) {
     float result = 1, square = base;
     for (; exponent; exponent >>= 1) {
         if (exponent & 1) result = result * square;
@@ -20,7 +20,8 @@ KG_COLD float kg_power(float base, int32_t exponent) {
 }
 
 KG_COLD float kg_exp(float x) {
-    if (x < -87) return 0;
+    KG_ASSERT(!(x > 0));
+    if (!(x >= -87)) return 0;
     const int32_t n = (int32_t)(x * 1.44269504f - 0.5f);
     const float r = (x - (float)n * 0.693359375f) - (float)n * -2.12194440e-4f;
     float p = 1.0f / 720;
@@ -34,6 +35,7 @@ KG_COLD float kg_exp(float x) {
 }
 
 KG_COLD float kg_log(float x) {
+    KG_ASSERT(x >= 1.17549435e-38f && x <= KG_FLOAT_MAX);
     union {
         float value;
         uint32_t bits;
@@ -58,9 +60,10 @@ KG_COLD float kg_log(float x) {
  * instruction where there is one. */
 float kg_sqrt(float x) { return __builtin_sqrtf(x); }
 
+KG_COLD float kg_tamed(float x) { return x > 0 ? KG_FLOAT_MAX : x < 0 ? -KG_FLOAT_MAX : 0; }
+
 int32_t kg_stochastic_round(float x, uint32_t draw) {
-    const float limit = 1073741824.0f; /* 2^30 */
-    x = x < -limit ? -limit : x > limit ? limit : x;
+    KG_ASSERT(x >= -KG_STEP_MAX && x <= KG_STEP_MAX);
     int32_t floor = (int32_t)x;
     if ((float)floor > x) floor--;
     return floor + ((float)(draw >> 9) + 0.5f < (x - (float)floor) * 8388608.0f);

@@ -6,6 +6,8 @@
 #define GROUP 4 /* channels that are summed at once */
 
 KG_COLD void kg_window_pool(int8_t *y, const int8_t *x, const kg_window_pool_params *p) {
+    KG_ASSERT(kg_window_pool_params_ok(p));
+    KG_ASSERT(y && x);
     const int32_t row = p->width * p->size * p->channels, pixels = p->size * p->size;
     for (int32_t oy = 0; oy < p->height; oy++)
         for (int32_t ox = 0; ox < p->width; ox++) {
@@ -21,6 +23,8 @@ KG_COLD void kg_window_pool(int8_t *y, const int8_t *x, const kg_window_pool_par
 }
 
 KG_COLD void kg_upsample(void *y, const void *x, const kg_upsample_params *p) {
+    KG_ASSERT(kg_upsample_params_ok(p));
+    KG_ASSERT(y && x);
     char *to = y;
     const char *from = x;
     const size_t pixel = (size_t)p->pixel_bytes;
@@ -34,6 +38,8 @@ KG_COLD void kg_upsample(void *y, const void *x, const kg_upsample_params *p) {
 
 KG_COLD void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy,
                               const kg_upsample_grad_params *p) {
+    KG_ASSERT(kg_upsample_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy));
     const int32_t row = p->width * p->size * p->channels, pixels = p->height * p->width;
     kg_block_writer writer = kg_block_begin(dx, pixels, p->channels, dy->exponent, p->bits);
     for (int32_t c = 0; c < p->channels; c += GROUP) {
@@ -54,6 +60,8 @@ KG_COLD void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy,
 }
 
 KG_COLD void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p) {
+    KG_ASSERT(kg_take_grad_params_ok(p));
+    KG_ASSERT(dx && dy);
     char *to = dx;
     const char *from = dy;
     memcpy(to, from, (size_t)p->header);
@@ -66,6 +74,8 @@ KG_COLD void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p
 }
 
 KG_COLD void kg_concat(int8_t *y, const int8_t *a, const int8_t *c, const kg_concat_params *p) {
+    KG_ASSERT(kg_concat_params_ok(p));
+    KG_ASSERT(y && a && c);
     const size_t first = (size_t)p->a_channels, second = (size_t)p->c_channels;
     for (int32_t i = 0; i < p->pixels; i++, a += first, c += second, y += first + second) {
         memcpy(y, a, first);

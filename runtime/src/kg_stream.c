@@ -80,7 +80,7 @@ static int8_t *next_row(stream *s, int32_t i) {
 static kg_window row_window(const kg_window *g, int32_t row, int32_t begin, int32_t end) {
     kg_window w = *g;
     w.pad_top = (int16_t)(begin - (row * g->stride - g->pad_top));
-    w.in_h = (int16_t)(end - begin);
+    w.in_h = (int16_t)kg_max(0, end - begin); /* none: nothing but padding */
     w.out_h = 1;
     return w;
 }
@@ -116,6 +116,8 @@ void kg_image_row(void *image, int32_t row, int8_t *to) {
 
 void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
                const kg_stream_params *p) {
+    KG_ASSERT(kg_stream_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y);
     stream s = {p, x, rows, y, scratch, (progress *)(void *)scratch};
     memset(s.at, 0, (size_t)p->count * sizeof *s.at);
     const int32_t last = p->count - 1;

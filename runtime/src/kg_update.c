@@ -3,14 +3,18 @@
 
 #define KG_BIAS_LIMIT (1 << 30)
 
+/* Could v be a mean of squares?  Not what a damaged state may hold. */
+static inline int is_mean_square(float v) { return v >= 0 && v <= KG_FLOAT_MAX; }
+
 /* Replace the gradient by the direction to go. */
-static void direction(float *g, int32_t r, float *s0, float *s1, int32_t t, const kg_update *u) {
+static void direction(float *g, int32_t r, float *s0, float *s1, uint32_t t, const kg_update *u) {
     const float b1 = u->beta1, b2 = u->beta2;
     if (u->rule == KG_ROWRMS) {
         float sum = 0;
         KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) sum += g[j] * g[j];
-        s0[r] = b2 * s0[r] + (1 - b2) * (sum / (float)u->length);
+        const float before = is_mean_square(s0[r]) ? s0[r] : 0;
+        s0[r] = kg_finite(b2 * before + (1 - b2) * (sum / (float)u->length));
         const float rms = kg_sqrt(s0[r] / (1 - kg_power(b2, t))) + u->epsilon;
         KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) g[j] = g[j] / rms;
@@ -26,28 +30,54 @@ static void direction(float *g, int32_t r, float *s0, float *s1, int32_t t, cons
     }
 }
 
-static int32_t limited(int32_t x, int32_t step, int32_t limit) {
-    return kg_max(-limit, kg_min(limit, x + step)); /* |x| and |step| <= 2^30: no overflow */
+/* What becomes of a step that is no number or too large; the moments of Adam that led there start
+ * again at 0. */
+KG_COLD static float outlier(float step, float most, float *m, float *v) {
+    if (m && !kg_is_finite(*m)) *m = 0;
+    if (v && !is_mean_square(*v)) *v = 0;
+    return step > most ? most : step < -most ? -most : 0;
+}
+
+static int32_t limited(int8_t x, int32_t step, int32_t limit) {
+    return kg_max(-limit, kg_min(limit, x + step)); /* |x| <= 2^7, |step| <= 2^30 */
+}
+
+static int32_t limited_bias(int32_t x,
+                            int32_t step) { /* both up to 2^30, x any in a damaged state */
+    const int64_t sum = (int64_t)x + step;
+    return sum > KG_BIAS_LIMIT    ? KG_BIAS_LIMIT
+           : sum < -KG_BIAS_LIMIT ? -KG_BIAS_LIMIT
+                                  : (int32_t)sum;
 }
 
 void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const float *lr,
                    const int32_t *clock, const kg_update *u) {
+    KG_ASSERT(r >= 0 && r < u->rows);
+    KG_ASSERT(u->rule == KG_ACCUMULATE ? u->is_float : clock != 0);
+    KG_ASSERT(u->rule != KG_ROWRMS || kg_aligned(s0));
+    KG_ASSERT(u->rule != KG_ADAM || (kg_aligned(s0) && kg_aligned(s1)));
     int32_t element = r * u->row_stride;
     if (u->rule == KG_ACCUMULATE) {
         KG_ROLLED
         for (int32_t j = 0; j < u->length; j++, element += u->element_stride)
-            ((float *)w)[element] += g[j] * *lr;
+            ((float *)w)[element] = kg_finite(((float *)w)[element] + g[j] * *lr);
         return;
     }
-    direction(g, r, s0, s1, clock[1] + 1, u);
+    direction(g, r, s0, s1, (uint32_t)clock[1] + 1, u); /* any 32 bits are a step */
+    const float most = u->is_float ? KG_FLOAT_MAX : KG_STEP_MAX;
+    const int32_t adam = u->rule == KG_ADAM;
     const float codes = u->scale ? u->codes / (float)u->scale[r] : 1;
     const uint32_t key =
         kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(u->salt + 1));
     KG_ROLLED
     for (int32_t j = 0; j < u->length; j++, element += u->element_stride) {
-        const float step = -(g[j] * *lr) * codes;
+        float step = -(g[j] * *lr) * codes;
+        if (!(__builtin_fabsf(step) <= most)) {
+            const int32_t at = r * u->length + j;
+            step = outlier(step, most, adam ? s0 + at : 0, adam ? s1 + at : 0);
+        }
         if (u->is_float) {
-            ((float *)w)[element] += step;
+            ((float *)w)[element] = kg_finite(((float *)w)[element] + step);
             continue;
         }
         const int32_t whole = kg_stochastic_round(step, kg_hash((uint32_t)element ^ key));
@@ -56,14 +86,14 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
             *q = (int8_t)limited(*q, whole, 127);
         } else {
             int32_t *q = (int32_t *)w + element;
-            *q = limited(*q, whole, KG_BIAS_LIMIT);
+            *q = limited_bias(*q, whole);
         }
     }
 }
 
 void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s0, float *s1,
                        const float *lr, const int32_t *clock, const kg_update *u) {
-    const float factor = kg_pow2(exponent) * u->gradient_scale;
+    const float factor = kg_finite(kg_pow2(exponent) * u->gradient_scale);
     union {
         int32_t sum;
         float real;
@@ -74,8 +104,10 @@ void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s
 
 void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_block_params *p) {
+    KG_ASSERT(kg_update_block_params_ok(p));
+    KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
     const kg_update *u = &p->update;
-    const float factor = kg_pow2(g->exponent) * u->gradient_scale;
+    const float factor = kg_finite(kg_pow2(g->exponent) * u->gradient_scale);
     for (int32_t r = 0; r < u->rows; r++) {
         KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) {
@@ -89,6 +121,8 @@ void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const f
 KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
                              const int32_t *clock, float *scratch,
                              const kg_update_float_params *p) {
+    KG_ASSERT(kg_update_float_params_ok(p));
+    KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
     const kg_update *u = &p->update;
     for (int32_t r = 0; r < u->rows; r++) {
         for (int32_t j = 0; j < u->length; j++)
@@ -100,8 +134,10 @@ KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, cons
 KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
                                     const float *lr, const int32_t *clock, float *scratch,
                                     const kg_dense_weight_update_params *p) {
-    for (int32_t r = 0; r < p->out; r++) {
-        for (int32_t i = 0; i < p->in; i++) scratch[i] = dy[r] * x[i];
+    KG_ASSERT(kg_dense_weight_update_params_ok(p));
+    KG_ASSERT(kg_aligned(x) && kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w);
+    for (int32_t r = 0; r < p->classes; r++) {
+        for (int32_t i = 0; i < p->features; i++) scratch[i] = dy[r] * x[i];
         kg_update_row(w, r, scratch, s0, s1, lr, clock, &p->update);
     }
 }

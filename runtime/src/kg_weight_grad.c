@@ -29,6 +29,8 @@ static void conv_row(int32_t *row, int32_t o, const int8_t *x, const kg_block16 
 
 void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                          const kg_conv_weight_grad_params *p) {
+    KG_ASSERT(kg_conv_weight_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dw) && kg_aligned(dy) && x);
     const kg_window *g = &p->window;
     const int32_t length = g->kernel_h * g->kernel_w * g->in_c;
     dw->exponent = dy->exponent;
@@ -39,6 +41,8 @@ void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
 void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
                            const float *lr, const int32_t *clock, void *scratch,
                            const kg_conv_weight_update_params *p) {
+    KG_ASSERT(kg_conv_weight_update_params_ok(p));
+    KG_ASSERT(kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w && x);
     for (int32_t o = 0; o < p->window.out_c; o++) {
         conv_row(scratch, o, x, dy, &p->window, p->x_zero);
         kg_update_row_i32(w, o, scratch, dy->exponent, s0, s1, lr, clock, &p->update);
@@ -69,6 +73,8 @@ static void depthwise_row(int32_t *row, int32_t c, const int8_t *x, const kg_blo
 
 void kg_depthwise_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                               const kg_depthwise_weight_grad_params *p) {
+    KG_ASSERT(kg_depthwise_weight_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dw) && kg_aligned(dy) && x);
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, channels = g->in_c;
     dw->exponent = dy->exponent;
@@ -92,6 +98,8 @@ void kg_depthwise_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 
 void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0,
                                 float *s1, const float *lr, const int32_t *clock, void *scratch,
                                 const kg_depthwise_weight_update_params *p) {
+    KG_ASSERT(kg_depthwise_weight_update_params_ok(p));
+    KG_ASSERT(kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w && x);
     for (int32_t c = 0; c < p->window.in_c; c++) {
         depthwise_row(scratch, c, x, dy, &p->window, p->x_zero);
         kg_update_row_i32(w, c, scratch, dy->exponent, s0, s1, lr, clock, &p->update);

@@ -132,6 +132,11 @@ def relative(name: str, where: str) -> PurePosixPath:
 def leads_inside(folder: Path, path: Path) -> bool:
     """Tell whether a path, its links followed, stays inside a folder."""
     try:
+        if path.is_relative_to(folder) and ".." not in path.parts:
+            below = path.relative_to(folder).parts
+            steps = [path, *path.parents][: len(below)]
+            if not any(step.is_symlink() for step in steps):
+                return True  # as nearly always, and ten times as fast
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):  # a link to itself; a name that is too long
         return False

@@ -105,6 +105,9 @@ ALONE static void put_scaled(int16_t *y, const int16_t *x, const int32_t *factor
 }
 
 void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channels_params *p) {
+    KG_ASSERT(kg_scale_channels_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(x));
+    KG_ASSERT(p->size % p->channels == 0);
     const int32_t exponent = x->exponent + p->exponent, channels = p->channels;
     uint32_t seen = 0;
     for (int32_t i = 0; i < p->size; i += channels)
@@ -123,6 +126,8 @@ static inline uint32_t mask4(uint32_t codes) {
 }
 
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
+    KG_ASSERT(kg_clip_mask_params_ok(p));
+    KG_ASSERT(mask && y);
     const int32_t whole = p->size & ~7;
     KG_ROLLED
     for (int32_t i = 0; i < whole; i += 8)
@@ -133,6 +138,8 @@ void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) 
 
 void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
                   const kg_clip_grad_params *p) {
+    KG_ASSERT(kg_clip_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && mask);
     const int32_t whole = p->size & ~7;
     dx->exponent = dy->exponent;
     for (int32_t i = 0; i < whole; i += 8) {
@@ -165,6 +172,8 @@ ALONE static void sum4(int32_t *sum, const int16_t *x, int32_t channels, int32_t
 }
 
 void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p) {
+    KG_ASSERT(kg_sum_pixels_params_ok(p));
+    KG_ASSERT(kg_aligned(db) && kg_aligned(dy));
     if (p->channels < 4) {
         portable_sum_pixels(db, dy, p);
         return;

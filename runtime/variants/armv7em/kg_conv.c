@@ -101,7 +101,7 @@ ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
             sum += widen(to + r * l->quads * step, step, from + r * l->length, l->length);
         if (overlay->count && !rows)
             sum += replace(to, step, learned + o * taps * overlay->count, overlay, &p->window, l);
-        *bias++ = b[o] - p->x_zero * sum;
+        *bias++ = kg_add_wrapping(b[o], -p->x_zero * sum);
         *scalers++ = make_scaler(kg_factor_of(&p->scaling, o), p->y_zero);
     }
 }
@@ -357,6 +357,9 @@ ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const i
 
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p) {
+    KG_ASSERT(kg_conv_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
     const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
@@ -461,6 +464,9 @@ ALONE static const void *put_products(const void *dy, gradients *t, int32_t kern
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
+    KG_ASSERT(kg_conv_input_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     if (in < LANES || out % 2) {

@@ -144,6 +144,9 @@ static void span(const uint32_t *x, tile *t, int32_t kernel) {
 
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
+    KG_ASSERT(kg_depthwise_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride;
     if (!common(g) || !all_plain(&p->scaling)) {
@@ -162,7 +165,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         int32_t sum[LANES];
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 0);
         for (int32_t k = 0; k < LANES; k++) {
-            t.bias[k] = b[c + k] - p->x_zero * sum[k];
+            t.bias[k] = kg_add_wrapping(b[c + k], -p->x_zero * sum[k]);
             t.scalers[k] = make_scaler(kg_factor_of(&p->scaling, c + k), p->y_zero);
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
@@ -244,6 +247,9 @@ ALONE static const void *put_windows(const void *x, gradients *t, int32_t kernel
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p) {
+    KG_ASSERT(kg_depthwise_input_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
+    KG_ASSERT(!p->overlay.count || learned);
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h;
     if (!common(g) || channels % LANES) {

@@ -50,7 +50,8 @@ ALONE static void add_products(int32_t *row, const batch *b, int32_t c) {
     row[3] = s3;
 }
 
-/* Adds a batch to the sums of one tap, and starts another. */
+/* Adds a batch to the sums of one tap, and starts another.  Before the zero point is taken off, a
+ * sum may wrap around. */
 static void finish(int32_t *row, batch *b, int32_t in, int32_t x_zero) {
     if (b->count % 2) {
         b->x[b->count] = b->x[0];
@@ -59,10 +60,10 @@ static void finish(int32_t *row, batch *b, int32_t in, int32_t x_zero) {
     const int32_t whole = in & ~(LANES - 1);
     for (int32_t c = 0; c < whole; c += LANES) add_products(row + c, b, c);
     for (int32_t c = whole; c < in; c++) KG_ROLLED
-    for (int32_t i = 0; i < b->count; i++) row[c] += b->dy[i] * b->x[i][c];
+    for (int32_t i = 0; i < b->count; i++) row[c] = kg_add_wrapping(row[c], b->dy[i] * b->x[i][c]);
     const int32_t zero = x_zero * b->sum;
     KG_ROLLED
-    for (int32_t c = 0; c < in; c++) row[c] -= zero;
+    for (int32_t c = 0; c < in; c++) row[c] = kg_add_wrapping(row[c], -zero);
     b->count = b->sum = 0;
 }
 
@@ -103,6 +104,8 @@ static void filter_sums(int32_t *row, int32_t o, const int8_t *x, const kg_block
 
 void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                          const kg_conv_weight_grad_params *p) {
+    KG_ASSERT(kg_conv_weight_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dw) && kg_aligned(dy) && x);
     const kg_window *g = &p->window;
     const int32_t length = g->kernel_h * g->kernel_w * g->in_c;
     dw->exponent = dy->exponent;
@@ -113,6 +116,8 @@ void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
 void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
                            const float *lr, const int32_t *clock, void *scratch,
                            const kg_conv_weight_update_params *p) {
+    KG_ASSERT(kg_conv_weight_update_params_ok(p));
+    KG_ASSERT(kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w && x);
     for (int32_t o = 0; o < p->window.out_c; o++) {
         filter_sums(scratch, o, x, dy, &p->window, p->x_zero);
         kg_update_row_i32(w, o, scratch, dy->exponent, s0, s1, lr, clock, &p->update);

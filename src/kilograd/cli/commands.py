@@ -426,7 +426,8 @@ def evaluate_command(
     if suite is None:
         show_evaluation(asked, lines)
     else:
-        print(table)
+        for line in table.splitlines():
+            say(line)
     files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
     say(f"Written to {out}: {files}")
 

@@ -197,22 +197,23 @@ class _Writer:
     def _params(self, k: Kernel) -> str:
         """Write the parameters of a call and return their name."""
         fields = []
-        for field, value in k.params.items():
+        for field, value in k.params.values():
             if isinstance(value, np.ndarray):
                 fields.append(f".{field} = {self._table(value)}")
             else:
                 fields.append(f".{field} = {'0' if value is None else _literal(value)}")
         if k.stages:
             fields.append(f".stages = {self._stages(k)}")
-        return self._constant(f"{k.symbol}_params", "params", "", f"{{{', '.join(fields)}}}")
+        return self._constant(k.params.c_name(), "params", "", f"{{{', '.join(fields)}}}")
 
     def _stages(self, k: Kernel) -> str:
         rows = []
-        for kernel, layout, weights in k.stages:
-            fields = [f".{field} = {value}" for field, value in layout.items()]
-            if kernel:
-                fields.append(f".params = &{self._params(kernel)}")
-            fields += [f".{f} = {self.fixed[n.name]}" for f, n in zip("wb", weights, strict=False)]
+        for stage in k.stages:
+            fields = [f".{field} = {value}" for field, value in stage.layout.values()]
+            if stage.kernel:
+                fields.append(f".params = &{self._params(stage.kernel)}")
+            named = zip("wb", stage.weights, strict=False)
+            fields += [f".{f} = {self.fixed[n.name]}" for f, n in named]
             rows.append(f"    {{{', '.join(fields)}}}")
         return self._constant("kg_stage", "stages", "[]", "{\n" + ",\n".join(rows) + "}")
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.emit.names import check_own
-from kilograd.ir import Array, Graph, Kernel, Leaf, Node, StreamedInput
+from kilograd.ir import Array, Graph, Leaf, Node, StreamedInput
+from kilograd.ir.params import INT32_MAX
 from kilograd.ops import Overlay, Take
-from kilograd.passes import Storage, store
+from kilograd.passes import LimitError, Storage, store
 from kilograd.plan import STAMP_BYTES, Plan, Planner, aligned, greedy, place
 
 
@@ -114,11 +115,11 @@ class Program:
         for entry in self.entries.values():
             for n in entry.graph.nodes:
                 if not isinstance(n.op, Leaf) and not n.op.view:
-                    for value in _tables(n.op.kernel(n)):
+                    for value in n.op.kernel(n).tables():
                         tables[value.dtype.str, value.tobytes()] = value.nbytes
         for slot in self.state:
             if slot.origin:
-                for value in _tables(slot.origin.op.kernel(slot.origin)):
+                for value in slot.origin.op.kernel(slot.origin).tables():
                     tables[value.dtype.str, value.tobytes()] = value.nbytes
         first = sum(s.value.nbytes for s in self.state if s.value.any() and not s.origin)
         return sum(tables.values()) + first + sum(v.nbytes for v in self.constants.values())
@@ -126,14 +127,6 @@ class Program:
     def macs(self, entry: str) -> int:
         """Return the multiply-accumulates of one call."""
         return self.entries[entry].graph.macs() if entry in self.entries else 0
-
-
-def _tables(kernel: Kernel) -> Iterator[Array]:
-    """Yield the constant tables of a call, those of its stages included."""
-    yield from (v for v in kernel.params.values() if isinstance(v, np.ndarray))
-    for stage, *_ in kernel.stages:
-        if stage:
-            yield from _tables(stage)
 
 
 #: What C calls other things: `model_init`, MODEL_STATE_BYTES.
@@ -145,7 +138,8 @@ def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
 
     A parameter that any entry point overwrites is state, every other one is constant.  Raises a
     ValueError where names of entry points or of ours are no names for C, and where two parameters
-    of one name are not the same.
+    of one name are not the same.  Raises
+    `LimitError` where the state or the arena exceeds what int32 can address.
     """
     check_own([*_RESERVED, *graphs])
     written = {p.name for g in graphs.values() for p in g.written()}
@@ -160,11 +154,15 @@ def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
             state.append(Slot(name, offset, value, origins.get(name), c_name))
             offset = aligned(offset + value.nbytes)
     check_own(s.c_name for s in state if own[s.name])
-    return Program(
+    program = Program(
         entries={name: _entry(name, g, planner) for name, g in graphs.items()},
         state=tuple(state),
         constants={k: v for k, v in values.items() if k not in written},
     )
+    for block, size in (("state", program.state_bytes), ("arena", program.arena_bytes)):
+        if size > INT32_MAX:
+            raise LimitError(f"the {block} of this program has {size} bytes, at most {INT32_MAX}")
+    return program
 
 
 def _values(graphs: Mapping[str, Graph]) -> dict[str, Array]:

@@ -22,7 +22,7 @@ from kilograd.errors import InputError
 from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, ShapeError, TensorType
 from kilograd.names import identifier, label, operator
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
-from kilograd.passes import AccumulatorError, accumulator_bounds
+from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 from kilograd.reading import inside, read_bytes, read_json, there, typed
 
 FORMAT = 1
@@ -184,7 +184,8 @@ def load_model_folder(path: Path) -> Model:
 
     Raises `InputError` that names the file, operator or tensor: a missing or truncated file, an
     unknown format version or operator type, a name that is none, a missing tensor, a wrong type or
-    shape, a number out of its range, and weights that could overflow an int32 accumulator.
+    shape, a number out of its range, a layer that is larger than its kernel takes, and weights that
+    could overflow an int32 accumulator.
     """
     file = path / "graph.json"
     if not there(file):
@@ -202,8 +203,9 @@ def load_model_folder(path: Path) -> Model:
     tensors = _tensors(inside(path, name, f"{file}: files.{field}"))
     model = _Reader(file, tensors).model(description)
     try:
+        check_ranges(model.graph)
         accumulator_bounds(model.graph, ())
-    except AccumulatorError as e:
+    except (AccumulatorError, LimitError) as e:
         raise InputError(f"{path}: {e}") from e
     return model
 

@@ -11,9 +11,11 @@ from kilograd.ir.graph import (
     Op,
     Param,
     ShapeError,
+    StageCall,
     StreamedInput,
 )
 from kilograd.ir.interpret import interpret
+from kilograd.ir.params import Params, Range, RangeError, require_range
 from kilograd.ir.rewrite import Rule, dead_code, rewrite
 from kilograd.ir.types import Affine, Array, Block, BlockExponent, DType, TensorType, Value
 from kilograd.ir.verify import GraphError, verify
@@ -34,14 +36,19 @@ __all__ = [
     "Node",
     "Op",
     "Param",
+    "Params",
+    "Range",
+    "RangeError",
     "Rule",
     "ShapeError",
+    "StageCall",
     "StreamedInput",
     "TensorType",
     "Value",
     "apart",
     "dead_code",
     "interpret",
+    "require_range",
     "rewrite",
     "verify",
 ]

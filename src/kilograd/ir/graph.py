@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kilograd.ir.params import Params
 from kilograd.ir.types import Array, TensorType, Value
 
 if TYPE_CHECKING:
@@ -26,18 +27,35 @@ class ShapeError(ValueError):
 class Kernel:
     """How a node is called on the device.
 
-    The C function is `symbol(out, *args, [scratch], &params)`, its last parameter a
-    `symbol_params` struct.  An array among `params` becomes a table in flash, `None` among
-    `args` a null pointer.
+    The C function is `symbol(out, *args, [scratch], &params)`, its last parameter the struct of
+    `params`.  An array in there becomes a table in flash, `None` among `args` a null pointer.
     """
 
     symbol: str
     args: tuple[Node | None, ...]
-    params: Mapping[str, int | float | Array | None] = field(default_factory=dict)
+    params: Params
     scratch: int = 0  # bytes of working memory, alive during the call only
-    #: Calls that the kernel makes itself, row by row: each with its place in the stream and its
-    #: constant weights and bias.  They become a table of `kg_stage`.
-    stages: tuple[tuple[Kernel | None, Mapping[str, int], tuple[Node, ...]], ...] = ()
+    stages: tuple[StageCall, ...] = ()
+
+    def tables(self) -> Iterator[Array]:
+        """Yield the constant tables of a call, those of its stages included."""
+        yield from self.params.tables()
+        for stage in self.stages:
+            if stage.kernel:
+                yield from stage.kernel.tables()
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """A call that a kernel makes itself, row by row; it becomes an entry of a table.
+
+    `layout` says where its rows lie, `weights` are its constant weights and bias.  Without a
+    `kernel` the rows come from the caller.
+    """
+
+    kernel: Kernel | None
+    layout: Params
+    weights: tuple[Node, ...] = ()
 
 
 class Op(abc.ABC):

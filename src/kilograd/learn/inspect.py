@@ -8,12 +8,20 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMappin
 import numpy as np
 
 from kilograd.emit import link
+from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
 from kilograd.learn.adapt import Samples, Schedule, enrol
 from kilograd.learn.augment import augmented
 from kilograd.ops import Sgd
-from kilograd.passes import PrototypeHead, Training, entries, inspection
+from kilograd.passes import (
+    AccumulatorError,
+    LimitError,
+    PrototypeHead,
+    Training,
+    entries,
+    inspection,
+)
 from kilograd.select import Inspect
 from kilograd.select.selection import weights
 from kilograd.targets import HostProgram, build_host
@@ -37,7 +45,7 @@ def inspector(
 
     def program(key: Hashable, graphs: Callable[[], Mapping[str, Graph]]) -> HostProgram:
         if (key, head) not in built:
-            built[key, head] = build_host(link(graphs()))
+            built[key, head] = _build(model, graphs)
         built[key, head].reset()
         return built[key, head]
 
@@ -78,6 +86,13 @@ def inspector(
         return {k: (schedule.lr * v / scales[k]).astype(np.float32) for k, v in rms.items()}
 
     return Inspect(fisher, steps)
+
+
+def _build(model: Model, graphs: Callable[[], Mapping[str, Graph]]) -> HostProgram:
+    try:
+        return build_host(link(graphs()))
+    except (AccumulatorError, LimitError) as e:
+        raise InputError(f"{model.name} cannot be asked about its channels: {e}") from e
 
 
 def _rows(model: Model, layer: str, gradient: Array) -> Array:

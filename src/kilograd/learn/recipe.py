@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Hashable, Mapping, MutableMapping
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
@@ -14,6 +15,7 @@ from kilograd.ir import Graph
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import (
     AccumulatorError,
+    LimitError,
     LinearHead,
     PrototypeHead,
     StreamError,
@@ -243,13 +245,21 @@ def _training(recipe: Recipe, selection: Selection) -> Training:
 
 
 def _linked(model: Model, recipe: Recipe, training: Training) -> Program:
-    return link(_lowered(model, recipe, training), exact if recipe.exact else greedy)
+    with _refusals(model, recipe):
+        return link(entries(model.graph, training), exact if recipe.exact else greedy)
 
 
 def _lowered(model: Model, recipe: Recipe, training: Training) -> Mapping[str, Graph]:
-    try:
+    with _refusals(model, recipe):
         return entries(model.graph, training)
-    except AccumulatorError as e:
+
+
+@contextmanager
+def _refusals(model: Model, recipe: Recipe) -> Iterator[None]:
+    """Turn what the compiler cannot make of a network into a line on the method."""
+    try:
+        yield
+    except (AccumulatorError, LimitError) as e:
         raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
     except StreamError as e:
         raise InputError(f"--rows: method {recipe.method} on {model.name}: {e}") from e

@@ -17,7 +17,15 @@ from kilograd.frontend import Model
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Graph, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
-from kilograd.passes import AccumulatorError, accumulator_bounds, clamp, dequantised, quantised
+from kilograd.passes import (
+    AccumulatorError,
+    LimitError,
+    accumulator_bounds,
+    check_ranges,
+    clamp,
+    dequantised,
+    quantised,
+)
 from kilograd.targets import build_host
 
 _BATCH = 64  # images at once, where no gradient is asked for
@@ -141,8 +149,9 @@ def int8_graph(network: FloatNetwork, images: NDArray[np.int8]) -> Graph:
                 ranges[n.name] = min(low, x.min().item()), max(high, x.max().item())
     graph = quantised(network.graph, network.weights(), ranges)
     try:
+        check_ranges(graph)
         accumulator_bounds(graph, ())
-    except AccumulatorError as e:
+    except (AccumulatorError, LimitError) as e:
         raise InputError(f"the trained weights cannot be quantised: {e}; use a lower --lr") from e
     return graph
 

@@ -16,6 +16,7 @@ from kilograd.ops.head import (
 )
 from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels, Upsample, UpsampleGrad, WindowPool
+from kilograd.ops.row_update import RowUpdate
 from kilograd.ops.shape import Concat, Copy, Overlay, Take, TakeGrad
 from kilograd.ops.stream import Stage, Stream
 from kilograd.ops.update import (
@@ -25,7 +26,6 @@ from kilograd.ops.update import (
     Enrol,
     Lookup,
     RowRms,
-    RowUpdate,
     Sgd,
     Update,
 )

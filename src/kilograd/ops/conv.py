@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -23,19 +24,69 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
+    Range,
     TensorType,
     Value,
 )
+from kilograd.ir.params import INT32_MAX, Bits, Code, Fractions, Shift
 from kilograd.ops._common import Normalising, array, block, exact_matmul, no_vjp, require
 from kilograd.ops.elementwise import ClipGrad, ClipMask, ScaleChannels
 from kilograd.ops.pool import SumPixels
-from kilograd.ops.shape import overlay_params, weight_args
-from kilograd.ops.window import Window
+from kilograd.ops.shape import OverlayParams, overlay_params, weight_args
+from kilograd.ops.window import Window, WindowParams
 from kilograd.quant import fixed_point, fractions, normalise, requantise
 
 #: Filters or input channels that a kernel works on at once; portable ones take half as many.
 LANES = 8
 _PIXELS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class ScalingParams(Params):
+    """What turns the sums of channel c into codes: times scale[c] * ratio, over 2^shift.  scale[c]
+    is the scale of the weights, as a fraction.  Brought to 31 bits, the factors leave shifts from
+    lowest to highest (kg_factor_of).
+    """
+
+    scale: Fractions
+    ratio: Annotated[int, Range("int32_t", 1 << 30, INT32_MAX)]
+    shift: Annotated[int, Range("int32_t", 1, 93)]  # at most 31 are taken off
+    lowest: Shift
+    highest: Shift
+    struct = "kg_scaling"
+    ordered = (("lowest", "highest"), ("highest", "shift"))
+
+
+@dataclass(frozen=True, eq=False)
+class ConvParams(Params):
+    """A convolution: int8 to int8."""
+
+    window: WindowParams
+    overlay: OverlayParams
+    x_zero: Code
+    y_zero: Code
+    scaling: ScalingParams
+    products = (("window.out_c", "window.kernel_h", "window.kernel_w", "window.in_c"),)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvInputGradParams(Params):
+    """The gradient of x; `window` is of the forward convolution: "in" is dx, "out" is dy."""
+
+    window: WindowParams
+    overlay: OverlayParams
+    bits: Bits
+    products = ConvParams.products
+
+
+@dataclass(frozen=True, eq=False)
+class ConvWeightGradParams(Params):
+    """The gradient of w."""
+
+    window: WindowParams
+    x_zero: Code
+    products = ((4, "window.out_c", "window.kernel_h", "window.kernel_w", "window.in_c"),)
 
 
 def _forward_scratch(w: tuple[int, ...]) -> int:
@@ -63,17 +114,10 @@ def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
     return np.array(multipliers, np.int32), shift - np.array(extra)
 
 
-def scaling_params(x: Affine, w: Affine, y: Affine) -> dict[str, int | Array]:
-    """Return the fields of `kg_scaling`."""
-    table, ratio, shift = scaling(x, w, y)
+def scaling_params(x: Affine, w: Affine, y: Affine) -> ScalingParams:
+    """Return the factors of a layer as its kernel takes them."""
     _, shifts = requantisation(x, w, y)
-    return {
-        "scaling.scale": table,
-        "scaling.ratio": ratio,
-        "scaling.shift": shift,
-        "scaling.lowest": int(shifts.min()),
-        "scaling.highest": int(shifts.max()),
-    }
+    return ScalingParams(*scaling(x, w, y), int(shifts.min()), int(shifts.max()))
 
 
 def check_weights(x: TensorType, w: TensorType, b: TensorType, channels: int) -> None:
@@ -88,7 +132,8 @@ def clipped(acc: Array, node: Node) -> Array:
     """Requantise the accumulators of a layer to the int8 codes of its output."""
     x, w = node.inputs[0].type.affine, node.inputs[1].type.affine
     y = node.type.affine
-    codes = requantise(acc, *requantisation(x, w, y)) + y.zero_point
+    sums = acc.astype(np.int32)  # wraps around, if a damaged bias makes it so
+    codes = requantise(sums, *requantisation(x, w, y)) + y.zero_point
     return np.clip(codes, -128, 127).astype(np.int8)
 
 
@@ -145,13 +190,13 @@ class Conv(Op):
         return Kernel(
             "kg_conv",
             (x, *weight_args(w), b),
-            {
-                **self.window.params(x.type.shape, (shape[1], shape[2]), node.type.shape),
-                **overlay_params(w),
-                "x_zero": x.type.affine.zero_point,
-                "y_zero": self.out.zero_point,
-                **scaling_params(x.type.affine, w.type.affine, self.out),
-            },
+            ConvParams(
+                self.window.params(x.type.shape, shape[1:3], node.type.shape),
+                overlay_params(w),
+                x.type.affine.zero_point,
+                self.out.zero_point,
+                scaling_params(x.type.affine, w.type.affine, self.out),
+            ),
             scratch=_forward_scratch(shape),
         )
 
@@ -190,11 +235,11 @@ class ConvInputGrad(Normalising):
         return Kernel(
             "kg_conv_input_grad",
             (dy, *weight_args(w)),
-            {
-                **self.window.params(self.shape, (shape[1], shape[2]), dy.type.shape),
-                **overlay_params(w),
-                "bits": self.bits,
-            },
+            ConvInputGradParams(
+                self.window.params(self.shape, shape[1:3], dy.type.shape),
+                overlay_params(w),
+                self.bits,
+            ),
             # LANES columns, transposed, for an even number of outputs
             scratch=LANES * (shape[0] + shape[0] % 2) * shape[1] * shape[2],
         )
@@ -233,11 +278,6 @@ class ConvWeightGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         x, dy = node.inputs
-        return Kernel(
-            "kg_conv_weight_grad",
-            (x, dy),
-            {
-                **self.window.params(x.type.shape, (self.shape[1], self.shape[2]), dy.type.shape),
-                "x_zero": x.type.affine.zero_point,
-            },
-        )
+        window = self.window.params(x.type.shape, self.shape[1:3], dy.type.shape)
+        params = ConvWeightGradParams(window, x.type.affine.zero_point)
+        return Kernel("kg_conv_weight_grad", (x, dy), params)

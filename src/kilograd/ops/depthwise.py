@@ -15,18 +15,54 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
     TensorType,
     Value,
 )
+from kilograd.ir.params import Bits, Code
 from kilograd.ops._common import Normalising, array, block, no_vjp, require
-from kilograd.ops.conv import check_weights, clipped, layer_gradients, scaling_params
-from kilograd.ops.shape import overlay_params, weight_args
-from kilograd.ops.window import Window
+from kilograd.ops.conv import (
+    ScalingParams,
+    check_weights,
+    clipped,
+    layer_gradients,
+    scaling_params,
+)
+from kilograd.ops.shape import OverlayParams, overlay_params, weight_args
+from kilograd.ops.window import Window, WindowParams
 from kilograd.quant import normalise
 
 #: Channels a kernel works on at once; their filters are gathered into scratch memory first.
 CHANNELS = 16
 _MORE_COLUMNS = 15
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseParams(Params):
+    """A depthwise convolution: int8 to int8."""
+
+    window: WindowParams
+    overlay: OverlayParams
+    x_zero: Code
+    y_zero: Code
+    scaling: ScalingParams
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseInputGradParams(Params):
+    """The gradient of x; `window` is of the forward convolution: "in" is dx, "out" is dy."""
+
+    window: WindowParams
+    overlay: OverlayParams
+    bits: Bits
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseWeightGradParams(Params):
+    """The gradient of w."""
+
+    window: WindowParams
+    x_zero: Code
 
 
 def _forward_scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
@@ -92,13 +128,13 @@ class Depthwise(Op):
         return Kernel(
             "kg_depthwise",
             (x, *weight_args(w), b),
-            {
-                **self.window.params(x.type.shape, (shape[0], shape[1]), node.type.shape),
-                **overlay_params(w),
-                "x_zero": x.type.affine.zero_point,
-                "y_zero": self.out.zero_point,
-                **scaling_params(x.type.affine, w.type.affine, self.out),
-            },
+            DepthwiseParams(
+                self.window.params(x.type.shape, shape[:2], node.type.shape),
+                overlay_params(w),
+                x.type.affine.zero_point,
+                self.out.zero_point,
+                scaling_params(x.type.affine, w.type.affine, self.out),
+            ),
             scratch=_forward_scratch(shape[:2], node.type.shape[1], self.window.stride),
         )
 
@@ -146,11 +182,11 @@ class DepthwiseInputGrad(Normalising):
         return Kernel(
             "kg_depthwise_input_grad",
             (dy, *weight_args(w)),
-            {
-                **self.window.params(self.shape, (shape[0], shape[1]), dy.type.shape),
-                **overlay_params(w),
-                "bits": self.bits,
-            },
+            DepthwiseInputGradParams(
+                self.window.params(self.shape, shape[:2], dy.type.shape),
+                overlay_params(w),
+                self.bits,
+            ),
             scratch=_backward_scratch(shape[:2], self.window, self.shape[1], dy.type.shape[1]),
         )
 
@@ -187,11 +223,6 @@ class DepthwiseWeightGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         x, dy = node.inputs
-        return Kernel(
-            "kg_depthwise_weight_grad",
-            (x, dy),
-            {
-                **self.window.params(x.type.shape, (self.shape[0], self.shape[1]), dy.type.shape),
-                "x_zero": x.type.affine.zero_point,
-            },
-        )
+        window = self.window.params(x.type.shape, self.shape[:2], dy.type.shape)
+        params = DepthwiseWeightGradParams(window, x.type.affine.zero_point)
+        return Kernel("kg_depthwise_weight_grad", (x, dy), params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
@@ -16,13 +17,29 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
+    Range,
     TensorType,
     Value,
 )
+from kilograd.ir.params import INT32_MAX, Bits, Code, Count, Fractions, Multiplier
 from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
 from kilograd.quant import bit_length, fractions, normalise, round_to_odd
 
 _ADD_SHIFT = 30  # keeps the multipliers below 2**31 as long as no ratio of scales reaches 2
+
+
+@dataclass(frozen=True, eq=False)
+class AddParams(Params):
+    """A residual sum: multipliers over 2^shift bring both maps to the scale of the result."""
+
+    size: Count
+    a_zero: Code
+    c_zero: Code
+    y_zero: Code
+    a_multiplier: Multiplier
+    c_multiplier: Multiplier
+    shift: Annotated[int, Range("int32_t", 1, 30)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +58,7 @@ class Add(Op):
         """Return m_a, m_c and the shift they share: scale / out.scale ~ m * 2**-shift."""
         ratios = [x.affine.scale[0] / self.out.scale[0] for x in (a, c)]
         shift = _ADD_SHIFT - max(0, math.frexp(max(ratios))[1] - 1)
-        ma, mc = (round(r * (1 << shift)) for r in ratios)
+        ma, mc = (min(round(r * (1 << shift)), INT32_MAX) for r in ratios)
         return ma, mc, shift
 
     def reference(self, node: Node, *xs: Value) -> Value:
@@ -64,18 +81,25 @@ class Add(Op):
         return Kernel(
             "kg_add",
             (a, c),
-            {
-                "size": node.type.size,
-                "a_zero": a.type.affine.zero_point,
-                "c_zero": c.type.affine.zero_point,
-                "y_zero": self.out.zero_point,
-                "a_multiplier": ma,
-                "c_multiplier": mc,
-                "shift": shift,
-            },
+            AddParams(
+                size=node.type.size,
+                a_zero=a.type.affine.zero_point,
+                c_zero=c.type.affine.zero_point,
+                y_zero=self.out.zero_point,
+                a_multiplier=ma,
+                c_multiplier=mc,
+                shift=shift,
+            ),
         )
 
     overwrites = (0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipMaskParams(Params):
+    """Which of `size` codes were clamped."""
+
+    size: Count
 
 
 @dataclass(frozen=True)
@@ -98,7 +122,14 @@ class ClipMask(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_clip_mask", node.inputs, {"size": node.inputs[0].type.size})
+        return Kernel("kg_clip_mask", node.inputs, ClipMaskParams(node.inputs[0].type.size))
+
+
+@dataclass(frozen=True, eq=False)
+class ClipGradParams(Params):
+    """The gradient of a clamp of `size` elements."""
+
+    size: Count
 
 
 @dataclass(frozen=True)
@@ -121,7 +152,19 @@ class ClipGrad(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_clip_grad", node.inputs, {"size": node.type.size})
+        return Kernel("kg_clip_grad", node.inputs, ClipGradParams(node.type.size))
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleChannelsParams(Params):
+    """factor: a 31-bit fraction for each of the `channels` channels; exponent: of all factors."""
+
+    size: Count
+    channels: Count
+    factor: Fractions
+    exponent: Annotated[int, Range("int32_t", -200, 200)]
+    bits: Bits
+    ordered = (("channels", "size"),)
 
 
 @dataclass(frozen=True)
@@ -148,20 +191,19 @@ class ScaleChannels(Normalising):
 
     def kernel(self, node: Node) -> Kernel:
         table, exponent = fractions(self.factors)
-        return Kernel(
-            "kg_scale_channels",
-            node.inputs,
-            {
-                "size": node.type.size,
-                "channels": len(table),
-                "factor": table,
-                "exponent": exponent - 15,
-                "bits": self.bits,
-            },
-        )
+        params = ScaleChannelsParams(node.type.size, len(table), table, exponent - 15, self.bits)
+        return Kernel("kg_scale_channels", node.inputs, params)
 
     def __str__(self) -> str:
         return f"ScaleChannels(bits={self.bits})"
+
+
+@dataclass(frozen=True, eq=False)
+class BlockAddParams(Params):
+    """A sum of two gradients."""
+
+    size: Count
+    bits: Bits
 
 
 @dataclass(frozen=True)
@@ -193,4 +235,4 @@ class BlockAdd(Normalising):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_block_add", node.inputs, {"size": node.type.size, "bits": self.bits})
+        return Kernel("kg_block_add", node.inputs, BlockAddParams(node.type.size, self.bits))

@@ -6,9 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ir import DType, Kernel, Node, Op, Params, TensorType, Value
+from kilograd.ir.params import Code, Count, Scale
 from kilograd.ops._common import array, block, no_macs, no_vjp, require
-from kilograd.quant import pow2
+from kilograd.quant import finite, ieee754, pow2
+
+
+@dataclass(frozen=True, eq=False)
+class FisherSumParams(Params):
+    """A map and its gradient; zero point and scale are of the map."""
+
+    pixels: Count
+    channels: Count
+    zero: Code
+    scale: Scale
+    products = (("pixels", "channels"),)
 
 
 @dataclass(frozen=True)
@@ -31,13 +43,14 @@ class FisherSum(Op):
         )
         return sums
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         sums, a, g = array(xs[0]), array(xs[1]), block(xs[2])
         kind = node.inputs[1].type.affine
         centred = a.astype(np.int64) - kind.zero_point
         total = (centred * g.mantissa).sum(axis=(0, 1)).astype(np.float32)
-        gate = total * (pow2(g.exponent) * np.float32(kind.scale[0]))
-        return (sums + np.float32(0.5) * (gate * gate),)
+        gate = total * finite(pow2(g.exponent) * np.float32(kind.scale[0]))
+        return (finite(sums + np.float32(0.5) * (gate * gate)),)
 
     vjp = no_vjp
     macs = no_macs
@@ -45,13 +58,6 @@ class FisherSum(Op):
     def kernel(self, node: Node) -> Kernel:
         _, a, g = node.inputs
         height, width, channels = a.type.shape
-        return Kernel(
-            "kg_fisher_sum",
-            (a, g),
-            {
-                "pixels": height * width,
-                "channels": channels,
-                "zero": a.type.affine.zero_point,
-                "scale": a.type.affine.scale[0],
-            },
-        )
+        quant = a.type.affine
+        params = FisherSumParams(height * width, channels, quant.zero_point, quant.scale[0])
+        return Kernel("kg_fisher_sum", (a, g), params)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
@@ -19,11 +20,73 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
+    Range,
     TensorType,
     Value,
 )
+from kilograd.ir.params import Bits, Code, Count, Length, Scale
 from kilograd.ops._common import Normalising, array, no_macs, no_vjp, require
-from kilograd.quant import ZERO_EXPONENT, running_sum
+from kilograd.quant import ZERO_EXPONENT, finite, ieee754, running_sum
+
+Sharpness = Annotated[float, Range("float", 2.0**-10, 2.0**10)]
+"""What cosines are multiplied by."""
+
+
+@dataclass(frozen=True, eq=False)
+class DequantiseParams(Params):
+    """`size` codes to real numbers."""
+
+    size: Length
+    zero: Code
+    scale: Scale
+
+
+@dataclass(frozen=True, eq=False)
+class ToBlockParams(Params):
+    """`size` real numbers to mantissas of at most `bits` bits."""
+
+    size: Length
+    bits: Bits
+
+
+@dataclass(frozen=True, eq=False)
+class DenseParams(Params):
+    """A linear layer from `features` to `classes`."""
+
+    features: Length
+    classes: Count
+    products = ((4, "features", "classes"),)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseInputGradParams(DenseParams):
+    """The gradient of the features."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseWeightGradParams(DenseParams):
+    """The gradient of the weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class CosineParams(Params):
+    """Cosines to a prototype for each of `classes`, times `scale`."""
+
+    features: Length
+    classes: Count
+    scale: Sharpness
+    products = ((4, "features", "classes"),)
+
+
+@dataclass(frozen=True, eq=False)
+class CosineInputGradParams(CosineParams):
+    """The gradient of the features."""
+
+
+@dataclass(frozen=True, eq=False)
+class CosinePrototypeGradParams(CosineParams):
+    """The gradient of the prototypes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +113,7 @@ class Dequantise(Op):
         return Kernel(
             "kg_dequantise",
             node.inputs,
-            {"size": node.type.size, "zero": quant.zero_point, "scale": float(quant.scale[0])},
+            DequantiseParams(node.type.size, quant.zero_point, quant.scale[0]),
         )
 
 
@@ -80,7 +143,7 @@ class ToBlock(Normalising):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_to_block", node.inputs, {"size": node.type.size, "bits": self.bits})
+        return Kernel("kg_to_block", node.inputs, ToBlockParams(node.type.size, self.bits))
 
 
 @dataclass(frozen=True)
@@ -93,9 +156,10 @@ class Dense(Op):
         require(b.shape == w.shape[:1], f"b {b} does not fit w {w}")
         return TensorType(b.shape, DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         x, w, b = map(array, xs)
-        return running_sum(np.concatenate([b[:, None], x * w], axis=1))
+        return finite(running_sum(np.concatenate([b[:, None], x * w], axis=1)))
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         x, w, _ = node.inputs
@@ -106,7 +170,7 @@ class Dense(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[1].type.shape
-        return Kernel("kg_dense", node.inputs, {"in": n, "out": k})
+        return Kernel("kg_dense", node.inputs, DenseParams(n, k))
 
 
 @dataclass(frozen=True)
@@ -118,9 +182,10 @@ class DenseInputGrad(Op):
         require(len(w.shape) == 2 and dy.shape == w.shape[:1], f"dy {dy} does not fit w {w}")
         return TensorType(w.shape[1:], DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, w = map(array, xs)
-        return running_sum((dy[:, None] * w).T)
+        return finite(running_sum((dy[:, None] * w).T))
 
     vjp = no_vjp
 
@@ -129,7 +194,7 @@ class DenseInputGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[1].type.shape
-        return Kernel("kg_dense_input_grad", node.inputs, {"in": n, "out": k})
+        return Kernel("kg_dense_input_grad", node.inputs, DenseInputGradParams(n, k))
 
 
 @dataclass(frozen=True)
@@ -153,7 +218,7 @@ class DenseWeightGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.type.shape
-        return Kernel("kg_dense_weight_grad", node.inputs, {"in": n, "out": k})
+        return Kernel("kg_dense_weight_grad", node.inputs, DenseWeightGradParams(n, k))
 
 
 def _norms(x: Array, prototypes: Array) -> tuple[Array, Array]:
@@ -191,13 +256,14 @@ class Cosine(Op):
         require(len(p.shape) == 2 and x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
         return TensorType(p.shape[:1], DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         x, p = map(array, xs)
         norm, norms = _norms(x, p)
         length = norm * norms
         dots = running_sum(x * p)
         cosine = np.divide(dots, length, out=np.zeros_like(dots), where=length > 0)
-        return cosine * np.float32(self.scale)
+        return finite(cosine * np.float32(self.scale))
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         x, p = node.inputs
@@ -209,7 +275,7 @@ class Cosine(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[1].type.shape
-        return Kernel("kg_cosine", node.inputs, {"in": n, "out": k, "scale": self.scale})
+        return Kernel("kg_cosine", node.inputs, CosineParams(n, k, self.scale))
 
 
 @dataclass(frozen=True)
@@ -223,6 +289,7 @@ class CosineInputGrad(Op):
         require(dy.shape == p.shape[:1], f"dy {dy} does not fit prototypes {p}")
         return x
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, x, p = map(array, xs)
         norm, _ = _norms(x, p)
@@ -230,7 +297,7 @@ class CosineInputGrad(Op):
         for k, along, turn in _pulls(dy, x, p, self.scale):
             back = np.float32(turn / np.float32(norm * norm))
             terms.append(along * p[k] - back * x)
-        return running_sum(np.stack(terms, axis=-1))
+        return finite(running_sum(np.stack(terms, axis=-1)))
 
     vjp = no_vjp
 
@@ -239,7 +306,8 @@ class CosineInputGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.inputs[2].type.shape
-        return Kernel("kg_cosine_input_grad", node.inputs, {"in": n, "out": k, "scale": self.scale})
+        params = CosineInputGradParams(n, k, self.scale)
+        return Kernel("kg_cosine_input_grad", node.inputs, params)
 
 
 @dataclass(frozen=True)
@@ -254,6 +322,7 @@ class CosinePrototypeGrad(Op):
         require(x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
         return TensorType(p.shape, DType.F32)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> Value:
         dy, x, p = map(array, xs)
         _, norms = _norms(x, p)
@@ -261,7 +330,7 @@ class CosinePrototypeGrad(Op):
         for k, along, turn in _pulls(dy, x, p, self.scale):
             back = np.float32(turn / np.float32(norms[k] * norms[k]))
             out[k] = along * x - back * p[k]
-        return out
+        return finite(out)
 
     vjp = no_vjp
 
@@ -270,5 +339,5 @@ class CosinePrototypeGrad(Op):
 
     def kernel(self, node: Node) -> Kernel:
         k, n = node.type.shape
-        params = {"in": n, "out": k, "scale": self.scale}
+        params = CosinePrototypeGradParams(n, k, self.scale)
         return Kernel("kg_cosine_prototype_grad", node.inputs, params)

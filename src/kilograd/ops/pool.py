@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
@@ -15,12 +16,81 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
+    Range,
     TensorType,
     Value,
 )
+from kilograd.ir.params import INT32_MAX, Bits, Count, Header, Length
 from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
 from kilograd.ops.elementwise import ScaleChannels
 from kilograd.quant import normalise
+
+# kg_rounded_mean computes 2 * sum + n with |sum| <= 128 * n.
+Averaged = Annotated[int, Range("int32_t", 1, INT32_MAX // 257)]
+Side = Annotated[int, Range("int32_t", 1, 2890)]  # its square is no more
+
+
+@dataclass(frozen=True, eq=False)
+class AvgPoolParams(Params):
+    """The mean of all pixels."""
+
+    pixels: Averaged
+    channels: Count
+    products = (("pixels", "channels"),)
+
+
+@dataclass(frozen=True, eq=False)
+class BroadcastParams(Params):
+    """A pixel, repeated."""
+
+    pixels: Count
+    channels: Count
+    products = (("pixels", "channels"),)
+
+
+@dataclass(frozen=True, eq=False)
+class SumPixelsParams(Params):
+    """The sum of all pixels."""
+
+    pixels: Count
+    channels: Count
+    products = (("pixels", "channels"),)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPoolParams(Params):
+    """Squares of size * size pixels become pixels; height and width count the squares."""
+
+    height: Length
+    width: Length
+    channels: Length
+    size: Side
+    products = (("height", "width", "channels", "size", "size"),)
+
+
+@dataclass(frozen=True, eq=False)
+class UpsampleParams(Params):
+    """Pixels of `pixel_bytes` become squares of size * size pixels, behind a header."""
+
+    header: Header
+    height: Length
+    width: Length
+    pixel_bytes: Count
+    size: Side
+    products = (("height", "width", "pixel_bytes", "size", "size"),)
+
+
+@dataclass(frozen=True, eq=False)
+class UpsampleGradParams(Params):
+    """As for `kg_window_pool`, of a gradient."""
+
+    height: Length
+    width: Length
+    channels: Length
+    size: Side
+    bits: Bits
+    products = (("height", "width", "channels", "size", "size"),)
 
 
 def _rounded_mean(total: Array, n: int) -> Array:
@@ -35,12 +105,6 @@ def _squares(x: Array, size: int) -> Array:
     """View a map [h, w, c] as [h / size, size, w / size, size, c]."""
     h, w, c = x.shape
     return x.reshape(h // size, size, w // size, size, c)
-
-
-def _square_params(large: tuple[int, ...], size: int) -> dict[str, int]:
-    """Return the fields of a kernel that makes one pixel of a square of `size` pixels a side."""
-    h, w, c = large
-    return {"height": h // size, "width": w // size, "channels": c, "size": size}
 
 
 def _smaller(x: TensorType, size: int) -> tuple[int, int, int]:
@@ -73,7 +137,7 @@ class AvgPool(Op):
 
     def kernel(self, node: Node) -> Kernel:
         h, w, c = node.inputs[0].type.shape
-        return Kernel("kg_avg_pool", node.inputs, {"pixels": h * w, "channels": c})
+        return Kernel("kg_avg_pool", node.inputs, AvgPoolParams(h * w, c))
 
 
 @dataclass(frozen=True)
@@ -96,7 +160,7 @@ class Broadcast(Op):
 
     def kernel(self, node: Node) -> Kernel:
         h, w, c = self.shape
-        return Kernel("kg_broadcast", node.inputs, {"pixels": h * w, "channels": c})
+        return Kernel("kg_broadcast", node.inputs, BroadcastParams(h * w, c))
 
 
 @dataclass(frozen=True)
@@ -117,7 +181,7 @@ class SumPixels(Op):
 
     def kernel(self, node: Node) -> Kernel:
         h, w, c = node.inputs[0].type.shape
-        return Kernel("kg_sum_pixels", node.inputs, {"pixels": h * w, "channels": c})
+        return Kernel("kg_sum_pixels", node.inputs, SumPixelsParams(h * w, c))
 
 
 @dataclass(frozen=True)
@@ -142,8 +206,8 @@ class WindowPool(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        params = _square_params(node.inputs[0].type.shape, self.size)
-        return Kernel("kg_window_pool", node.inputs, params)
+        h, w, c = node.type.shape
+        return Kernel("kg_window_pool", node.inputs, WindowPoolParams(h, w, c, self.size))
 
 
 @dataclass(frozen=True)
@@ -175,17 +239,9 @@ class Upsample(Op):
     def kernel(self, node: Node) -> Kernel:
         (x,) = node.inputs
         h, w, c = x.type.shape
-        return Kernel(
-            "kg_upsample",
-            (x,),
-            {
-                "header": 4 if isinstance(x.type.quant, BlockExponent) else 0,
-                "height": h,
-                "width": w,
-                "pixel_bytes": c * x.type.dtype.nbytes,
-                "size": self.size,
-            },
-        )
+        header = 4 if isinstance(x.type.quant, BlockExponent) else 0
+        params = UpsampleParams(header, h, w, c * x.type.dtype.nbytes, self.size)
+        return Kernel("kg_upsample", (x,), params)
 
 
 @dataclass(frozen=True)
@@ -207,5 +263,6 @@ class UpsampleGrad(Normalising):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        params = _square_params(node.inputs[0].type.shape, self.size)
-        return Kernel("kg_upsample_grad", node.inputs, {**params, "bits": self.bits})
+        h, w, c = node.type.shape
+        params = UpsampleGradParams(h, w, c, self.size, self.bits)
+        return Kernel("kg_upsample_grad", node.inputs, params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
@@ -17,10 +18,62 @@ from kilograd.ir import (
     Kernel,
     Node,
     Op,
+    Params,
+    Range,
     TensorType,
     Value,
+    require_range,
 )
+from kilograd.ir.params import Count, Header, Index
 from kilograd.ops._common import array, no_macs, no_vjp, require
+
+
+@dataclass(frozen=True, eq=False)
+class TakeParams(Params):
+    """Which slices of `outer` tensors, each `length` slices of `inner_bytes`, behind a header."""
+
+    header: Header
+    outer: Count
+    length: Count
+    inner_bytes: Count
+    count: Count
+    index: Index
+    products = (("outer", "length", "inner_bytes"),)
+    ordered = (("count", "length"),)
+
+
+@dataclass(frozen=True, eq=False)
+class TakeGradParams(TakeParams):
+    """As for `kg_take`, the other way."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConcatParams(Params):
+    """Channels of two maps side by side."""
+
+    pixels: Count
+    a_channels: Count
+    c_channels: Count
+    products = (("pixels", "a_channels"), ("pixels", "c_channels"))
+
+
+@dataclass(frozen=True, eq=False)
+class CopyParams(Params):
+    """A copy."""
+
+    bytes: Count
+
+
+@dataclass(frozen=True, eq=False)
+class OverlayParams(Params):
+    """Which slices of a weight tensor are found in `learned` instead: `index` increases along
+    `axis`.  count = 0: none, `learned` is a null pointer.
+    """
+
+    index: Annotated[Array | None, Range("int16_t", 0, 32767)] = None
+    axis: Annotated[int, Range("int32_t", 0, 3)] = 0
+    count: Annotated[int, Range("int32_t", 0, 32767)] = 0
+    struct = "kg_overlay"
 
 
 def _check(axis: int, index: tuple[int, ...], x: TensorType) -> None:
@@ -60,20 +113,28 @@ class Take(Op):
 
     def kernel(self, node: Node) -> Kernel:
         (x,) = node.inputs
-        return Kernel("kg_take", (x,), _take_params(x.type, self.axis, self.index))
+        return Kernel("kg_take", (x,), _slices(TakeParams, x.type, self.axis, self.index))
 
 
-def _take_params(whole: TensorType, axis: int, index: tuple[int, ...]) -> dict[str, int | Array]:
-    """Return the fields of `kg_take`: which slices of `whole`."""
+def _slices(
+    record: type[TakeParams], whole: TensorType, axis: int, index: tuple[int, ...]
+) -> TakeParams:
+    """Return which slices of `whole` the index means."""
     shape = whole.shape
-    return {
-        "header": 4 if isinstance(whole.quant, BlockExponent) else 0,
-        "outer": math.prod(shape[:axis]),
-        "length": shape[axis],
-        "inner_bytes": math.prod(shape[axis + 1 :]) * whole.dtype.nbytes,
-        "count": len(index),
-        "index": np.array(index, np.int16),
-    }
+    return record(
+        header=4 if isinstance(whole.quant, BlockExponent) else 0,
+        outer=math.prod(shape[:axis]),
+        length=shape[axis],
+        inner_bytes=math.prod(shape[axis + 1 :]) * whole.dtype.nbytes,
+        count=len(index),
+        index=_table(index),
+    )
+
+
+def _table(index: tuple[int, ...]) -> Array:
+    """Return an index as the table that it becomes."""
+    require_range("index", index[-1], 0, 32767)
+    return np.array(index, np.int16)
 
 
 @dataclass(frozen=True)
@@ -110,7 +171,7 @@ class TakeGrad(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        params = _take_params(node.type, self.axis, self.index)
+        params = _slices(TakeGradParams, node.type, self.axis, self.index)
         return Kernel("kg_take_grad", node.inputs, params)
 
 
@@ -145,8 +206,7 @@ class Concat(Op):
     def kernel(self, node: Node) -> Kernel:
         h, w, a_channels = node.inputs[0].type.shape
         c_channels = node.inputs[1].type.shape[2]
-        params = {"pixels": h * w, "a_channels": a_channels, "c_channels": c_channels}
-        return Kernel("kg_concat", node.inputs, params)
+        return Kernel("kg_concat", node.inputs, ConcatParams(h * w, a_channels, c_channels))
 
 
 @dataclass(frozen=True)
@@ -163,7 +223,7 @@ class Copy(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_copy", node.inputs[:1], {"bytes": node.type.nbytes})
+        return Kernel("kg_copy", node.inputs[:1], CopyParams(node.type.nbytes))
 
 
 @dataclass(frozen=True)
@@ -205,12 +265,8 @@ def weight_args(w: Node) -> tuple[Node, Node | None]:
     return w, None
 
 
-def overlay_params(w: Node) -> dict[str, int | Array | None]:
-    """Return the fields of `kg_overlay`."""
+def overlay_params(w: Node) -> OverlayParams:
+    """Return what replaces a part of the weights."""
     if isinstance(w.op, Overlay):
-        return {
-            "overlay.axis": w.op.axis,
-            "overlay.count": len(w.op.index),
-            "overlay.index": np.array(w.op.index, np.int16),
-        }
-    return {"overlay.axis": 0, "overlay.count": 0, "overlay.index": None}
+        return OverlayParams(_table(w.op.index), w.op.axis, len(w.op.index))
+    return OverlayParams()

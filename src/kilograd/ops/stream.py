@@ -9,13 +9,26 @@ that reads its next row from the caller.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from kilograd.ir import Kernel, Node, Op, Param, StreamedInput, TensorType, Value
+from kilograd.ir import (
+    Kernel,
+    Node,
+    Op,
+    Param,
+    Params,
+    Range,
+    StageCall,
+    StreamedInput,
+    TensorType,
+    Value,
+)
+from kilograd.ir.params import Count, Length, Size
 from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
-from kilograd.ops.elementwise import Add
+from kilograd.ops.elementwise import Add, AddParams
 from kilograd.plan import aligned
 
 INPUT = -1
@@ -24,6 +37,40 @@ INPUT = -1
 _KINDS = {Conv: 0, Depthwise: 1, Add: 2}  # kg_stage_kind in kg.h
 _ROWS = 3
 COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
+
+
+Bytes = Annotated[int, Range("int32_t", 0, (1 << 31) - 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class StageParams(Params):
+    """A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
+    kg_depthwise_params or kg_add_params; null for the rows of an image), and the buffer that keeps
+    its newest rows, at `offset` of the scratch memory.  source: stages whose rows it reads; -1: the
+    input.
+    """
+
+    row_bytes: Count
+    offset: Bytes
+    kind: Annotated[int, Range("int16_t", 0, 3)]  # kg_stage_kind
+    source: Annotated[tuple[int, int], Range("int16_t", -1, 32766)]
+    height: Size
+    rows: Annotated[int, Range("int16_t", 0, 32767)]
+    struct = "kg_stage"
+    pointers = {"params": "const void *", "w": "const int8_t *", "b": "const int32_t *"}  # noqa: RUF012
+    products = (("height", "row_bytes"),)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamParams(Params):
+    """Layers, the last of which writes the result, and their input."""
+
+    count: Length
+    row_bytes: Count
+    height: Length
+    work_offset: Bytes
+    pointers = {"stages": "const kg_stage *"}  # noqa: RUF012
+    products = (("height", "row_bytes"),)
 
 
 @dataclass(frozen=True)
@@ -91,36 +138,31 @@ class Stream(Op):
         height, width, channels = image.type.shape
         delivered = isinstance(image.op, StreamedInput)
         offset = COUNTER_BYTES * (len(nodes) + delivered)
-        stages: list[tuple[Kernel | None, dict[str, int], tuple[Node, ...]]] = []
+        stages: list[StageCall] = []
         work = 0
         if delivered:
             rows = self.input_rows(node)
-            stages.append(
-                (None, _layout(_ROWS, (INPUT,), height, width * channels, rows, offset), ())
-            )
+            layout = StageParams(width * channels, offset, _ROWS, (INPUT, INPUT), height, rows)
+            stages.append(StageCall(None, layout))
             offset += aligned(rows * width * channels)
         for n, stage, rows in zip(nodes, self.stages, self.capacities(node), strict=True):
             k = n.op.kernel(n)
             row_bytes = n.type.shape[1] * n.type.shape[2]
             if isinstance(stage.op, Add):
-                k = Kernel(k.symbol, k.args, {**k.params, "size": row_bytes})
+                assert isinstance(k.params, AddParams)  # noqa: S101 says so to the type checker
+                k = replace(k, params=replace(k.params, size=row_bytes))
             weights = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
-            sources = tuple(s + delivered for s in stage.sources)
-            layout = _layout(
-                _KINDS[type(stage.op)], sources, n.type.shape[0], row_bytes, rows, offset
+            source = (stage.sources[0] + delivered, stage.sources[-1] + delivered)
+            layout = StageParams(
+                row_bytes, offset, _KINDS[type(stage.op)], source, n.type.shape[0], rows
             )
-            stages.append((k, layout, weights))
+            stages.append(StageCall(k, layout, weights))
             offset += aligned(rows * row_bytes)
             work = max(work, k.scratch)
         return Kernel(
             "kg_stream",
             (None, image) if delivered else (image, None),
-            {
-                "count": len(stages),
-                "row_bytes": width * channels,
-                "height": height,
-                "work_offset": offset,
-            },
+            StreamParams(len(stages), width * channels, height, offset),
             scratch=offset + work,
             stages=tuple(stages),
         )
@@ -156,21 +198,6 @@ class Stream(Op):
             kept[i] = max(kept[i], done[i] + 1 - min(wanted, default=done[i] + 1))
             done[i] += 1
         return tuple(kept)
-
-
-def _layout(
-    kind: int, sources: tuple[int, ...], height: int, row_bytes: int, rows: int, offset: int
-) -> dict[str, int]:
-    """Return the fields of `kg_stage` that say where its rows lie."""
-    return {
-        "kind": kind,
-        "source[0]": sources[0],
-        "source[1]": sources[-1],
-        "height": height,
-        "row_bytes": row_bytes,
-        "rows": rows,
-        "offset": offset,
-    }
 
 
 def _rows_read(n: Node) -> list[tuple[int, int]]:

@@ -13,19 +13,44 @@ from __future__ import annotations
 import abc
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Block, Builder, DType, Kernel, Node, Op, TensorType, Value
+from kilograd.ir import (
+    Affine,
+    Array,
+    Block,
+    Builder,
+    DType,
+    Kernel,
+    Node,
+    Op,
+    Params,
+    Range,
+    TensorType,
+    Value,
+)
+from kilograd.ir.params import INT32_MAX, Count
 from kilograd.ops._common import array, no_macs, no_vjp, require
-from kilograd.ops.conv import ConvWeightGrad
-from kilograd.ops.depthwise import DepthwiseWeightGrad
-from kilograd.ops.head import DenseWeightGrad
-from kilograd.quant import fractions, pow2, power, running_sum, stochastic_round
+from kilograd.ops.head import DenseParams
+from kilograd.quant import (
+    FLOAT_MAX,
+    finite,
+    fractions,
+    ieee754,
+    pow2,
+    power,
+    running_sum,
+    stochastic_round,
+)
 
 #: Integer biases stay this far from the ends of int32, so that no accumulator can wrap.
 BIAS_LIMIT = 1 << 30
+
+#: No step is larger, in codes.
+STEP_LIMIT = 2.0**30
 
 
 class _Rule(enum.IntEnum):
@@ -35,6 +60,66 @@ class _Rule(enum.IntEnum):
     ROWRMS = 1
     ADAM = 2
     ACCUMULATE = 3
+
+
+Decay = Annotated[float, Range("float", 0.0, 1 - 2.0**-24)]
+"""Below one as a float32, so that 1 - decay^t is not zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateFields(Params):
+    """How a parameter is cut into rows and how a row steps.  Element j of row r is number
+    r * row_stride + j * element_stride of the parameter, and r * length + j of each state.
+    scale: of each row, codes / scale codes a real unit; null: reals are stored.
+    """
+
+    rule: Annotated[int, Range("int32_t", 0, 3)]  # kg_rule
+    element_bytes: Annotated[int, Range("int32_t", 1, 4)]
+    is_float: Annotated[int, Range("int32_t", 0, 1)]
+    rows: Count
+    length: Count
+    row_stride: Count
+    element_stride: Count
+    salt: Annotated[int, Range("uint32_t", 0, (1 << 32) - 1)]
+    scale: Annotated[Array | None, Range("int32_t", 1, INT32_MAX)]
+    codes: Annotated[float, Range("float", 2.0**-2, 2.0**111)]
+    gradient_scale: Annotated[float, Range("float", 0.0, 2.0**16)] = 0.0
+    beta1: Decay = 0.0
+    beta2: Decay = 0.0
+    epsilon: Annotated[float, Range("float", 0.0, 1.0)] = 0.0
+    struct = "kg_update"
+    products = ((4, "rows", "length"),)
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateBlockParams(Params):
+    """An update along int32 sums with a shared exponent."""
+
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateFloatParams(Params):
+    """An update along a gradient in float32."""
+
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
+class ClearParams(Params):
+    """Zeros."""
+
+    bytes: Count
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolParams(DenseParams):
+    """A label is 0 .. classes - 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class LookupParams(DenseParams):
+    """A label is 0 .. classes - 1."""
 
 
 def row_axis(param: TensorType) -> int:
@@ -57,8 +142,8 @@ def _unrows(rows: Array, param: TensorType) -> Array:
 def _real(grad: Value, kind: TensorType) -> Array:
     """Return a gradient in real units, float32."""
     if isinstance(grad, Block):
-        factor = pow2(grad.exponent) * np.float32(kind.block.scale)
-        return grad.mantissa.astype(np.float32) * np.float32(factor)
+        factor = finite(pow2(grad.exponent) * np.float32(kind.block.scale))
+        return np.asarray(grad.mantissa.astype(np.float32) * factor)
     return grad
 
 
@@ -70,6 +155,11 @@ def _scales(param: TensorType) -> tuple[Array, np.float32]:
     rows = param.shape[row_axis(param)]
     table, exponent = fractions(param.affine.scale)
     return np.broadcast_to(table, (rows,)), np.float32(2.0 ** (31 - exponent) / param.affine.unit)
+
+
+def _mean_squares(v: Array) -> Array:
+    """Return v, and 0 for what is no mean of squares: a damaged state may hold anything."""
+    return np.where((v >= 0) & (v <= np.float32(FLOAT_MAX)), v, np.float32(0))
 
 
 def _codes_per_unit(param: TensorType) -> Array:
@@ -117,19 +207,28 @@ class Update(Op):
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         """Return the direction to go and the new states; `grad` is [rows, elements]."""
 
+    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
+        """Return the states where steps [rows, elements] are no numbers or too large."""
+        return states
+
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         kind = node.inputs[0].type
         param = array(xs[0])
         grad = _real(xs[1], node.inputs[1].type)
         lr, clock = array(xs[-2])[0], array(xs[-1])
         states = [array(x) for x in xs[2 : 2 + self.states]]
-        direction, *new = self.step(_rows(grad, kind), states, int(clock[1]) + 1)
+        time = (int(clock[1]) + 1) & 0xFFFFFFFF  # any 32 bits are a step
+        direction, *new = self.step(_rows(grad, kind), states, time)
         step = -(direction * lr) * _codes_per_unit(kind)[:, None]
+        most = np.float32(FLOAT_MAX if kind.dtype is DType.F32 else STEP_LIMIT)
+        new = self.healed(new, ~(np.abs(step) <= most))
+        step = np.clip(finite(step), -most, most)
         return self._applied(param, _unrows(step, kind), clock), *new
 
     def _applied(self, param: Array, step: Array, clock: Array) -> Array:
         if param.dtype == np.float32:
-            return param + step
+            return finite(param + step)
         limit = 127 if param.dtype == np.int8 else BIAS_LIMIT
         rounded = stochastic_round(step, int(clock[0]), int(clock[1]), self.salt)
         return np.clip(param + rounded, -limit, limit).astype(param.dtype)
@@ -137,8 +236,8 @@ class Update(Op):
     vjp = no_vjp
     macs = no_macs
 
-    def params(self, param: TensorType) -> dict[str, int | float | Array | None]:
-        """Return the fields of `kg_update`."""
+    def fields(self, param: TensorType) -> UpdateFields:
+        """Return how `param` is cut into rows and how a row steps."""
         axis = row_axis(param)
         inner = math.prod(param.shape[axis + 1 :])
         contiguous = axis == 0
@@ -147,23 +246,18 @@ class Update(Op):
             contiguous or axis == len(param.shape) - 1,
             f"rows of {param} are neither along the first nor along the last axis",
         )
-        return {
-            "update.rule": int(self.rule),
-            "update.element_bytes": param.dtype.nbytes,
-            "update.is_float": int(param.dtype is DType.F32),
-            "update.rows": param.shape[axis],
-            "update.length": param.size // param.shape[axis],
-            "update.row_stride": inner if contiguous else 1,
-            "update.element_stride": 1 if contiguous else param.shape[axis],
-            "update.salt": self.salt,
-            "update.scale": scales,
-            "update.codes": float(codes),
-            **self.constants(),
-        }
-
-    def constants(self) -> dict[str, int | float | Array | None]:
-        """Return the rule's own fields of `kg_update`."""
-        return {}
+        return UpdateFields(
+            rule=int(self.rule),
+            element_bytes=param.dtype.nbytes,
+            is_float=int(param.dtype is DType.F32),
+            rows=param.shape[axis],
+            length=param.size // param.shape[axis],
+            row_stride=inner if contiguous else 1,
+            element_stride=1 if contiguous else param.shape[axis],
+            salt=self.salt,
+            scale=scales,
+            codes=float(codes),
+        )
 
     def args(self, node: Node, rest: tuple[Node, ...]) -> tuple[Node | None, ...]:
         """Return `rest` = (states..., lr, clock) with absent states as null pointers."""
@@ -174,9 +268,10 @@ class Update(Op):
     def kernel(self, node: Node) -> Kernel:
         param, grad, *rest = node.inputs
         is_block = grad.type.dtype is not DType.F32
-        params = self.params(param.type)
+        own = self.fields(param.type)
+        params: Params = UpdateFloatParams(own)
         if is_block:
-            params = {**params, "update.gradient_scale": grad.type.block.scale}
+            params = UpdateBlockParams(replace(own, gradient_scale=grad.type.block.scale))
         return Kernel(
             "kg_update_block" if is_block else "kg_update_float",
             (grad, *self.args(node, tuple(rest))),
@@ -211,12 +306,12 @@ class RowRms(Update):
         f = np.float32
         decay = f(self.decay)
         mean = running_sum(grad * grad) / f(grad.shape[1])
-        v = decay * states[0] + (f(1) - decay) * mean
+        v = finite(decay * _mean_squares(states[0]) + (f(1) - decay) * mean)
         corrected = v / (f(1) - power(self.decay, t))
         return grad / (np.sqrt(corrected) + f(self.epsilon))[:, None], v
 
-    def constants(self) -> dict[str, int | float | Array | None]:
-        return {"update.beta2": self.decay, "update.epsilon": self.epsilon}
+    def fields(self, param: TensorType) -> UpdateFields:
+        return replace(super().fields(param), beta2=self.decay, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -243,12 +338,17 @@ class Adam(Update):
         spread = np.sqrt(v / (f(1) - power(self.beta2, t)))
         return mean / (spread + f(self.epsilon)), m, v
 
-    def constants(self) -> dict[str, int | float | Array | None]:
-        return {
-            "update.beta1": self.beta1,
-            "update.beta2": self.beta2,
-            "update.epsilon": self.epsilon,
-        }
+    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
+        m, v = states
+        zero = np.float32(0)
+        return [
+            np.where(outliers & ~np.isfinite(m), zero, m),
+            np.where(outliers, _mean_squares(v), v),
+        ]
+
+    def fields(self, param: TensorType) -> UpdateFields:
+        own = super().fields(param)
+        return replace(own, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -264,59 +364,10 @@ class Accumulate(Update):
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         return (grad,)
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         total, share = array(xs[0]), array(xs[2])
-        return (total + _real(xs[1], node.inputs[1].type) * share[0],)
-
-
-@dataclass(frozen=True)
-class RowUpdate(Op):
-    """A weight gradient and its update, one row at a time, so that the gradient is never whole.
-
-    Inputs: param, x, dy, then what `update` takes after its gradient.
-    """
-
-    grad: ConvWeightGrad | DepthwiseWeightGrad | DenseWeightGrad
-    update: Update
-
-    @property
-    def writes(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The parameter, and every state."""
-        return (0, *(i + 1 for i in self.update.writes[1:]))
-
-    def _parts(self, node: Node) -> tuple[Node, Node]:
-        param, x, dy, *rest = node.inputs
-        grad = Node(self.grad, (x, dy), self.grad.infer(x.type, dy.type), "gradient")
-        return grad, Node(self.update, (param, grad, *rest), param.type, "update")
-
-    def infer(self, *xs: TensorType) -> TensorType:
-        param, x, dy, *rest = xs
-        return self.update.infer(param, self.grad.infer(x, dy), *rest)
-
-    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
-        param, x, dy, *rest = xs
-        grad, update = self._parts(node)
-        g = self.grad.reference(grad, x, dy)
-        return self.update.reference(update, param, g, *rest)
-
-    vjp = no_vjp
-
-    def macs(self, node: Node) -> int:
-        grad, _ = self._parts(node)
-        return self.grad.macs(grad)
-
-    def kernel(self, node: Node) -> Kernel:
-        param, x, dy, *rest = node.inputs
-        grad, update = self._parts(node)
-        params = {**self.grad.kernel(grad).params, **self.update.params(param.type)}
-        if grad.type.dtype is DType.I32:
-            params = {**params, "update.gradient_scale": grad.type.block.scale}
-        return Kernel(
-            self.grad.update_symbol,
-            (x, dy, *self.update.args(update, tuple(rest))),
-            params,
-            scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
-        )
+        return (finite(total + _real(xs[1], node.inputs[1].type) * share[0]),)
 
 
 @dataclass(frozen=True)
@@ -335,7 +386,7 @@ class Clear(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_clear", (), {"bytes": node.type.nbytes})
+        return Kernel("kg_clear", (), ClearParams(node.type.nbytes))
 
 
 @dataclass(frozen=True)
@@ -350,10 +401,11 @@ class Enrol(Op):
         require(label.dtype is DType.I32 and label.size == 1, f"label {label} must be one int32")
         return p
 
+    @ieee754
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         p, x, label = map(array, xs)
         out = p.copy()
-        out[label[0]] += x
+        out[label[0]] = finite(out[label[0]] + x)
         return (out,)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
@@ -363,8 +415,8 @@ class Enrol(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        _, x, label = node.inputs
-        return Kernel("kg_enrol", (x, label), {"in": x.type.size})
+        p, x, label = node.inputs
+        return Kernel("kg_enrol", (x, label), EnrolParams(x.type.size, p.type.shape[0]))
 
 
 @dataclass(frozen=True)
@@ -383,10 +435,11 @@ class Lookup(Op):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         table, label, *_ = map(array, xs)
-        return table[label[0]].copy()
+        return finite(table[label[0]])
 
     vjp = no_vjp
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        return Kernel("kg_lookup", node.inputs[:2], {"in": node.type.size})
+        table, label = node.inputs[:2]
+        return Kernel("kg_lookup", (table, label), LookupParams(*table.type.shape[::-1]))

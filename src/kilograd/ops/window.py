@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from kilograd.ir import Array
+from kilograd.ir import Array, Params, Range
+from kilograd.ir.params import Size
 from kilograd.ops._common import require
+
+Padding = Annotated[int, Range("int16_t", 0, 32767)]
+Rows = Annotated[int, Range("int16_t", 0, 32767)]
+"""A row of a stream may see nothing but padding."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowParams(Params):
+    """Geometry of a convolution."""
+
+    in_h: Rows
+    in_w: Size
+    in_c: Size
+    out_h: Size
+    out_w: Size
+    out_c: Size
+    kernel_h: Size
+    kernel_w: Size
+    stride: Size
+    pad_top: Padding
+    pad_left: Padding
+    struct = "kg_window"
+    products = (
+        ("in_h", "in_w", "in_c"),
+        ("out_h", "out_w", "out_c"),
+        (4, "kernel_h", "kernel_w", "in_c"),  # bytes of a row of sums
+        (4, "kernel_h", "kernel_w", "out_c"),
+    )
 
 
 @dataclass(frozen=True)
@@ -52,19 +82,9 @@ class Window:
         return out[top : top + h, left : left + w]
 
     def params(
-        self, x: tuple[int, ...], kernel: tuple[int, int], y: tuple[int, ...]
-    ) -> dict[str, int]:
-        """Return the fields of `kg_window`."""
-        return {
-            "window.in_h": x[0],
-            "window.in_w": x[1],
-            "window.in_c": x[2],
-            "window.out_h": y[0],
-            "window.out_w": y[1],
-            "window.out_c": y[2],
-            "window.kernel_h": kernel[0],
-            "window.kernel_w": kernel[1],
-            "window.stride": self.stride,
-            "window.pad_top": self.pad[0],
-            "window.pad_left": self.pad[2],
-        }
+        self, x: tuple[int, ...], kernel: tuple[int, ...], y: tuple[int, ...]
+    ) -> WindowParams:
+        """Return the geometry: maps [h, w, c] from x to y, and height and width of the kernel."""
+        top, _, left, _ = self.pad
+        (ih, iw, ic), (oh, ow, oc), (kh, kw) = x, y, kernel
+        return WindowParams(ih, iw, ic, oh, ow, oc, kh, kw, self.stride, top, left)

@@ -8,6 +8,7 @@ from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.quantise import clamp, dequantised, quantised
+from kilograd.passes.ranges import LimitError, check_ranges
 from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
@@ -20,6 +21,7 @@ __all__ = [
     "Block",
     "Bound",
     "Head",
+    "LimitError",
     "LinearHead",
     "Part",
     "PrototypeHead",
@@ -27,6 +29,7 @@ __all__ = [
     "StreamError",
     "Training",
     "accumulator_bounds",
+    "check_ranges",
     "choose_streams",
     "clamp",
     "cut",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kilograd.ir import Array, Builder, Graph, Node, rewrite
+from kilograd.ir import Array, BlockExponent, Builder, DType, Graph, Node, rewrite
 from kilograd.ops import (
     Conv,
     ConvInputGrad,
@@ -87,7 +87,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
 
 
 def _is_gradient(n: Node) -> bool:
-    return str(n.type).startswith("b") and not str(n.type).startswith("b32")
+    """Say whether a node holds mantissas whose width can be chosen."""
+    return n.type.dtype is DType.I16 and isinstance(n.type.quant, BlockExponent)
 
 
 def narrow_gradients(graph: Graph, learned: Iterable[str]) -> Graph:

@@ -66,6 +66,7 @@ from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
+from kilograd.passes.ranges import check_ranges
 from kilograd.passes.recompute import recompute
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
@@ -173,8 +174,8 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
     """Return every entry point, verified and scheduled; what learns decides which there are.
 
     Raises `AccumulatorError` where an int32 sum could overflow once parameters have changed,
-    `StreamError` where the image cannot be taken row by row, and `InputError` where the network
-    has a tensor with a name of ours.
+    `LimitError` where a node is too large for its kernel, `StreamError` where the image cannot be
+    taken row by row, and `InputError` where the network has a tensor with a name of ours.
     """
     network, names = learning(_pictured(network, training), training)
     graphs = {"infer": _infer(network, training.head)}
@@ -233,6 +234,8 @@ def _finished(
         front = graphs.get("prefix", graphs[main])
         chains = choose_streams(front, frozenset(names))
         graphs = {name: stream(g, chains) for name, g in graphs.items()}
+    for g in graphs.values():
+        check_ranges(g)
     return {name: verify(g) for name, g in graphs.items()}
 
 

@@ -9,16 +9,28 @@ from kilograd.quant.fixed import (
     requantise,
     round_to_odd,
 )
-from kilograd.quant.float32 import exp32, log32, pow2, power, running_sum
+from kilograd.quant.float32 import (
+    FLOAT_MAX,
+    exp32,
+    finite,
+    ieee754,
+    log32,
+    pow2,
+    power,
+    running_sum,
+)
 from kilograd.quant.stochastic import hash32, stochastic_round
 
 __all__ = [
+    "FLOAT_MAX",
     "ZERO_EXPONENT",
     "bit_length",
     "exp32",
+    "finite",
     "fixed_point",
     "fractions",
     "hash32",
+    "ieee754",
     "log32",
     "normalise",
     "pow2",

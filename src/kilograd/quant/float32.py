@@ -1,7 +1,8 @@
 """float32 arithmetic that gives the same bits on every machine.
 
 Only +, -, *, / and sqrt, each rounded once, in a stated order; no library functions, because
-exp and log differ in the last bit from one C library to the next.
+exp and log differ in the last bit from one C library to the next.  A damaged state or an absurd
+rate may lead to infinities and NaN: what is kept is made finite (`finite`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ import numpy as np
 from kilograd.ir import Array
 
 _F = np.float32
+FLOAT_MAX = float(np.finfo(np.float32).max)
+
+#: Decorates a definition in which infinities and NaN are results like others.
+ieee754 = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+def finite(x: Array | np.float32) -> Array:
+    """x; 0 for NaN, and the largest finite number for an infinity.
+
+    >>> finite(np.array([1, np.nan, -np.inf], np.float32)).tolist()
+    [1.0, 0.0, -3.4028234663852886e+38]
+    """
+    return np.asarray(np.nan_to_num(np.float32(x), nan=0, posinf=FLOAT_MAX, neginf=-FLOAT_MAX))
 
 
 def running_sum(x: Array) -> Array:
@@ -26,7 +40,7 @@ def pow2(exponent: int) -> np.float32:
 
 
 def power(base: float, exponent: int) -> np.float32:
-    """base**exponent by squaring, for exponent >= 0."""
+    """base**exponent by squaring, for an exponent of 32 bits without a sign."""
     result, square = _F(1), _F(base)
     while exponent:
         if exponent & 1:
@@ -37,7 +51,7 @@ def power(base: float, exponent: int) -> np.float32:
 
 
 def exp32(x: Array) -> Array:
-    """e**x for x <= 0; zero below -87.
+    """e**x for x <= 0; zero below -87, and for NaN.
 
     x = n*ln2 + r with |r| <= ln2/2, then a Taylor polynomial in r and a shift by n.
 
@@ -45,7 +59,7 @@ def exp32(x: Array) -> Array:
     True
     """
     x = x.astype(np.float32)
-    small = x < _F(-87)
+    small = ~(x >= _F(-87))
     x = np.where(small, _F(0), x)
     n = (x * _F(1.44269504) - _F(0.5)).astype(np.int32)
     r = (x - n.astype(np.float32) * _F(0.693359375)) - n.astype(np.float32) * _F(-2.12194440e-4)

@@ -26,10 +26,9 @@ def stochastic_round(x: Array, seed: int, step: int, salt: int) -> Array:
     """Round float32 x to one of its two integer neighbours, to the upper one with
     probability x - floor(x), in steps of 2**-23.
 
-    Elements are numbered in C order; `salt` tells tensors apart.  Values are clamped to
-    +-2**30 first.
+    Elements are numbered in C order; `salt` tells tensors apart.  |x| is at most 2**30.
     """
-    x = np.clip(x.astype(np.float32), np.float32(-(2.0**30)), np.float32(2.0**30))
+    x = x.astype(np.float32)
     key = hash32(np.uint32(seed & 0xFFFFFFFF) ^ hash32(step) ^ hash32(salt + 1))
     index = np.arange(x.size, dtype=np.uint32).reshape(x.shape)
     draw = (hash32(index ^ key) >> np.uint32(9)).astype(np.float32) + np.float32(0.5)

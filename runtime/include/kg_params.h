@@ -1,0 +1,744 @@
+/* What kernels are told: every struct, every field, and the values that a kernel takes.
+ *
+ * Written by docs/make_params.py from the records of src/kilograd/ops; do not edit.  A field of
+ * type T * is a table in flash, and its range is that of its elements.  kg_NAME_ok says whether
+ * all fields are in range, as the compiler makes sure; kernels assert it in checked builds. */
+#ifndef KG_PARAMS_H
+#define KG_PARAMS_H
+
+#include <stdint.h>
+
+/* A residual sum: multipliers over 2^shift bring both maps to the scale of the result. */
+typedef struct {
+    int32_t size;         /* 1 .. 2147483647 */
+    int32_t a_zero;       /* -128 .. 127 */
+    int32_t c_zero;       /* -128 .. 127 */
+    int32_t y_zero;       /* -128 .. 127 */
+    int32_t a_multiplier; /* 0 .. 2147483647 */
+    int32_t c_multiplier; /* 0 .. 2147483647 */
+    int32_t shift;        /* 1 .. 30 */
+} kg_add_params;
+
+static inline int kg_add_params_ok(const kg_add_params *p) {
+    if (p->size < 1) return 0;
+    if (p->a_zero < -128 || p->a_zero > 127) return 0;
+    if (p->c_zero < -128 || p->c_zero > 127) return 0;
+    if (p->y_zero < -128 || p->y_zero > 127) return 0;
+    if (p->a_multiplier < 0) return 0;
+    if (p->c_multiplier < 0) return 0;
+    if (p->shift < 1 || p->shift > 30) return 0;
+    return 1;
+}
+
+/* Which of `size` codes were clamped. */
+typedef struct {
+    int32_t size; /* 1 .. 2147483647 */
+} kg_clip_mask_params;
+
+static inline int kg_clip_mask_params_ok(const kg_clip_mask_params *p) {
+    if (p->size < 1) return 0;
+    return 1;
+}
+
+/* The gradient of a clamp of `size` elements. */
+typedef struct {
+    int32_t size; /* 1 .. 2147483647 */
+} kg_clip_grad_params;
+
+static inline int kg_clip_grad_params_ok(const kg_clip_grad_params *p) {
+    if (p->size < 1) return 0;
+    return 1;
+}
+
+/* factor: a 31-bit fraction for each of the `channels` channels; exponent: of all factors. */
+typedef struct {
+    int32_t size;          /* 1 .. 2147483647 */
+    int32_t channels;      /* 1 .. 2147483647 */
+    const int32_t *factor; /* 1 .. 2147483647 */
+    int32_t exponent;      /* -200 .. 200 */
+    int32_t bits;          /* 4 .. 15 */
+} kg_scale_channels_params;
+
+static inline int kg_scale_channels_params_ok(const kg_scale_channels_params *p) {
+    if (p->size < 1) return 0;
+    if (p->channels < 1) return 0;
+    if (!p->factor) return 0;
+    if (p->exponent < -200 || p->exponent > 200) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    if (p->channels > p->size) return 0;
+    return 1;
+}
+
+/* A sum of two gradients. */
+typedef struct {
+    int32_t size; /* 1 .. 2147483647 */
+    int32_t bits; /* 4 .. 15 */
+} kg_block_add_params;
+
+static inline int kg_block_add_params_ok(const kg_block_add_params *p) {
+    if (p->size < 1) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    return 1;
+}
+
+/* The mean of all pixels. */
+typedef struct {
+    int32_t pixels;   /* 1 .. 8355967 */
+    int32_t channels; /* 1 .. 2147483647 */
+} kg_avg_pool_params;
+
+static inline int kg_avg_pool_params_ok(const kg_avg_pool_params *p) {
+    if (p->pixels < 1 || p->pixels > 8355967) return 0;
+    if (p->channels < 1) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A pixel, repeated. */
+typedef struct {
+    int32_t pixels;   /* 1 .. 2147483647 */
+    int32_t channels; /* 1 .. 2147483647 */
+} kg_broadcast_params;
+
+static inline int kg_broadcast_params_ok(const kg_broadcast_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->channels < 1) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The sum of all pixels. */
+typedef struct {
+    int32_t pixels;   /* 1 .. 2147483647 */
+    int32_t channels; /* 1 .. 2147483647 */
+} kg_sum_pixels_params;
+
+static inline int kg_sum_pixels_params_ok(const kg_sum_pixels_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->channels < 1) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    return 1;
+}
+
+/* Squares of size * size pixels become pixels; height and width count the squares. */
+typedef struct {
+    int32_t height;   /* 1 .. 32767 */
+    int32_t width;    /* 1 .. 32767 */
+    int32_t channels; /* 1 .. 32767 */
+    int32_t size;     /* 1 .. 2890 */
+} kg_window_pool_params;
+
+static inline int kg_window_pool_params_ok(const kg_window_pool_params *p) {
+    if (p->height < 1 || p->height > 32767) return 0;
+    if (p->width < 1 || p->width > 32767) return 0;
+    if (p->channels < 1 || p->channels > 32767) return 0;
+    if (p->size < 1 || p->size > 2890) return 0;
+    if ((double)p->height * p->width * p->channels * p->size * p->size > 2147483647.0) return 0;
+    return 1;
+}
+
+/* Pixels of `pixel_bytes` become squares of size * size pixels, behind a header. */
+typedef struct {
+    int32_t header;      /* 0 .. 4 */
+    int32_t height;      /* 1 .. 32767 */
+    int32_t width;       /* 1 .. 32767 */
+    int32_t pixel_bytes; /* 1 .. 2147483647 */
+    int32_t size;        /* 1 .. 2890 */
+} kg_upsample_params;
+
+static inline int kg_upsample_params_ok(const kg_upsample_params *p) {
+    if (p->header < 0 || p->header > 4) return 0;
+    if (p->height < 1 || p->height > 32767) return 0;
+    if (p->width < 1 || p->width > 32767) return 0;
+    if (p->pixel_bytes < 1) return 0;
+    if (p->size < 1 || p->size > 2890) return 0;
+    if ((double)p->height * p->width * p->pixel_bytes * p->size * p->size > 2147483647.0) return 0;
+    return 1;
+}
+
+/* As for `kg_window_pool`, of a gradient. */
+typedef struct {
+    int32_t height;   /* 1 .. 32767 */
+    int32_t width;    /* 1 .. 32767 */
+    int32_t channels; /* 1 .. 32767 */
+    int32_t size;     /* 1 .. 2890 */
+    int32_t bits;     /* 4 .. 15 */
+} kg_upsample_grad_params;
+
+static inline int kg_upsample_grad_params_ok(const kg_upsample_grad_params *p) {
+    if (p->height < 1 || p->height > 32767) return 0;
+    if (p->width < 1 || p->width > 32767) return 0;
+    if (p->channels < 1 || p->channels > 32767) return 0;
+    if (p->size < 1 || p->size > 2890) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    if ((double)p->height * p->width * p->channels * p->size * p->size > 2147483647.0) return 0;
+    return 1;
+}
+
+/* Which slices of `outer` tensors, each `length` slices of `inner_bytes`, behind a header. */
+typedef struct {
+    int32_t header;       /* 0 .. 4 */
+    int32_t outer;        /* 1 .. 2147483647 */
+    int32_t length;       /* 1 .. 2147483647 */
+    int32_t inner_bytes;  /* 1 .. 2147483647 */
+    int32_t count;        /* 1 .. 2147483647 */
+    const int16_t *index; /* 0 .. 32767 */
+} kg_take_params;
+
+static inline int kg_take_params_ok(const kg_take_params *p) {
+    if (p->header < 0 || p->header > 4) return 0;
+    if (p->outer < 1) return 0;
+    if (p->length < 1) return 0;
+    if (p->inner_bytes < 1) return 0;
+    if (p->count < 1) return 0;
+    if (!p->index) return 0;
+    if ((double)p->outer * p->length * p->inner_bytes > 2147483647.0) return 0;
+    if (p->count > p->length) return 0;
+    return 1;
+}
+
+/* As for `kg_take`, the other way. */
+typedef struct {
+    int32_t header;       /* 0 .. 4 */
+    int32_t outer;        /* 1 .. 2147483647 */
+    int32_t length;       /* 1 .. 2147483647 */
+    int32_t inner_bytes;  /* 1 .. 2147483647 */
+    int32_t count;        /* 1 .. 2147483647 */
+    const int16_t *index; /* 0 .. 32767 */
+} kg_take_grad_params;
+
+static inline int kg_take_grad_params_ok(const kg_take_grad_params *p) {
+    if (p->header < 0 || p->header > 4) return 0;
+    if (p->outer < 1) return 0;
+    if (p->length < 1) return 0;
+    if (p->inner_bytes < 1) return 0;
+    if (p->count < 1) return 0;
+    if (!p->index) return 0;
+    if ((double)p->outer * p->length * p->inner_bytes > 2147483647.0) return 0;
+    if (p->count > p->length) return 0;
+    return 1;
+}
+
+/* Channels of two maps side by side. */
+typedef struct {
+    int32_t pixels;     /* 1 .. 2147483647 */
+    int32_t a_channels; /* 1 .. 2147483647 */
+    int32_t c_channels; /* 1 .. 2147483647 */
+} kg_concat_params;
+
+static inline int kg_concat_params_ok(const kg_concat_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->a_channels < 1) return 0;
+    if (p->c_channels < 1) return 0;
+    if ((double)p->pixels * p->a_channels > 2147483647.0) return 0;
+    if ((double)p->pixels * p->c_channels > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A copy. */
+typedef struct {
+    int32_t bytes; /* 1 .. 2147483647 */
+} kg_copy_params;
+
+static inline int kg_copy_params_ok(const kg_copy_params *p) {
+    if (p->bytes < 1) return 0;
+    return 1;
+}
+
+/* Which slices of a weight tensor are found in `learned` instead: `index` increases along `axis`.
+ * count = 0: none, `learned` is a null pointer. */
+typedef struct {
+    const int16_t *index; /* 0 .. 32767, or null */
+    int32_t axis;         /* 0 .. 3 */
+    int32_t count;        /* 0 .. 32767 */
+} kg_overlay;
+
+static inline int kg_overlay_ok(const kg_overlay *p) {
+    if (p->axis < 0 || p->axis > 3) return 0;
+    if (p->count < 0 || p->count > 32767) return 0;
+    return 1;
+}
+
+/* Geometry of a convolution. */
+typedef struct {
+    int16_t in_h;     /* 0 .. 32767 */
+    int16_t in_w;     /* 1 .. 32767 */
+    int16_t in_c;     /* 1 .. 32767 */
+    int16_t out_h;    /* 1 .. 32767 */
+    int16_t out_w;    /* 1 .. 32767 */
+    int16_t out_c;    /* 1 .. 32767 */
+    int16_t kernel_h; /* 1 .. 32767 */
+    int16_t kernel_w; /* 1 .. 32767 */
+    int16_t stride;   /* 1 .. 32767 */
+    int16_t pad_top;  /* 0 .. 32767 */
+    int16_t pad_left; /* 0 .. 32767 */
+} kg_window;
+
+static inline int kg_window_ok(const kg_window *p) {
+    if (p->in_h < 0) return 0;
+    if (p->in_w < 1) return 0;
+    if (p->in_c < 1) return 0;
+    if (p->out_h < 1) return 0;
+    if (p->out_w < 1) return 0;
+    if (p->out_c < 1) return 0;
+    if (p->kernel_h < 1) return 0;
+    if (p->kernel_w < 1) return 0;
+    if (p->stride < 1) return 0;
+    if (p->pad_top < 0) return 0;
+    if (p->pad_left < 0) return 0;
+    if ((double)p->in_h * p->in_w * p->in_c > 2147483647.0) return 0;
+    if ((double)p->out_h * p->out_w * p->out_c > 2147483647.0) return 0;
+    if (4.0 * p->kernel_h * p->kernel_w * p->in_c > 2147483647.0) return 0;
+    if (4.0 * p->kernel_h * p->kernel_w * p->out_c > 2147483647.0) return 0;
+    return 1;
+}
+
+/* What turns the sums of channel c into codes: times scale[c] * ratio, over 2^shift. scale[c] is
+ * the scale of the weights, as a fraction. Brought to 31 bits, the factors leave shifts from lowest
+ * to highest (kg_factor_of). */
+typedef struct {
+    const int32_t *scale; /* 1 .. 2147483647 */
+    int32_t ratio;        /* 1073741824 .. 2147483647 */
+    int32_t shift;        /* 1 .. 93 */
+    int32_t lowest;       /* 1 .. 62 */
+    int32_t highest;      /* 1 .. 62 */
+} kg_scaling;
+
+static inline int kg_scaling_ok(const kg_scaling *p) {
+    if (!p->scale) return 0;
+    if (p->ratio < 1073741824) return 0;
+    if (p->shift < 1 || p->shift > 93) return 0;
+    if (p->lowest < 1 || p->lowest > 62) return 0;
+    if (p->highest < 1 || p->highest > 62) return 0;
+    if (p->lowest > p->highest) return 0;
+    if (p->highest > p->shift) return 0;
+    return 1;
+}
+
+/* A convolution: int8 to int8. */
+typedef struct {
+    kg_window window;
+    kg_overlay overlay;
+    int32_t x_zero; /* -128 .. 127 */
+    int32_t y_zero; /* -128 .. 127 */
+    kg_scaling scaling;
+} kg_conv_params;
+
+static inline int kg_conv_params_ok(const kg_conv_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (!kg_overlay_ok(&p->overlay)) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (p->y_zero < -128 || p->y_zero > 127) return 0;
+    if (!kg_scaling_ok(&p->scaling)) return 0;
+    if ((double)p->window.out_c * p->window.kernel_h * p->window.kernel_w * p->window.in_c >
+        2147483647.0)
+        return 0;
+    return 1;
+}
+
+/* The gradient of x; `window` is of the forward convolution: "in" is dx, "out" is dy. */
+typedef struct {
+    kg_window window;
+    kg_overlay overlay;
+    int32_t bits; /* 4 .. 15 */
+} kg_conv_input_grad_params;
+
+static inline int kg_conv_input_grad_params_ok(const kg_conv_input_grad_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (!kg_overlay_ok(&p->overlay)) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    if ((double)p->window.out_c * p->window.kernel_h * p->window.kernel_w * p->window.in_c >
+        2147483647.0)
+        return 0;
+    return 1;
+}
+
+/* The gradient of w. */
+typedef struct {
+    kg_window window;
+    int32_t x_zero; /* -128 .. 127 */
+} kg_conv_weight_grad_params;
+
+static inline int kg_conv_weight_grad_params_ok(const kg_conv_weight_grad_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (4.0 * p->window.out_c * p->window.kernel_h * p->window.kernel_w * p->window.in_c >
+        2147483647.0)
+        return 0;
+    return 1;
+}
+
+/* A depthwise convolution: int8 to int8. */
+typedef struct {
+    kg_window window;
+    kg_overlay overlay;
+    int32_t x_zero; /* -128 .. 127 */
+    int32_t y_zero; /* -128 .. 127 */
+    kg_scaling scaling;
+} kg_depthwise_params;
+
+static inline int kg_depthwise_params_ok(const kg_depthwise_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (!kg_overlay_ok(&p->overlay)) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (p->y_zero < -128 || p->y_zero > 127) return 0;
+    if (!kg_scaling_ok(&p->scaling)) return 0;
+    return 1;
+}
+
+/* The gradient of x; `window` is of the forward convolution: "in" is dx, "out" is dy. */
+typedef struct {
+    kg_window window;
+    kg_overlay overlay;
+    int32_t bits; /* 4 .. 15 */
+} kg_depthwise_input_grad_params;
+
+static inline int kg_depthwise_input_grad_params_ok(const kg_depthwise_input_grad_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (!kg_overlay_ok(&p->overlay)) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    return 1;
+}
+
+/* The gradient of w. */
+typedef struct {
+    kg_window window;
+    int32_t x_zero; /* -128 .. 127 */
+} kg_depthwise_weight_grad_params;
+
+static inline int kg_depthwise_weight_grad_params_ok(const kg_depthwise_weight_grad_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    return 1;
+}
+
+/* A map and its gradient; zero point and scale are of the map. */
+typedef struct {
+    int32_t pixels;   /* 1 .. 2147483647 */
+    int32_t channels; /* 1 .. 2147483647 */
+    int32_t zero;     /* -128 .. 127 */
+    float scale;      /* 2^-40 .. 65536 */
+} kg_fisher_sum_params;
+
+static inline int kg_fisher_sum_params_ok(const kg_fisher_sum_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->channels < 1) return 0;
+    if (p->zero < -128 || p->zero > 127) return 0;
+    if (!(p->scale >= 9.094947017729282e-13f && p->scale <= 65536.0f)) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    return 1;
+}
+
+/* `size` codes to real numbers. */
+typedef struct {
+    int32_t size; /* 1 .. 32767 */
+    int32_t zero; /* -128 .. 127 */
+    float scale;  /* 2^-40 .. 65536 */
+} kg_dequantise_params;
+
+static inline int kg_dequantise_params_ok(const kg_dequantise_params *p) {
+    if (p->size < 1 || p->size > 32767) return 0;
+    if (p->zero < -128 || p->zero > 127) return 0;
+    if (!(p->scale >= 9.094947017729282e-13f && p->scale <= 65536.0f)) return 0;
+    return 1;
+}
+
+/* `size` real numbers to mantissas of at most `bits` bits. */
+typedef struct {
+    int32_t size; /* 1 .. 32767 */
+    int32_t bits; /* 4 .. 15 */
+} kg_to_block_params;
+
+static inline int kg_to_block_params_ok(const kg_to_block_params *p) {
+    if (p->size < 1 || p->size > 32767) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    return 1;
+}
+
+/* A linear layer from `features` to `classes`. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_dense_params;
+
+static inline int kg_dense_params_ok(const kg_dense_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The gradient of the features. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_dense_input_grad_params;
+
+static inline int kg_dense_input_grad_params_ok(const kg_dense_input_grad_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The gradient of the weights. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_dense_weight_grad_params;
+
+static inline int kg_dense_weight_grad_params_ok(const kg_dense_weight_grad_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* Cosines to a prototype for each of `classes`, times `scale`. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+    float scale;      /* 2^-10 .. 1024 */
+} kg_cosine_params;
+
+static inline int kg_cosine_params_ok(const kg_cosine_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (!(p->scale >= 0.0009765625f && p->scale <= 1024.0f)) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The gradient of the features. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+    float scale;      /* 2^-10 .. 1024 */
+} kg_cosine_input_grad_params;
+
+static inline int kg_cosine_input_grad_params_ok(const kg_cosine_input_grad_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (!(p->scale >= 0.0009765625f && p->scale <= 1024.0f)) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The gradient of the prototypes. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+    float scale;      /* 2^-10 .. 1024 */
+} kg_cosine_prototype_grad_params;
+
+static inline int kg_cosine_prototype_grad_params_ok(const kg_cosine_prototype_grad_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (!(p->scale >= 0.0009765625f && p->scale <= 1024.0f)) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
+    int32_t classes; /* 1 .. 2147483647 */
+} kg_cross_entropy_params;
+
+static inline int kg_cross_entropy_params_ok(const kg_cross_entropy_params *p) {
+    if (p->classes < 1) return 0;
+    return 1;
+}
+
+/* As for `kg_cross_entropy`. */
+typedef struct {
+    int32_t classes; /* 1 .. 2147483647 */
+} kg_cross_entropy_grad_params;
+
+static inline int kg_cross_entropy_grad_params_ok(const kg_cross_entropy_grad_params *p) {
+    if (p->classes < 1) return 0;
+    return 1;
+}
+
+/* How a parameter is cut into rows and how a row steps. Element j of row r is number r * row_stride
+ * + j * element_stride of the parameter, and r * length + j of each state. scale: of each row,
+ * codes / scale codes a real unit; null: reals are stored. */
+typedef struct {
+    int32_t rule;           /* 0 .. 3 */
+    int32_t element_bytes;  /* 1 .. 4 */
+    int32_t is_float;       /* 0 .. 1 */
+    int32_t rows;           /* 1 .. 2147483647 */
+    int32_t length;         /* 1 .. 2147483647 */
+    int32_t row_stride;     /* 1 .. 2147483647 */
+    int32_t element_stride; /* 1 .. 2147483647 */
+    uint32_t salt;          /* 0 .. 2^32 - 1 */
+    const int32_t *scale;   /* 1 .. 2147483647, or null */
+    float codes;            /* 2^-2 .. 2^111 */
+    float gradient_scale;   /* 0 .. 65536 */
+    float beta1;            /* 0 .. 1 - 2^-24 */
+    float beta2;            /* 0 .. 1 - 2^-24 */
+    float epsilon;          /* 0 .. 1 */
+} kg_update;
+
+static inline int kg_update_ok(const kg_update *p) {
+    if (p->rule < 0 || p->rule > 3) return 0;
+    if (p->element_bytes < 1 || p->element_bytes > 4) return 0;
+    if (p->is_float < 0 || p->is_float > 1) return 0;
+    if (p->rows < 1) return 0;
+    if (p->length < 1) return 0;
+    if (p->row_stride < 1) return 0;
+    if (p->element_stride < 1) return 0;
+    if (!(p->codes >= 0.25f && p->codes <= 2.596148429267414e+33f)) return 0;
+    if (!(p->gradient_scale >= 0.0f && p->gradient_scale <= 65536.0f)) return 0;
+    if (!(p->beta1 >= 0.0f && p->beta1 <= 0.9999999403953552f)) return 0;
+    if (!(p->beta2 >= 0.0f && p->beta2 <= 0.9999999403953552f)) return 0;
+    if (!(p->epsilon >= 0.0f && p->epsilon <= 1.0f)) return 0;
+    if (4.0 * p->rows * p->length > 2147483647.0) return 0;
+    return 1;
+}
+
+/* An update along int32 sums with a shared exponent. */
+typedef struct {
+    kg_update update;
+} kg_update_block_params;
+
+static inline int kg_update_block_params_ok(const kg_update_block_params *p) {
+    if (!kg_update_ok(&p->update)) return 0;
+    return 1;
+}
+
+/* An update along a gradient in float32. */
+typedef struct {
+    kg_update update;
+} kg_update_float_params;
+
+static inline int kg_update_float_params_ok(const kg_update_float_params *p) {
+    if (!kg_update_ok(&p->update)) return 0;
+    return 1;
+}
+
+/* Zeros. */
+typedef struct {
+    int32_t bytes; /* 1 .. 2147483647 */
+} kg_clear_params;
+
+static inline int kg_clear_params_ok(const kg_clear_params *p) {
+    if (p->bytes < 1) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_enrol_params;
+
+static inline int kg_enrol_params_ok(const kg_enrol_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_lookup_params;
+
+static inline int kg_lookup_params_ok(const kg_lookup_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The gradient of the weights of a convolution, and their update. */
+typedef struct {
+    kg_window window;
+    int32_t x_zero; /* -128 .. 127 */
+    kg_update update;
+} kg_conv_weight_update_params;
+
+static inline int kg_conv_weight_update_params_ok(const kg_conv_weight_update_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (!kg_update_ok(&p->update)) return 0;
+    return 1;
+}
+
+/* As for `kg_conv_weight_update`. */
+typedef struct {
+    kg_window window;
+    int32_t x_zero; /* -128 .. 127 */
+    kg_update update;
+} kg_depthwise_weight_update_params;
+
+static inline int kg_depthwise_weight_update_params_ok(const kg_depthwise_weight_update_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (!kg_update_ok(&p->update)) return 0;
+    return 1;
+}
+
+/* The gradient of the weights of a linear layer, and their update. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+    kg_update update;
+} kg_dense_weight_update_params;
+
+static inline int kg_dense_weight_update_params_ok(const kg_dense_weight_update_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (!kg_update_ok(&p->update)) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
+ * kg_depthwise_params or kg_add_params; null for the rows of an image), and the buffer that keeps
+ * its newest rows, at `offset` of the scratch memory. source: stages whose rows it reads; -1: the
+ * input. */
+typedef struct {
+    const void *params;
+    const int8_t *w;
+    const int32_t *b;
+    int32_t row_bytes; /* 1 .. 2147483647 */
+    int32_t offset;    /* 0 .. 2147483647 */
+    int16_t kind;      /* 0 .. 3 */
+    int16_t source[2]; /* -1 .. 32766 */
+    int16_t height;    /* 1 .. 32767 */
+    int16_t rows;      /* 0 .. 32767 */
+} kg_stage;
+
+static inline int kg_stage_ok(const kg_stage *p) {
+    if (p->row_bytes < 1) return 0;
+    if (p->offset < 0) return 0;
+    if (p->kind < 0 || p->kind > 3) return 0;
+    if (p->source[0] < -1 || p->source[0] > 32766) return 0;
+    if (p->source[1] < -1 || p->source[1] > 32766) return 0;
+    if (p->height < 1) return 0;
+    if (p->rows < 0) return 0;
+    if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* Layers, the last of which writes the result, and their input. */
+typedef struct {
+    const kg_stage *stages;
+    int32_t count;       /* 1 .. 32767 */
+    int32_t row_bytes;   /* 1 .. 2147483647 */
+    int32_t height;      /* 1 .. 32767 */
+    int32_t work_offset; /* 0 .. 2147483647 */
+} kg_stream_params;
+
+static inline int kg_stream_params_ok(const kg_stream_params *p) {
+    if (p->count < 1 || p->count > 32767) return 0;
+    if (p->row_bytes < 1) return 0;
+    if (p->height < 1 || p->height > 32767) return 0;
+    if (p->work_offset < 0) return 0;
+    if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
+    return 1;
+}
+
+#endif
