@@ -17,6 +17,7 @@ PARQUET_BYTES = 1 << 33
 # Names, in characters.
 IDENTIFIER_LENGTH = 128
 LABEL_LENGTH = 200
+PATH_LENGTH = 500
 
 # Networks.
 OPERATORS = 1 << 12

@@ -662,6 +662,11 @@ def _read_list(path: Path) -> list[tuple[str, str]]:
     for number, row in enumerate(rows, start=1):
         if not (row["filename"] and row["label"]):
             raise InputError(f"{path}: row {number} has no filename or no label; fill it in")
+        if len(row["filename"]) > limits.PATH_LENGTH:
+            raise InputError(
+                f"{path}: row {number} has a filename of {len(row['filename'])} characters; "
+                f"{limits.PATH_LENGTH} are the most"
+            )
     return [(row["filename"], row["label"]) for row in rows]
 
 

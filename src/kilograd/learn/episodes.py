@@ -202,7 +202,10 @@ def stored_episode(file: Path, dataset: Dataset, seed: int | None) -> Episode:
             f"--episode {file}: has {len(mine)} episodes of {dataset.name!r}; say which with "
             f"--seed {min(seeds)} ... {max(seeds)}"
         )
-    check_episode(mine[0], dataset)
+    try:
+        check_episode(mine[0], dataset)
+    except InputError as error:
+        raise InputError(f"--episode {file}: {error}") from error
     return mine[0]
 
 

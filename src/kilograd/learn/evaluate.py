@@ -324,15 +324,27 @@ def _opened(out: Path) -> Iterator[_Store]:
         except OSError as e:
             raise InputError(f"--out {out}: cannot be locked ({e}); choose a local folder") from e
         try:
-            with closing(sqlite3.connect(out / RESULTS)) as connection:
-                connection.execute("PRAGMA trusted_schema = OFF")
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
+            with closing(_connected(out / RESULTS)) as connection:
                 yield _Store(out, connection)
         except sqlite3.Error as e:
             raise InputError(f"--out {out}: {RESULTS} cannot be used ({e})") from e
     finally:
         os.close(folder)
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    """Open a database; raises a `sqlite3.Error` for a damaged one."""
+    connection = sqlite3.connect(file)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException as e:
+        connection.close()
+        if isinstance(e, UnicodeDecodeError):  # of names in a damaged schema
+            raise sqlite3.DatabaseError(f"its schema is no text: {e}") from e
+        raise
+    return connection
 
 
 def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
