@@ -15,14 +15,14 @@ from msgspec import Meta, Struct
 
 from kilograd.errors import InputError
 from kilograd.reading import (
-    check_sum,
     checksum,
     inside,
     parse_json,
     read_bytes,
     read_json,
     read_text,
-    signed,
+    require_checksum,
+    with_checksum,
 )
 
 MOST = 1000
@@ -164,14 +164,14 @@ def test_links_inside_are_followed(tmp_path: Path) -> None:
 @given(st.dictionaries(st.text(), JSON), st.data())
 def test_checksum_sees_every_change(record: dict[str, Any], data: st.DataObject) -> None:
     record.pop("sha256", None)
-    stored = json.loads(json.dumps(signed(record)))
-    check_sum(stored, "f")
+    stored = json.loads(json.dumps(with_checksum(record)))
+    require_checksum(stored, "f")
     key = data.draw(st.text().filter(lambda k: k != "sha256"))
     changed = {**stored, key: data.draw(JSON)}
     if checksum(changed) != stored["sha256"]:
         with pytest.raises(InputError, match="remove the field sha256"):
-            check_sum(changed, "f")
+            require_checksum(changed, "f")
     else:
         assert json.dumps(changed, sort_keys=True) == json.dumps(stored, sort_keys=True)
     del changed["sha256"]
-    check_sum(changed, "f")
+    require_checksum(changed, "f")

@@ -153,14 +153,16 @@ def checksum(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def signed(record: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record with its checksum."""
     return {**record, CHECKSUM: checksum(record)}
 
 
-def check_sum(record: object, where: str) -> None:
+def require_checksum(record: object, where: str) -> None:
     """Raise `InputError` where a record has a checksum, and it is not its own."""
-    if isinstance(record, dict) and record.get(CHECKSUM, "") not in {"", checksum(record)}:
+    if not isinstance(record, dict) or CHECKSUM not in record:
+        return
+    if record[CHECKSUM] != checksum(record):
         raise InputError(
             f"{where}: is damaged, its checksum is another; if it was changed on purpose, remove "
             f"the field {CHECKSUM}"

@@ -15,7 +15,7 @@ from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.learn.data import Dataset
 from kilograd.names import distinct, label
-from kilograd.reading import check_sum, parse_json, read_text, signed, typed
+from kilograd.reading import parse_json, read_text, require_checksum, typed, with_checksum
 
 _Indices = NDArray[np.int64]
 
@@ -81,7 +81,7 @@ class Episode:
 
     def to_json(self) -> str:
         """Write the episode as one JSON object; `from_json` gives back an equal one."""
-        return json.dumps(signed(asdict(self)))
+        return json.dumps(with_checksum(asdict(self)))
 
     @classmethod
     def from_json(cls, text: str, where: str = "episode") -> "Episode":
@@ -92,7 +92,7 @@ class Episode:
         """
         value = parse_json(text, dict[str, Any], where)
         found = typed(value, _Stored, where)
-        check_sum(value, where)
+        require_checksum(value, where)
         try:
             return cls(
                 dataset=label(found.dataset, "dataset"),

@@ -21,7 +21,7 @@ from kilograd.learn.recipe import Recipe, demand, linked, lowered
 from kilograd.learn.statistics import t_quantile
 from kilograd.limits import EPISODES, RECORD_BYTES
 from kilograd.output import check_folder, make_folder, write_file
-from kilograd.reading import check_sum, inside, read_json, signed, there, typed
+from kilograd.reading import inside, read_json, require_checksum, there, typed, with_checksum
 from kilograd.select import (
     PLANS,
     Budget,
@@ -165,7 +165,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
             "plans": [asdict(f) for f in plans],
             "published": [asdict(p) for p in published],
         }
-        write_file(out / RESULT, json.dumps(signed(found), indent=1) + "\n")
+        write_file(out / RESULT, json.dumps(with_checksum(found), indent=1) + "\n")
 
     rungs = list(run.rungs())
     for i, (front, limits) in enumerate(rungs):
@@ -201,7 +201,7 @@ def _begun(out: Path, settings: Mapping[str, object]) -> _Begun | None:
         return None
     value = read_json(path, dict[str, Any], RECORD_BYTES)
     found = typed(value, _Begun, f"{path}: no search, or a damaged one")
-    check_sum(value, str(path))
+    require_checksum(value, str(path))
     if found.settings != settings:
         theirs = found.settings
         other = sorted(k for k in settings if theirs.get(k) != settings[k])

@@ -31,7 +31,7 @@ from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import Graph
 from kilograd.names import distinct, identifier, label
-from kilograd.reading import check_sum, read_json, signed, typed
+from kilograd.reading import read_json, require_checksum, typed, with_checksum
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy, widest_inputs
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -92,7 +92,7 @@ class Contribution:
 
     def to_json(self) -> dict[str, object]:
         """Return what a file holds."""
-        return signed(
+        return with_checksum(
             {
                 "network": self.network,
                 "fingerprint": self.fingerprint,
@@ -174,7 +174,7 @@ def read_contribution(path: Path) -> Contribution:
     """
     value = read_json(path, dict[str, Any], limits.CONTRIBUTION_BYTES)
     found = typed(value, _Analysis, f"{path}: no contribution analysis, or a damaged one")
-    check_sum(value, str(path))
+    require_checksum(value, str(path))
     layers = distinct(
         (identifier(x, f"{path}: layers[{i}]") for i, x in enumerate(found.layers)),
         str(path),
