@@ -761,7 +761,8 @@ def main() -> None:
             raise
     finally:
         interruption.over()
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
 def _run_command(words: list[str]) -> int:
