@@ -74,14 +74,15 @@ def _forward_scratch(kernel: tuple[int, ...], width: int, stride: int) -> int:
 
 def _backward_scratch(kernel: tuple[int, ...], window: Window, width: int, out_width: int) -> int:
     """As many rows of dy as a filter has, with padding, and filters: eight channels at a time; or
-    four, and some columns as pairs of int16.
+    four, and some columns as pairs of int16.  Where the padding on the right is wider than a
+    filter, dy has columns that no kernel with padding keeps.
     """
     rows, columns = kernel
     left = max(0, -(-(columns - 1 - window.pad[2]) // window.stride))
     padded = left + (width - 1 + window.pad[2]) // window.stride + 1
     most = columns + min(_MORE_COLUMNS, width - 1)
     return max(
-        8 * rows * (2 * padded + columns),
+        8 * rows * (2 * max(padded, out_width) + columns),
         8 * rows * out_width + 16 * -(-rows // 2) * (columns + most),
     )
 
