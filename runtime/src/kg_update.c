@@ -42,8 +42,8 @@ static int32_t limited(int8_t x, int32_t step, int32_t limit) {
     return kg_max(-limit, kg_min(limit, x + step)); /* |x| <= 2^7, |step| <= 2^30 */
 }
 
-static int32_t limited_bias(int32_t x,
-                            int32_t step) { /* both up to 2^30, x any in a damaged state */
+/* In 64 bits: both may be 2^30, and x anything in a damaged state. */
+static int32_t limited_bias(int32_t x, int32_t step) {
     const int64_t sum = (int64_t)x + step;
     return sum > KG_BIAS_LIMIT    ? KG_BIAS_LIMIT
            : sum < -KG_BIAS_LIMIT ? -KG_BIAS_LIMIT
