@@ -175,6 +175,16 @@ def test_a_project_of_a_network_with_a_hostile_title_compiles(run: Run, tmp_path
     strict.compile(project, include, "-I.", "-c", "model.c", "-o", "model.o")
 
 
+@pytest.mark.parametrize("name", ["int", "kg_conv", "model_init"])
+def test_a_network_with_names_of_c_runs_as_firmware(run: Run, tmp_path: Path, name: str) -> None:
+    model = write_model(tmp_path / "tiny")
+    graph = json.loads((model / "graph.json").read_text("utf-8"))
+    _operator(graph, name)
+    (model / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
+    words = ("--model", model, "--method", "last:4", "--steps", 1, "--json")
+    assert run("run", *words).json["bit_exact"]
+
+
 @pytest.mark.parametrize("name", [n for n in HOSTILE if n and "/" not in n and "\x00" not in n])
 def test_names_of_classes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
