@@ -499,7 +499,7 @@ SAMPLES = tuple(_named(i, s) for i, s in enumerate((s for f in _FAMILIES for s i
 
 #: What the data is like.  `far`: exponents far apart, gradients that are nearly all zero.
 #: `again`: states made by earlier cases, gradients that rise.
-KINDS = ("random", "zeros", "high", "low", "extremes", "far", "tiny", "again")
+KINDS = ("random", "zeros", "high", "low", "extremes", "far", "tiny", "again", "signs")
 
 
 def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
@@ -531,7 +531,7 @@ def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
             return np.full(shape, fixed, np.int32)
         wide = [-far, -70_000, 70_000, far] if kind == "extremes" else [-5000, -1, 0, 99, 20_000]
         return rng.choice(np.array(wide, np.int32), shape)
-    return _float(shape, kind, rng)
+    return _float(shape, kind, rng, at)
 
 
 def codes_of(value: Value) -> Array:
@@ -540,8 +540,10 @@ def codes_of(value: Value) -> Array:
     return value
 
 
-def _float(shape: tuple[int, ...], kind: str, rng: np.random.Generator) -> Array:
+def _float(shape: tuple[int, ...], kind: str, rng: np.random.Generator, at: int = 0) -> Array:
     match kind:
+        case "signs":  # of zeros: each product of two such inputs is -0
+            return np.where(np.indices(shape).sum(axis=0) % 2 == at % 2, 0, -1).astype(np.float32)
         case "zeros":
             return np.zeros(shape, np.float32)
         case "high" | "low":

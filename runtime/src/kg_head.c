@@ -42,8 +42,8 @@ KG_COLD void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
 }
 
 static float dot(const float *a, const float *b, int32_t n) {
-    float sum = 0;
-    for (int32_t i = 0; i < n; i++) sum += a[i] * b[i];
+    float sum = a[0] * b[0]; /* not 0 + ...: a sum of negative zeros is one */
+    for (int32_t i = 1; i < n; i++) sum += a[i] * b[i];
     return sum;
 }
 
