@@ -33,7 +33,9 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.adapt import (
+    ADAPTED,
     RESULT,
+    RESULT_FILES,
     Outcome,
     Samples,
     Schedule,
@@ -770,7 +772,7 @@ def test_folder_that_exists(tmp_path: Path, finished: Finished) -> None:
         check_out(out, RESULT, force=False)
     check_out(out, RESULT, force=True)
     save(out, *finished)
-    check_out(out, RESULT, force=True)
+    check_out(out, ADAPTED, *RESULT_FILES, force=True)
     assert listing(tmp_path) == ["run"]
 
 

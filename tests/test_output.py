@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import write_model
 from helpers import Run
 
 import kilograd
@@ -373,6 +374,26 @@ def test_adapt_does_not_replace_a_folder_of_training(run: Run, tmp_path: Path) -
     (tmp_path / "model.safetensors").write_text("")
     done = run("adapt", tmp_path / "none", "--out", tmp_path, "--force")
     assert "holds something else than results" in done.error
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "my_firmware.c", "photos/1.png", ".git/config"])
+def test_force_deletes_nothing_that_kilograd_has_not_written(
+    run: Run, tmp_path: Path, mine: str
+) -> None:
+    """A project is a natural place for one's own main.c, and `--force` for a second try."""
+    model = write_model(tmp_path / "small")
+    words = ("export", "--model", model, "--method", "last", "--out", tmp_path / "project")
+    assert run(*words).code == 0
+    for built in ("model.o", "libmodel.a", "example"):
+        (tmp_path / "project" / built).write_text("")
+    assert run(*words, "--force").code == 0
+    assert not (tmp_path / "project" / "model.o").exists()
+    file = tmp_path / "project" / mine
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    before = tree(tmp_path)
+    assert f"holds {mine.split('/', maxsplit=1)[0]}, which" in run(*words, "--force").error
+    assert tree(tmp_path) == before
 
 
 # ---- nobody writes in another way ----

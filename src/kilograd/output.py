@@ -16,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kilograd.errors import InputError
@@ -31,10 +32,11 @@ _OLD = "old"  # where in a scratch folder lies what has been replaced, under its
 # ---- before work begins ----
 
 
-def check_out(out: Path, mark: str, *, force: bool) -> None:
+def check_out(out: Path, mark: str, *others: str, force: bool) -> None:
     """Raise `InputError` if the folder `out` exists and must not be replaced, or cannot be made.
 
-    `mark` is a file that a folder of ours holds: no other folder is ever replaced.
+    `mark` is a file that a folder of ours holds: no other folder is ever replaced; nor is one that
+    holds more than `mark` and `others`, which are patterns of names.
     """
     _check_place(out, "--out")
     if out.is_dir() and not force:
@@ -43,6 +45,11 @@ def check_out(out: Path, mark: str, *, force: bool) -> None:
         raise InputError(
             f"--out {out}: holds something else than results, and --force would delete it; "
             f"choose another folder"
+        )
+    if out.is_dir() and (found := _more_than(out, mark, *others)):
+        raise InputError(
+            f"--out {out}: holds {found}, which Kilograd has not written, and --force would delete "
+            f"it; move it, or choose another folder"
         )
     if out.is_dir() and Path.cwd().is_relative_to(out.resolve()):
         raise InputError(f"--out {out}: is where you are, and would be replaced; go elsewhere")
@@ -107,6 +114,13 @@ def foreign(out: Path, mark: str) -> bool:
     except OSError as e:
         raise InputError(f"--out {out}: cannot be read ({e.strerror}); choose another") from e
     return bool(found) and mark not in found
+
+
+def _more_than(out: Path, *patterns: str) -> str | None:
+    """Return the name of something in a folder that no pattern is of."""
+    names = sorted(p.name for p in out.iterdir())
+    known = (f"{_SCRATCH}*", *patterns)
+    return next((n for n in names if not any(fnmatchcase(n, p) for p in known)), None)
 
 
 def _check_place(out: Path, option: str) -> None:

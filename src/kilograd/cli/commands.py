@@ -86,6 +86,7 @@ from kilograd.cli.show import (
     show_outcome,
     variant_json,
 )
+from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, shown
 from kilograd.frontend import (
     available_models,
@@ -94,7 +95,16 @@ from kilograd.frontend import (
     with_last_conv,
 )
 from kilograd.interruption import goes_on
-from kilograd.learn.adapt import ADAPTED, Outcome, Samples, Schedule, adapt, load_samples, save
+from kilograd.learn.adapt import (
+    ADAPTED,
+    RESULT_FILES,
+    Outcome,
+    Samples,
+    Schedule,
+    adapt,
+    load_samples,
+    save,
+)
 from kilograd.learn.augment import Augment
 from kilograd.learn.contribution import (
     analysis,
@@ -230,7 +240,7 @@ def adapt_command(
     options = replace(options, cache=options.cache or int(latents is not None))
     draw = _draw(kind, ways, shots, queries)
     if out is not None:
-        check_out(out, ADAPTED, force=force)
+        check_out(out, ADAPTED, *RESULT_FILES, force=force)
         check_apart(out, data)
     if save_plan is not None:
         check_file(save_plan, ".json", force=force, option="--save-plan")
@@ -626,7 +636,7 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
-    check_out(out, "model.h", force=force)
+    check_out(out, "model.h", *PROJECT_FILES, force=force)
     compiled = options.compile(ways)
     with whole_folder(out) as folder:
         target_of(target).export(compiled.program, folder, ram_of(board_ram))

@@ -12,6 +12,12 @@ from kilograd.ir import Node, StreamedInput
 
 #: What the stack of any program may need, whatever compiles it; `kilograd run` says how much does.
 STACK_BYTES = 1536
+#: What may lie in a project beside model.h, and what building makes there.
+PROJECT_FILES = (
+    *("model.c", "model.json", "runtime", "README.md", "Makefile", "CMakeLists.txt", "example.c"),
+    *("startup.c", "link.ld", "wasm.c", "wasm.mk"),
+    *("*.o", "libmodel.a", "example", "model.wasm"),
+)
 
 
 def write_project(program: Program, folder: Path, runtime: Path, variant: str | None) -> list[Path]:
@@ -350,7 +356,7 @@ _MAKEFILE = """\
 #     TARGET='-mcpu=cortex-m7 -mfpu=fpv5-d16 -mfloat-abi=hard'
 CFLAGS ?= -O3
 WARNINGS = -Wall -Wextra -Wpedantic -Wno-overlength-strings
-FLAGS = -std=c99 -ffp-contract=off $(WARNINGS) -I. -Iruntime/include $(TARGET)
+FLAGS = -std=c99 -ffp-contract=off -fno-math-errno $(WARNINGS) -I. -Iruntime/include $(TARGET)
 FILES = {files}
 OBJECTS = $(FILES:.c=.o)
 
@@ -372,6 +378,6 @@ cmake_minimum_required(VERSION 3.13)
 project(model C)
 add_library(model STATIC {files})
 target_include_directories(model PUBLIC . runtime/include)
-target_compile_options(model PRIVATE -O3 -std=c99 -ffp-contract=off)
+target_compile_options(model PRIVATE -O3 -std=c99 -ffp-contract=off -fno-math-errno)
 target_link_libraries(model PUBLIC m)
 """

@@ -196,12 +196,10 @@ def load_model_folder(path: Path) -> Model:
             f"{file}: format {found.get('format')!r} is unknown; this version reads {FORMAT}"
         )
     description = typed(found, _Description, str(file))
-    files = description.files
-    name, field = files.int8, "int8"
-    if files.int8_sanitised is not None:
-        name, field = files.int8_sanitised, "int8_sanitised"
-    tensors = _tensors(inside(path, name, f"{file}: files.{field}"))
-    model = _Reader(file, tensors).model(description)
+    tensors = inside(path, description.files.int8, f"{file}: files.int8")
+    if (better := description.files.int8_sanitised) is not None:
+        tensors = inside(path, better, f"{file}: files.int8_sanitised")
+    model = _Reader(file, _tensors(tensors)).model(description)
     try:
         check_ranges(model.graph)
         accumulator_bounds(model.graph, ())

@@ -34,6 +34,8 @@ from kilograd.targets import HostProgram, build_host
 RESULT = "result.json"
 ADAPTED = "adapted.safetensors"
 """The file that tells a folder of results: folders of training have a `RESULT`, too."""
+RESULT_FILES = (RESULT, "episode.json", "selection.html")
+"""What lies beside it."""
 
 _SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 """Of rates: normal numbers of float32."""
