@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import quick_build, small_network
+from helpers import clang, gcc, needs_clang, needs_gcc, quick_build, small_network
 
 from kilograd.emit import Program, link
 from kilograd.errors import InputError
@@ -241,7 +241,33 @@ def test_a_folder_that_all_may_write_to(tmp_path: Path) -> None:
     assert said.count("\n") == 1
     assert "others may write to it; set KILOGRAD_CACHE to a folder of your own" in said
     above = process(KILOGRAD_CACHE=str(shared / "deep" / "cache"))
-    assert "everybody may write to" in above[1]
+    assert "everybody may rename what is in" in above[1]
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "who"),
+    [
+        (12345, 0, 0o755, "its owner"),
+        (12345, 0, 0o1777, "its owner"),
+        (0, 12345, 0o775, "its group"),
+        (0, 12345, 0o1775, None),
+        (0, 0, 0o775, None),
+    ],
+)
+def test_a_folder_above_that_others_may_write_to(
+    tmp_path: Path, owner: int, group: int, mode: int, who: str | None
+) -> None:
+    """Whoever may rename a folder may put another in its place after it was looked at."""
+    above = tmp_path / "above"
+    (above / "cache").mkdir(parents=True)
+    (above / "cache").chmod(0o700)
+    os.chown(above, owner, group)
+    above.chmod(mode)
+    places, said, code = process(KILOGRAD_CACHE=str(above / "cache"))
+    assert code == 0
+    assert places[0].startswith(str(above)) == (who is None)
+    assert said == "" if who is None else f"{who} may rename what is in {above}" in said
 
 
 @root_only
@@ -370,6 +396,10 @@ def test_many_make_the_same(folder: Path) -> None:
             '#!/bin/sh\n[ "$1" = --version ] || { echo "No space left on device" >&2; exit 1; }\n',
             "No space",
         ),
+        (  # as in a container with gcc and without libc6-dev
+            '#!/bin/sh\n[ "$1" = --version ] || { echo "error: no stdint.h" >&2; exit 1; }\n',
+            "cannot compile the simplest program (error: no stdint.h)",
+        ),
     ],
 )
 def test_a_compiler_that_does_not_run(tmp_path: Path, script: str | None, why: str) -> None:
@@ -383,12 +413,19 @@ def test_a_compiler_that_does_not_run(tmp_path: Path, script: str | None, why: s
     assert "\n" not in str(caught.value)
 
 
-def test_a_program_that_does_not_compile_is_a_defect(tmp_path: Path) -> None:
-    cc = tmp_path / "cc"
-    cc.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "error: bad C" >&2; exit 1; }\n')
-    cc.chmod(0o755)
-    with pytest.raises(RuntimeError, match="error: bad C"):
-        build_host(small_program(), Compiler((str(cc),)))
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        pytest.param(gcc("-O1", "-include", "no.h"), marks=needs_gcc),
+        pytest.param(clang("-O1"), marks=needs_clang),
+    ],
+)
+def test_a_compiler_that_is_told_nonsense(compiler: Compiler, tmp_path: Path) -> None:
+    """What every program suffers from is the user's to mend; what only ours does is a defect."""
+    (tmp_path / "bad.c").write_text("int f(void) { return kg_conv 1; }\n")
+    with pytest.raises((RuntimeError, InputError)) as caught:
+        compiler.compile(tmp_path, "-c", "bad.c", "-o", "bad.o")
+    assert isinstance(caught.value, InputError) == ("no.h" in compiler.flags)
 
 
 def test_passing(folder: Path) -> None:

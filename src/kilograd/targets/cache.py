@@ -115,9 +115,8 @@ def _private(folder: Path) -> Path:
         folder.mkdir(mode=0o700)
     folder = folder.resolve()
     for above in folder.parents:
-        mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise PermissionError(f"{folder}: everybody may write to {above}")
+        if others := _others_move(above.stat()):
+            raise PermissionError(f"{folder}: {others} may rename what is in {above}")
     found = folder.stat()
     ours = found.st_uid == os.geteuid()
     if ours and not found.st_mode & _OTHERS_WRITE:
@@ -183,6 +182,18 @@ def _read(path: Path) -> bytes:
         if not _is_ours(os.fstat(descriptor), stat.S_IFREG):
             raise PermissionError(f"{path}: belongs to somebody else")
         return file.read()
+
+
+def _others_move(above: os.stat_result) -> str | None:
+    """Say who else, but root, could put another folder in the place of one that lies in `above`."""
+    if above.st_uid not in {0, os.geteuid()}:
+        return "its owner"
+    if above.st_mode & stat.S_ISVTX:
+        return None
+    if above.st_mode & stat.S_IWOTH:
+        return "everybody"
+    shared = above.st_mode & stat.S_IWGRP and above.st_gid not in {0, os.getegid()}
+    return "its group" if shared else None
 
 
 def _is_ours(status: os.stat_result, kind: int) -> bool:

@@ -25,6 +25,10 @@ from kilograd.output import FULL
 LANGUAGE = ("-std=c99", "-ffp-contract=off")
 OPTIMISE = ("-O3", "-march=native")
 
+#: An empty program with the headers that every one needs.
+_HEADERS = ("-include", "stdint.h", "-include", "string.h")
+_PROBE = (*_HEADERS, "-x", "c", "-c", os.devnull, "-o", "probe.o")
+
 #: What a compiler says where one of its parts was killed.
 _KILLED = re.compile(r"[Kk]illed signal|terminated (with|by) signal|Killed|(O|o)ut of memory")
 
@@ -73,7 +77,19 @@ class Compiler:
                 f"{self._name}: the C compiler was killed, perhaps for lack of memory or room; "
                 f"make some, and try again"
             )
+        self._check_able(folder)
         raise RuntimeError(f"{' '.join(done.args)} failed:\n{done.stderr}")
+
+    def _check_able(self, folder: Path) -> None:
+        """Raise `InputError` where it cannot compile anything: headers or an assembler missing."""
+        done = self._run(*self.flags, *_PROBE, folder=folder)
+        if done.returncode:
+            lines = [*done.stderr.splitlines(), "?"]
+            why = next((x for x in lines if "error" in x.lower()), lines[0]).strip()
+            raise InputError(
+                f"{self._name}: the C compiler cannot compile the simplest program ({why}); "
+                f"mend it, as in apt-get install gcc libc6-dev"
+            )
 
     @property
     def _name(self) -> str:
