@@ -172,9 +172,10 @@ def checked(image: Image.Image) -> Image.Image:
     if image.width * image.height > limits.PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels; {limits.PIXELS:,} are the most")
     image.load()
-    # What may fail after this depends on palette and transparency: one row shows it.
-    for channels in (1, 3):
-        upright(image.crop((0, 0, image.width, 1)), channels)
+    if image.mode not in {"L", "RGB"} or image.has_transparency_data:
+        # What may fail after this depends on palette and transparency: one row shows it.
+        for channels in (1, 3):
+            upright(image.crop((0, 0, image.width, 1)), channels)
     return image
 
 
