@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset, _values, load_dataset
-from kilograd.learn.pixels import opened, prepare, upright
+from kilograd.learn.data import Dataset, _Values, load_dataset
+from kilograd.learn.pixels import decoded, prepare, readable, upright
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 SHARED_FILES = sorted(SHARED.glob("*.parquet"))
@@ -230,6 +231,115 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
     assert dataset.skipped == tuple(f"a/{name}" for name in sorted(UNREADABLE))
     assert dataset.image_names == ("a/good.png", "b/good.png")
     assert dataset.labels.tolist() == [0, 1]
+
+
+def png_with(*chunks: tuple[bytes, bytes], palette: bool = False) -> bytes:
+    """Return a PNG of 20 x 20 pixels with more chunks before its pixels."""
+    kind, bytes_per_pixel = (3, 1) if palette else (2, 3)
+    header = struct.pack(">IIBBBBB", 20, 20, 8, kind, 0, 0, 0)
+    pixels = zlib.compress(bytes(20 * (1 + 20 * bytes_per_pixel)))
+    out = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")):
+        out += struct.pack(">I", len(data)) + name + data
+        out += struct.pack(">I", zlib.crc32(name + data))
+    return out
+
+
+def jpeg_with(segments: bytes) -> bytes:
+    """Return a JPEG with more segments after its start."""
+    data = encode(photo(), "JPEG")
+    return data[:2] + segments + data[2:]
+
+
+def progressive(side: int, scans: int) -> bytes:
+    """Return a grey JPEG with one scan of the means and more of all else, a few bytes each."""
+
+    def segment(marker: int, data: bytes) -> bytes:
+        return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
+
+    out = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64))
+    out += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    for table, symbol in ((0, 0), (0x10, 0xE0)):  # the second: 2^14 blocks or more without change
+        out += segment(0xC4, bytes([table, 1, *[0] * 15, symbol]))
+    blocks = (side // 8) ** 2
+    out += segment(0xDA, b"\1\1\0\0\0\0") + bytes(blocks // 8 + 1)
+    runs = "0" + "1" * 14
+    bits = runs * -(-blocks // ((1 << 15) - 1))
+    bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    return out + (segment(0xDA, b"\1\1\0\1\x3f\0") + data) * (scans - 1) + b"\xff\xd9"
+
+
+def oriented(kind: int, count: int) -> bytes:
+    """Return an EXIF block whose orientation has an odd type or count."""
+    entry = struct.pack("<HHII", 0x112, kind, count, 8)
+    return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4)
+
+
+RAW = b"Raw profile type exif\0"
+DAMAGED_EXIF = {
+    "garbage.jpg": encode(photo(), "JPEG", exif=b"Exif\0\0XX*\0\x08\0\0\0more", dpi=(72, 72)),
+    "short.jpg": encode(photo(), "JPEG", exif=b"Exif\0\0II*\0\x08", dpi=(72, 72)),
+    "long_tag.jpg": encode(photo(), "JPEG", exif=oriented(3, 100_000), dpi=(72, 72)),
+    "empty_tag.jpg": encode(photo(), "JPEG", exif=oriented(3, 0), dpi=(72, 72)),
+    "text_tag.jpg": encode(photo(), "JPEG", exif=oriented(2, 4), dpi=(72, 72)),
+    "garbage.webp": encode(photo(), "WEBP", exif=b"Exif\0\0XX*\0\x08\0\0\0more"),
+    "garbage.png": png_with((b"eXIf", b"XXXXXXXXXXXX")),
+    "short.png": png_with((b"eXIf", b"II*\0")),
+    "big_tiff.png": png_with((b"eXIf", b"II+\0\x08\0\0\0")),
+    "raw.png": png_with((b"tEXt", RAW + b"\nexif\n  10\nzzzz")),
+    "raw_nothing.png": png_with((b"tEXt", RAW + b"nothing")),
+    "raw_short.png": png_with((b"zTXt", RAW + b"\0" + zlib.compress(b"\nexif\n 4\n49492a"))),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", DAMAGED_EXIF)
+def test_images_with_a_damaged_exif_block_are_used_as_they_lie(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "a" / name, DAMAGED_EXIF[name])
+    dataset = load_dataset(tmp_path)
+    assert dataset.skipped == ()
+    with Image.open(file) as image:
+        expected = image.convert("RGB")
+    assert (np.asarray(upright(dataset.image(0), 3)) == np.asarray(expected)).all()
+
+
+PALETTE = (b"PLTE", bytes(6))
+UNUSABLE = {
+    "palette.png": png_with(PALETTE, (b"tRNS", bytes(2000)), palette=True),
+    "segments.jpg": jpeg_with(b"\xff\xe1\0\x0aExif\0\0xx" * 1024),
+    "scans.jpg": progressive(16, 101),
+    "scans_behind_fill_bytes.jpg": progressive(16, 101).replace(b"\xff\xda", b"\xff\xff\xda"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_images_that_cannot_be_used_are_left_out_and_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a" / name, UNUSABLE[name])
+    file = write(tmp_path / "a" / "whole.png")
+    dataset = load_dataset(tmp_path)
+    assert dataset.skipped == (f"a/{name}",)
+    file.write_bytes(UNUSABLE[name])
+    with pytest.raises(InputError, match=r"image a/whole\.png .* cannot now"):
+        dataset.image(0)
+
+
+def test_scans_of_a_jpeg_are_counted() -> None:
+    """What looks like one in a comment, or behind the end, is none."""
+    most = progressive(16, 100)
+    assert readable(most)
+    assert not readable(progressive(16, 101))
+    looks = b"\xff\xda" * 200
+    assert readable(most + looks)
+    assert readable(jpeg_with(b"\xff\xfe" + struct.pack(">H", len(looks) + 2) + looks))
+
+
+def test_jpeg_of_very_many_scans_is_refused_at_once() -> None:
+    """Half a megabyte took 15 seconds each time it was decoded."""
+    data = progressive(1024, 30_000)
+    start = time.perf_counter()
+    assert not readable(data)
+    assert time.perf_counter() - start < 0.5
 
 
 @settings(deadline=None)
@@ -627,7 +737,79 @@ def test_parquet_whose_rows_name_values_that_are_not_there(index: int) -> None:
     indices = arrow.array([0, index], arrow.int32())
     column = arrow.DictionaryArray.from_arrays(indices, arrow.array([b"a"]), safe=False)
     with pytest.raises(arrow.ArrowInvalid, match="out of bounds"):
-        _values(column)
+        _Values(Path("x.parquet")).of(column)
+
+
+def with_lying_footer(path: Path, rows: int, size: int) -> Path:
+    """Write rows that are groups of their own, and a footer that says of each: one byte."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    images = [encode(photo()) + bytes([i]) + bytes(size) for i in range(rows)]
+    table = arrow.table({"image": arrow.array(images, arrow.large_binary()), "label": ["a"] * rows})
+    options = {"compression": "zstd", "row_group_size": 1, "use_dictionary": False}
+    parquet.write_table(table, path, write_statistics=False, store_schema=False, **options)
+    data = path.read_bytes()
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    footer = data[start:]
+    about = parquet.ParquetFile(path).metadata
+    for said in {about.row_group(g).total_byte_size for g in range(rows)}:
+        number = varint(2 * said)
+        footer = footer.replace(number, bytes([0x82, *[0x80] * (len(number) - 2), 0]))
+    path.write_bytes(data[:start] + footer)
+    about = parquet.ParquetFile(path).metadata
+    assert [about.row_group(g).total_byte_size for g in range(rows)] == [1] * rows
+    return path
+
+
+def varint(value: int) -> bytes:
+    out = []
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+LOADED = """
+import resource, sys
+import pyarrow.parquet
+from kilograd.learn.data import load_dataset
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    load_dataset(sys.argv[1])
+except Exception as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_of_a_parquet_file_whose_footer_lies(tmp_path: Path) -> None:
+    """38 KB took 3.8 GB."""
+    path = with_lying_footer(tmp_path / "x.parquet", 6, 200_000_000)
+    words = [sys.executable, "-c", LOADED, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    error, used = done.stdout.splitlines()
+    assert "no image in it can be read (6 tried, the first is row 0)" in error
+    assert int(used) < 1_000_000  # KB
+
+
+def test_what_comes_of_a_parquet_file_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_lying_footer(tmp_path / "x.parquet", 6, 100_000)
+    assert len(load_dataset(path)) == 6
+    monkeypatch.setattr(limits, "PARQUET_BYTES", 300_000)
+    with pytest.raises(InputError, match=r"x\.parquet: holds 3.* bytes .* 300,000 are the most"):
+        load_dataset(path)
+
+
+def test_an_image_in_parquet_is_no_larger_than_one_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = encode(photo()), encode(photo(width=9, height=9))
+    monkeypatch.setattr(limits, "IMAGE_BYTES", len(large) - 1)
+    path = write_parquet(tmp_path / "x.parquet", {"image": [large, small], "label": [0, 1]})
+    dataset = load_dataset(path)
+    assert (dataset.skipped, dataset.image_names) == (("row 0",), ("row 1",))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 200, -100])
@@ -786,7 +968,7 @@ import resource, sys
 from pathlib import Path
 from kilograd.frontend import Preprocess
 from kilograd.learn.data import load_dataset
-from kilograd.learn.pixels import opened, prepare, upright
+from kilograd.learn.pixels import prepare
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 x = prepare(load_dataset(Path(sys.argv[1])).image(0), Preprocess(128, 147, 3))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -816,7 +998,7 @@ def test_larger_images_are_not_decoded(tmp_path: Path, size: tuple[int, int]) ->
     write(tmp_path / "a" / "2.png")
     assert load_dataset(tmp_path).skipped == ("a/1.png",)
     with pytest.raises(ValueError, match="67,108,864 are the most"):
-        opened(png)
+        decoded(png)
 
 
 def test_resized_images_have_a_limit() -> None:

@@ -385,6 +385,10 @@ def test_items_that_cannot_be_fetched_are_named() -> None:
         wrap_dataset("pets", ["cat"], Lazy([0, 0], broken=(0, 1)))
     floats = [(Image.new("F", (4, 4)), 0), (Image.new("L", (4, 4)), 0)]
     assert wrap_dataset("pets", ["cat"], floats).skipped == ("item 0",)
+    palette = Image.new("P", (4, 4))
+    palette.info["transparency"] = bytes(2000)
+    unusable = [(palette, 0), (Image.new("L", (4, 4)), 0)]
+    assert wrap_dataset("pets", ["cat"], unusable).skipped == ("item 0",)
 
 
 PICTURE = Image.new("L", (4, 4))

@@ -27,6 +27,8 @@ MAP_ELEMENTS = 1 << 28
 
 # Data sets.
 PIXELS = 1 << 26
+SCANS = 100
+SEGMENTS = 1 << 9
 IMAGES = 1 << 21
 CLASSES = 1 << 16
 

@@ -99,7 +99,9 @@ def mutated_picture(rng: Random, data: bytes) -> bytes:
     """Flip bytes, or say another size."""
     if rng.random() < 0.002:
         return rng.choice(bombs())
-    if rng.random() < 0.6:
+    if rng.random() < 0.2:
+        data = _with_odd_block(rng, data)
+    elif rng.random() < 0.6:
         data = flipped(rng, data)
     else:
         side = rng.choice(_SIDES)
@@ -112,6 +114,30 @@ def mutated_picture(rng: Random, data: bytes) -> bytes:
         else:
             data = data.replace(str(side).encode(), rng.choice(NUMBERS).encode(), 1)
     return _summed(data) if rng.random() < 0.8 else data
+
+
+def _with_odd_block(rng: Random, data: bytes) -> bytes:
+    """Put in what stands beside the pixels: EXIF blocks, transparency, more scans."""
+    entry = struct.pack("<HHII", 0x112, rng.randrange(20), rng.choice((0, 1, 2, 100_000)), 8)
+    exif = b"II*\0\x08\0\0\0\x01\0" + entry + bytes(4)
+    exif = rng.choice((exif, exif[: rng.randrange(len(exif))], flipped(rng, exif)))
+    if data.startswith(b"\xff\xd8"):
+        block = b"Exif\0\0" + exif
+        scan = b"\xff\xda\0\x08\1\1\0\1\x3f\0"
+        block = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+        return data[:2] + rng.choice((block, block, block * 2000, scan * 5000)) + data[2:]
+    if data.startswith(b"\x89PNG"):
+        raw = b"Raw profile type exif\0\nexif\n 9\n"
+        name, block = rng.choice(
+            (
+                (b"eXIf", exif),
+                (b"tEXt", raw + rng.choice((exif.hex().encode(), exif))),
+                (b"tRNS", bytes(rng.choice((0, 1, 2, 6, 256, 2000)))),
+            )
+        )
+        at = max(33, data.find(b"IDAT") - 4)
+        return data[:at] + struct.pack(">I", len(block)) + name + block + bytes(4) + data[at:]
+    return flipped(rng, data)
 
 
 def _summed(data: bytes) -> bytes:

@@ -24,7 +24,8 @@ from PIL import Image
 
 from kilograd import limits
 from kilograd.errors import InputError, shown
-from kilograd.learn.pixels import MODES, Source, opened, readable
+from kilograd.learn import pixels
+from kilograd.learn.pixels import Source, checked, readable
 from kilograd.names import distinct, label
 from kilograd.reading import (
     decoded,
@@ -120,15 +121,13 @@ class Dataset:
         Raises `InputError` if its file is gone or has changed since the set was loaded.
         """
         try:
-            image = opened(self.images[index])
-            image.load()
+            return pixels.decoded(self.images[index])
         except Exception as error:
             # As in `readable`: a decoder may raise anything.
             raise InputError(
                 f"{self.name}: image {self.image_names[index]} could be read when the set was "
                 f"loaded and cannot now ({error}); put it back and start again"
             ) from error
-        return image
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -430,11 +429,8 @@ def _read_columns(path: Path) -> _Columns:
     try:
         with parquet.ParquetFile(path) as file:
             wanted = _wanted_columns(path, file)
-            texts = _texts(file, wanted)
-        with parquet.ParquetFile(path, read_dictionary=texts) as file:
-            table = file.read(columns=wanted)
+            found = _read_rows(path, file, wanted)
             metadata = file.schema_arrow.metadata or {}
-        found = {name: [x for c in table[name].chunks for x in _values(c)] for name in wanted}
     except (OSError, ArrowException, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason}); {_LAYOUT}") from error
@@ -467,45 +463,82 @@ def _wanted_columns(path: Path, file: Any) -> list[str]:  # noqa: ANN401 pyarrow
         if name != "image" and types.is_nested(kind):
             raise InputError(f"{path}: column {name!r} holds {kind}; write text or integers")
     # Of the groups, not of their columns: a look at a damaged column ends the process (pyarrow 26).
+    # This is what the file says; `_read_rows` counts what comes.
     size = sum(about.row_group(g).total_byte_size for g in range(about.num_row_groups))
+    _check_unpacked(size, path)
+    return wanted
+
+
+def _check_unpacked(size: int, path: Path) -> None:
     if size > limits.PARQUET_BYTES:
         raise InputError(
             f"{path}: holds {size:,} bytes when unpacked; {limits.PARQUET_BYTES:,} are the most"
         )
-    return wanted
 
 
-def _texts(file: Any, wanted: Sequence[str]) -> list[str]:  # noqa: ANN401 pyarrow is untyped here
-    """Return the paths of all texts and bytes in some columns.
+_ROWS = 4
+"""Rows unpacked at once: as many images of the largest size are half a gigabyte."""
 
-    Those are read as they are stored, each value once: a file of a kilobyte can say of 300 rows
-    that each holds the same megabyte.
+
+def _read_rows(
+    path: Path,
+    file: Any,  # noqa: ANN401 pyarrow is untyped here
+    wanted: Sequence[str],
+) -> dict[str, list[object]]:
+    """Return columns as Python values, read a few rows at a time and counted as they come."""
+    found: dict[str, list[object]] = {name: [] for name in wanted}
+    values = _Values(path)
+    for group in range(file.num_row_groups):
+        # Group by group: a batch would else be filled up from the next ones.
+        for batch in file.iter_batches(
+            batch_size=_ROWS, row_groups=[group], columns=wanted, use_threads=False
+        ):
+            values.count(batch.nbytes)
+            for name in wanted:
+                found[name] += values.of(batch.column(name))
+    return found
+
+
+class _Values:
+    """Turns arrays of a Parquet file into Python values; what is said twice is in memory once.
+
+    A file of a kilobyte can say of 300 rows that each holds the same megabyte, and another can
+    say in its footer that it holds a byte.
     """
-    columns = (file.metadata.schema.column(i) for i in range(file.metadata.num_columns))
-    return [
-        str(c.path)
-        for c in columns
-        if c.path.split(".")[0] in wanted and c.physical_type == "BYTE_ARRAY"
-    ]
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[bytes | str, bytes | str] = {}
+        self._size = 0
 
-def _values(array: Any) -> list[object]:  # noqa: ANN401 pyarrow is untyped here
-    """Return an array as Python values; what stands in many rows is in memory once."""
-    from pyarrow import types
+    def count(self, size: int) -> None:
+        """Refuse the file if it is more than the limit with so many bytes more."""
+        self._size += size
+        _check_unpacked(self._size, self._path)
 
-    if types.is_dictionary(array.type):
-        array.validate(full=True)  # a damaged index may be negative, or too large
-        known = array.dictionary.to_pylist()
-        return [None if i is None else known[i] for i in array.indices.to_pylist()]
-    if types.is_struct(array.type):
-        names = [field_.name for field_ in array.type]
-        parts = zip(*map(_values, array.flatten()), strict=True)
-        present = array.is_valid().to_pylist()
-        return [
-            dict(zip(names, row, strict=True)) if here else None
-            for row, here in zip(parts, present, strict=True)
-        ]
-    return cast("list[object]", array.to_pylist())
+    def of(self, array: Any) -> list[object]:  # noqa: ANN401 pyarrow is untyped here
+        """Return an array as Python values; `None` for one larger than an image may be."""
+        from pyarrow import types
+
+        if types.is_dictionary(array.type):
+            array.validate(full=True)  # a damaged index may be negative, or too large
+            array = array.dictionary_decode()
+        if types.is_struct(array.type):
+            names = [field_.name for field_ in array.type]
+            parts = zip(*map(self.of, array.flatten()), strict=True)
+            present = array.is_valid().to_pylist()
+            return [
+                dict(zip(names, row, strict=True)) if here else None
+                for row, here in zip(parts, present, strict=True)
+            ]
+        return [self._value(scalar) for scalar in array]
+
+    def _value(self, scalar: Any) -> object:  # noqa: ANN401 pyarrow is untyped here
+        buffer = scalar.as_buffer() if hasattr(scalar, "as_buffer") else None
+        if buffer is not None and buffer.size > limits.IMAGE_BYTES:
+            return None
+        value = scalar.as_py()
+        return self._known.setdefault(value, value) if isinstance(value, bytes | str) else value
 
 
 def _declared_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...] | None:
@@ -858,7 +891,7 @@ def _wrapped(name: str, classes: Sequence[str], pairs: Pairs, index: int) -> _Li
     try:
         image, label = _item(name, pairs, index)
         if isinstance(image, Image.Image):
-            image.load()
+            checked(image)
     except InputError:
         raise
     except Exception:  # noqa: BLE001
@@ -872,8 +905,7 @@ def _wrapped(name: str, classes: Sequence[str], pairs: Pairs, index: int) -> _Li
         ) from error
     if not 0 <= number < len(classes):
         raise InputError(f"{name}: item {index} has label {number}, of {len(classes)} classes")
-    if _as_image(name, index, image).mode not in MODES:
-        return _Listed(called, None, number, split=None)
+    _as_image(name, index, image)
     return _Listed(called, partial(_item_image, name, pairs, index), number, split=None)
 
 

@@ -7,8 +7,10 @@ What is done to it is done in strips, so that there is one copy in 8 bits beside
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,18 @@ _SIDEWAYS = {_Turn.TRANSPOSE, _Turn.ROTATE_270, _Turn.TRANSVERSE, _Turn.ROTATE_9
 _FORWARDS = {None, _Turn.FLIP_LEFT_RIGHT, _Turn.TRANSPOSE, _Turn.ROTATE_90}
 """Those after which the first row is at the top or at the left."""
 
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""A marker of JPEG that is neither a byte of the data nor the start of another stretch of it."""
+_SCAN, _END, _LENGTH_FOLLOWS = b"\xff\xda", b"\xff\xd9", b"\xff\xc0"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings, which name lines of its source, from the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
     """Turn an image of any mode and size into network input: int8 [size, size, channels].
@@ -86,12 +100,13 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
     return (pixels - 128).astype(np.int8)
 
 
+@_quiet()
 def upright(image: Image.Image, channels: int) -> Image.Image:
     """Rotate an image as its EXIF tag says, and make it RGB (3 channels) or grey (1), 8 bits each.
 
     Of an image more than 32 times as long as wide only the middle is left.
     """
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = _turn(image)
     image = _middle(image, _LONGEST)
     width, height = image.size
     size = (height, width) if turn in _SIDEWAYS else (width, height)
@@ -107,39 +122,93 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     return out
 
 
-def opened(source: Source) -> Image.Image:
-    """Read the header, or fetch the image; raises whatever the decoder or the library does.
+def decoded(source: Source) -> Image.Image:
+    """Decode an image that `prepare` and `upright` can use, in its own mode and size.
 
-    Raises a ValueError for pixels of no defined range, and for more of them than the limit.
+    Raises whatever the decoder or the library does, and what `checked` does.
     """
-    if isinstance(source, Path):
-        source = read_bytes(source, limits.IMAGE_BYTES)
-    if isinstance(source, bytes):
-        with warnings.catch_warnings():  # of Pillow's own limit, which is higher than this one
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(source), formats=_FORMATS)
-    else:
-        image = source()
-    if image.mode not in MODES:
-        raise ValueError(f"pixels of mode {image.mode} have no defined range")
-    if image.width * image.height > limits.PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels; {limits.PIXELS:,} are the most")
-    return image
+    return checked(opened(source))
 
 
 def readable(source: bytes | Path) -> bool:
-    """Decode once; `Image.verify` would not notice a truncated JPEG."""
+    """Tell whether `decoded` can be used; takes a fraction of its time."""
     try:
         image = opened(source)
-        # For a JPEG: grey at an eighth of the size. Reads all of the data at a fraction of the
-        # time; other formats take no notice.
+        # For a JPEG: grey at an eighth of the size. Reads all of the data; other formats take no
+        # notice.
         image.draft("L", (1, 1))
-        image.load()
+        checked(image)
     except Exception:  # noqa: BLE001
         # Pillow promises no exception type for damaged data (OSError, SyntaxError, ValueError,
         # struct.error, DecompressionBombError, ... seen), and one picture must not end the load.
         return False
     return True
+
+
+@_quiet()
+def opened(source: Source) -> Image.Image:
+    """Read the header, or fetch the image; raises whatever the decoder or the library does.
+
+    Raises a ValueError for a JPEG of more scans or segments than the limits.
+    """
+    if isinstance(source, Path):
+        source = read_bytes(source, limits.IMAGE_BYTES)
+    if not isinstance(source, bytes):
+        return source()
+    if source.startswith(b"\xff\xd8"):
+        _check_markers(source)
+    return Image.open(io.BytesIO(source), formats=_FORMATS)
+
+
+@_quiet()
+def checked(image: Image.Image) -> Image.Image:
+    """Decode an image, and see whether network input can be made of it.
+
+    Raises a ValueError for pixels of no defined range, and for more of them than the limit; else
+    whatever the decoder does. `Image.verify` would not notice a truncated JPEG.
+    """
+    if image.mode not in MODES:
+        raise ValueError(f"pixels of mode {image.mode} have no defined range")
+    if image.width * image.height > limits.PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels; {limits.PIXELS:,} are the most")
+    image.load()
+    if image.mode not in {"L", "RGB"} or image.has_transparency_data:
+        # What may fail after this depends on palette and transparency: one row shows it.
+        for channels in (1, 3):
+            upright(image.crop((0, 0, image.width, 1)), channels)
+    return image
+
+
+def _check_markers(data: bytes) -> None:
+    """Refuse a JPEG of more scans or segments than the limits.
+
+    A scan of ten bytes goes over the whole picture, and Pillow copies all EXIF blocks for each
+    one. Counted as libjpeg reads: a segment says how long it is, and what stands in it is no
+    marker; nor is what stands behind the end.
+    """
+    segments = scans = 0
+    at = 2
+    while (found := _MARKER.search(data, at)) and found[0] != _END:
+        segments += 1
+        scans += found[0] == _SCAN
+        if segments > limits.SEGMENTS or scans > limits.SCANS:
+            raise ValueError(
+                f"a JPEG of more than {limits.SCANS} scans or {limits.SEGMENTS:,} segments"
+            )
+        if scans == 1 and found[0] == _SCAN and data.count(_SCAN) <= limits.SCANS:
+            return  # never too few, and much faster than to look for every marker
+        at = found.end()
+        if found[0] >= _LENGTH_FOLLOWS:
+            at += int.from_bytes(data[at : at + 2], "big")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return how to view an image; as it is where its EXIF block is damaged."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001
+        # As in `readable`; the picture itself may be whole.
+        return None
 
 
 def _to_8_bits(image: Image.Image, mode: str) -> Image.Image:
