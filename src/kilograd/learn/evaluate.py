@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
-
-from msgspec import Meta, Struct, structs
 
 from kilograd import __version__, limits
 from kilograd.errors import InputError
@@ -25,9 +19,10 @@ from kilograd.learn.episodes import Episode, read_episodes
 from kilograd.learn.pixels import Source
 from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.learn.statistics import Interval, interval, p_value
+from kilograd.learn.store import key_of, opened
 from kilograd.learn.work import Key, Row, Settings, Work, split_rate
-from kilograd.output import make_folder, write_file
-from kilograd.reading import checksum, leads_inside, parse_json, read_bytes, there, typed
+from kilograd.output import write_file
+from kilograd.reading import read_bytes
 from kilograd.select import Budget, strategy
 
 RESULTS = "evaluation.sqlite"
@@ -141,12 +136,13 @@ def evaluate(
     drawn = evaluation.draw()
     if cluster is not None:
         check_cluster(cluster)
-    with _opened(out) as store:
-        store.agree(evaluation)
+    with opened(out / RESULTS) as store:
+        store.agree(_fingerprint(evaluation), _options(Settings()))
         done = store.rows()
-        _keep_episodes(out / EPISODES, drawn, begun=bool(done))
         keys = list(_keys(evaluation))
         missing = [key for key in keys if key not in done]
+        store.check_room(len(done) + len(missing))
+        _keep_episodes(out / EPISODES, drawn, begun=bool(done))
         count = len(keys) - len(missing)
         progress(count, len(keys))
         works = _works(evaluation, drawn, missing)
@@ -157,7 +153,7 @@ def evaluate(
         with closing(run):
             for row in run:
                 store.add(row)
-                done[_key(row)] = row
+                done[key_of(row)] = row
                 count += 1
                 progress(count, len(keys))
         return tuple(done[key] for key in keys)
@@ -199,152 +195,7 @@ def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-# ---- the file ----
-
-
-_SUM = "sha256"
-_TABLES = {("table", "settings"), ("table", "rows")}
-
-
-class _Row(Struct, frozen=True):
-    """A row as it is stored, with the range of each number."""
-
-    data: str
-    model: str
-    method: str
-    episode: Annotated[int, Meta(ge=0, lt=limits.EPISODES)]
-    ways: Annotated[int, Meta(ge=1, le=limits.WAYS)]
-    accuracy_before: Annotated[float, Meta(ge=0, le=1)]
-    accuracy_after: Annotated[float, Meta(ge=0, le=1)]
-    sram_bytes: Annotated[int, Meta(ge=0)]
-    backward_macs: Annotated[int, Meta(ge=0)]
-    learned_parameters: Annotated[int, Meta(ge=0)]
-    seconds: Annotated[float, Meta(ge=0, le=1e12)]
-
-
-class _Store:
-    """The rows of an evaluation, each with its checksum; one process at a time writes."""
-
-    def __init__(self, out: Path, connection: sqlite3.Connection) -> None:
-        self._out, self._sql = out, connection
-        names = [f.name for f in fields(Row)]
-        columns = ", ".join(f"{name} NOT NULL" for name in (*names, _SUM))
-        key = ", ".join(f.name for f in fields(Key))
-        with self._sql:
-            self._sql.execute("CREATE TABLE IF NOT EXISTS settings (name PRIMARY KEY, value)")
-            self._sql.execute(f"CREATE TABLE IF NOT EXISTS rows ({columns}, PRIMARY KEY ({key}))")
-        found = self._sql.execute("SELECT type, name FROM sqlite_master WHERE type != 'index'")
-        strange = set(found) - _TABLES
-        held = [c[1] for c in self._sql.execute("PRAGMA table_info(rows)")]
-        if strange or held != [*names, _SUM]:
-            raise InputError(
-                f"--out {out}: {RESULTS} has other tables or columns than this version writes, it "
-                f"may be of an older one; choose another folder"
-            )
-
-    def agree(self, evaluation: Evaluation) -> None:
-        """Store the settings; raise `InputError` where a row was made with others."""
-        now = _fingerprint(evaluation)
-        with self._sql:
-            if not self.rows():
-                self._sql.execute("DELETE FROM settings")
-            stored = self._settings()
-            if stored:  # by a version that may not have known all of today's options
-                stored = _options(Settings()) | stored
-            for name, value in now.items():
-                if stored.get(name, value) != value:
-                    raise InputError(_difference(self._out, name, stored[name], value))
-            new = [(name, value) for name, value in now.items() if name not in stored]
-            self._sql.executemany("INSERT INTO settings VALUES (?, ?)", new)
-
-    def rows(self) -> dict[Key, Row]:
-        """Return what is done; raises `InputError` for a row that is not as it was written."""
-        names = [f.name for f in fields(Row)]
-        columns = ", ".join((*names, _SUM))
-        rows = self._sql.execute(f"SELECT rowid, {columns} FROM rows")  # noqa: S608 our own names
-        done: dict[Key, Row] = {}
-        for number, *values, stored in rows:
-            where = f"--out {self._out}: {RESULTS}: row {number} is damaged"
-            row = Row(**structs.asdict(typed(dict(zip(names, values, strict=True)), _Row, where)))
-            if stored != checksum(asdict(row)):
-                raise InputError(
-                    f"{where}, its checksum is another; delete it, and it will be measured again"
-                )
-            done[_key(row)] = row
-        return done
-
-    def _settings(self) -> dict[str, str]:
-        """Return what is stored of options and inputs: JSON of options, digests of inputs."""
-        found = list(self._sql.execute("SELECT name, value FROM settings"))
-        where = f"--out {self._out}: {RESULTS}: the settings are damaged"
-        stored = dict(typed(found, list[tuple[str, str]], where))
-        for name, value in stored.items():
-            if name.startswith("--"):
-                parse_json(value, Any, f"{where}, {name}")
-        return stored
-
-    def add(self, row: Row) -> None:
-        """Store a row, for good: it is on the disk when this returns.
-
-        Raises `InputError` if the disk refuses.
-        """
-        values = (*astuple(row), checksum(asdict(row)))
-        marks = ", ".join("?" for _ in values)
-        try:
-            with self._sql:
-                self._sql.execute(f"INSERT INTO rows VALUES ({marks})", values)  # noqa: S608
-        except sqlite3.OperationalError as e:
-            raise InputError(
-                f"--out {self._out}: a row cannot be stored ({e}); those before it are safe: "
-                f"make room, and the same command goes on"
-            ) from e
-
-
-@contextmanager
-def _opened(out: Path) -> Iterator[_Store]:
-    """Open the file of an evaluation, or begin one.
-
-    Raises `InputError` for a folder that holds something else, that cannot be written, or that
-    another process writes to.
-    """
-    make_folder(out, RESULTS)
-    file = out / RESULTS
-    if there(file) and not (file.is_file() and leads_inside(out, file)):
-        raise InputError(f"--out {out}: {RESULTS} is no regular file; choose another folder")
-    try:
-        folder = os.open(out, os.O_RDONLY)
-    except OSError as e:
-        raise InputError(f"--out {out}: cannot be written ({e})") from e
-    try:
-        # The system drops the lock when the process ends, however it ends.
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise InputError(f"--out {out}: another evaluation is writing there; wait") from e
-        except OSError as e:
-            raise InputError(f"--out {out}: cannot be locked ({e}); choose a local folder") from e
-        try:
-            with closing(_connected(out / RESULTS)) as connection:
-                yield _Store(out, connection)
-        except sqlite3.Error as e:
-            raise InputError(f"--out {out}: {RESULTS} cannot be used ({e})") from e
-    finally:
-        os.close(folder)
-
-
-def _connected(file: Path) -> sqlite3.Connection:
-    """Open a database; raises a `sqlite3.Error` for a damaged one."""
-    connection = sqlite3.connect(file)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException as e:
-        connection.close()
-        if isinstance(e, UnicodeDecodeError):  # of names in a damaged schema
-            raise sqlite3.DatabaseError(f"its schema is no text: {e}") from e
-        raise
-    return connection
+# ---- what rows depend on ----
 
 
 def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
@@ -376,21 +227,6 @@ def _digest(*parts: str | bytes) -> str:
         raw = part.encode() if isinstance(part, str) else part
         sha.update(len(raw).to_bytes(8, "little") + raw)
     return sha.hexdigest()
-
-
-def _difference(out: Path, name: str, stored: str, now: str) -> str:
-    advice = "choose another folder, or go on as before"
-    if not name.startswith("--"):
-        versions = f" ({stored}, now {now})" if name == "kilograd" else ""
-        return f"--out {out}: {name} has changed since it was begun{versions}; {advice}"
-    values = [_said(name, parse_json(v, Any, name)) for v in (stored, now)]
-    return f"--out {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
-
-
-def _said(option: str, value: object) -> str:
-    if value is None or value is False:
-        return f"without {option}"
-    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def _keep_episodes(file: Path, drawn: Mapping[tuple[str, int], Episode], *, begun: bool) -> None:
@@ -425,10 +261,6 @@ def _keys(evaluation: Evaluation) -> Iterator[Key]:
             for n in evaluation.networks:
                 for method in evaluation.methods:
                     yield Key(d.name, n.model.name, method, number)
-
-
-def _key(row: Row) -> Key:
-    return Key(row.data, row.model, row.method, row.episode)
 
 
 def _works(
