@@ -990,7 +990,7 @@ def test_every_command_and_option_is_explained(run: Run, name: str) -> None:
 def old(adapt: Run, tmp_path: Path) -> Path:
     """The results of an earlier run."""
     assert adapt("--out", "run", "--seed", 1).code == 0
-    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "selection.html").write_text("old")
     return tmp_path / "run"
 
 

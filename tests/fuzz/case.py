@@ -104,6 +104,7 @@ class OvertimeError(BaseException):
 
 def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Finding:
     """Check a case; say whether it was accepted, or what is wrong."""
+    forget_peak()  # else what is added below an earlier peak goes unseen
     before = peak()
     with written(case, scratch) as folder:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz.case import Finding, Target, die_with_parent, forget_peak, judge, peak, store
+from fuzz.case import Finding, Target, die_with_parent, judge, peak, store
 from kilograd.ir import Array
 
 ADDRESS_SPACE = 4 << 30
@@ -121,7 +121,6 @@ class Fuzzer:
         self.next[worker, index] += 1
         start = time.monotonic()
         self.now[worker] = index, number, start
-        before = peak()
         case = target.case(self.seed, number)
         result = judge(target, case, home, deep=number % target.deep == 0)
         if isinstance(result, Finding):
@@ -129,9 +128,7 @@ class Fuzzer:
         else:
             count[0] += 1
             count[1 if result else 2] += 1
-        if peak() > before:
-            count[5] = max(count[5], peak())
-            forget_peak()
+        count[5] = max(count[5], peak())
         count[4] += time.monotonic() - start
 
     def _found(self, worker: int, index: int, number: int, finding: Finding) -> None:
