@@ -117,6 +117,8 @@ def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Fi
             result = False
         except OvertimeError:
             result = Finding("time", _place(traceback.format_exc()), traceback.format_exc())
+        except MemoryError:  # the limit of the process came before that of the case
+            result = Finding("memory", target.name, traceback.format_exc())
         except Exception as e:  # noqa: BLE001 that is the question
             trace = traceback.format_exc()
             wrong = isinstance(e, AssertionError)
