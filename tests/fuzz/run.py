@@ -100,7 +100,8 @@ class Fuzzer:
         """Take the target that has had least of its share, until time is over."""
         die_with_parent()
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (ADDRESS_SPACE, hard))
+        # beside what the process it was forked from has: late in a test run that may be 4 GiB
+        resource.setrlimit(resource.RLIMIT_DATA, (_data() + ADDRESS_SPACE, hard))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write there
         home = self.scratch / f"worker-{worker}-{time.monotonic_ns()}"
         home.mkdir()
@@ -189,6 +190,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "| " + " | ".join(f"{x:,}" if x != str(x) else x for x in r.values()) + " |" for r in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def _data() -> int:
+    """Return the bytes that RLIMIT_DATA counts of this process."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
+    return int(pages) * resource.getpagesize()
 
 
 def _shared(shape: tuple[int, ...]) -> Array:
