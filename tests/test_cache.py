@@ -379,6 +379,19 @@ def test_many_make_the_same(folder: Path) -> None:
     assert [p.name for p in folder.iterdir()] == [NAME]
 
 
+def test_another_process_makes_the_folder_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_too_early(path: Path) -> bool:
+        if path.exists():
+            return os.path.isdir(path)  # noqa: PTH112 Path.is_dir is this
+        path.mkdir(parents=True)
+        return False
+
+    monkeypatch.setattr(Path, "is_dir", look_too_early)
+    assert cache.cache_folder() == folder
+
+
 # ---- compilers ----
 
 

@@ -112,7 +112,7 @@ def _private(folder: Path) -> Path:
     folder = folder.absolute()
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)  # another process may be as quick
     folder = folder.resolve()
     for above in folder.parents:
         if others := _others_move(above.stat()):
