@@ -25,13 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
+from kilograd.data.augment import Augment, augmented
+from kilograd.data.episodes import sample_episode
+from kilograd.data.load import load_dataset
 from kilograd.emit import Program
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples
-from kilograd.learn.augment import Augment, augmented
-from kilograd.learn.data import load_dataset
-from kilograd.learn.episodes import sample_episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.views import latents_each

@@ -2,7 +2,7 @@
 
 Gains are in points of accuracy.
 
-    python benchmarks/contribution.py docs/results/contribution-*.json | \
+    python benchmarks/contribution.py src/kilograd/search/contributions/*.json | \
         python benchmarks/fill.py docs/results/contribution.md
 """
 
@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kilograd.intervals import t_quantile
 from kilograd.ir import Array
-from kilograd.learn.statistics import t_quantile
-from kilograd.select import Contribution, Gain, read_contribution
-from kilograd.select.contribution import SHARES
-from kilograd.select.search import shrunk
+from kilograd.search import Contribution, Gain, read_contribution, shrunk
+from kilograd.search.contribution import SHARES
 
 #: MCUNet, all input channels, points on Cars: read off the curve published with tiny-training.
 LAYERS = (12, 15, 18, 20, *range(21, 29), *range(30, 42))

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import typer
 
+from kilograd.data.episodes import Episode
+from kilograd.data.load import Dataset, load_dataset
 from kilograd.frontend import Preprocess, load_model
+from kilograd.intervals import interval
 from kilograd.learn.adapt import load_samples
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import Episode
-from kilograd.learn.evaluate import EPISODES, RESULTS
-from kilograd.learn.statistics import interval
 from kilograd.offline.network import FloatNetwork
+from kilograd.study.evaluate import EPISODES, RESULTS
 
 META = "meta-"
 

@@ -32,13 +32,13 @@ import numpy as np
 import typer
 
 from kilograd.cli import Options
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import Episode, sample_episode
+from kilograd.data.load import Dataset, load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import Budget, Demand, Inspect, strategy, write_plan

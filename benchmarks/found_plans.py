@@ -27,18 +27,20 @@ import typer
 from kilograd.cli import Options
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
-from kilograd.learn.contribution import write_contribution
+from kilograd.intervals import interval
 from kilograd.learn.recipe import OptimizerKind, Recipe, lowered
-from kilograd.learn.statistics import interval
-from kilograd.select import (
-    Budget,
+from kilograd.search import (
     Contribution,
-    Evidence,
+    Limits,
+    Sampling,
+    footprint,
+    helpful,
+    problem,
     read_contribution,
-    strategy,
-    write_plan,
+    selection,
 )
-from kilograd.select.search import Limits, Sampling, footprint, helpful, problem, selection
+from kilograd.select import Budget, Evidence, strategy, write_plan
+from kilograd.study.contribution import write_contribution
 
 RECIPE = Recipe("search", 5, optimizer=OptimizerKind.ROWRMS, rows=True)
 #: Share of RAM by which plans may differ that are compared.

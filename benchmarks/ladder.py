@@ -36,15 +36,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from kilograd.data.augment import augmented
+from kilograd.data.episodes import Episode
 from kilograd.emit import link
 from kilograd.frontend import Model
+from kilograd.intervals import Interval, interval
 from kilograd.ir import Array, DType, Graph, Node, dead_code
 from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
-from kilograd.learn.augment import augmented
-from kilograd.learn.episodes import Episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.statistics import Interval, interval
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
 from kilograd.passes import Part

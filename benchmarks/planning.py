@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
-from kilograd.plan import Buffer, Plan, Planner, exact, greedy, lower_bound, place
+from kilograd.memory import Buffer, Plan, Planner, exact, greedy, lower_bound, place
 from kilograd.select import PLANS, Budget
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))

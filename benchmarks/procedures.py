@@ -26,14 +26,14 @@ from typing import Annotated
 
 import typer
 
+from kilograd.data.augment import Augment
+from kilograd.data.digits import load_digits
+from kilograd.data.episodes import sample_episode
+from kilograd.data.load import Dataset, load_dataset
 from kilograd.frontend import load_model
+from kilograd.intervals import Interval, interval
 from kilograd.learn.adapt import Schedule, adapt
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.digits import load_digits
-from kilograd.learn.episodes import sample_episode
 from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.statistics import Interval, interval
 from kilograd.select import Budget
 
 WAYS, SHOTS, QUERIES = 5, 5, 40

@@ -26,11 +26,11 @@ import numpy as np
 import typer
 from few_shot import dataset, model
 
+from kilograd.data.episodes import Episode, sample_episode
+from kilograd.intervals import interval
 from kilograd.ir import Array
 from kilograd.learn.adapt import Schedule, fit, load_samples, predict
-from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
-from kilograd.learn.statistics import interval
 from kilograd.learn.views import Cached
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kilograd.data.load import load_dataset
 from kilograd.frontend import load_model, save_model
 from kilograd.ir import Array
-from kilograd.learn.data import load_dataset
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs
 from kilograd.offline.parts import CALIBRATION, divide_classes, prepared
 

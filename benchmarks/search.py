@@ -22,28 +22,26 @@ import numpy as np
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.recipe import OptimizerKind, Recipe, demand, linked, lowered
-from kilograd.select import (
+from kilograd.search import (
     SHARES,
     Contribution,
-    Evidence,
-    Gain,
-    Gains,
-    choices,
-    fingerprint,
-    read_contribution,
-)
-from kilograd.select.search import (
     Evolution,
     Footprint,
+    Gain,
+    Gains,
     Genome,
     Limits,
     Sampling,
+    choices,
     exact,
+    fingerprint,
     footprint,
     helpful,
     problem,
+    read_contribution,
     selection,
 )
+from kilograd.select import Evidence
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

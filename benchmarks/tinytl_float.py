@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kilograd.data.augment import augmented
+from kilograd.data.episodes import Episode
 from kilograd.learn.adapt import Schedule, load_samples
-from kilograd.learn.augment import augmented
-from kilograd.learn.episodes import Episode
 from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
 from kilograd.select.tinytl import BLOCKS

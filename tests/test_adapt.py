@@ -29,6 +29,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from kilograd.cli.options import Options
+from kilograd.data.augment import Augment, augmented
+from kilograd.data.episodes import Episode, sample_episode
+from kilograd.data.load import Dataset, load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
@@ -47,9 +50,6 @@ from kilograd.learn.adapt import (
     predict,
     save,
 )
-from kilograd.learn.augment import Augment, augmented
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import Episode, sample_episode
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.views import within
 from kilograd.output import check_out

@@ -38,11 +38,11 @@ from typer.main import get_command
 from kilograd import __version__
 from kilograd.cli import app
 from kilograd.cli.show import OUT, Table
+from kilograd.data.episodes import Episode
+from kilograd.data.load import Dataset
 from kilograd.errors import InputError
 from kilograd.learn.adapt import Outcome, Schedule
 from kilograd.learn.adapt import adapt as train
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Episode
 from kilograd.learn.recipe import Compiled
 from kilograd.report.markup import escape
 

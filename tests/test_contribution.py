@@ -24,28 +24,26 @@ import pytest
 from folders import LAYERS, replace_tensors, write_model, write_pictures
 from helpers import COMMAND, Run, model_path, needs_shared
 
+from kilograd.data.load import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.contribution import analysis, write_contribution
-from kilograd.learn.data import load_dataset
+from kilograd.intervals import t_quantile
 from kilograd.learn.recipe import HeadKind
-from kilograd.learn.statistics import t_quantile
-from kilograd.learn.work import Settings
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
-from kilograd.select import (
+from kilograd.search import (
     SHARES,
-    Budget,
     Contribution,
-    Evidence,
     Gain,
     Gains,
     choices,
     fingerprint,
     read_contribution,
-    strategy,
 )
+from kilograd.select import Budget, Evidence, strategy
 from kilograd.select.selection import widest_inputs
+from kilograd.study.contribution import analysis, write_contribution
+from kilograd.study.work import Settings
 
 EPISODES = 3
 SHORT = {"shots": 3, "queries": 4, "iterations": 2, "lr": 0.05, "cache": 2, "seed": 5}

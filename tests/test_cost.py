@@ -34,11 +34,20 @@ from kilograd.cli import main
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, with_last_conv
 from kilograd.ir import Graph
-from kilograd.learn.cost import Convention, count, planned
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import Part
+from kilograd.report.cost import (
+    Convention,
+    Cost,
+    Layer,
+    count,
+    full_train,
+    layers,
+    planned,
+    tinytrain,
+    tte,
+)
 from kilograd.select import PLANS, Budget, Evidence, Selection, write_plan
-from kilograd.select.cost import Cost, Layer, full_train, layers, tinytrain, tte
 
 FIGURES = tuple(figures())
 

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from kilograd import limits
+from kilograd.data.load import Dataset, _Values, load_dataset
+from kilograd.data.pixels import decoded, prepare, readable, upright
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset, _Values, load_dataset
-from kilograd.learn.pixels import decoded, prepare, readable, upright
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 SHARED_FILES = sorted(SHARED.glob("*.parquet"))
@@ -724,7 +724,7 @@ def test_parquet_that_ended_the_process() -> None:
     """A byte of its footer is damaged: pyarrow 26 aborts where that column is looked at."""
     pytest.importorskip("pyarrow")
     path = Path(__file__).parent / "damaged" / "histogram.parquet"
-    command = "from kilograd.learn.data import load_dataset; import sys; load_dataset(sys.argv[1])"
+    command = "from kilograd.data.load import load_dataset; import sys; load_dataset(sys.argv[1])"
     words = [sys.executable, "-c", command, str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "InputError" in done.stderr.splitlines()[-1]
@@ -772,7 +772,7 @@ def varint(value: int) -> bytes:
 LOADED = """
 import resource, sys
 import pyarrow.parquet
-from kilograd.learn.data import load_dataset
+from kilograd.data.load import load_dataset
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load_dataset(sys.argv[1])
@@ -947,7 +947,7 @@ def test_every_orientation_in_strips(
     monkeypatch: pytest.MonkeyPatch, orientation: int, mode: str
 ) -> None:
     """As Pillow turns the whole; strips of 3 rows, of an image of 20."""
-    monkeypatch.setattr("kilograd.learn.pixels._STRIP", 3 * 31)
+    monkeypatch.setattr("kilograd.data.pixels._STRIP", 3 * 31)
     grey = np.random.default_rng(1).integers(0, 256, (20, 31))
     image = Image.fromarray(
         (grey * 257).astype(np.uint16) if mode == "I;16" else grey.astype(np.uint8)
@@ -967,8 +967,8 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import load_dataset
-from kilograd.learn.pixels import prepare
+from kilograd.data.load import load_dataset
+from kilograd.data.pixels import prepare
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 x = prepare(load_dataset(Path(sys.argv[1])).image(0), Preprocess(128, 147, 3))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

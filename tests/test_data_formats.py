@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from kilograd.data.episodes import check_episode, sample_episode, sample_meta_episode
+from kilograd.data.load import Dataset, load_dataset, wrap_dataset
 from kilograd.errors import InputError
-from kilograd.learn.data import Dataset, load_dataset, wrap_dataset
-from kilograd.learn.episodes import check_episode, sample_episode, sample_meta_episode
 
 Write = Callable[[Path], None]
 

@@ -15,9 +15,7 @@ from meta_dataset import OMNIGLOT_ALPHABETS, SIMULATED, TABLE_4, TEST_CLASSES, A
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilograd.errors import InputError
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import (
+from kilograd.data.episodes import (
     Episode,
     check_episode,
     sample_composition,
@@ -25,6 +23,8 @@ from kilograd.learn.episodes import (
     sample_meta_episode,
     usable_classes,
 )
+from kilograd.data.load import Dataset, load_dataset
+from kilograd.errors import InputError
 
 
 def dataset_of(

@@ -25,14 +25,19 @@ from folders import contents, listing, write_model, write_pictures
 from helpers import COMMAND, SHARED, Run, model_path, needs_shared
 
 from kilograd.cli.options import cache_limit
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import Episode, sample_episode, sample_meta_episode
+from kilograd.data.load import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
-from kilograd.learn import work
+from kilograd.intervals import Interval, interval, p_value, t_quantile
 from kilograd.learn.adapt import adapt, load_samples
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import load_dataset
-from kilograd.learn.episodes import Episode, sample_episode, sample_meta_episode
-from kilograd.learn.evaluate import (
+from kilograd.learn.inspect import inspector
+from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
+from kilograd.select import Budget
+from kilograd.study import work
+from kilograd.study.evaluate import (
     EPISODES,
     RESULTS,
     Evaluation,
@@ -43,14 +48,9 @@ from kilograd.learn.evaluate import (
     evaluate,
     summarise,
 )
-from kilograd.learn.inspect import inspector
-from kilograd.learn.pools import here, in_processes
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.statistics import Interval, interval, p_value, t_quantile
-from kilograd.learn.suite import QUICK, SuiteName, find_sets
-from kilograd.learn.work import Row, Settings, Work, Worker
-from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
-from kilograd.select import Budget
+from kilograd.study.pools import here, in_processes
+from kilograd.study.suite import QUICK, SuiteName, find_sets
+from kilograd.study.work import Row, Settings, Work, Worker
 from kilograd.targets import HostProgram
 
 SMALL = Settings(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
@@ -312,7 +312,7 @@ def test_a_method_that_looks_at_the_support_looks_again_in_each_episode(
         seen.append(made.recipe.method)
         return made
 
-    monkeypatch.setattr("kilograd.learn.work.compile_recipe", compiled)
+    monkeypatch.setattr("kilograd.study.work.compile_recipe", compiled)
     evaluate(tmp_path / "run", replace(asked, methods=("none", "tinytrain"), episodes=2))
     assert seen.count("none") == 1
     assert seen.count("tinytrain") == 4

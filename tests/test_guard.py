@@ -9,13 +9,13 @@ import pytest
 from folders import CLASSES, write_model, write_pictures
 from numpy.typing import NDArray
 
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import sample_episode
+from kilograd.data.load import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.learn import guard
 from kilograd.learn.adapt import Samples, Schedule, load_samples, predict
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import load_dataset
-from kilograd.learn.episodes import sample_episode
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
 from kilograd.select import Budget

@@ -17,10 +17,10 @@ import pytest
 from helpers import SHARED, model_path, needs_shared
 from PIL import Image
 
+from kilograd.data.pixels import prepare
 from kilograd.emit import Program, link, source
 from kilograd.frontend import Model, load_model_folder
 from kilograd.ir import Array, Block, Graph, Value, interpret
-from kilograd.learn.pixels import prepare
 from kilograd.ops import Adam, RowRms, Sgd, Update
 from kilograd.passes import Head, LinearHead, Part, PrototypeHead, Training, entries
 from kilograd.targets import HostProgram, build_host

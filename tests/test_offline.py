@@ -22,12 +22,12 @@ torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'k
 pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install 'kilograd[torch]'")
 
 from kilograd.cli import main  # noqa: E402 behind the lines that may skip
+from kilograd.data.augment import Augment  # noqa: E402
+from kilograd.data.episodes import EpisodeKind, sample_episode  # noqa: E402
+from kilograd.data.load import Dataset, load_dataset  # noqa: E402
 from kilograd.errors import InputError  # noqa: E402
 from kilograd.frontend import Model, load_model, load_model_folder  # noqa: E402
 from kilograd.ir import Array  # noqa: E402
-from kilograd.learn.augment import Augment  # noqa: E402
-from kilograd.learn.data import Dataset, load_dataset  # noqa: E402
-from kilograd.learn.episodes import EpisodeKind, sample_episode  # noqa: E402
 from kilograd.offline import loop  # noqa: E402
 from kilograd.offline.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from kilograd.offline.folder import agree  # noqa: E402

@@ -15,12 +15,12 @@ from folders import write_model, write_pictures
 from PIL import Image
 
 from kilograd.cli import main
+from kilograd.data.augment import Augment
+from kilograd.data.load import Dataset, wrap_dataset
+from kilograd.data.overlap import shared_classes
+from kilograd.data.pixels import prepare
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset, wrap_dataset
-from kilograd.learn.overlap import shared_classes
-from kilograd.learn.pixels import prepare
 from kilograd.offline.parts import Parts, divide_classes, divide_images, prepared
 from kilograd.offline.views import Views, _box, random_view
 

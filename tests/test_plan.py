@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import Recipe, compile_recipe
-from kilograd.plan import Buffer, Plan, PlanError, exact, greedy, lower_bound, validate
-from kilograd.plan.buffer import ALIGN
+from kilograd.memory import Buffer, Plan, PlanError, exact, greedy, lower_bound, validate
+from kilograd.memory.buffer import ALIGN
 from kilograd.select import PLANS, Budget
 
 
@@ -133,7 +133,7 @@ def pile(buffers: Sequence[Buffer]) -> Plan:
 @pytest.fixture
 def from_a_pile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave all the work to the solver."""
-    monkeypatch.setattr(sys.modules["kilograd.plan.exact"], "greedy", pile)
+    monkeypatch.setattr(sys.modules["kilograd.memory.exact"], "greedy", pile)
 
 
 @SLOW
@@ -206,7 +206,7 @@ def test_all_published_plans_are_proved_optimal(name: str) -> None:
 def test_without_effort_nothing_is_claimed(
     from_a_pile: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["kilograd.plan.exact"]
+    module = sys.modules["kilograd.memory.exact"]
     monkeypatch.setattr(module, "_PLACE", (0.0,))
     monkeypatch.setattr(module, "_MINIMISE", 0.0)
     buffers = random_problem(211, 20, 10)

@@ -453,7 +453,7 @@ def buildable() -> None:
 def without_effort() -> None:
     """A solver that may not work proves nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["kilograd.plan.exact"], "greedy", test_plan.pile)
+        patch.setattr(sys.modules["kilograd.memory.exact"], "greedy", test_plan.pile)
         test_plan.test_without_effort_nothing_is_claimed(None, patch)
 
 
@@ -476,7 +476,7 @@ def unsplit() -> None:
 
 CASE = test_passes.Case(1, SMALL_UNITS, 4, test_passes.LEARN, PrototypeHead(4), RowRms(0))
 ZERO = "node.inputs[0].type.affine.zero_point"
-GREEDY = ("kilograd.plan.greedy:_place",)
+GREEDY = ("kilograd.memory.greedy:_place",)
 STORE = ("kilograd.emit.program:store",)
 APPLIED = ("kilograd.ops.update:Update._applied",)
 
@@ -539,7 +539,7 @@ PY_BUGS = [
     ),
     PyBug(
         "live tensors overlap",
-        "kilograd.plan.greedy",
+        "kilograd.memory.greedy",
         "offset = max(offset, start + length)",
         "offset = max(offset, start)",
         GREEDY,
@@ -547,18 +547,18 @@ PY_BUGS = [
     ),
     PyBug(
         "exact plans overlap",
-        "kilograd.plan.exact",
+        "kilograd.memory.exact",
         "model.add_no_overlap_2d(lives, places)",
         "assert places",
-        ("kilograd.plan.exact:_solve",),
+        ("kilograd.memory.exact:_solve",),
         lambda: test_plan.test_exact_plans_improve_on_greedy(1156, 8, 7),
     ),
     PyBug(
         "a bound is claimed that nothing proves",
-        "kilograd.plan.exact",
+        "kilograd.memory.exact",
         "case cp_model.INFEASIBLE:",
         "case cp_model.INFEASIBLE | cp_model.UNKNOWN:",
-        ("kilograd.plan.exact:_solve",),
+        ("kilograd.memory.exact:_solve",),
         without_effort,
     ),
     PyBug(

@@ -19,13 +19,13 @@ from typing import IO, Any
 import pytest
 from folders import listing, write_model, write_pictures
 
+from kilograd.data.load import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
-from kilograd.learn import pools
-from kilograd.learn.data import load_dataset
-from kilograd.learn.evaluate import RESULTS, Evaluation, Network, evaluate
-from kilograd.learn.work import Row, Settings
 from kilograd.select import Budget
+from kilograd.study import pools
+from kilograd.study.evaluate import RESULTS, Evaluation, Network, evaluate
+from kilograd.study.work import Row, Settings
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or not Path("/proc/self/task").exists(),
@@ -154,7 +154,7 @@ def begun(home: Path, out: Path, address: str, before: str = "") -> subprocess.P
     }
     words = [str(w) for k, v in options.items() for w in (f"--{k}", v)]
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    patient = "import kilograd.learn.pools as p; p._GREETING = 300"  # of a machine that is busy
+    patient = "import kilograd.study.pools as p; p._GREETING = 300"  # of a machine that is busy
     code = f"{heard}\n{patient}\n{before}\nfrom kilograd.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "evaluate", *words],
@@ -246,7 +246,7 @@ def test_ctrl_c_ends_what_the_cluster_does(
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ("import kilograd.learn.pools as p; p.__version__ = '9'", "has kilograd"),
+        ("import kilograd.study.pools as p; p.__version__ = '9'", "has kilograd"),
         ("import sys; sys.argv += ['--methods', 'none,last:99']", "--method: small has 7 convolut"),
     ],
 )

@@ -15,9 +15,9 @@ from test_stream import TASKS, tasks, wide_front
 from kilograd.emit import link
 from kilograd.frontend import load_model_folder
 from kilograd.ir import Graph
+from kilograd.memory import lower_bound
 from kilograd.ops import Conv, Sgd
 from kilograd.passes import LinearHead, Part, Training, entries, store
-from kilograd.plan import lower_bound
 
 
 def peak(graph: Graph) -> int:

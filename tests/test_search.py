@@ -21,41 +21,36 @@ from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Graph
-from kilograd.learn import search as driver
-from kilograd.learn.contribution import write_contribution
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
-from kilograd.learn.search import Results, Search, SolverName, search, shipped_contribution
 from kilograd.output import write_file
 from kilograd.report import frontier, steps
-from kilograd.select import (
+from kilograd.search import (
     SHARES,
-    Budget,
     Contribution,
-    Demand,
-    Evidence,
-    Gain,
-    Gains,
-    Selection,
-    choices,
-    fingerprint,
-)
-from kilograd.select.search import (
     Evolution,
     Found,
     Front,
+    Gain,
+    Gains,
     Genome,
     Limits,
     Problem,
     Published,
     Sampling,
     Solver,
+    choices,
     exact,
+    fingerprint,
     footprint,
     helpful,
     problem,
     selection,
     shrunk,
 )
+from kilograd.search import search as driver
+from kilograd.search.search import Results, Search, SolverName, search, shipped_contribution
+from kilograd.select import Budget, Demand, Evidence, Selection
+from kilograd.study.contribution import write_contribution
 
 RECIPE = Recipe("search", 3)
 SOLVERS = [
@@ -562,7 +557,7 @@ def test_interrupted_on_the_command_line(
 
 def test_solvers_that_are_not_installed(few: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("exact", "evolution"):
-        module = sys.modules[f"kilograd.select.search.{name}"]
+        module = sys.modules[f"kilograd.search.{name}"]
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"--solver exact: needs OR-Tools; pip install 'kilogra"):
         exact(few)
@@ -573,21 +568,20 @@ def test_solvers_that_are_not_installed(few: Problem, monkeypatch: pytest.Monkey
 def test_analyses_that_are_shipped_are_found_by_fingerprint(
     digits: Model, small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "lib" / "kilograd"
-    (package / "contributions").mkdir(parents=True)
-    monkeypatch.setattr("kilograd.__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(driver, "SHIPPED", tmp_path)
     for model in (small, digits):
-        path = package / "contributions" / f"contribution-{model.name}.json"
+        path = tmp_path / f"{model.name}.json"
         write_contribution(path, contribution(model))
         assert shipped_contribution(model.graph) == path
     assert shipped_contribution(replace(digits.graph, data={})) is None
 
 
 @needs_shared
-def test_analyses_beside_the_results_are_of_the_networks_they_name() -> None:
-    results = Path(__file__).parents[1] / "docs" / "results"
-    for path in results.glob("contribution-*.json"):
-        model = load_model(str(model_path(path.stem.removeprefix("contribution-"))))
+def test_analyses_that_are_shipped_are_of_the_networks_they_name() -> None:
+    shipped = list(driver.SHIPPED.glob("*.json"))
+    assert shipped
+    for path in shipped:
+        model = load_model(str(model_path(path.stem)))
         assert shipped_contribution(model.graph) == path
 
 

@@ -22,8 +22,8 @@ import pytest
 
 from kilograd import limits
 from kilograd.errors import InputError
-from kilograd.learn.store import _connected, key_of, opened
-from kilograd.learn.work import Row
+from kilograd.study.store import _connected, key_of, opened
+from kilograd.study.work import Row
 
 RESULTS = "evaluation.sqlite"
 ROW = Row("birds", "small", "last:2", 0, 4, 0.25, 0.5, 1000, 2000, 30, 1.5)

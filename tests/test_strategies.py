@@ -14,6 +14,9 @@ import pytest
 from folders import LAYERS, write_model, write_pictures
 from helpers import SHARED, Network, Unit, call, image, linked, model_path, needs_shared
 
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import sample_episode
+from kilograd.data.load import load_dataset
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
@@ -30,9 +33,6 @@ from kilograd.ir import (
     interpret,
 )
 from kilograd.learn.adapt import Samples, Schedule, load_samples
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import load_dataset
-from kilograd.learn.episodes import sample_episode
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import (
     Compiled,

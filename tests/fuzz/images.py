@@ -17,11 +17,11 @@ from PIL import Image
 
 from fuzz.case import Case, Target
 from fuzz.mutate import NUMBERS, TEXTS, flipped, mutated_json, mutated_text
+from kilograd.data.episodes import sample_episode
+from kilograd.data.load import Dataset, load_dataset
+from kilograd.data.pixels import prepare
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import sample_episode
-from kilograd.learn.pixels import prepare
 
 INPUT = Preprocess(8, 9, 3)
 _SIDES = (37, 29)

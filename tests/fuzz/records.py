@@ -19,33 +19,28 @@ from helpers import Unit
 from fuzz.case import Case, Target
 from fuzz.mutate import NUMBERS, TEXTS, digest, flipped, mutated_json, mutated_text
 from kilograd.cli.options import cache_limit, parse_bytes, parse_macs, split_names
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import Draw, EpisodeKind, sample_episode, stored_episode
+from kilograd.data.load import Dataset, load_dataset
 from kilograd.frontend import Model, Preprocess, load_model_folder
 from kilograd.learn.adapt import Schedule
-from kilograd.learn.augment import Augment
-from kilograd.learn.contribution import write_contribution
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.episodes import Draw, EpisodeKind, sample_episode, stored_episode
-from kilograd.learn.evaluate import RESULTS, Evaluation, Network, evaluate, summarise
 from kilograd.learn.recipe import Recipe, linked
-from kilograd.learn.search import Search, SolverName, search
-from kilograd.learn.work import Key, Row, Settings
 from kilograd.offline.folder import agree
 from kilograd.report import contribution_page, frontier
-from kilograd.select import (
+from kilograd.search import (
     SHARES,
-    Budget,
     Contribution,
-    Evidence,
     Gain,
     Gains,
-    Selection,
     choices,
     fingerprint,
-    plan_file,
     read_contribution,
-    strategy,
-    write_plan,
 )
+from kilograd.search.search import Search, SolverName, search
+from kilograd.select import Budget, Evidence, Selection, plan_file, strategy, write_plan
+from kilograd.study.contribution import write_contribution
+from kilograd.study.evaluate import RESULTS, Evaluation, Network, evaluate, summarise
+from kilograd.study.work import Key, Row, Settings
 
 RECIPE = Recipe("last", 3)
 

@@ -86,6 +86,16 @@ from kilograd.cli.show import (
     show_outcome,
     variant_json,
 )
+from kilograd.data.augment import Augment
+from kilograd.data.digits import load_digits
+from kilograd.data.episodes import (
+    Draw,
+    Episode,
+    EpisodeKind,
+    sample_episode,
+    stored_episode,
+)
+from kilograd.data.load import Dataset, load_dataset
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, shown
 from kilograd.frontend import (
@@ -105,36 +115,10 @@ from kilograd.learn.adapt import (
     load_samples,
     save,
 )
-from kilograd.learn.augment import Augment
-from kilograd.learn.contribution import (
-    analysis,
-    check_contribution,
-    contribution,
-    write_contribution,
-)
-from kilograd.learn.cost import Convention, count
-from kilograd.learn.data import Dataset, load_dataset
-from kilograd.learn.digits import load_digits
-from kilograd.learn.episodes import (
-    Draw,
-    Episode,
-    EpisodeKind,
-    sample_episode,
-    stored_episode,
-)
-from kilograd.learn.evaluate import (
-    RESULTS,
-    Evaluation,
-    Network,
-    evaluate,
-    summarise,
-)
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.suite import Suite, SuiteName, find_sets
 from kilograd.learn.views import within
-from kilograd.learn.work import Row, Settings
 from kilograd.output import (
     FULL,
     check_apart,
@@ -153,7 +137,23 @@ from kilograd.report import (
     page,
     without,
 )
+from kilograd.report.cost import Convention, count
 from kilograd.select import Budget, write_plan
+from kilograd.study.contribution import (
+    analysis,
+    check_contribution,
+    contribution,
+    write_contribution,
+)
+from kilograd.study.evaluate import (
+    RESULTS,
+    Evaluation,
+    Network,
+    evaluate,
+    summarise,
+)
+from kilograd.study.suite import Suite, SuiteName, find_sets
+from kilograd.study.work import Row, Settings
 from kilograd.targets import (
     CrossCompiler,
     Emulator,

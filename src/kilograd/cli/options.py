@@ -14,12 +14,12 @@ from typing import Annotated
 import typer
 
 from kilograd import limits
+from kilograd.data.augment import Augment
 from kilograd.errors import InputError
 from kilograd.frontend import (
     Model,
     load_model,
 )
-from kilograd.learn.augment import Augment
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import METHODS, Budget, Evidence, Inspect
 from kilograd.targets import (

@@ -32,10 +32,10 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.interruption import goes_on
 from kilograd.learn.recipe import OptimizerKind, Recipe
-from kilograd.learn.search import Search, SolverName, search, shipped_contribution
 from kilograd.output import write_file
 from kilograd.report import frontier
-from kilograd.select import Contribution, read_contribution
+from kilograd.search import Contribution, read_contribution
+from kilograd.search.search import Search, SolverName, search, shipped_contribution
 
 app = typer.Typer()
 

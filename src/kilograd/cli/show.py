@@ -13,22 +13,17 @@ from rich import table as rich_table
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from kilograd.data.episodes import Episode, usable_classes
+from kilograd.data.load import Dataset
+from kilograd.data.overlap import shared_classes
 from kilograd.emit import Entry, Program
 from kilograd.errors import shown
 from kilograd.frontend import (
     Model,
 )
+from kilograd.intervals import Interval
 from kilograd.learn.adapt import Outcome, Summary
-from kilograd.learn.cost import Convention
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Episode, usable_classes
-from kilograd.learn.evaluate import (
-    Evaluation,
-    Line,
-)
-from kilograd.learn.overlap import shared_classes
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.statistics import Interval
 from kilograd.offline.folder import Finished
 from kilograd.passes import accumulator_bounds
 from kilograd.report import (
@@ -44,9 +39,13 @@ from kilograd.report import (
     roles,
     steps,
 )
-from kilograd.select import SHARES, Budget, Contribution, Evidence, Gain
-from kilograd.select.cost import Cost
-from kilograd.select.search import Found, Front, Published
+from kilograd.report.cost import Convention, Cost
+from kilograd.search import SHARES, Contribution, Found, Front, Gain, Published
+from kilograd.select import Budget, Evidence
+from kilograd.study.evaluate import (
+    Evaluation,
+    Line,
+)
 from kilograd.targets import (
     Measurement,
 )

@@ -15,9 +15,9 @@ import numpy as np
 from kilograd.emit.names import check_own
 from kilograd.ir import Array, Graph, Leaf, Node, StreamedInput
 from kilograd.ir.params import INT32_MAX
+from kilograd.memory import STAMP_BYTES, Plan, Planner, aligned, greedy, place
 from kilograd.ops import Overlay, Take
 from kilograd.passes import LimitError, Storage, store
-from kilograd.plan import STAMP_BYTES, Plan, Planner, aligned, greedy, place
 
 
 @dataclass(frozen=True)

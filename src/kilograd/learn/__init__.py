@@ -1,1 +1,1 @@
-"""Few-shot learning over the public API: data sets, episodes, prototypes, fine-tuning."""
+"""One network learns one task: recipe, views, guard, inspection, and the training itself."""

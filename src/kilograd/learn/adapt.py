@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as packed
 
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import Episode
+from kilograd.data.load import Dataset
+from kilograd.data.pixels import prepare
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Episode
-from kilograd.learn.pixels import prepare
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
 from kilograd.output import whole_folder

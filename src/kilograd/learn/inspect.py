@@ -7,12 +7,12 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMappin
 
 import numpy as np
 
+from kilograd.data.augment import augmented
 from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
 from kilograd.learn.adapt import Samples, Schedule, enrol
-from kilograd.learn.augment import augmented
 from kilograd.ops import Sgd
 from kilograd.passes import (
     AccumulatorError,

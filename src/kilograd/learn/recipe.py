@@ -12,6 +12,7 @@ from kilograd.emit import Program, link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Graph
+from kilograd.memory import exact, greedy
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import (
     AccumulatorError,
@@ -22,7 +23,6 @@ from kilograd.passes import (
     Training,
     entries,
 )
-from kilograd.plan import exact, greedy
 from kilograd.select import Budget, Demand, Evidence, Inspect, Selection, strategy
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kilograd.data.augment import Augment, augmented
 from kilograd.errors import InputError
 from kilograd.ir import Array
-from kilograd.learn.augment import Augment, augmented
 from kilograd.learn.recipe import Compiled
 from kilograd.targets import HostProgram
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kilograd import limits
+from kilograd.data.load import Dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, save_model
 from kilograd.ir import Graph
-from kilograd.learn.data import Dataset
 from kilograd.names import identifier
 from kilograd.output import make_folder, write_file
 from kilograd.reading import read_json

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kilograd.data.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
+from kilograd.data.load import Dataset
+from kilograd.data.overlap import shared_classes
 from kilograd.errors import InputError
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array, dead_code
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
-from kilograd.learn.overlap import shared_classes
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
 from kilograd.offline.loop import Batch, Course, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kilograd.data.episodes import usable_classes
+from kilograd.data.load import Dataset
+from kilograd.data.pixels import prepare
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import usable_classes
-from kilograd.learn.pixels import prepare
 
 _HELD_OUT = 5  # every fifth image or class, where a set has no splits
 

@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from kilograd.data.load import Dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, Preprocess, with_classifier
 from kilograd.ir import Array
-from kilograd.learn.data import Dataset
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
 from kilograd.offline.loop import Batch, Course, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers

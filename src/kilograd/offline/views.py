@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kilograd.data.augment import Augment
+from kilograd.data.pixels import prepare, upright
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
-from kilograd.learn.augment import Augment
-from kilograd.learn.pixels import prepare, upright
 
 _ASPECT = 4 / 3  # width to height of a crop, at most; and the inverse
 _COLOUR = 0.4  # brightness, contrast and saturation change by this factor either way

@@ -25,11 +25,11 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ir.params import Count, Length, Size
+from kilograd.memory import aligned
 from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
 from kilograd.ops.elementwise import Add, AddParams
-from kilograd.plan import aligned
 
 INPUT = -1
 """The source that stands for the input of the stream."""

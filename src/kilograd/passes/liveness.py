@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput, apart
-from kilograd.plan import Buffer, lower_bound
+from kilograd.memory import Buffer, lower_bound
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kilograd.ir import Builder, Graph, Input, Leaf, Node, StreamedInput, dead_code, rewrite
+from kilograd.memory import aligned
 from kilograd.ops.stream import COUNTER_BYTES, INPUT, Stage, Stream, streamable
 from kilograd.passes.liveness import store
-from kilograd.plan import aligned
 
 _BEYOND = 5  # cuts behind the last large map at which a stream may end
 

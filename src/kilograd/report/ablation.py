@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from kilograd.emit import Entry
 from kilograd.ir import Graph
+from kilograd.memory import Plan, greedy, lower_bound, place, validate
 from kilograd.passes import (
     Training,
     choose_streams,
@@ -19,7 +20,6 @@ from kilograd.passes import (
     stream,
 )
 from kilograd.passes.training import differentiated, learning
-from kilograd.plan import Plan, greedy, lower_bound, place, validate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from fractions import Fraction
 from kilograd.ir import Graph
 from kilograd.report.document import document
 from kilograd.report.markup import escape
-from kilograd.select import SHARES, Contribution, Evidence, Gain, Gains
+from kilograd.search import SHARES, Contribution, Gain, Gains
+from kilograd.select import Evidence
 
 _MORE = """
 :root { --e: #b4cfe9; --q: #76aadb; --h: #3578b8; --w: #0e3560; }

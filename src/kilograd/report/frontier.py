@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from kilograd.report.document import document
 from kilograd.report.markup import escape
-from kilograd.select.search import Found, Front, Published
+from kilograd.search import Found, Front, Published
 
 _MORE = """
 circle { fill: var(--saved); stroke: var(--paper); stroke-width: 1.5; }

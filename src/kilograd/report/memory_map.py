@@ -10,8 +10,8 @@ from itertools import accumulate
 
 from kilograd.emit import Entry, Slot, bytes_kept
 from kilograd.ir import BlockExponent, Input, Leaf, Node
+from kilograd.memory import Buffer
 from kilograd.ops import ClipMask, Copy, CrossEntropy
-from kilograd.plan import Buffer
 from kilograd.report.markup import escape
 
 _CHARACTER = 5.9  # width of a letter of a label in pixels, roughly

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from kilograd.errors import InputError
-from kilograd.select.selection import Budget, Evidence, Selection, Strategy, biases, weights
+from kilograd.select.selection import (
+    Budget,
+    Evidence,
+    Selection,
+    Strategy,
+    biases,
+    weights,
+    widest_inputs,
+)
 
 
 def none(evidence: Evidence, budget: Budget) -> Selection:
@@ -51,3 +59,24 @@ def _last(evidence: Evidence, k: int) -> tuple[str, ...]:
             f"--method: {evidence.name} has {len(evidence.layers)} convolutions, {k} cannot learn"
         )
     return evidence.layers[-k:]
+
+
+def layer_weights(number: int, share: float) -> Strategy:
+    """Weights of one convolution learn, numbered from 0: of its widest input channels."""
+
+    def strategy(evidence: Evidence, budget: Budget) -> Selection:
+        if number >= len(evidence.layers):
+            raise InputError(
+                f"--method weights:{number}: {evidence.name} has {len(evidence.layers)} "
+                f"convolutions, numbered from 0 to {len(evidence.layers) - 1}"
+            )
+        layer = evidence.layers[number]
+        channels = evidence.weights(layer).shape[-1]
+        if not 1 <= int(channels * share) <= channels:
+            raise InputError(
+                f"--method weights:{number}: {share:g} of the {channels} input channels of {layer} "
+                f"cannot learn; give a share from {1 / channels:.3g} to 1"
+            )
+        return Selection({f"{layer}.weight": widest_inputs(evidence, layer, int(channels * share))})
+
+    return strategy

@@ -8,8 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from kilograd.errors import InputError
-from kilograd.select.contribution import layer_weights
-from kilograd.select.fixed import bias_k, full, head, last, last_k, none
+from kilograd.select.fixed import bias_k, full, head, last, last_k, layer_weights, none
 from kilograd.select.knapsack import Knapsack
 from kilograd.select.plan_file import plan_file
 from kilograd.select.random_layers import random_layers

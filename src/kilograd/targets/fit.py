@@ -5,7 +5,7 @@ from __future__ import annotations
 from kilograd.emit import Entry, Program
 from kilograd.emit.project import STACK_BYTES
 from kilograd.errors import InputError
-from kilograd.plan import Buffer
+from kilograd.memory import Buffer
 
 _NAMED = 3
 

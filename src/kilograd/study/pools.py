@@ -23,7 +23,7 @@ from typing import Any
 
 from kilograd import __version__, interruption
 from kilograd.errors import InputError
-from kilograd.learn.work import Row, Work, Worker
+from kilograd.study.work import Row, Work, Worker
 from kilograd.targets.cache import cache_folder
 
 _PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again

@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from kilograd import limits
+from kilograd.data.load import Dataset
 from kilograd.errors import InputError
-from kilograd.learn.data import Dataset
 from kilograd.names import distinct, label
 from kilograd.reading import parse_json, read_text, require_checksum, typed, with_checksum
 

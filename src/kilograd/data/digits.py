@@ -11,8 +11,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from kilograd.data.load import Dataset
 from kilograd.errors import InputError
-from kilograd.learn.data import Dataset
 
 
 def load_digits(digits: tuple[int, ...]) -> Dataset:

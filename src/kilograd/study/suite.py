@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kilograd.errors import InputError
 from kilograd.learn.recipe import OptimizerKind
-from kilograd.learn.work import Settings
+from kilograd.study.work import Settings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kilograd.plan.buffer import Buffer
+from kilograd.memory.buffer import Buffer
 
 
 def lower_bound(buffers: Sequence[Buffer]) -> int:

@@ -23,10 +23,10 @@ import numpy as np
 
 from kilograd.errors import InputError
 from kilograd.ir import Array, Graph, Leaf
+from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.passes import store
-from kilograd.plan import STAMP_BYTES, aligned
-from kilograd.select.contribution import SHARES
-from kilograd.select.search.genome import Genome, selection
+from kilograd.search.contribution import SHARES
+from kilograd.search.genome import Genome, selection
 from kilograd.select.selection import Evidence, Selection
 
 Lower = Callable[[Selection], Mapping[str, Graph]]

@@ -32,7 +32,7 @@ from kilograd.errors import InputError
 from kilograd.ir import Graph
 from kilograd.names import distinct, identifier, label
 from kilograd.reading import read_json, require_checksum, typed, with_checksum
-from kilograd.select.selection import Budget, Evidence, Selection, Strategy, widest_inputs
+from kilograd.select.selection import Evidence
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """The shares of a layer's input channels that are tried."""
@@ -133,27 +133,6 @@ def choices(evidence: Evidence) -> Iterator[Choice]:
     for layer in evidence.layers:
         channels = evidence.weights(layer).shape[-1]
         yield from ((layer, share) for share in SHARES if int(channels * share))
-
-
-def layer_weights(number: int, share: float) -> Strategy:
-    """Weights of one convolution learn, numbered from 0: of its widest input channels."""
-
-    def strategy(evidence: Evidence, budget: Budget) -> Selection:
-        if number >= len(evidence.layers):
-            raise InputError(
-                f"--method weights:{number}: {evidence.name} has {len(evidence.layers)} "
-                f"convolutions, numbered from 0 to {len(evidence.layers) - 1}"
-            )
-        layer = evidence.layers[number]
-        channels = evidence.weights(layer).shape[-1]
-        if not 1 <= int(channels * share) <= channels:
-            raise InputError(
-                f"--method weights:{number}: {share:g} of the {channels} input channels of {layer} "
-                f"cannot learn; give a share from {1 / channels:.3g} to 1"
-            )
-        return Selection({f"{layer}.weight": widest_inputs(evidence, layer, int(channels * share))})
-
-    return strategy
 
 
 def fingerprint(graph: Graph) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.ir import Array
-from kilograd.select.search.problem import Answer, Problem
+from kilograd.search.problem import Answer, Problem
 
 SAMPLES = 5000
 """As many as Figure S2 of the supplement has."""

@@ -7,24 +7,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from kilograd.data.load import Dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model
-from kilograd.learn.data import Dataset
-from kilograd.learn.evaluate import Evaluation, Network
+from kilograd.intervals import interval
 from kilograd.learn.recipe import HeadKind
-from kilograd.learn.statistics import interval
-from kilograd.learn.work import Row, Settings
 from kilograd.output import check_file, write_file
-from kilograd.select import (
-    Budget,
-    Contribution,
-    Evidence,
-    Gain,
-    Gains,
-    choices,
-    fingerprint,
-    read_contribution,
-)
+from kilograd.search import Contribution, Gain, Gains, choices, fingerprint, read_contribution
+from kilograd.select import Budget, Evidence
+from kilograd.study.evaluate import Evaluation, Network
+from kilograd.study.work import Row, Settings
 
 
 def check_contribution(out: Path, model: Model) -> Path:

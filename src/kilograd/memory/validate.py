@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kilograd.plan.buffer import ALIGN, Buffer, Plan
+from kilograd.memory.buffer import ALIGN, Buffer, Plan
 
 
 class PlanError(ValueError):

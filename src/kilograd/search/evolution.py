@@ -11,8 +11,8 @@ import numpy as np
 
 from kilograd.errors import InputError
 from kilograd.ir import Array
-from kilograd.select.search.problem import Answer, Problem
-from kilograd.select.search.sampling import SAMPLES, draw, finished, fit
+from kilograd.search.problem import Answer, Problem
+from kilograd.search.sampling import SAMPLES, draw, finished, fit
 
 _INFEASIBLE = 1e9
 

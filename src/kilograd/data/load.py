@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilograd import limits
+from kilograd.data import pixels
+from kilograd.data.pixels import Source, checked, readable
 from kilograd.errors import InputError, shown
-from kilograd.learn import pixels
-from kilograd.learn.pixels import Source, checked, readable
 from kilograd.names import distinct, label
 from kilograd.reading import (
     decoded,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
-from kilograd.plan.bounds import lower_bound
-from kilograd.plan.buffer import ALIGN, Buffer, Plan
+from kilograd.memory.bounds import lower_bound
+from kilograd.memory.buffer import ALIGN, Buffer, Plan
 
 _Key = Callable[[Buffer], tuple[int, ...]]
 _Meeting = Mapping[str, Sequence[tuple[str, int]]]  # name and room of those in use meanwhile

@@ -19,9 +19,9 @@ from msgspec import Meta, Struct, structs
 
 from kilograd import limits
 from kilograd.errors import InputError
-from kilograd.learn.work import Key, Row
 from kilograd.output import make_folder, scratch_folder, sync
 from kilograd.reading import CHECKSUM, checksum, parse_json, typed
+from kilograd.study.work import Key, Row
 
 _NAMES = [f.name for f in fields(Row)]
 _KEY = ", ".join(f.name for f in fields(Key))

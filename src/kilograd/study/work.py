@@ -7,11 +7,11 @@ import time
 from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass, replace
 
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import Draw, Episode, EpisodeKind
+from kilograd.data.load import Dataset
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples, predict
-from kilograd.learn.augment import Augment
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Draw, Episode, EpisodeKind
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kilograd.ir import Array
-from kilograd.select.contribution import SHARES, Contribution, Gain
-from kilograd.select.search.footprint import Footprint
-from kilograd.select.search.genome import Genome
+from kilograd.search.contribution import SHARES, Contribution, Gain
+from kilograd.search.footprint import Footprint
+from kilograd.search.genome import Genome
 
 UNLIMITED = 1 << 40
 """More bytes, or multiply-accumulates, than anything has."""

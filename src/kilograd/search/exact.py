@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.errors import InputError
-from kilograd.select.search.problem import Answer, Problem
+from kilograd.search.problem import Answer, Problem
 
 _UNITS = 1e7  # gains are whole numbers to the solver
 _EFFORT = 60.0  # in units of the solver's work, not of time: the same answer on every machine

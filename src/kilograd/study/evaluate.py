@@ -12,18 +12,18 @@ from itertools import groupby
 from pathlib import Path
 
 from kilograd import __version__, limits
+from kilograd.data.episodes import Episode, read_episodes
+from kilograd.data.load import Dataset
+from kilograd.data.pixels import Source
 from kilograd.errors import InputError
 from kilograd.frontend import Model
-from kilograd.learn.data import Dataset
-from kilograd.learn.episodes import Episode, read_episodes
-from kilograd.learn.pixels import Source
-from kilograd.learn.pools import check_cluster, here, in_processes, on_cluster
-from kilograd.learn.statistics import Interval, interval, p_value
-from kilograd.learn.store import key_of, opened
-from kilograd.learn.work import Key, Row, Settings, Work, split_rate
+from kilograd.intervals import Interval, interval, p_value
 from kilograd.output import write_file
 from kilograd.reading import read_bytes
 from kilograd.select import Budget, strategy
+from kilograd.study.pools import check_cluster, here, in_processes, on_cluster
+from kilograd.study.store import key_of, opened
+from kilograd.study.work import Key, Row, Settings, Work, split_rate
 
 RESULTS = "evaluation.sqlite"
 """The file that tells a folder of an evaluation: one row an episode."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kilograd.plan.buffer import Buffer, Plan, Planner
-from kilograd.plan.validate import validate
+from kilograd.memory.buffer import Buffer, Plan, Planner
+from kilograd.memory.validate import validate
 
 
 def place(buffers: Sequence[Buffer], planner: Planner) -> Plan:

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from kilograd.errors import InputError
-from kilograd.plan.buffer import ALIGN, Buffer, Plan
-from kilograd.plan.greedy import greedy
+from kilograd.memory.buffer import ALIGN, Buffer, Plan
+from kilograd.memory.greedy import greedy
 
 # In units of the solver's work, very roughly a minute each. A search for a place for everything
 # either succeeds soon or hardly ever: better to start anew, with a little more patience.

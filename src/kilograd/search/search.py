@@ -16,24 +16,13 @@ from msgspec import Meta, Struct, structs
 import kilograd
 from kilograd.errors import InputError
 from kilograd.frontend import Model
+from kilograd.intervals import t_quantile
 from kilograd.ir import Graph
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
-from kilograd.learn.statistics import t_quantile
 from kilograd.limits import EPISODES, RECORD_BYTES
 from kilograd.output import check_folder, make_folder, write_file
 from kilograd.reading import inside, read_json, require_checksum, there, typed, with_checksum
-from kilograd.select import (
-    PLANS,
-    Budget,
-    Contribution,
-    Demand,
-    Evidence,
-    fingerprint,
-    read_contribution,
-)
-from kilograd.select.greedy import too_small
-from kilograd.select.plan_file import plan_text
-from kilograd.select.search import (
+from kilograd.search import (
     UNLIMITED,
     Answer,
     Evolution,
@@ -52,6 +41,10 @@ from kilograd.select.search import (
     selection,
     shrunk,
 )
+from kilograd.search.contribution import Contribution, fingerprint, read_contribution
+from kilograd.select import PLANS, Budget, Demand, Evidence
+from kilograd.select.greedy import too_small
+from kilograd.select.plan_file import plan_text
 
 RESULT = "search.json"
 
@@ -60,6 +53,9 @@ RUNG = 16 << 10
 
 SHARE = 5
 """Per cent of a full backward pass from one plan of a front to the next."""
+
+SHIPPED = Path(__file__).parent / "contributions"
+"""The analyses that come with Kilograd, one a network."""
 
 _TRIES = 50  # programs that are compiled until one is within its limits
 
@@ -130,17 +126,12 @@ class Results:
 
 
 def shipped_contribution(graph: Graph) -> Path | None:
-    """Return the analysis of a network that comes with Kilograd, if there is one.
-
-    In an installed package they lie inside, in the repository with the results.
-    """
-    package = Path(kilograd.__file__).parent
+    """Return the analysis of a network that comes with Kilograd, if there is one."""
     mine = fingerprint(graph)
-    for place in (package / "contributions", package.parents[1] / "docs" / "results"):
-        for path in sorted(place.glob("contribution-*.json")):
-            if read_contribution(path).fingerprint == mine:
-                return path
-    return None
+    return next(
+        (p for p in sorted(SHIPPED.glob("*.json")) if read_contribution(p).fingerprint == mine),
+        None,
+    )
 
 
 def search(out: Path, asked: Search, progress: Progress = lambda what, done, of: None) -> Results:

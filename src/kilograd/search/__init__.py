@@ -1,0 +1,56 @@
+"""Plans of what learns, by the sum of what their parts bring, within a budget."""
+
+from kilograd.search.contribution import (
+    SHARES,
+    Contribution,
+    Gain,
+    Gains,
+    choices,
+    fingerprint,
+    read_contribution,
+)
+from kilograd.search.evolution import Evolution
+from kilograd.search.exact import exact
+from kilograd.search.footprint import Footprint, Lower, footprint
+from kilograd.search.found import Found, Front, Published
+from kilograd.search.genome import Genome, selection
+from kilograd.search.problem import (
+    UNLIMITED,
+    Answer,
+    Limits,
+    Problem,
+    Solver,
+    helpful,
+    problem,
+    shrunk,
+)
+from kilograd.search.sampling import Sampling
+
+__all__ = [
+    "SHARES",
+    "UNLIMITED",
+    "Answer",
+    "Contribution",
+    "Evolution",
+    "Footprint",
+    "Found",
+    "Front",
+    "Gain",
+    "Gains",
+    "Genome",
+    "Limits",
+    "Lower",
+    "Problem",
+    "Published",
+    "Sampling",
+    "Solver",
+    "choices",
+    "exact",
+    "fingerprint",
+    "footprint",
+    "helpful",
+    "problem",
+    "read_contribution",
+    "selection",
+    "shrunk",
+]

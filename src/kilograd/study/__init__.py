@@ -1,0 +1,1 @@
+"""Many tasks: methods compared on episodes of several data sets, on one machine or a cluster."""
