@@ -313,7 +313,7 @@ def test_the_rate_warms_up() -> None:
     )
     assert plain.rate(0.5) == pytest.approx(0.2)
     for warmup in (-1, 10, 11):
-        with pytest.raises(InputError, match=f"--warmup {warmup}: must be in 0 ... 9"):
+        with pytest.raises(InputError, match=f"warmup {warmup}: must be in 0 ... 9"):
             Schedule(10, 0.4, warmup=warmup)
     assert Schedule(0).rate(0) > 0
 
@@ -409,7 +409,7 @@ def test_as_many_views_as_fit(
     size = WAYS * SHOTS * compiled.latent_bytes
     plain = head is HeadKind.PROTO and augment is not Augment.NONE
     least = (1 + plain) * size
-    with pytest.raises(InputError, match=f"smallest --cache-bytes that fits is {least}$"):
+    with pytest.raises(InputError, match=f"smallest cache_bytes that fits is {least}$"):
         within(least - 1, compiled, WAYS * SHOTS, augment, 9)
     for limit, views in ((least, 1), (least + size - 1, 1), (least + size, 2), (99 * size, 9)):
         made = within(limit, compiled, WAYS * SHOTS, augment, 9)
@@ -424,10 +424,10 @@ def test_as_many_views_as_fit(
 
 def test_what_can_not_be_cached(model: Model, dataset: Dataset, episode: Episode) -> None:
     with pytest.raises(
-        InputError, match="--cache 1: method full on small learns from the first layer"
+        InputError, match="cache 1: method full on small learns from the first layer"
     ):
         Options(str(model.path), "full", cache=1).compile(WAYS)
-    with pytest.raises(InputError, match="--cache -1: must not be negative"):
+    with pytest.raises(InputError, match="cache -1: must not be negative"):
         compiled_as(model, "last", cache=-1)
 
 
@@ -492,12 +492,12 @@ def test_gradients_of_prototypes_change_what_is_learned(
 def test_where_prototypes_have_no_gradients(
     model: Model, dataset: Dataset, episode: Episode
 ) -> None:
-    with pytest.raises(InputError, match="--prototype-gradients: needs one update for the whole"):
+    with pytest.raises(InputError, match="prototype_gradients: needs one update for the whole"):
         compiled_as(model, prototype_gradients=True)
-    with pytest.raises(InputError, match="--prototype-gradients: a linear head has no prototypes"):
+    with pytest.raises(InputError, match="prototype_gradients: a linear head has no prototypes"):
         compiled_as(model, head=HeadKind.LINEAR, accumulate=9, prototype_gradients=True)
     few = compiled_as(model, accumulate=WAYS * SHOTS - 1, prototype_gradients=True)
-    with pytest.raises(InputError, match="support of 12 images, but --accumulate is 11"):
+    with pytest.raises(InputError, match="support of 12 images, but accumulate is 11"):
         adapt(few, dataset, episode, Schedule(1))
     none = compiled_as(model, "none", accumulate=9, prototype_gradients=True)
     assert none.program.entries.keys() == {"infer", "enrol", "forget"}
@@ -766,9 +766,7 @@ def test_folder_that_exists(tmp_path: Path, finished: Finished) -> None:
     check_out(out, RESULT, force=False)
     check_out(tmp_path / "a" / "b" / "c", RESULT, force=False)
     out.mkdir()
-    with pytest.raises(
-        InputError, match="run: exists already; choose another folder or add --force"
-    ):
+    with pytest.raises(InputError, match="run: exists already; choose another folder or add force"):
         check_out(out, RESULT, force=False)
     check_out(out, RESULT, force=True)
     save(out, *finished)
@@ -780,7 +778,7 @@ def test_folder_that_exists(tmp_path: Path, finished: Finished) -> None:
 def test_what_is_no_results_folder_is_never_replaced(tmp_path: Path, force: bool) -> None:
     """`--out photos --force` with the folder of the photographs must not delete them."""
     photos = write_pictures(tmp_path / "photos", count=1)
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="force"):
         check_out(photos, RESULT, force=force)
     with pytest.raises(InputError, match="is a file; choose another folder"):
         check_out(photos / "red" / "0.png", RESULT, force=force)
@@ -809,9 +807,9 @@ def test_schedules_that_make_no_sense(arguments: dict[str, Any], message: str) -
 
 
 def test_recipes_that_make_no_sense(model: Model) -> None:
-    with pytest.raises(InputError, match="--ways 0: must be at least 1"):
+    with pytest.raises(InputError, match="ways 0: must be at least 1"):
         compile_recipe(model, Recipe("last", 0), Budget())
-    with pytest.raises(InputError, match="--accumulate 0: must be at least 1"):
+    with pytest.raises(InputError, match="accumulate 0: must be at least 1"):
         compile_recipe(model, Recipe("last", 4, accumulate=0), Budget())
 
 
@@ -822,7 +820,7 @@ def test_budget_is_the_judge(model: Model, head: HeadKind, optimizer: OptimizerK
     needed = compile_recipe(model, recipe, Budget()).program.sram_bytes
     assert compile_recipe(model, recipe, Budget(needed)).program.sram_bytes == needed
     for budget in (0, 1, needed - 1):
-        with pytest.raises(InputError, match=f"the smallest --sram that fits is {needed}$"):
+        with pytest.raises(InputError, match=f"the smallest sram that fits is {needed}$"):
             compile_recipe(model, recipe, Budget(budget))
 
 

@@ -414,7 +414,7 @@ def backbone_macs(graph: Graph) -> int:
 
 def test_a_convolution_has_no_place_twice(tmp_path: Path) -> None:
     model = load_model(str(write_model(tmp_path / "m")))
-    with pytest.raises(InputError, match="--last-conv 8"):
+    with pytest.raises(InputError, match="last_conv 8"):
         with_last_conv(with_last_conv(model, 8), 8)
     with pytest.raises(InputError, match="at least 1"):
         with_last_conv(model, 0)
@@ -499,7 +499,7 @@ def test_bad_input_is_one_line(words: list[str], says: str, shell: Shell) -> Non
 
 
 def test_a_network_without_convolutions_is_refused() -> None:
-    with pytest.raises(InputError, match="--model flat: has no convolution"):
+    with pytest.raises(InputError, match="model flat: has no convolution"):
         layers(Evidence("flat", Graph((), ()), ()))
 
 

@@ -576,7 +576,7 @@ def test_a_worker_that_dies_twice_is_named(asked: Evaluation, tmp_path: Path, ti
         rows = timeless(list(run))
         assert sorted(rows, key=str) == sorted(timeless(list(here(iter(given)))), key=str)
     else:
-        with pytest.raises(InputError, match="--jobs 1: a worker process died, and so did the one"):
+        with pytest.raises(InputError, match="jobs 1: a worker process died, and so did the one"):
             list(run)
     assert note.read_text() == "xx"
 
@@ -755,7 +755,7 @@ def test_a_folder_from_before_there_was_an_option_knows_its_default(
         connection.execute("DELETE FROM settings WHERE name = '--guard'")
     assert evaluate(tmp_path / "run", asked) == rows
     other = replace(asked, settings=replace(SMALL, guard=True))
-    with pytest.raises(InputError, match="begun without --guard, and this is with --guard;"):
+    with pytest.raises(InputError, match="begun without guard, and this is with guard;"):
         evaluate(tmp_path / "run", other)
 
 
@@ -773,7 +773,7 @@ def test_another_data_set_or_network_of_the_same_name_is_refused(
 
 def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path) -> None:
     network = replace(asked.networks[0], budget=Budget(sram=100))
-    with pytest.raises(InputError, match="the smallest --sram that fits"):
+    with pytest.raises(InputError, match="the smallest sram that fits"):
         evaluate(tmp_path / "run", replace(asked, networks=(network,)))
     other = replace(asked, settings=replace(SMALL, shots=2), episodes=1)
     assert len(evaluate(tmp_path / "run", other)) == 4

@@ -333,21 +333,21 @@ def test_where_nothing_is_better_nothing_changes(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="use a lower --lr"):
+    with pytest.raises(InputError, match="use a lower lr"):
         train(line(), Course(40, 5, 1e9, 0.0, 0), tmp_path, Session())
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path, small: Model, many: Dataset) -> None:
     agree(tmp_path / "new", small, (many,), META)
     agree(tmp_path / "new", small, (many,), META)
-    with pytest.raises(InputError, match=r"was begun with --shots 2, not 1;"):
+    with pytest.raises(InputError, match=r"was begun with shots 2, not 1;"):
         agree(tmp_path / "new", small, (many,), replace(META, shots=1))
     views = replace(META.views, crop=0.7)
-    with pytest.raises(InputError, match=r"was begun with --crop 0.6, not 0.7;"):
+    with pytest.raises(InputError, match=r"was begun with crop 0.6, not 0.7;"):
         agree(tmp_path / "new", small, (many,), replace(META, views=views))
     other = {k: v + (k == "stem.weight") for k, v in small.graph.data.items()}
     graph = replace(small.graph, data=other)
-    with pytest.raises(InputError, match=r"was begun with --model small"):
+    with pytest.raises(InputError, match=r"was begun with model small"):
         agree(tmp_path / "new", replace(small, graph=graph), (many,), META)
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "thesis.tex").write_text("", "utf-8")
@@ -505,7 +505,7 @@ def test_senseless_pretraining_is_refused(change: dict[str, Any], match: str) ->
 
 
 def test_more_layers_than_there_are(tmp_path: Path, small: Model, home: Path) -> None:
-    with pytest.raises(InputError, match="--last 8: small has 7 convolutions"):
+    with pytest.raises(InputError, match="last 8: small has 7 convolutions"):
         pretrain(tmp_path / "x", small, load_dataset(home / "discs"), Pretraining(last=8))
     assert not (tmp_path / "x").exists()
 

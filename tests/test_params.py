@@ -324,7 +324,7 @@ def test_a_program_that_is_too_large_is_the_users_to_change(
         raise LimitError("the arena of this program has 5000000000 bytes, at most 2147483647")
 
     monkeypatch.setattr("kilograd.learn.recipe.link", refuse)
-    with pytest.raises(InputError, match="--method last on small: the arena"):
+    with pytest.raises(InputError, match="method last on small: the arena"):
         compile_recipe(model, Recipe("last", 3), Budget())
 
 

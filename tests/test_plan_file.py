@@ -141,18 +141,18 @@ def test_a_parameter_that_stands_twice(small: Model, file: Path) -> None:
 
 
 def test_no_file(small: Model, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--method .*cannot be read.*check the path"):
+    with pytest.raises(InputError, match=r"method .*cannot be read.*check the path"):
         select(small, tmp_path / "absent.json")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InputError, match="cannot be read"):
         select(small, tmp_path / "folder.json")
-    with pytest.raises(InputError, match=r"--save-plan .*folder.json: cannot be written"):
+    with pytest.raises(InputError, match=r"save_plan .*folder.json: cannot be written"):
         write_plan(tmp_path / "folder.json", "small", Selection())
 
 
 def test_linear_head_that_does_not_learn(small: Model, file: Path) -> None:
     file.write_text(json.dumps(plan(head=False)))
-    with pytest.raises(InputError, match=r"--head linear: .* does not train it"):
+    with pytest.raises(InputError, match=r"head linear: .* does not train it"):
         compile_recipe(small, Recipe(str(file), 3, HeadKind.LINEAR), Budget())
     compile_recipe(small, Recipe(str(file), 3, HeadKind.PROTO), Budget())
 
@@ -173,5 +173,5 @@ def test_plans_for_all_fit_what_they_are_called_by(kib: int) -> None:
     recipe = Recipe(str(plan), 10, optimizer=OptimizerKind.ROWRMS, rows=True)
     mcunet = load_model(str(model_path("mcunet-5fps")))
     compile_recipe(mcunet, recipe, Budget(kib * 1024))
-    with pytest.raises(InputError, match="the smallest --sram that fits"):
+    with pytest.raises(InputError, match="the smallest sram that fits"):
         compile_recipe(mcunet, recipe, Budget(kib * 1024 * 15 // 16))

@@ -271,12 +271,12 @@ def test_an_address_that_does_not_answer(
             evaluate(tmp_path / "run", asked, cluster=f"127.0.0.1:{port}")
     monkeypatch.setattr(pools, "_GREETING", 120)  # importing Ray takes a while
     start = time.monotonic()
-    with pytest.raises(InputError, match=f"--ray 127.0.0.1:{port}: nobody answers"):
+    with pytest.raises(InputError, match=f"ray 127.0.0.1:{port}: nobody answers"):
         evaluate(tmp_path / "run", asked, cluster=f"127.0.0.1:{port}")
     assert time.monotonic() - start < 10
-    with pytest.raises(InputError, match=r"--ray nowhere: cannot be joined \(ValueError: Invalid"):
+    with pytest.raises(InputError, match=r"ray nowhere: cannot be joined \(ValueError: Invalid"):
         evaluate(tmp_path / "run", asked, cluster="nowhere")
-    with pytest.raises(InputError, match="--jobs 2: --ray takes all CPUs"):
+    with pytest.raises(InputError, match="jobs 2: ray takes all CPUs"):
         evaluate(tmp_path / "run", asked, jobs=2, cluster="auto")
     assert listing(tmp_path) == []
 

@@ -296,7 +296,7 @@ def test_unknown_method_lists_those_there_are(method: str) -> None:
 @pytest.mark.parametrize("kind", ["last", "bias"])
 @pytest.mark.parametrize("k", [0, 8, 10**8])
 def test_more_layers_than_there_are(small: Model, kind: str, k: int) -> None:
-    with pytest.raises(InputError, match=rf"--method.*small has 7 convolutions, {k} cannot learn"):
+    with pytest.raises(InputError, match=rf"method.*small has 7 convolutions, {k} cannot learn"):
         select(small, f"{kind}:{k}")
 
 
@@ -322,7 +322,7 @@ def test_unknown_plan_lists_those_of_the_network(network: str, label: str) -> No
 
 
 def test_head_and_method_must_go_together(small: Model) -> None:
-    with pytest.raises(InputError, match="--head linear: method none does not train it"):
+    with pytest.raises(InputError, match="head linear: method none does not train it"):
         compile_recipe(small, Recipe("none", 4, HeadKind.LINEAR), Budget())
-    with pytest.raises(InputError, match="--head proto: prototypes do not learn by gradient"):
+    with pytest.raises(InputError, match="head proto: prototypes do not learn by gradient"):
         compile_recipe(small, Recipe("head", 4, HeadKind.PROTO), Budget())

@@ -607,15 +607,15 @@ def test_memory_is_used_but_not_exceeded(
 @pytest.mark.parametrize("method", CHOOSING)
 def test_smallest_compute_is_named_and_is_enough(small: Model, method: str) -> None:
     inspect = invented(small.graph, 2)
-    with pytest.raises(InputError, match=r"--compute 1: too small .* and --compute \d+$") as caught:
+    with pytest.raises(InputError, match=r"compute 1: too small .* and compute \d+$") as caught:
         compiled(small, method, Budget(compute=1), inspect)
     least = int(str(caught.value).rpartition(" ")[2])
     program = compiled(small, method, Budget(compute=least), inspect).program
     assert program.macs("step") - program.macs("infer") <= least
-    with pytest.raises(InputError, match=f"--compute {least - 1}: too small"):
+    with pytest.raises(InputError, match=f"compute {least - 1}: too small"):
         compiled(small, method, Budget(compute=least - 1), inspect)
     both = Budget(sram=100, compute=10**9)
-    with pytest.raises(InputError, match="--sram 100, --compute 1000000000: too small for any"):
+    with pytest.raises(InputError, match="sram 100, compute 1000000000: too small for any"):
         compiled(small, method, both, inspect)
 
 
@@ -629,11 +629,11 @@ def test_share_of_channels_is_kept(small: Model, method: str, share: float) -> N
 
 
 def test_limits_hold_for_fixed_methods_too(small: Model) -> None:
-    with pytest.raises(InputError, match=r"^--channels 0.5: method last on small learns 12 of 12"):
+    with pytest.raises(InputError, match=r"^channels 0.5: method last on small learns 12 of 12"):
         compiled(small, "last", Budget(channels=0.5), None)
     compiled(small, "last", Budget(channels=1), None)
     compiled(small, "bias:2", Budget(channels=0.5), None)
-    with pytest.raises(InputError, match=r"^--compute 10: method last .* fits is (\d+)$") as caught:
+    with pytest.raises(InputError, match=r"^compute 10: method last .* fits is (\d+)$") as caught:
         compiled(small, "last", Budget(compute=10), None)
     least = int(str(caught.value).rpartition(" ")[2])
     compiled(small, "last", Budget(compute=least), None)
@@ -642,19 +642,19 @@ def test_limits_hold_for_fixed_methods_too(small: Model) -> None:
 
 @pytest.mark.parametrize("compute", [0, -1])
 def test_compute_that_makes_no_sense(compute: int) -> None:
-    with pytest.raises(InputError, match=f"--compute {compute}: must be positive"):
+    with pytest.raises(InputError, match=f"compute {compute}: must be positive"):
         Budget(compute=compute)
 
 
 @pytest.mark.parametrize("channels", [0.0, -0.25, 1.0001, float("nan"), float("inf")])
 def test_shares_that_make_no_sense(channels: float) -> None:
-    with pytest.raises(InputError, match=r"--channels .*: must be more than 0 and at most 1"):
+    with pytest.raises(InputError, match=r"channels .*: must be more than 0 and at most 1"):
         Budget(channels=channels)
 
 
 @pytest.mark.parametrize("method", LOOKING)
 def test_without_images(small: Model, method: str) -> None:
-    with pytest.raises(InputError, match=r"looks at images to learn from; .*--save-plan FILE.json"):
+    with pytest.raises(InputError, match=r"looks at images to learn from; .*save_plan FILE.json"):
         compiled(small, method, Budget(), None)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 _LONGEST = 2000
+_OPTION = re.compile("\x1a([a-z_]+)\x1a")
 
 
 def shown(text: object) -> str:
@@ -19,11 +22,23 @@ def shown(text: object) -> str:
     )
 
 
+def option(name: str) -> str:
+    """Return how the message of an `InputError` names a field that the caller has set.
+
+    A Python user reads the name of the field; the command line shows its option.
+
+    >>> error = InputError(f"{option('cache_bytes')} 7: holds no image; give {option('cache')}")
+    >>> print(error, "|", error.on_command_line())
+    cache_bytes 7: holds no image; give cache | --cache-bytes 7: holds no image; give --cache
+    """
+    return f"\x1a{name}\x1a"
+
+
 class InputError(ValueError):
     """A file, tensor or option from the user cannot be used.
 
-    The message is one line for the user: it names the file, tensor or option, says what is wrong
-    with it, and what to do instead. The command line prints it as it is and exits with code 2; a
+    The message is one line for the user: it names the file, tensor or option (`option`), says what
+    is wrong with it, and what to do instead.  The command line prints it and exits with code 2; a
     defect of Kilograd itself must never be raised as this type.
 
     Whatever is quoted in it is escaped (`shown`), and what is longer than 2,000 characters loses
@@ -36,7 +51,23 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        line = shown(message)
-        if len(line) > _LONGEST:
-            line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-        super().__init__(line)
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """Return the message with the names of fields."""
+        return _line(_OPTION.sub(r"\1", self.args[0]))
+
+    def __format__(self, how: str) -> str:
+        """Return the message as a part of another one."""
+        return self.args[0]
+
+    def on_command_line(self) -> str:
+        """Return the message with options as they are typed."""
+        return _line(_OPTION.sub(lambda m: f"--{m[1].replace('_', '-')}", self.args[0]))
+
+
+def _line(message: str) -> str:
+    line = shown(message)
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    return line

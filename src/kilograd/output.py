@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.interruption import later
 
 #: What a system says where there is no room for more.
@@ -38,51 +38,58 @@ def check_out(out: Path, mark: str, *others: str, force: bool) -> None:
     `mark` is a file that a folder of ours holds: no other folder is ever replaced; nor is one that
     holds more than `mark` and `others`, which are patterns of names.
     """
-    _check_place(out, "--out")
+    _check_place(out, "out")
     if out.is_dir() and not force:
-        raise InputError(f"--out {out}: exists already; choose another folder or add --force")
+        raise InputError(
+            f"{option('out')} {out}: exists already; choose another folder or add {option('force')}"
+        )
     if out.is_dir() and foreign(out, mark):
         raise InputError(
-            f"--out {out}: holds something else than results, and --force would delete it; "
-            f"choose another folder"
+            f"{option('out')} {out}: holds something else than results, and {option('force')} "
+            "would delete it; choose another folder"
         )
     if out.is_dir() and (found := _more_than(out, mark, *others)):
         raise InputError(
-            f"--out {out}: holds {found}, which Kilograd has not written, and --force would delete "
-            f"it; move it, or choose another folder"
+            f"{option('out')} {out}: holds {found}, which Kilograd has not written, and "
+            f"{option('force')} would delete it; move it, or choose another folder"
         )
     if out.is_dir() and Path.cwd().is_relative_to(out.resolve()):
-        raise InputError(f"--out {out}: is where you are, and would be replaced; go elsewhere")
+        raise InputError(
+            f"{option('out')} {out}: is where you are, and would be replaced; go elsewhere"
+        )
     if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
-    _check_writable(out, "--out")
+        raise InputError(f"{option('out')} {out}: is a file; choose another folder")
+    _check_writable(out, "out")
 
 
-def check_file(out: Path, suffix: str, *, force: bool, option: str = "--out") -> None:
+def check_file(out: Path, suffix: str, *, force: bool, field: str = "out") -> None:
     """Raise `InputError` if `out` exists and must not be replaced, or cannot be written."""
-    _check_place(out, option)
+    _check_place(out, field)
     if out.suffix != suffix:
-        raise InputError(f"{option} {out}: must end in {suffix}")
+        raise InputError(f"{option(field)} {out}: must end in {suffix}")
     if out.is_dir():
-        raise InputError(f"{option} {out}: is a folder; choose another file")
+        raise InputError(f"{option(field)} {out}: is a folder; choose another file")
     if out.exists() and not out.is_file():
-        raise InputError(f"{option} {out}: is no ordinary file; choose another")
+        raise InputError(f"{option(field)} {out}: is no ordinary file; choose another")
     if out.exists() and not force:
-        raise InputError(f"{option} {out}: exists already; choose another file or add --force")
+        raise InputError(
+            f"{option(field)} {out}: exists already; choose another file or add {option('force')}"
+        )
     if not out.parent.is_dir():
-        raise InputError(f"{option} {out}: there is no folder {out.parent}; make it first")
-    _check_writable(out, option)
+        raise InputError(f"{option(field)} {out}: there is no folder {out.parent}; make it first")
+    _check_writable(out, field)
 
 
-def check_apart(out: Path, data: Path, option: str = "--out") -> None:
+def check_apart(out: Path, data: Path, field: str = "out") -> None:
     """Raise `InputError` if `out` would become a part of a folder of data, or replace it."""
     place, given = out.resolve(), data.resolve()
     if given.is_dir() and place.is_relative_to(given):
         raise InputError(
-            f"{option} {out}: lies in {data}, and would be taken for data; choose another place"
+            f"{option(field)} {out}: lies in {data}, and would be taken for data; choose another "
+            "place"
         )
     if given.is_relative_to(place):
-        raise InputError(f"{option} {out}: holds the data, {data}; choose another place")
+        raise InputError(f"{option(field)} {out}: holds the data, {data}; choose another place")
 
 
 def check_folder(out: Path, mark: str) -> None:
@@ -90,12 +97,12 @@ def check_folder(out: Path, mark: str) -> None:
 
     Raises `InputError` where it cannot be written, or holds something else.
     """
-    _check_place(out, "--out")
+    _check_place(out, "out")
     if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; choose another folder")
+        raise InputError(f"{option('out')} {out}: is a file; choose another folder")
     if out.is_dir() and foreign(out, mark):
-        raise InputError(f"--out {out}: holds something else; choose another folder")
-    _check_writable(out / mark, "--out")
+        raise InputError(f"{option('out')} {out}: holds something else; choose another folder")
+    _check_writable(out / mark, "out")
 
 
 def make_folder(out: Path, mark: str) -> None:
@@ -104,7 +111,7 @@ def make_folder(out: Path, mark: str) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InputError(f"--out {out}: cannot be written ({e.strerror or e})") from e
+        raise InputError(f"{option('out')} {out}: cannot be written ({e.strerror or e})") from e
 
 
 def foreign(out: Path, mark: str) -> bool:
@@ -112,7 +119,9 @@ def foreign(out: Path, mark: str) -> bool:
     try:
         found = {p.name for p in out.iterdir() if not p.name.startswith(_SCRATCH)}
     except OSError as e:
-        raise InputError(f"--out {out}: cannot be read ({e.strerror}); choose another") from e
+        raise InputError(
+            f"{option('out')} {out}: cannot be read ({e.strerror}); choose another"
+        ) from e
     return bool(found) and mark not in found
 
 
@@ -123,7 +132,7 @@ def _more_than(out: Path, *patterns: str) -> str | None:
     return next((n for n in names if not any(fnmatchcase(n, p) for p in known)), None)
 
 
-def _check_place(out: Path, option: str) -> None:
+def _check_place(out: Path, field: str) -> None:
     """Raise `InputError` for a path that can be no place for a result, whatever is there."""
     try:
         status = out.absolute().lstat()
@@ -131,30 +140,31 @@ def _check_place(out: Path, option: str) -> None:
         return
     except (OSError, ValueError) as e:  # a name too long, a loop of links, a NUL
         why = getattr(e, "strerror", None) or e
-        raise InputError(f"{option} {out}: cannot be used ({why}); give another path") from e
+        raise InputError(f"{option(field)} {out}: cannot be used ({why}); give another path") from e
     if stat.S_ISLNK(status.st_mode):
-        raise InputError(f"{option} {out}: is a link; give the place that it leads to")
+        raise InputError(f"{option(field)} {out}: is a link; give the place that it leads to")
 
 
-def _check_writable(out: Path, option: str) -> None:
+def _check_writable(out: Path, field: str) -> None:
     """Try to write where `out` will be: permissions alone do not say that it works."""
     above = next(p for p in out.resolve().parents if p.exists())
     try:
         longest = os.pathconf(above, "PC_NAME_MAX")
         if any(len(os.fsencode(part)) > longest for part in out.resolve().parts):
-            raise InputError(f"{option} {out}: the name is too long; give a shorter one")
+            raise InputError(f"{option(field)} {out}: the name is too long; give a shorter one")
         with tempfile.TemporaryFile(dir=above):
             pass
     except OSError as e:
         raise InputError(
-            f"{option} {out}: nothing can be written to {above} ({e.strerror}); choose another"
+            f"{option(field)} {out}: nothing can be written to {above} ({e.strerror}); choose "
+            "another"
         ) from e
 
 
 # ---- writing ----
 
 
-def write_file(out: Path, content: str | bytes, option: str = "--out") -> None:
+def write_file(out: Path, content: str | bytes, field: str = "out") -> None:
     """Write a whole file or nothing: what was there before stays until all is on the disk.
 
     Raises `InputError` if the disk refuses.
@@ -170,7 +180,7 @@ def write_file(out: Path, content: str | bytes, option: str = "--out") -> None:
             new.replace(out)
         sync(out.parent)
     except OSError as e:
-        raise InputError(f"{option} {out}: cannot be written ({e.strerror or e})") from e
+        raise InputError(f"{option(field)} {out}: cannot be written ({e.strerror or e})") from e
 
 
 @contextmanager
@@ -190,7 +200,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
             yield new
             put_folder(new, place, scratch)
     except OSError as e:
-        raise InputError(f"--out {out}: cannot be written ({e.strerror or e})") from e
+        raise InputError(f"{option('out')} {out}: cannot be written ({e.strerror or e})") from e
 
 
 def put_folder(new: Path, out: Path, scratch: Path) -> None:

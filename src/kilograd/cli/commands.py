@@ -243,8 +243,8 @@ def adapt_command(
         check_out(out, ADAPTED, *RESULT_FILES, force=force)
         check_apart(out, data)
     if save_plan is not None:
-        check_file(save_plan, ".json", force=force, option="--save-plan")
-        check_apart(save_plan, data, "--save-plan")
+        check_file(save_plan, ".json", force=force, field="save_plan")
+        check_apart(save_plan, data, "save_plan")
     dataset = load_dataset(data)
     mention_trained_on(options.network, dataset)
     episode = _episode(dataset, kind, draw, seed)
@@ -796,7 +796,7 @@ def _error(e: BaseException) -> int | None:
         ERR.show_cursor()  # a bar that was torn down may have left it hidden
         return _said(interruption.said(e), code)
     if isinstance(e, InputError):
-        return _said(str(e), 2)
+        return _said(e.on_command_line(), 2)
     if isinstance(e, _UsageError):
         return _said(e.format_message(), 2)
     if isinstance(e, OSError) and e.filename is None and e.errno in _UNWRITABLE:

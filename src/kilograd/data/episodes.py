@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kilograd import limits
 from kilograd.data.load import Dataset
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.names import distinct, label
 from kilograd.reading import parse_json, read_text, require_checksum, typed, with_checksum
 
@@ -162,8 +162,8 @@ class Draw:
         for name in ("ways", "shots", "queries"):
             if (value := getattr(self, name)) is not None:
                 raise InputError(
-                    f"--{name} {value}: --episode {self.kind} draws this itself; "
-                    f"give one of the two"
+                    f"--{name} {value}: {option('episode')} {self.kind} draws this itself; give "
+                    "one of the two"
                 )
 
     @property
@@ -188,24 +188,26 @@ def stored_episode(file: Path, dataset: Dataset, seed: int | None) -> Episode:
     Raises `InputError` for a file that cannot be read, has none or several, or one that does not
     belong to the data set as it is now.
     """
-    every = read_episodes(file, f"--episode {file}")
+    every = read_episodes(file, f"{option('episode')} {file}")
     mine = [e for e in every if e.dataset == dataset.name]
     if seed is not None and len(every) > 1:
         mine = [e for e in mine if e.seed == seed]
     if not mine:
         about = f"{dataset.name!r}" + ("" if seed is None else f" and seed {seed}")
         others = ", ".join(dict.fromkeys(f"{e.dataset!r}" for e in every)) or "none at all"
-        raise InputError(f"--episode {file}: has no episode of {about}; it has some of {others}")
+        raise InputError(
+            f"{option('episode')} {file}: has no episode of {about}; it has some of {others}"
+        )
     if len(mine) > 1:
         seeds = [e.seed for e in mine]
         raise InputError(
-            f"--episode {file}: has {len(mine)} episodes of {dataset.name!r}; say which with "
-            f"--seed {min(seeds)} ... {max(seeds)}"
+            f"{option('episode')} {file}: has {len(mine)} episodes of {dataset.name!r}; say which "
+            f"with {option('seed')} {min(seeds)} ... {max(seeds)}"
         )
     try:
         check_episode(mine[0], dataset)
     except InputError as error:
-        raise InputError(f"--episode {file}: {error}") from error
+        raise InputError(f"{option('episode')} {file}: {error}") from error
     return mine[0]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kilograd
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend.model_folder import Model, load_model_folder
 from kilograd.reading import there
 
@@ -64,6 +64,7 @@ def load_model(name: str) -> Model:
         return load_model_folder(path)  # says what is missing
     places = ", ".join(f"{origin} ({place})" for origin, place in model_places())
     raise InputError(
-        f"--model {name!r}: no such model; there are {', '.join(m.name for m in models) or 'none'} "
-        f"in {places}; set KILOGRAD_MODELS to a folder of model folders, or give a path"
+        f"{option('model')} {name!r}: no such model; there are "
+        f"{', '.join(m.name for m in models) or 'none'} in {places}; set KILOGRAD_MODELS to a "
+        "folder of model folders, or give a path"
     )

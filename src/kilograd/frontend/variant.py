@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend.model_folder import Model
 from kilograd.ir import Affine, Builder, dead_code
 from kilograd.ops import AvgPool, Conv, Window
@@ -25,12 +25,12 @@ def with_last_conv(model: Model, channels: int) -> Model:
     Raises `InputError` if the features are not the mean of a map, or if there are no channels.
     """
     if channels < 1:
-        raise InputError(f"--last-conv {channels}: must be at least 1")
+        raise InputError(f"{option('last_conv')} {channels}: must be at least 1")
     features = model.graph.outputs[0]
     if not isinstance(features.op, AvgPool) or LAST_CONV in model.layers:
         raise InputError(
-            f"--last-conv {channels}: {model.name} has no place for it: that is between the last "
-            f"map and its mean; leave the option out"
+            f"{option('last_conv')} {channels}: {model.name} has no place for it: that is between "
+            "the last map and its mean; leave the option out"
         )
     (x,) = features.inputs
     inputs = x.type.shape[2]

@@ -21,7 +21,7 @@ from kilograd.data.episodes import Episode
 from kilograd.data.load import Dataset
 from kilograd.data.pixels import prepare
 from kilograd.emit import Program
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
@@ -62,17 +62,20 @@ class Schedule:
     def __post_init__(self) -> None:
         """Raise `InputError` for numbers that make no sense."""
         if self.iterations < 0:
-            raise InputError(f"--iterations {self.iterations}: must not be negative")
+            raise InputError(f"{option('iterations')} {self.iterations}: must not be negative")
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"--lr {self.lr}: must be a positive number")
+            raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
         if not _SMALLEST <= self.lr <= _LARGEST:
-            raise InputError(f"--lr {self.lr}: must be in {_SMALLEST:.3g} ... {_LARGEST:.3g}")
+            raise InputError(
+                f"{option('lr')} {self.lr}: must be in {_SMALLEST:.3g} ... {_LARGEST:.3g}"
+            )
         if not 0 <= self.seed < 1 << 31:
-            raise InputError(f"--seed {self.seed}: must be in 0 ... 2147483647")
+            raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... 2147483647")
         if not 0 <= self.warmup <= max(0, self.iterations - 1):
             raise InputError(
-                f"--warmup {self.warmup}: must be in 0 ... {max(0, self.iterations - 1)}, "
-                f"fewer passes than --iterations {self.iterations}"
+                f"{option('warmup')} {self.warmup}: must be in 0 ... "
+                f"{max(0, self.iterations - 1)}, fewer passes than {option('iterations')} "
+                f"{self.iterations}"
             )
 
     def rate(self, done: float) -> float:
@@ -261,8 +264,8 @@ def training(
     exact = "enrol_grad" in host.program.entries
     if exact and every < count:
         raise InputError(
-            f"--prototype-gradients: needs one update for the whole support of {count} images, "
-            f"but --accumulate is {every}; make it {count} or more"
+            f"{option('prototype_gradients')}: needs one update for the whole support of {count} "
+            f"images, but {option('accumulate')} is {every}; make it {count} or more"
         )
     seen = updates = pending = 0
     running = math.nan

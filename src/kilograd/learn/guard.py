@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.learn.adapt import Samples, Schedule, enrol, predict, training
 from kilograd.learn.recipe import Compiled
 from kilograd.targets import HostProgram
@@ -46,7 +46,7 @@ def trials(
     place = _place_in_class(support.labels)
     smallest = min(int((support.labels == way).sum()) for way in set(support.labels.tolist()))
     if smallest < 2:
-        raise InputError("--guard: needs two images of each class, to hold one out")
+        raise InputError(f"{option('guard')}: needs two images of each class, to hold one out")
     looks = sorted({0, *(max(1, round(share * schedule.iterations)) for share in _LOOKS)})
     right: dict[int, list[bool]] = {look: [] for look in looks}
     for fold in range(min(_FOLDS, smallest)):

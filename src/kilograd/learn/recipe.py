@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from kilograd.emit import Program, link
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.ir import Graph
 from kilograd.memory import exact, greedy
@@ -134,11 +134,11 @@ def compile_recipe(
     where OR-Tools is not installed.
     """
     if recipe.ways < 1:
-        raise InputError(f"--ways {recipe.ways}: must be at least 1")
+        raise InputError(f"{option('ways')} {recipe.ways}: must be at least 1")
     if recipe.accumulate < 1:
-        raise InputError(f"--accumulate {recipe.accumulate}: must be at least 1")
+        raise InputError(f"{option('accumulate')} {recipe.accumulate}: must be at least 1")
     if recipe.cache < 0:
-        raise InputError(f"--cache {recipe.cache}: must not be negative")
+        raise InputError(f"{option('cache')} {recipe.cache}: must not be negative")
     known: dict[tuple[object, ...], Program] = {}
     prices = {} if prices is None else prices
 
@@ -205,15 +205,15 @@ def _check(
     method = f"method {recipe.method} on {model.name}"
     if budget.sram is not None and program.sram_bytes > budget.sram:
         raise InputError(
-            f"--sram {budget.sram}: {method} needs "
-            f"{program.sram_bytes} bytes ({program.state_bytes} kept, {program.arena_bytes} "
-            f"working memory); the smallest --sram that fits is {program.sram_bytes}"
+            f"{option('sram')} {budget.sram}: {method} needs {program.sram_bytes} bytes "
+            f"({program.state_bytes} kept, {program.arena_bytes} working memory); the smallest "
+            f"{option('sram')} that fits is {program.sram_bytes}"
         )
     macs = demand(program).backward_macs
     if budget.compute is not None and macs > budget.compute:
         raise InputError(
-            f"--compute {budget.compute}: {method} needs {macs} multiply-accumulates for a "
-            f"backward pass; the smallest --compute that fits is {macs}"
+            f"{option('compute')} {budget.compute}: {method} needs {macs} multiply-accumulates for "
+            f"a backward pass; the smallest {option('compute')} that fits is {macs}"
         )
     for name, part in selection.learn.items():
         size = model.graph[name].type.shape[part.axis]
@@ -221,8 +221,9 @@ def _check(
         weights = name.endswith(".weight")
         if weights and budget.channels is not None and count > max(1, budget.channels * size):
             raise InputError(
-                f"--channels {budget.channels}: {method} learns {count} of {size} channels of "
-                f"{name}; leave the option away, or choose a method that takes it, as tinytrain"
+                f"{option('channels')} {budget.channels}: {method} learns {count} of {size} "
+                f"channels of {name}; leave the option away, or choose a method that takes it, as "
+                "tinytrain"
             )
 
 
@@ -260,31 +261,32 @@ def _refusals(model: Model, recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (AccumulatorError, LimitError) as e:
-        raise InputError(f"--method {recipe.method} on {model.name}: {e}") from e
+        raise InputError(f"{option('method')} {recipe.method} on {model.name}: {e}") from e
     except StreamError as e:
-        raise InputError(f"--rows: method {recipe.method} on {model.name}: {e}") from e
+        raise InputError(f"{option('rows')}: method {recipe.method} on {model.name}: {e}") from e
 
 
 def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
     if recipe.head_kind is HeadKind.LINEAR:
         if recipe.prototype_gradients:
             raise InputError(
-                "--prototype-gradients: a linear head has no prototypes; leave it away"
+                f"{option('prototype_gradients')}: a linear head has no prototypes; leave it away"
             )
         if not selection.head:
             raise InputError(
-                f"--head linear: method {recipe.method} does not train it, and a linear head "
-                f"starts at zero; use --head proto or another method"
+                f"{option('head')} linear: method {recipe.method} does not train it, and a linear "
+                f"head starts at zero; use {option('head')} proto or another method"
             )
         return LinearHead(recipe.ways)
     if selection.head and not selection.learn:
         raise InputError(
-            f"--head proto: prototypes do not learn by gradient, so method {recipe.method} has "
-            f"nothing to learn; use --head linear, or --method none"
+            f"{option('head')} proto: prototypes do not learn by gradient, so method "
+            f"{recipe.method} has nothing to learn; use {option('head')} linear, or "
+            f"{option('method')} none"
         )
     if recipe.prototype_gradients and recipe.accumulate == 1:
         raise InputError(
-            "--prototype-gradients: needs one update for the whole support; add --accumulate 1000, "
-            "or any number that is not smaller than the support"
+            f"{option('prototype_gradients')}: needs one update for the whole support; add "
+            f"{option('accumulate')} 1000, or any number that is not smaller than the support"
         )
     return PrototypeHead(recipe.ways, exact=recipe.prototype_gradients and bool(selection.learn))

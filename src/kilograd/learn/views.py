@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilograd.data.augment import Augment, augmented
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled
 from kilograd.targets import HostProgram
@@ -123,8 +123,9 @@ def within(
     if limit < least * each:
         kept = "each image as it is" if least == 1 else "each image and one view of it"
         raise InputError(
-            f"--cache-bytes {limit}: does not hold {kept}, {images} images of "
-            f"{compiled.latent_bytes} bytes; the smallest --cache-bytes that fits is {least * each}"
+            f"{option('cache_bytes')} {limit}: does not hold {kept}, {images} images of "
+            f"{compiled.latent_bytes} bytes; the smallest {option('cache_bytes')} that fits is "
+            f"{least * each}"
         )
     views = min(limit // each - least + 1, max(1, iterations))
     return replace(compiled, recipe=replace(compiled.recipe, cache=views))

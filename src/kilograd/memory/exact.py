@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.memory.buffer import ALIGN, Buffer, Plan
 from kilograd.memory.greedy import greedy
 
@@ -30,7 +30,7 @@ def exact(buffers: Sequence[Buffer]) -> Plan:
     Raises `InputError` where OR-Tools is not installed.
     """
     if find_spec("ortools") is None:
-        raise InputError("--exact: needs OR-Tools; pip install 'kilograd[exact]'")
+        raise InputError(f"{option('exact')}: needs OR-Tools; pip install 'kilograd[exact]'")
     best = greedy(buffers)
     for seed, effort in enumerate(_PLACE):
         bound = best.bound

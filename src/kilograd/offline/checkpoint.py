@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.limits import CHECKPOINT_BYTES
 from kilograd.output import write_file
 from kilograd.reading import read_bytes
@@ -37,7 +37,9 @@ def save_checkpoint(folder: Path, step: int, state: State) -> None:
         for old in _checkpoints(folder)[_KEPT:]:
             old.unlink()
     except OSError as e:
-        raise InputError(f"--out {folder.parent}: no checkpoint can be written ({e})") from e
+        raise InputError(
+            f"{option('out')} {folder.parent}: no checkpoint can be written ({e})"
+        ) from e
 
 
 def load_checkpoint(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kilograd import limits
 from kilograd.data.load import Dataset
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model, save_model
 from kilograd.ir import Graph
 from kilograd.names import identifier
@@ -78,7 +78,9 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
         **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
     }
-    identifier(out.resolve().name, f"--out {out}: the folder's name, which will be the network's")
+    identifier(
+        out.resolve().name, f"{option('out')} {out}: the folder's name, which will be the network's"
+    )
     file = out / SETTINGS
     make_folder(out, SETTINGS)
     if not file.exists():
@@ -88,8 +90,8 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     for name in (*now, *(k for k in begun if k not in now)):
         if begun.get(name) != now.get(name):
             raise InputError(
-                f"--out {out}: was begun with {name} {begun.get(name)}, not {now.get(name)}; "
-                f"give the same again, or choose another folder"
+                f"{option('out')} {out}: was begun with {_spelled(name)} {begun.get(name)}, not "
+                f"{now.get(name)}; give the same again, or choose another folder"
             )
 
 
@@ -103,6 +105,11 @@ def _digest(graph: Graph) -> str:
     """Tell two networks of one name apart."""
     parts = [str(n.type.quant).encode() + graph.data[n.name].tobytes() for n in graph.params()]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def _spelled(name: str) -> str:
+    """Return what a message calls a setting: options are stored as they are typed."""
+    return option(name[2:].replace("-", "_")) if name.startswith("--") else name
 
 
 def _flat(how: object) -> dict[str, object]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.offline.checkpoint import (
     State,
     check_like,
@@ -70,9 +70,11 @@ class Course:
             if not (math.isfinite(number) and number >= 0):
                 raise InputError(f"--{name} {number}: must not be negative")
         if not 0 <= self.momentum < 1:
-            raise InputError(f"--momentum {self.momentum}: must be at least 0 and below 1")
+            raise InputError(
+                f"{option('momentum')} {self.momentum}: must be at least 0 and below 1"
+            )
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"--lr {self.lr}: must be a positive number")
+            raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
@@ -163,7 +165,9 @@ def train(lesson: Lesson, course: Course, out: Path, session: Session) -> Histor
                 group["lr"] = course.rate(done)
             loss = lesson.loss(tuple(x.to(device) for x in batch))
             if not math.isfinite(value := loss.item()):
-                raise InputError(f"the loss is {value} after {done} steps; use a lower --lr")
+                raise InputError(
+                    f"the loss is {value} after {done} steps; use a lower {option('lr')}"
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -18,7 +18,7 @@ from torch.nn import functional
 from kilograd.data.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
 from kilograd.data.load import Dataset
 from kilograd.data.overlap import shared_classes
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array, dead_code
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
@@ -62,7 +62,7 @@ class Metatraining:
         """Check what can be checked without data."""
         if self.validation_episodes < 1:
             raise InputError(
-                f"--validation-episodes {self.validation_episodes}: must be at least 1"
+                f"{option('validation_episodes')} {self.validation_episodes}: must be at least 1"
             )
         self.course()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kilograd.emit import link
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Graph, Input, Node, Param
@@ -131,7 +131,9 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
 def last_layers(model: Model, count: int) -> tuple[str, ...]:
     """Name the last `count` convolutions; raises `InputError` if there are not so many."""
     if not 1 <= count <= len(model.layers):
-        raise InputError(f"--last {count}: {model.name} has {len(model.layers)} convolutions")
+        raise InputError(
+            f"{option('last')} {count}: {model.name} has {len(model.layers)} convolutions"
+        )
     return model.layers[-count:]
 
 
@@ -152,7 +154,9 @@ def int8_graph(network: FloatNetwork, images: NDArray[np.int8]) -> Graph:
         check_ranges(graph)
         accumulator_bounds(graph, ())
     except (AccumulatorError, LimitError) as e:
-        raise InputError(f"the trained weights cannot be quantised: {e}; use a lower --lr") from e
+        raise InputError(
+            f"the trained weights cannot be quantised: {e}; use a lower {option('lr')}"
+        ) from e
     return graph
 
 

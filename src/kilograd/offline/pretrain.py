@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilograd.data.load import Dataset
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess, with_classifier
 from kilograd.ir import Array
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
@@ -44,9 +44,11 @@ class Pretraining:
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
         if self.batch < 2:
-            raise InputError(f"--batch {self.batch}: must be at least 2")
+            raise InputError(f"{option('batch')} {self.batch}: must be at least 2")
         if self.fresh and self.last is not None:
-            raise InputError("--fresh: random weights must all learn; leave out --last")
+            raise InputError(
+                f"{option('fresh')}: random weights must all learn; leave out {option('last')}"
+            )
         self.course(1)
 
     def course(self, steps: int) -> Course:

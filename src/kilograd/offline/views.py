@@ -11,7 +11,7 @@ from PIL import Image
 
 from kilograd.data.augment import Augment
 from kilograd.data.pixels import prepare, upright
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 
 _ASPECT = 4 / 3  # width to height of a crop, at most; and the inverse
@@ -37,9 +37,9 @@ class Views:
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not 0 < self.crop <= 1:
-            raise InputError(f"--crop {self.crop}: must be above 0 and at most 1")
+            raise InputError(f"{option('crop')} {self.crop}: must be above 0 and at most 1")
         if not 0 <= self.seed < 1 << 31:
-            raise InputError(f"--seed {self.seed}: must be in 0 ... 2147483647")
+            raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... 2147483647")
 
     def rng(self, *place: int) -> np.random.Generator:
         """Return the random numbers of a place in training: the same whenever it is reached."""

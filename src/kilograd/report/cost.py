@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from kilograd import ops
 from kilograd.emit import Program
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
@@ -119,7 +119,8 @@ def layers(evidence: Evidence) -> tuple[Layer, ...]:
     """
     if not evidence.layers:
         raise InputError(
-            f"--model {evidence.name}: has no convolution, and the formulas count nothing else"
+            f"{option('model')} {evidence.name}: has no convolution, and the formulas count "
+            "nothing else"
         )
     graph = evidence.graph
     at = {n: i for i, n in enumerate(graph.nodes)}
@@ -169,8 +170,8 @@ def tinytrain(network: Sequence[Layer], selection: Selection) -> Cost:
     first = next((i for i, n in enumerate(learned) if n.weights), len(network))
     if first == len(network) and any(n.biases for n in learned):
         raise InputError(
-            "--convention tinytrain: counts weights only, and with this method only biases learn; "
-            "use --convention tte or kilograd"
+            f"{option('convention')} tinytrain: counts weights only, and with this method only "
+            f"biases learn; use {option('convention')} tte or kilograd"
         )
     masks = sum(layer.y for layer in network[first:] if layer.relu or layer.residual)
     buffers = _FLOAT * max(la.x + (la.pixels_out if la.depthwise else la.y) for la in network)
@@ -306,8 +307,9 @@ def count(model: Model, recipe: Recipe, convention: Convention) -> Cost:
         return planned(compile_recipe(model, recipe, Budget()).program)
     if recipe != Recipe(recipe.method, recipe.ways):
         raise InputError(
-            f"--convention {convention}: has a head and an optimiser of its own; leave out --head "
-            f"and --optimizer, or use --convention kilograd"
+            f"{option('convention')} {convention}: has a head and an optimiser of its own; leave "
+            f"out {option('head')} and {option('optimizer')}, or use {option('convention')} "
+            "kilograd"
         )
     evidence = Evidence(model.name, model.graph, model.layers)
     network = layers(evidence)

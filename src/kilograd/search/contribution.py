@@ -28,7 +28,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from kilograd import limits
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Graph
 from kilograd.names import distinct, identifier, label
 from kilograd.reading import read_json, require_checksum, typed, with_checksum
@@ -120,8 +120,8 @@ class Contribution:
                 f"weights; run kilograd contribution on this one"
             )
         raise InputError(
-            f"{path}: measured on network {self.network!r}, not on {name!r}; give --model "
-            f"{self.network}, or run kilograd contribution on {name}"
+            f"{path}: measured on network {self.network!r}, not on {name!r}; give "
+            f"{option('model')} {self.network}, or run kilograd contribution on {name}"
         )
 
 

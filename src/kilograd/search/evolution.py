@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Array
 from kilograd.search.problem import Answer, Problem
 from kilograd.search.sampling import SAMPLES, draw, finished, fit
@@ -33,7 +33,9 @@ class Evolution:
     def __call__(self, problem: Problem, seed: int = 0) -> Answer | None:
         """Search.  Raises `InputError` where pymoo is not installed."""
         if find_spec("pymoo") is None:
-            raise InputError("--solver evolution: needs pymoo; pip install 'kilograd[search]'")
+            raise InputError(
+                f"{option('solver')} evolution: needs pymoo; pip install 'kilograd[search]'"
+            )
         from pymoo.algorithms.soo.nonconvex.ga import GA
         from pymoo.core import mutation, repair, selection
         from pymoo.core import problem as objective

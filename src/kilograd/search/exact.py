@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.search.problem import Answer, Problem
 
 _UNITS = 1e7  # gains are whole numbers to the solver
@@ -25,7 +25,9 @@ def exact(problem: Problem, seed: int = 0) -> Answer | None:
     Raises `InputError` where OR-Tools is not installed.
     """
     if find_spec("ortools") is None:
-        raise InputError("--solver exact: needs OR-Tools; pip install 'kilograd[search]'")
+        raise InputError(
+            f"{option('solver')} exact: needs OR-Tools; pip install 'kilograd[search]'"
+        )
     from ortools.sat.python import cp_model
 
     f, (count, _) = problem.footprint, problem.weights.shape

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Array, Graph, Leaf
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.passes import store
@@ -111,7 +111,9 @@ def footprint(
             failed = e
         tick()
     if not base:
-        raise failed or InputError(f"--model {evidence.name}: has no convolution that could learn")
+        raise failed or InputError(
+            f"{option('model')} {evidence.name}: has no convolution that could learn"
+        )
     adds: dict[tuple[int, int, int], _Program] = {}
     for i, s in sorted(options):
         for first in (1, 0):

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, structs
 
 import kilograd
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
 from kilograd.ir import Graph
@@ -197,12 +197,12 @@ def _begun(out: Path, settings: Mapping[str, object]) -> _Begun | None:
         theirs = found.settings
         other = sorted(k for k in settings if theirs.get(k) != settings[k])
         raise InputError(
-            f"--out {out}: holds a search with other settings ({', '.join(other)}); choose "
-            f"another folder"
+            f"{option('out')} {out}: holds a search with other settings ({', '.join(other)}); "
+            "choose another folder"
         )
     for i, plan in enumerate(found.plans):
         if not there(inside(out, plan.plan, f"{path}: plans[{i}].plan")):
-            raise InputError(f"--out {out}: {plan.plan} is gone; choose another folder")
+            raise InputError(f"{option('out')} {out}: {plan.plan} is gone; choose another folder")
     return found
 
 
@@ -318,8 +318,8 @@ class _Run:
             room = room.tightened(answer.k, (cost.sram - said[0], cost.backward_macs - said[1]))
         else:
             raise InputError(
-                f"--sram {limits.sram}: {_TRIES} plans were predicted to fit, and none did when it "
-                f"was compiled; give a little more"
+                f"{option('sram')} {limits.sram}: {_TRIES} plans were predicted to fit, and none "
+                "did when it was compiled; give a little more"
             )
         found = self._found(front, limits, answer, cost, bound, tried)
         as_good = [f for f in before if f.front == front and f.predicted_gain >= answer.gain]
@@ -411,8 +411,10 @@ class _Run:
         return too_small(self.evidence, self.asked.budget, [smallest])
 
     def _given(self) -> str:
-        limits = ("--sram", self.asked.budget.sram), ("--compute", self.asked.budget.compute)
-        return ", ".join(f"{name} {x}" for name, x in limits if x is not None) or "no budget"
+        limits = ("sram", self.asked.budget.sram), ("compute", self.asked.budget.compute)
+        return (
+            ", ".join(f"{option(name)} {x}" for name, x in limits if x is not None) or "no budget"
+        )
 
 
 def _steps(least: int, most: int, step: int, limit: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.select.selection import (
     Budget,
     Evidence,
@@ -56,7 +56,8 @@ def bias_k(k: int) -> Strategy:
 def _last(evidence: Evidence, k: int) -> tuple[str, ...]:
     if not 1 <= k <= len(evidence.layers):
         raise InputError(
-            f"--method: {evidence.name} has {len(evidence.layers)} convolutions, {k} cannot learn"
+            f"{option('method')}: {evidence.name} has {len(evidence.layers)} convolutions, {k} "
+            "cannot learn"
         )
     return evidence.layers[-k:]
 
@@ -67,15 +68,15 @@ def layer_weights(number: int, share: float) -> Strategy:
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
         if number >= len(evidence.layers):
             raise InputError(
-                f"--method weights:{number}: {evidence.name} has {len(evidence.layers)} "
+                f"{option('method')} weights:{number}: {evidence.name} has {len(evidence.layers)} "
                 f"convolutions, numbered from 0 to {len(evidence.layers) - 1}"
             )
         layer = evidence.layers[number]
         channels = evidence.weights(layer).shape[-1]
         if not 1 <= int(channels * share) <= channels:
             raise InputError(
-                f"--method weights:{number}: {share:g} of the {channels} input channels of {layer} "
-                f"cannot learn; give a share from {1 / channels:.3g} to 1"
+                f"{option('method')} weights:{number}: {share:g} of the {channels} input channels "
+                f"of {layer} cannot learn; give a share from {1 / channels:.3g} to 1"
             )
         return Selection({f"{layer}.weight": widest_inputs(evidence, layer, int(channels * share))})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.passes import Part
 from kilograd.select.selection import Budget, Demand, Evidence, Reason, Selection, biases, filters
 
@@ -132,8 +132,8 @@ def too_small(evidence: Evidence, budget: Budget, smallest: Sequence[Selection])
     count = evidence.channels(name.rpartition(".")[0]) if part.index is None else len(part.index)
     return InputError(
         f"{given}: too small for any layer of {evidence.name} to learn; the smallest choice of "
-        f"this method, {count} channel{'s' if count > 1 else ''} of {name}, needs --sram "
-        f"{cost.sram} and --compute {cost.backward_macs}"
+        f"this method, {count} channel{'s' if count > 1 else ''} of {name}, needs {option('sram')} "
+        f"{cost.sram} and {option('compute')} {cost.backward_macs}"
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Array
 from kilograd.passes import Part
 from kilograd.select.greedy import (
@@ -111,7 +111,7 @@ class Knapsack:
         )
         if not layers:
             raise InputError(
-                f"--method pointwise-knapsack: the last {self.inspected} convolutions of "
+                f"{option('method')} pointwise-knapsack: the last {self.inspected} convolutions of "
                 f"{evidence.name} are depthwise; use knapsack"
             )
         fisher = evidence.fisher(layers)

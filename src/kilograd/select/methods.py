@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.select.fixed import bias_k, full, head, last, last_k, layer_weights, none
 from kilograd.select.knapsack import Knapsack
 from kilograd.select.plan_file import plan_file
@@ -75,4 +75,4 @@ def strategy(method: str) -> Strategy:
     for known, make in _NUMBERED.items():
         if known.partition(":")[0] == name and re.fullmatch(_WHOLE, number):
             return make(int(number))
-    raise InputError(f"--method {method!r}: unknown; known are {', '.join(METHODS)}")
+    raise InputError(f"{option('method')} {method!r}: unknown; known are {', '.join(METHODS)}")

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from kilograd import limits
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import TensorType
 from kilograd.output import write_file
 from kilograd.passes import Part
@@ -36,8 +36,8 @@ def plan_file(path: Path) -> Strategy:
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
         if plan.network != evidence.name:
             raise InputError(
-                f"{path}: a plan of network {plan.network[:80]!r}, not of {evidence.name!r}; "
-                f"give --model {plan.network[:80]}, or a plan of {evidence.name}"
+                f"{path}: a plan of network {plan.network[:80]!r}, not of {evidence.name!r}; give "
+                f"{option('model')} {plan.network[:80]}, or a plan of {evidence.name}"
             )
         names = {f"{layer}.{kind}" for layer in evidence.layers for kind in ("weight", "bias")}
         parts: dict[str, Part] = {}
@@ -61,7 +61,7 @@ def write_plan(path: Path, network: str, selection: Selection) -> None:
 
     Raises `InputError` if the file cannot be written, or could not say what the selection is.
     """
-    write_file(path, plan_text(path, network, selection), "--save-plan")
+    write_file(path, plan_text(path, network, selection), "save_plan")
 
 
 def plan_text(path: Path, network: str, selection: Selection) -> str:
@@ -71,8 +71,8 @@ def plan_text(path: Path, network: str, selection: Selection) -> str:
     """
     if selection.graph is not None:
         raise InputError(
-            f"{path}: a plan file cannot hold modules that a method adds to {network}; "
-            f"give the method itself to --method"
+            f"{path}: a plan file cannot hold modules that a method adds to {network}; give the "
+            f"method itself to {option('method')}"
         )
     lines = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps(_channels(part))}"
@@ -97,7 +97,9 @@ class _Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
 def _read(path: Path) -> _Plan:
     if not there(path):
-        raise InputError(f"--method {path}: cannot be read (No such file); check the path")
+        raise InputError(
+            f"{option('method')} {path}: cannot be read (No such file); check the path"
+        )
     plan = read_json(path, dict[str, Any], limits.PLAN_BYTES)
     fields = {"network", "learn", "head"}
     if plan.keys() != fields:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Array, Graph, TensorType
 from kilograd.passes import Part
 
@@ -65,16 +65,17 @@ class Evidence:
     def _support(self) -> Inspect:
         if self.inspect is None:
             raise InputError(
-                "--method: this one looks at images to learn from; let kilograd adapt choose with "
-                "--save-plan FILE.json, and give --method FILE.json here"
+                f"{option('method')}: this one looks at images to learn from; let kilograd adapt "
+                f"choose with {option('save_plan')} FILE.json, and give {option('method')} "
+                "FILE.json here"
             )
         return self.inspect
 
     def _telling(self, found: Mapping[str, Array]) -> Mapping[str, Array]:
         if not any(values.any() for values in found.values()):
             raise InputError(
-                f"--method: no channel of {self.name} matters to the images given; use a method "
-                f"that does not look at them, as static-l2"
+                f"{option('method')}: no channel of {self.name} matters to the images given; use a "
+                "method that does not look at them, as static-l2"
             )
         return found
 
@@ -120,9 +121,11 @@ class Budget:
     def __post_init__(self) -> None:
         """Raise `InputError` for limits that nothing can meet."""
         if self.compute is not None and self.compute <= 0:
-            raise InputError(f"--compute {self.compute}: must be positive")
+            raise InputError(f"{option('compute')} {self.compute}: must be positive")
         if self.channels is not None and not 0 < self.channels <= 1:
-            raise InputError(f"--channels {self.channels}: must be more than 0 and at most 1")
+            raise InputError(
+                f"{option('channels')} {self.channels}: must be more than 0 and at most 1"
+            )
 
     def admits(self, cost: Demand) -> bool:
         """Say whether a program of that cost is within the budget."""

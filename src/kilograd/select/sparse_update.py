@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.select.selection import (
     Budget,
     Evidence,
@@ -72,17 +72,19 @@ def sparse_update(label: str) -> Strategy:
         plans = PLANS.get(evidence.name)
         if plans is None:
             raise InputError(
-                f"--method sparse-{label}: no plan was published for {evidence.name}; "
+                f"{option('method')} sparse-{label}: no plan was published for {evidence.name}; "
                 f"there are plans for {', '.join(PLANS)}"
             )
         if label not in plans:
             known = ", ".join(f"sparse-{x}" for x in plans)
-            raise InputError(f"--method sparse-{label}: the plans for {evidence.name} are {known}")
+            raise InputError(
+                f"{option('method')} sparse-{label}: the plans for {evidence.name} are {known}"
+            )
         plan = plans[label]
         if not plan.fits(evidence):
             raise InputError(
-                f"--method sparse-{label}: the network called {evidence.name} is not the one that "
-                f"this plan was published for; its layers are others"
+                f"{option('method')} sparse-{label}: the network called {evidence.name} is not the "
+                "one that this plan was published for; its layers are others"
             )
         learn = biases(evidence.layers[-plan.k :])
         for i, ratio in zip(plan.layers, plan.ratios, strict=True):

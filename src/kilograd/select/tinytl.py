@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.passes import Part, lite_residual, mobile_blocks
 from kilograd.select.selection import Budget, Evidence, Selection, Strategy, biases
 
@@ -17,15 +17,15 @@ def tinytl(k: int) -> Strategy:
         blocks = mobile_blocks(evidence.graph)
         if not 1 <= k <= len(blocks):
             raise InputError(
-                f"--method tinytl:{k}: {evidence.name} has {len(blocks)} blocks of a depthwise "
-                f"layer and a 1x1 layer, {k} cannot get a module"
+                f"{option('method')} tinytl:{k}: {evidence.name} has {len(blocks)} blocks of a "
+                f"depthwise layer and a 1x1 layer, {k} cannot get a module"
             )
         chosen = blocks[-k:]
         if odd := [block for block in chosen if not block.takes_module]:
             most = len(blocks) - 1 - blocks.index(odd[-1])
             raise InputError(
-                f"--method tinytl:{k}: no module fits beside {odd[-1].name} of {evidence.name}: "
-                f"its input {odd[-1].begin.type} does not halve evenly; "
+                f"{option('method')} tinytl:{k}: no module fits beside {odd[-1].name} of "
+                f"{evidence.name}: its input {odd[-1].begin.type} does not halve evenly; "
                 + (f"give tinytl:{most}" if most else "choose another method")
             )
         graph, modules = lite_residual(evidence.graph, chosen)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from kilograd.data.load import Dataset
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import interval
 from kilograd.learn.recipe import HeadKind
@@ -31,8 +31,8 @@ def check_contribution(out: Path, model: Model) -> Path:
         read_contribution(out).check(model.name, model.graph, model.layers, out)
         if not rows.exists():
             raise InputError(
-                f"--out {out}: exists already, and {rows}, what it was made from, is gone; "
-                f"choose another file"
+                f"{option('out')} {out}: exists already, and {rows}, what it was made from, is "
+                "gone; choose another file"
             )
     return rows
 
@@ -45,7 +45,7 @@ def analysis(
     Raises `InputError` for fewer than two episodes, which say nothing of how sure a gain is.
     """
     if episodes < 2:
-        raise InputError(f"--episodes {episodes}: must be at least 2, for an interval")
+        raise InputError(f"{option('episodes')} {episodes}: must be at least 2, for an interval")
     network = Network(model, Budget())
     methods = [_head(settings)]
     # From the last layer on: neighbours cut the network at the same place, and share what is kept.

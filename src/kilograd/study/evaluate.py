@@ -15,7 +15,7 @@ from kilograd import __version__, limits
 from kilograd.data.episodes import Episode, read_episodes
 from kilograd.data.load import Dataset
 from kilograd.data.pixels import Source
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
 from kilograd.output import write_file
@@ -62,17 +62,23 @@ class Evaluation:
     def __post_init__(self) -> None:
         """Check what can be checked without running anything."""
         if not 1 <= self.episodes <= limits.EPISODES:
-            raise InputError(f"--episodes {self.episodes}: must be in 1 ... {limits.EPISODES}")
-        for option, names in (
-            ("--data", [d.name for d in self.sets]),
-            ("--models", [n.model.name for n in self.networks]),
-            ("--methods", list(self.methods)),
+            raise InputError(
+                f"{option('episodes')} {self.episodes}: must be in 1 ... {limits.EPISODES}"
+            )
+        for field_, names in (
+            ("data", [d.name for d in self.sets]),
+            ("models", [n.model.name for n in self.networks]),
+            ("methods", list(self.methods)),
         ):
             if not names:
-                raise InputError(f"{option}: names nothing; give one or more, with commas between")
+                raise InputError(
+                    f"{option(field_)}: names nothing; give one or more, with commas between"
+                )
             for name in names:
                 if names.count(name) > 1:
-                    raise InputError(f"{option}: there are two called {name!r}; rename or drop one")
+                    raise InputError(
+                        f"{option(field_)}: there are two called {name!r}; rename or drop one"
+                    )
         for method in self.methods:
             strategy(split_rate(method)[0])
             self.settings.schedule(0, method)
@@ -130,9 +136,12 @@ def evaluate(
     data sets or networks: the message names the difference; and where a program is over budget.
     """
     if jobs < 1:
-        raise InputError(f"--jobs {jobs}: must be at least 1")
+        raise InputError(f"{option('jobs')} {jobs}: must be at least 1")
     if jobs > 1 and cluster is not None:
-        raise InputError(f"--jobs {jobs}: --ray takes all CPUs of the cluster; leave one away")
+        raise InputError(
+            f"{option('jobs')} {jobs}: {option('ray')} takes all CPUs of the cluster; leave one "
+            "away"
+        )
     drawn = evaluation.draw()
     if cluster is not None:
         check_cluster(cluster)
@@ -236,17 +245,17 @@ def _keep_episodes(file: Path, drawn: Mapping[tuple[str, int], Episode], *, begu
     """
     kept: dict[tuple[str, int], Episode] = {}
     if begun and file.exists():
-        for episode in read_episodes(file, f"--out {file}"):
+        for episode in read_episodes(file, f"{option('out')} {file}"):
             if kept.setdefault((episode.dataset, episode.seed), episode) != episode:
                 raise InputError(
                     f"{file}: has two episodes of {episode.dataset} with seed {episode.seed}; "
-                    f"choose another --out"
+                    f"choose another {option('out')}"
                 )
     for episode in drawn.values():
         if kept.setdefault((episode.dataset, episode.seed), episode) != episode:
             raise InputError(
                 f"{file}: the episode of {episode.dataset} with seed {episode.seed} would be "
-                f"another now; choose another --out"
+                f"another now; choose another {option('out')}"
             )
     write_file(file, "".join(e.to_json() + "\n" for e in kept.values()))
 

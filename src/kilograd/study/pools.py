@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kilograd import __version__, interruption
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.study.work import Row, Work, Worker
 from kilograd.targets.cache import cache_folder
 
@@ -49,8 +49,8 @@ def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]
     while lost := (yield from _in_pool(itertools.chain(again, works), jobs)):
         if any(a is b for a in again for b in lost):
             raise InputError(
-                f"--jobs {jobs}: a worker process died, and so did the one that took over, perhaps "
-                f"for lack of memory; the same command with fewer jobs goes on"
+                f"{option('jobs')} {jobs}: a worker process died, and so did the one that took "
+                "over, perhaps for lack of memory; the same command with fewer jobs goes on"
             )
         again = lost
 
@@ -172,8 +172,8 @@ def on_cluster(works: Iterator[Work], address: str) -> Generator[Row, None, None
         raise _named(e.cause, address) from e
     except ray.exceptions.RayError as e:
         raise InputError(
-            f"--ray {address}: a process or node died, and so did the one that took over, perhaps "
-            f"for lack of memory; the same command goes on ({type(e).__name__})"
+            f"{option('ray')} {address}: a process or node died, and so did the one that took "
+            f"over, perhaps for lack of memory; the same command goes on ({type(e).__name__})"
         ) from e
     finally:
         ray.shutdown()
@@ -182,7 +182,7 @@ def on_cluster(works: Iterator[Work], address: str) -> Generator[Row, None, None
 def check_cluster(address: str) -> None:
     """Raise `InputError` where no cluster answers: Ray itself asks for minutes, then exits."""
     if importlib.util.find_spec("ray") is None:
-        raise InputError("--ray: Ray is not installed; pip install 'kilograd[ray]'")
+        raise InputError(f"{option('ray')}: Ray is not installed; pip install 'kilograd[ray]'")
     where = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address)
     fix = "start one with 'ray start --head', and give its HOST:PORT"
     try:
@@ -197,21 +197,23 @@ def check_cluster(address: str) -> None:
             timeout=_GREETING,
         )
     except OSError as e:
-        raise InputError(f"--ray {address}: nobody answers ({e}); {fix}") from e
+        raise InputError(f"{option('ray')} {address}: nobody answers ({e}); {fix}") from e
     except subprocess.TimeoutExpired as e:
         raise InputError(
-            f"--ray {address}: no Ray cluster has answered in {_GREETING} s; {fix}"
+            f"{option('ray')} {address}: no Ray cluster has answered in {_GREETING} s; {fix}"
         ) from e
     except subprocess.CalledProcessError as e:
         why = (e.stderr.strip().splitlines() or ["?"])[-1].strip()
-        raise InputError(f"--ray {address}: cannot be joined ({why}); {fix}") from e
+        raise InputError(f"{option('ray')} {address}: cannot be joined ({why}); {fix}") from e
 
 
 def _cpus(resources: Mapping[str, float], address: str) -> int:
     """Return how many works run at once; nodes may come and go."""
     cpus = int(resources.get("CPU", 0))
     if cpus < 1:
-        raise InputError(f"--ray {address}: no node has a CPU to give; add one: 'ray start'")
+        raise InputError(
+            f"{option('ray')} {address}: no node has a CPU to give; add one: 'ray start'"
+        )
     return cpus
 
 
@@ -219,8 +221,8 @@ def _named(cause: BaseException, address: str) -> BaseException:
     """Return the error that a node met, as the user should read it."""
     if isinstance(cause, ImportError):
         return InputError(
-            f"--ray {address}: a node lacks what is installed here ({cause}); "
-            f"pip install kilograd {__version__} on all nodes"
+            f"{option('ray')} {address}: a node lacks what is installed here ({cause}); pip "
+            f"install kilograd {__version__} on all nodes"
         )
     return cause
 
@@ -229,7 +231,7 @@ def _run_there(work: Work, version: str) -> tuple[Row, ...]:
     """Make rows in a process of a cluster."""
     if version != __version__:
         raise InputError(
-            f"--ray: node {socket.gethostname()} has kilograd {__version__}, and here it is "
-            f"{version}; install the same on all nodes"
+            f"{option('ray')}: node {socket.gethostname()} has kilograd {__version__}, and here it "
+            f"is {version}; install the same on all nodes"
         )
     return tuple(_worker()(work))

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, structs
 
 from kilograd import limits
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.output import make_folder, scratch_folder, sync
 from kilograd.reading import CHECKSUM, checksum, parse_json, typed
 from kilograd.study.work import Key, Row
@@ -60,7 +60,7 @@ class Store:
     def __init__(self, file: Path, connection: sqlite3.Connection) -> None:
         """Take a connection to a file that has our tables."""
         self._out, self._sql = file.parent, connection
-        self._where = f"--out {file.parent}: {file.name}"
+        self._where = f"{option('out')} {file.parent}: {file.name}"
 
     def agree(self, now: Mapping[str, str], defaults: Mapping[str, str]) -> None:
         """Store the settings, by name; raise `InputError` where a row was made with others.
@@ -132,8 +132,8 @@ class Store:
                 self._sql.execute(f"INSERT INTO rows VALUES ({marks})", values)  # noqa: S608
         except sqlite3.OperationalError as e:
             raise InputError(
-                f"--out {self._out}: a row cannot be stored ({e}); those before it are safe: "
-                f"make room, and the same command goes on"
+                f"{option('out')} {self._out}: a row cannot be stored ({e}); those before it are "
+                "safe: make room, and the same command goes on"
             ) from e
 
 
@@ -155,15 +155,19 @@ def opened(file: Path) -> Iterator[Store]:
     try:
         folder = os.open(out, os.O_RDONLY)
     except OSError as e:
-        raise InputError(f"--out {out}: cannot be written ({e})") from e
+        raise InputError(f"{option('out')} {out}: cannot be written ({e})") from e
     try:
         # The system drops the lock when the process ends, however it ends.
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise InputError(f"--out {out}: another evaluation is writing there; wait") from e
+            raise InputError(
+                f"{option('out')} {out}: another evaluation is writing there; wait"
+            ) from e
         except OSError as e:
-            raise InputError(f"--out {out}: cannot be locked ({e}); choose a local folder") from e
+            raise InputError(
+                f"{option('out')} {out}: cannot be locked ({e}); choose a local folder"
+            ) from e
         try:
             _check_files(file)
             if not os.path.lexists(file):
@@ -171,7 +175,7 @@ def opened(file: Path) -> Iterator[Store]:
             with closing(_connected(file)) as connection:
                 yield Store(file, connection)
         except sqlite3.Error as e:
-            raise InputError(f"--out {out}: {file.name} cannot be used ({e})") from e
+            raise InputError(f"{option('out')} {out}: {file.name} cannot be used ({e})") from e
     finally:
         os.close(folder)
 
@@ -183,15 +187,15 @@ def _check_files(file: Path) -> None:
     """
     if os.path.lexists(journal := f"{file}-journal"):
         raise InputError(
-            f"--out {file.parent}: holds {Path(journal).name}, which Kilograd never writes and "
-            f"SQLite would act on; choose another folder"
+            f"{option('out')} {file.parent}: holds {Path(journal).name}, which Kilograd never "
+            "writes and SQLite would act on; choose another folder"
         )
     for path in (file, Path(f"{file}-wal"), Path(f"{file}-shm")):
         try:
             about = path.lstat()
         except FileNotFoundError:
             continue
-        where = f"--out {file.parent}: {path.name}"
+        where = f"{option('out')} {file.parent}: {path.name}"
         if not stat.S_ISREG(about.st_mode):
             raise InputError(f"{where} is no regular file; choose another folder")
         if about.st_nlink > 1:
@@ -220,7 +224,9 @@ def _begin(file: Path) -> None:
             new.replace(file)
         sync(file.parent)
     except OSError as e:
-        raise InputError(f"--out {file.parent}: cannot be written ({e.strerror or e})") from e
+        raise InputError(
+            f"{option('out')} {file.parent}: cannot be written ({e.strerror or e})"
+        ) from e
 
 
 def _connected(file: Path) -> sqlite3.Connection:
@@ -258,8 +264,8 @@ def _check_schema(file: Path, connection: sqlite3.Connection) -> None:
     found = query.fetchmany(len(known) + 1)
     if len(found) != len(known) or set(found) != known:
         raise InputError(
-            f"--out {file.parent}: {file.name} was not made by this version of Kilograd, or is "
-            f"damaged: its tables are others; choose another folder"
+            f"{option('out')} {file.parent}: {file.name} was not made by this version of Kilograd, "
+            "or is damaged: its tables are others; choose another folder"
         )
 
 
@@ -267,12 +273,14 @@ def _difference(out: Path, name: str, stored: str, now: str) -> str:
     advice = "choose another folder, or go on as before"
     if not name.startswith("--"):
         versions = f" ({stored}, now {now})" if name == "kilograd" else ""
-        return f"--out {out}: {name} has changed since it was begun{versions}; {advice}"
+        return f"{option('out')} {out}: {name} has changed since it was begun{versions}; {advice}"
     values = [_said(name, parse_json(v, Any, name)) for v in (stored, now)]
-    return f"--out {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
+    return f"{option('out')} {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
 
 
-def _said(option: str, value: object) -> str:
+def _said(name: str, value: object) -> str:
+    """Say with which value of an option, which is stored as it is typed."""
+    called = option(name[2:].replace("-", "_"))
     if value is None or value is False:
-        return f"without {option}"
-    return f"with {option}" if value is True else f"with {option} {value}"
+        return f"without {called}"
+    return f"with {called}" if value is True else f"with {called} {value}"

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.learn.recipe import OptimizerKind
 from kilograd.study.work import Settings
 
@@ -67,7 +67,8 @@ def find_sets(folder: Path, name: SuiteName) -> tuple[Path, ...]:
         found[data] = next((p for p in places if p.exists()), None)
     if missing := [data for data, place in found.items() if place is None]:
         raise InputError(
-            f"--suite {name}: {folder} lacks {', '.join(missing)}, each as NAME.parquet or a "
-            f"folder NAME; add them, or name sets of your own with --data A.parquet,B.parquet"
+            f"{option('suite')} {name}: {folder} lacks {', '.join(missing)}, each as NAME.parquet "
+            f"or a folder NAME; add them, or name sets of your own with {option('data')} "
+            "A.parquet,B.parquet"
         )
     return tuple(place for place in found.values() if place is not None)
