@@ -703,7 +703,7 @@ def test_a_failed_write_leaves_nothing_half_written(
     with pytest.raises(raised) as caught:
         save(out, *finished)
     if raised is InputError:
-        assert str(caught.value).startswith(f"--out {out}: cannot be written (")
+        assert str(caught.value).startswith(f"out {out}: cannot be written (")
         assert "No space left on device" in str(caught.value)
     assert contents(tmp_path) == before
     assert listing(tmp_path) == (["run"] if there else [])
@@ -789,15 +789,15 @@ def test_what_is_no_results_folder_is_never_replaced(tmp_path: Path, force: bool
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"iterations": -1}, "--iterations -1: must not be negative"),
-        ({"lr": math.nan}, "--lr nan: must be a positive number"),
-        ({"lr": math.inf}, "--lr inf: must be a positive number"),
-        ({"lr": 0.0}, "--lr 0.0: must be a positive number"),
-        ({"lr": -0.1}, "--lr -0.1: must be a positive number"),
-        ({"lr": 1e-39}, "--lr 1e-39: must be in 1.18e-38 ... 3.4e+38"),
-        ({"lr": 3.5e38}, "--lr 3.5e+38: must be in 1.18e-38 ... 3.4e+38"),
-        ({"seed": -1}, "--seed -1: must be in 0 ... 2147483647"),
-        ({"seed": 1 << 31}, "--seed 2147483648: must be in 0 ... 2147483647"),
+        ({"iterations": -1}, "iterations -1: must not be negative"),
+        ({"lr": math.nan}, "lr nan: must be a positive number"),
+        ({"lr": math.inf}, "lr inf: must be a positive number"),
+        ({"lr": 0.0}, "lr 0.0: must be a positive number"),
+        ({"lr": -0.1}, "lr -0.1: must be a positive number"),
+        ({"lr": 1e-39}, "lr 1e-39: must be in 1.18e-38 ... 3.4e+38"),
+        ({"lr": 3.5e38}, "lr 3.5e+38: must be in 1.18e-38 ... 3.4e+38"),
+        ({"seed": -1}, "seed -1: must be in 0 ... 2147483647"),
+        ({"seed": 1 << 31}, "seed 2147483648: must be in 0 ... 2147483647"),
     ],
 )
 def test_schedules_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:

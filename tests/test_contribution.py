@@ -317,7 +317,7 @@ def test_the_file_of_another_network(
     changed = load_model(str(write_model(home / "changed" / "small", seed=4)))
     found = read_contribution(out)
     found.check("small", model.graph, model.layers, out)
-    with pytest.raises(InputError, match="measured on network 'small', not on 'another'; give --m"):
+    with pytest.raises(InputError, match="measured on network 'small', not on 'another'; give m"):
         found.check("another", changed.graph, changed.layers, out)
     for path, message in (
         ("models/another", "small.json: measured on network 'small', not on 'another'"),

@@ -497,7 +497,7 @@ def test_a_trained_network_learns_other_classes(tmp_path: Path, small: Model, ho
 
 @pytest.mark.parametrize(
     ("change", "match"),
-    [({"batch": 1}, "--batch 1"), ({"fresh": True, "last": 2}, "--fresh"), ({"lr": -1.0}, "--lr")],
+    [({"batch": 1}, "batch 1"), ({"fresh": True, "last": 2}, "fresh"), ({"lr": -1.0}, "lr")],
 )
 def test_senseless_pretraining_is_refused(change: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):

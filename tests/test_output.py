@@ -150,7 +150,7 @@ except Exception as e:
 """
     plan.write_text("the old plan")
     done = command(plan, program=program)
-    assert done.stdout.startswith(f"InputError --save-plan {plan}: cannot be written (File too")
+    assert done.stdout.startswith(f"InputError save_plan {plan}: cannot be written (File too")
     assert tree(tmp_path) == {"plan.json": b"the old plan"}
 
 
@@ -285,7 +285,7 @@ def test_places_for_a_file(tmp_path: Path) -> None:
     def refused(out: Path, why: str, *, force: bool = True) -> None:
         with pytest.raises(InputError, match=why) as caught:
             check_file(out, ".html", force=force)
-        assert str(caught.value).startswith("--out ")
+        assert str(caught.value).startswith("out ")
 
     (tmp_path / "a.html").write_text("")
     (tmp_path / "link.html").symlink_to(tmp_path / "a.html")

@@ -443,7 +443,7 @@ def test_a_budget_that_is_too_small_names_the_smallest(digits: Model, tmp_path: 
     with pytest.raises(InputError, match="too small") as e:
         search(tmp_path / "out", look(digits, budget=Budget(1000)))
     assert not (tmp_path / "out").exists()
-    smallest = int(str(e.value).partition("needs --sram ")[2].split()[0])
+    smallest = int(str(e.value).partition("needs sram ")[2].split()[0])
     found = search(tmp_path / "out", look(digits, budget=Budget(smallest))).plans[0]
     assert found.sram_bytes == smallest
     with pytest.raises(InputError, match=r"sram 40960, compute 7: too small"):

@@ -594,7 +594,7 @@ def test_memory_is_used_but_not_exceeded(
     full = compiled(small, method, Budget(sram=10**6), inspect, optimizer).program.sram_bytes
     with pytest.raises(InputError, match="too small for any layer of small to learn") as caught:
         compiled(small, method, Budget(sram=100), inspect, optimizer)
-    least = int(str(caught.value).split("needs --sram ")[1].split()[0])
+    least = int(str(caught.value).split("needs sram ")[1].split()[0])
     for limit in (least, (least + full) // 2, full):
         made = compiled(small, method, Budget(sram=limit), inspect, optimizer)
         assert made.program.sram_bytes <= limit

@@ -162,7 +162,7 @@ class Draw:
         for name in ("ways", "shots", "queries"):
             if (value := getattr(self, name)) is not None:
                 raise InputError(
-                    f"--{name} {value}: {option('episode')} {self.kind} draws this itself; give "
+                    f"{option(name)} {value}: {option('episode')} {self.kind} draws this itself; give "
                     "one of the two"
                 )
 

@@ -65,10 +65,10 @@ class Course:
             ("warmup", self.warmup, 0),
         ):
             if value < least:
-                raise InputError(f"--{name} {value}: must be at least {least}")
+                raise InputError(f"{option(name)} {value}: must be at least {least}")
         for name, number in (("floor", self.floor), ("weight-decay", self.weight_decay)):
             if not (math.isfinite(number) and number >= 0):
-                raise InputError(f"--{name} {number}: must not be negative")
+                raise InputError(f"{option(name)} {number}: must not be negative")
         if not 0 <= self.momentum < 1:
             raise InputError(
                 f"{option('momentum')} {self.momentum}: must be at least 0 and below 1"

@@ -124,7 +124,7 @@ def too_small(evidence: Evidence, budget: Budget, smallest: Sequence[Selection])
     else:
         nearest, cost = min(costs, key=lambda c: c[1].backward_macs)
     given = ", ".join(
-        f"--{name} {limit}"
+        f"{option(name)} {limit}"
         for name, limit in (("sram", budget.sram), ("compute", budget.compute))
         if limit is not None
     )
