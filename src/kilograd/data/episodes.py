@@ -162,8 +162,8 @@ class Draw:
         for name in ("ways", "shots", "queries"):
             if (value := getattr(self, name)) is not None:
                 raise InputError(
-                    f"{option(name)} {value}: {option('episode')} {self.kind} draws this itself; give "
-                    "one of the two"
+                    f"{option(name)} {value}: {option('episode')} {self.kind} draws this itself; "
+                    "give one of the two"
                 )
 
     @property
