@@ -1,5 +1,7 @@
 """Few-shot tasks: which classes, which images to learn from, which to be tested on."""
 
+from __future__ import annotations
+
 import enum
 import json
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from kilograd import limits
 from kilograd.data.load import Dataset
 from kilograd.errors import InputError, option
 from kilograd.names import distinct, label
+from kilograd.options import Option
 from kilograd.reading import parse_json, read_text, require_checksum, typed, with_checksum
 
 _Indices = NDArray[np.int64]
@@ -84,7 +87,7 @@ class Episode:
         return json.dumps(with_checksum(asdict(self)))
 
     @classmethod
-    def from_json(cls, text: str, where: str = "episode") -> "Episode":
+    def from_json(cls, text: str, where: str = "episode") -> Episode:
         """Read what `to_json` wrote; messages begin with `where`.
 
         Raises `InputError` if the text is not JSON, lacks a field or has one too many, a field is
@@ -141,42 +144,58 @@ class EpisodeKind(enum.StrEnum):
 class Draw:
     """How tasks are drawn, as options say it: `None` is the default of a fixed task.
 
-    >>> Draw().shots, Draw(EpisodeKind.META_DATASET).shots
+    >>> Draw().filled().shots, Draw(EpisodeKind.META_DATASET).filled().shots
     (5, None)
 
     Raises `InputError` for numbers that the kind of task draws itself.
     """
 
-    kind: EpisodeKind = EpisodeKind.FIXED
-    ways: int | None = None
-    shots: int | None = None
-    queries: int | None = None
+    episode: Annotated[
+        EpisodeKind, Option("Ways and shots: as given, or drawn as Meta-Dataset does.")
+    ] = EpisodeKind.FIXED
+    ways: Annotated[int | None, Option("Classes; default: all, at most 10.", most=limits.WAYS)] = (
+        None
+    )
+    shots: Annotated[
+        int | None, Option("Support images of each class; default: 5.", most=limits.COUNT)
+    ] = None
+    queries: Annotated[
+        int | None, Option("Test images of each class, at most; default: 15.", most=limits.COUNT)
+    ] = None
 
     def __post_init__(self) -> None:
-        """Fill in defaults."""
-        if self.kind is EpisodeKind.FIXED:
-            object.__setattr__(self, "shots", DEFAULT_SHOTS if self.shots is None else self.shots)
-            queries = DEFAULT_QUERIES if self.queries is None else self.queries
-            object.__setattr__(self, "queries", queries)
+        """Raise `InputError` for numbers that the kind of task draws itself."""
+        if self.episode is EpisodeKind.FIXED:
             return
         for name in ("ways", "shots", "queries"):
             if (value := getattr(self, name)) is not None:
                 raise InputError(
-                    f"{option(name)} {value}: {option('episode')} {self.kind} draws this itself; "
-                    "give one of the two"
+                    f"{option(name)} {value}: {option('episode')} {self.episode} draws this "
+                    "itself; give one of the two"
                 )
+
+    def filled(self) -> Draw:
+        """Return it with the default numbers of a fixed task."""
+        if self.episode is not EpisodeKind.FIXED:
+            return self
+        return replace(
+            self,
+            shots=DEFAULT_SHOTS if self.shots is None else self.shots,
+            queries=DEFAULT_QUERIES if self.queries is None else self.queries,
+        )
 
     @property
     def least_shots(self) -> int:
         """Support images that a class must give to take part."""
-        return 1 if self.shots is None else self.shots
+        return self.filled().shots or 1
 
     def __call__(self, dataset: Dataset, seed: int) -> Episode:
         """Draw one.  Raises `InputError` as `sample_episode` and `sample_meta_episode` do."""
-        if self.shots is None or self.queries is None:
+        task = self.filled()
+        if task.shots is None or task.queries is None:
             return sample_meta_episode(dataset, seed=seed)
         return sample_episode(
-            dataset, ways=self.ways, shots=self.shots, queries=self.queries, seed=seed
+            dataset, ways=self.ways, shots=task.shots, queries=task.queries, seed=seed
         )
 
 

@@ -12,7 +12,8 @@ from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
-from kilograd.learn.adapt import Samples, Schedule, enrol
+from kilograd.learn.adapt import Samples, enrol
+from kilograd.learn.settings import Schedule
 from kilograd.ops import Sgd
 from kilograd.passes import (
     AccumulatorError,

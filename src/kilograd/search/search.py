@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from kilograd.ir import Graph
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
 from kilograd.limits import EPISODES, RECORD_BYTES
 from kilograd.output import check_folder, make_folder, write_file
+from kilograd.progress import Progress, silent
 from kilograd.reading import inside, read_json, require_checksum, there, typed, with_checksum
 from kilograd.search import (
     UNLIMITED,
@@ -78,10 +79,6 @@ class SolverName(enum.StrEnum):
         return solvers[self]
 
 
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much."""
-
-
 @dataclass(frozen=True)
 class Search:
     """What to search for: plans of `model` as `recipe` compiles it, its method aside.
@@ -134,7 +131,7 @@ def shipped_contribution(graph: Graph) -> Path | None:
     )
 
 
-def search(out: Path, asked: Search, progress: Progress = lambda what, done, of: None) -> Results:
+def search(out: Path, asked: Search, progress: Progress = silent) -> Results:
     """Search, and write plan files and `search.json` to a folder; what it holds is not redone.
 
     Raises `InputError` where the folder holds something else; where nothing fits, naming the
@@ -160,7 +157,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
 
     rungs = list(run.rungs())
     for i, (front, limits) in enumerate(rungs):
-        progress("searching", i, len(rungs))
+        progress(i, len(rungs), "")
         if known := kept.get((front, limits)):
             plans.append(known)
         elif chosen := run.plan(front, limits, plans):
@@ -266,7 +263,7 @@ class _Run:
             self.evidence,
             lambda s: lowered(self.model, asked.recipe, s),
             helpful(self.gains),
-            lambda done, of: progress("compiling parts", done, of),
+            lambda done, of: progress(done, of, "compiling parts"),
         )
         self.problem = problem(self.gains, parts)
 

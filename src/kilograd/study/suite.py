@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kilograd.errors import InputError, option
 from kilograd.learn.recipe import OptimizerKind
-from kilograd.study.work import Settings
+from kilograd.learn.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Suite:
     settings: Settings = field(default_factory=Settings)
 
 
-_SETTINGS = Settings(optimizer=OptimizerKind.ROWRMS, lr=0.001, compute="15%")
+_SETTINGS = Settings.of(optimizer=OptimizerKind.ROWRMS, lr=0.001, compute="15%")
 _SETS = ("gtsrb", "flowers89", "omniglot", "dtd10", "fashion_mnist", "trashnet")
 _METHODS = ("tinytrain", "none", "tinytrain-random:0", "random-layers:0", "pointwise-knapsack")
 

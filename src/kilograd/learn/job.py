@@ -1,0 +1,252 @@
+"""The main job: a network learns the classes of an episode, in the program that is flashed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from safetensors.numpy import save as packed
+
+from kilograd.data.augment import Augment
+from kilograd.data.episodes import Episode
+from kilograd.data.load import Dataset
+from kilograd.emit import Program
+from kilograd.frontend import Model, Preprocess
+from kilograd.ir import Array
+from kilograd.learn.adapt import Samples, adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.guard import passes_that_help, trials
+from kilograd.learn.inspect import inspector
+from kilograd.learn.recipe import Compiled, compile_program
+from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.views import latents_each, within
+from kilograd.output import whole_folder
+from kilograd.progress import Progress, silent
+from kilograd.targets import build_host
+
+RESULT = "result.json"
+ADAPTED = "adapted.safetensors"
+"""The file that tells a folder of results: folders of training have a `RESULT`, too."""
+RESULT_FILES = (RESULT, "episode.json", "selection.html")
+"""What lies beside it."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """An episode, and its images as network input."""
+
+    episode: Episode
+    support: Samples
+    query: Samples
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1.
+
+    `shots` and `max_shots` are the support images of the classes with the fewest and the most.
+    With a cache, `latent_bytes` are kept for a view of an image, `cache_bytes` for all of them, and
+    `macs_step` does not count `macs_prefix`; without, these are 0.  `macs_training` is all the work
+    of training: steps, prefixes, and prototypes made anew before each pass.
+    """
+
+    accuracy_before: float
+    accuracy_after: float
+    ways: int
+    shots: int
+    max_shots: int
+    queries: int
+    iterations: int
+    sram_bytes: int
+    sram_lower_bound_bytes: int
+    sram_proved_optimal: bool
+    flash_bytes: int
+    macs_forward: int
+    macs_prefix: int
+    macs_step: int
+    macs_training: int
+    latent_bytes: int
+    cache_bytes: int
+    learned_parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was learned: figures, the loss of every sample, predictions, and adapted tensors.
+
+    `tensors` are in the layout of a model folder; layers that did not learn are not among them.
+    """
+
+    compiled: Compiled
+    episode: Episode
+    summary: Summary
+    losses: tuple[float, ...]
+    predictions: tuple[int, ...]
+    tensors: Mapping[str, Array]
+
+
+def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
+    """Decode the images of an episode."""
+    return Task(
+        episode,
+        load_samples(dataset, episode.support, episode.support_labels, preprocess),
+        load_samples(dataset, episode.query, episode.query_labels, preprocess),
+    )
+
+
+def compile_for(model: Model, task: Task, settings: Settings) -> Compiled:
+    """Choose what learns for a task, and compile it.
+
+    Raises `InputError` as `compile_recipe`, and for a cache that saves nothing or holds no view.
+    """
+    budget, schedule = settings.budget(model), settings.schedule
+    wanted = settings.recipe.cache or int(budget.cache is not None)
+    recipe = replace(settings.recipe, ways=len(task.episode.classes), cache=wanted)
+    compiled = compile_program(model, recipe, budget, inspector(model, task.support, schedule))
+    images = len(task.support.labels)
+    return within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
+
+
+def adapt(model: Model, task: Task, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Choose what learns, compile it, train on the support of a task and test on its query.
+
+    Raises `InputError` as `compile_for` does, and for a guard that has nothing to hold out.
+    """
+    compiled = compile_for(model, task, settings)
+    passes = _guarded(compiled, task, settings.schedule) if settings.guard else None
+    return train(compiled, task, settings.schedule, progress, passes)
+
+
+def train(
+    compiled: Compiled,
+    task: Task,
+    schedule: Schedule,
+    progress: Progress = silent,
+    passes: int | None = None,
+) -> Outcome:
+    """Train a program on the support of a task, and test it on the query before and after.
+
+    `passes` ends training before the schedule does.
+    """
+    start = time.perf_counter()
+    host, support = build_host(compiled.program), task.support
+    done = schedule.iterations if passes is None else passes
+    total = done * len(support.labels)
+    enrol(host, support)
+    before = predict(host, task.query.images)
+    losses = fit(
+        host,
+        compiled,
+        support,
+        schedule,
+        lambda seen, loss: progress(seen, total, f"loss {loss:.3f}"),
+        passes,
+    )
+    enrol(host, support)
+    after = predict(host, task.query.images)
+    summary = _summary(
+        compiled,
+        task.episode,
+        schedule.augment,
+        done,
+        float((before == task.query.labels).mean()),
+        float((after == task.query.labels).mean()),
+        round(time.perf_counter() - start, 3),
+    )
+    tensors = adapted_tensors(compiled, host)
+    found = tuple(after.tolist())
+    return Outcome(compiled, task.episode, summary, tuple(losses), found, tensors)
+
+
+def _guarded(compiled: Compiled, task: Task, schedule: Schedule) -> int:
+    """Try on held-out images of the support how far to train, and say what was found."""
+    found = trials(build_host(compiled.program), compiled, task.support, schedule)
+    passes = passes_that_help(found)
+    tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
+    total = len(task.support.labels)
+    _log.info("held-out images right, of %d: %s passes; %d it is", total, tried, passes)
+    return passes
+
+
+def _summary(
+    compiled: Compiled,
+    episode: Episode,
+    augment: Augment,
+    passes: int,
+    before: float,
+    after: float,
+    seconds: float,
+) -> Summary:
+    program = compiled.program
+    shots = Counter(episode.support_labels).values()
+    images = len(episode.support)
+    prefixes = images * latents_each(compiled, augment) if passes else 0
+    return Summary(
+        accuracy_before=before,
+        accuracy_after=after,
+        ways=len(episode.classes),
+        shots=min(shots),
+        max_shots=max(shots),
+        queries=len(episode.query) // len(episode.classes),
+        iterations=passes,
+        sram_bytes=program.sram_bytes,
+        sram_lower_bound_bytes=program.sram_lower_bound_bytes,
+        sram_proved_optimal=program.sram_proved_optimal,
+        flash_bytes=program.flash_bytes,
+        macs_forward=program.macs("infer"),
+        macs_prefix=program.macs("prefix"),
+        macs_step=program.macs("step"),
+        macs_training=prefixes * program.macs("prefix") + images * passes * _macs_seen(program),
+        latent_bytes=compiled.latent_bytes,
+        cache_bytes=prefixes * compiled.latent_bytes,
+        learned_parameters=compiled.learned_parameters,
+        seconds=seconds,
+    )
+
+
+def _macs_seen(program: Program) -> int:
+    """Return the work of a sample in a pass: its step, and what it does for the prototypes."""
+    entries = ("enrol", "step", "enrol_grad")
+    return sum(map(program.macs, entries)) if "step" in program.entries else 0
+
+
+def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write result.json, episode.json, adapted.safetensors and `pages`; all of them or none.
+
+    Raises `InputError` if the disk refuses.
+    """
+    compiled, episode = outcome.compiled, outcome.episode
+    recipe = compiled.recipe
+    result = {
+        **asdict(outcome.summary),
+        "model": compiled.model.name,
+        "method": recipe.method,
+        "head": str(recipe.head_kind),
+        "optimizer": str(recipe.optimizer),
+        "accumulate": recipe.accumulate,
+        "cache": recipe.cache,
+        "prototype_gradients": recipe.prototype_gradients,
+        "exact": recipe.exact,
+        "dataset": episode.dataset,
+        "selection": [asdict(r) for r in compiled.selection.reasons],
+        "classes": list(episode.classes),
+        "predictions": list(outcome.predictions),
+        "losses": list(outcome.losses),
+    }
+    with whole_folder(out) as new:
+        (new / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (new / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
+        # one entry: several are written in a random order, and a run must repeat to the byte
+        metadata = {"model": compiled.model.name}
+        tensors = packed(dict(outcome.tensors), metadata=metadata)
+        (new / ADAPTED).write_bytes(tensors)
+        for name, text in pages.items():
+            (new / name).write_text(text, encoding="utf-8")
