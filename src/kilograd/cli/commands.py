@@ -86,16 +86,17 @@ from kilograd.cli.show import (
     show_outcome,
     variant_json,
 )
-from kilograd.data.augment import Augment
-from kilograd.data.digits import load_digits
-from kilograd.data.episodes import (
+from kilograd.data import (
+    Augment,
+    Dataset,
     Draw,
     Episode,
     EpisodeKind,
+    load_dataset,
+    load_digits,
     sample_episode,
     stored_episode,
 )
-from kilograd.data.load import Dataset, load_dataset
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, shown
 from kilograd.frontend import (

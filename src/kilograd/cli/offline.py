@@ -14,9 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kilograd.cli.options import AsJson, Augmentation, ModelName, Seed
 from kilograd.cli.show import ERR, mention, mention_skipped, show_finished
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import EpisodeKind
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, EpisodeKind, load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.interruption import goes_on

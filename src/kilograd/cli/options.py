@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from kilograd import limits
-from kilograd.data.augment import Augment
+from kilograd.data import Augment
 from kilograd.errors import InputError
 from kilograd.frontend import (
     Model,

@@ -13,9 +13,7 @@ from rich import table as rich_table
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from kilograd.data.episodes import Episode, usable_classes
-from kilograd.data.load import Dataset
-from kilograd.data.overlap import shared_classes
+from kilograd.data import Dataset, Episode, shared_classes, usable_classes
 from kilograd.emit import Entry, Program
 from kilograd.errors import shown
 from kilograd.frontend import (

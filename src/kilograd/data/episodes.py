@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from kilograd import limits
-from kilograd.data.load import Dataset
+from kilograd.data.dataset import Dataset
 from kilograd.errors import InputError, option
 from kilograd.names import distinct, label
 from kilograd.reading import parse_json, read_text, require_checksum, typed, with_checksum

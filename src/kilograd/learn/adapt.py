@@ -16,10 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as packed
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset
-from kilograd.data.pixels import prepare
+from kilograd.data import Augment, Dataset, Episode, prepare
 from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess

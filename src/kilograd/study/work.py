@@ -7,9 +7,7 @@ import time
 from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass, replace
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Draw, Episode, EpisodeKind
-from kilograd.data.load import Dataset
+from kilograd.data import Augment, Dataset, Draw, Episode, EpisodeKind
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.guard import passes_that_help, trials
