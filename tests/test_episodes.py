@@ -24,7 +24,7 @@ from kilograd.data import (
     sample_meta_episode,
     usable_classes,
 )
-from kilograd.data.episodes import sample_composition
+from kilograd.data.composition import sample_composition
 from kilograd.errors import InputError
 
 

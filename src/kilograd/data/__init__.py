@@ -8,20 +8,12 @@ tested on.  `prepare` turns an image into network input, and `augmented` gives r
 from kilograd.data.augment import Augment, augmented
 from kilograd.data.dataset import Dataset
 from kilograd.data.digits import load_digits
-from kilograd.data.episodes import (
-    Draw,
-    Episode,
-    EpisodeKind,
-    check_episode,
-    read_episodes,
-    sample_episode,
-    sample_meta_episode,
-    stored_episode,
-    usable_classes,
-)
+from kilograd.data.draw import Draw, EpisodeKind, sample_episode, sample_meta_episode
+from kilograd.data.episode import Episode, check_episode, read_episodes, stored_episode
 from kilograd.data.load import load_dataset
 from kilograd.data.overlap import shared_classes
 from kilograd.data.pixels import Source, prepare, upright
+from kilograd.data.pools import usable_classes
 from kilograd.data.wrapped import wrap_dataset
 
 __all__ = [
