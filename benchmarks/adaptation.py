@@ -25,9 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kilograd.data.augment import Augment, augmented
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, augmented, load_dataset, sample_episode
 from kilograd.emit import Program
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array

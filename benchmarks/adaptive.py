@@ -28,7 +28,7 @@ from few_shot import (
 from numpy.typing import NDArray
 from strategies import method
 
-from kilograd.data.episodes import Episode
+from kilograd.data import Episode
 from kilograd.learn.adapt import Schedule, load_samples
 from kilograd.learn.inspect import inspector
 from kilograd.select.greedy import INSPECTED

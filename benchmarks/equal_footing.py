@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Dataset, Episode, load_dataset
 from kilograd.frontend import Preprocess, load_model
 from kilograd.intervals import interval
 from kilograd.learn.adapt import load_samples

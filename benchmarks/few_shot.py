@@ -32,9 +32,7 @@ import numpy as np
 import typer
 
 from kilograd.cli import Options
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode, sample_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Augment, Dataset, Episode, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array

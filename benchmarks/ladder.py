@@ -36,8 +36,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilograd.data.augment import augmented
-from kilograd.data.episodes import Episode
+from kilograd.data import Episode, augmented
 from kilograd.emit import link
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval

@@ -26,10 +26,7 @@ from typing import Annotated
 
 import typer
 
-from kilograd.data.augment import Augment
-from kilograd.data.digits import load_digits
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Augment, Dataset, load_dataset, load_digits, sample_episode
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval
 from kilograd.learn.adapt import Schedule, adapt

@@ -26,7 +26,7 @@ import numpy as np
 import typer
 from few_shot import dataset, model
 
-from kilograd.data.episodes import Episode, sample_episode
+from kilograd.data import Episode, sample_episode
 from kilograd.intervals import interval
 from kilograd.ir import Array
 from kilograd.learn.adapt import Schedule, fit, load_samples, predict

@@ -24,14 +24,12 @@ from folders import (
     write_model,
     write_pictures,
 )
+from kilograd.cli.options import Options
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from kilograd.cli.options import Options
-from kilograd.data.augment import Augment, augmented
-from kilograd.data.episodes import Episode, sample_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Augment, Dataset, Episode, augmented, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array

@@ -31,15 +31,14 @@ from folders import (
     write_pictures,
 )
 from helpers import COMMAND, Done, Run
+from kilograd.cli.show import OUT, Table
 from PIL import Image
 from safetensors.numpy import load_file
 from typer.main import get_command
 
 from kilograd import __version__
 from kilograd.cli import app
-from kilograd.cli.show import OUT, Table
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset, Episode
 from kilograd.errors import InputError
 from kilograd.learn.adapt import Outcome, Schedule
 from kilograd.learn.adapt import adapt as train

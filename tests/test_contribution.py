@@ -24,7 +24,7 @@ import pytest
 from folders import LAYERS, replace_tensors, write_model, write_pictures
 from helpers import COMMAND, Run, model_path, needs_shared
 
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile

@@ -23,11 +23,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from folders import contents, listing, write_model, write_pictures
 from helpers import COMMAND, SHARED, Run, model_path, needs_shared
-
 from kilograd.cli.options import cache_limit
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode, sample_episode, sample_meta_episode
-from kilograd.data.load import load_dataset
+
+from kilograd.data import Augment, Episode, load_dataset, sample_episode, sample_meta_episode
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval, p_value, t_quantile

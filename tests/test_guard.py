@@ -9,9 +9,7 @@ import pytest
 from folders import CLASSES, write_model, write_pictures
 from numpy.typing import NDArray
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.learn import guard

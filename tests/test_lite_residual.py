@@ -24,9 +24,7 @@ from helpers import (
     tangent,
 )
 
-from kilograd.data.augment import Augment
-from kilograd.data.digits import load_digits
-from kilograd.data.episodes import sample_episode
+from kilograd.data import Augment, load_digits, sample_episode
 from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model

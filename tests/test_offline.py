@@ -22,9 +22,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'k
 pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install 'kilograd[torch]'")
 
 from kilograd.cli import main  # noqa: E402 behind the lines that may skip
-from kilograd.data.augment import Augment  # noqa: E402
-from kilograd.data.episodes import EpisodeKind, sample_episode  # noqa: E402
-from kilograd.data.load import Dataset, load_dataset  # noqa: E402
+from kilograd.data import Augment, Dataset, EpisodeKind, load_dataset, sample_episode  # noqa: E402
 from kilograd.errors import InputError  # noqa: E402
 from kilograd.frontend import Model, load_model, load_model_folder  # noqa: E402
 from kilograd.ir import Array  # noqa: E402

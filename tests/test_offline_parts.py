@@ -15,10 +15,7 @@ from folders import write_model, write_pictures
 from PIL import Image
 
 from kilograd.cli import main
-from kilograd.data.augment import Augment
-from kilograd.data.load import Dataset, wrap_dataset
-from kilograd.data.overlap import shared_classes
-from kilograd.data.pixels import prepare
+from kilograd.data import Augment, Dataset, prepare, shared_classes, wrap_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.offline.parts import Parts, divide_classes, divide_images, prepared

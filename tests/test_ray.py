@@ -19,7 +19,7 @@ from typing import IO, Any
 import pytest
 from folders import listing, write_model, write_pictures
 
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.select import Budget

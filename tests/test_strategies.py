@@ -14,9 +14,7 @@ import pytest
 from folders import LAYERS, write_model, write_pictures
 from helpers import SHARED, Network, Unit, call, image, linked, model_path, needs_shared
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, load_dataset, sample_episode
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kilograd.data.episodes import Episode, EpisodeKind, stored_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Dataset, Episode, EpisodeKind, load_dataset, stored_episode
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option

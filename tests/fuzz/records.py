@@ -15,13 +15,19 @@ from typing import Any
 import numpy as np
 from folders import write_model, write_pictures
 from helpers import Unit
+from kilograd.cli.options import cache_limit, parse_bytes, parse_macs, split_names
 
 from fuzz.case import Case, Target
 from fuzz.mutate import NUMBERS, TEXTS, digest, flipped, mutated_json, mutated_text
-from kilograd.cli.options import cache_limit, parse_bytes, parse_macs, split_names
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Draw, EpisodeKind, sample_episode, stored_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import (
+    Augment,
+    Dataset,
+    Draw,
+    EpisodeKind,
+    load_dataset,
+    sample_episode,
+    stored_episode,
+)
 from kilograd.frontend import Model, Preprocess, load_model_folder
 from kilograd.learn.adapt import Schedule
 from kilograd.learn.recipe import Recipe, linked

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from kilograd.cli.console import speak
-from kilograd.data.episodes import Draw
+from kilograd.data import Draw
 from kilograd.errors import InputError, as_typed
 from kilograd.learn.recipe import Recipe
 from kilograd.learn.settings import Limits, Schedule, Settings

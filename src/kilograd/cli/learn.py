@@ -15,10 +15,7 @@ from kilograd import api
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short, kib
-from kilograd.data.augment import Augment
-from kilograd.data.digits import load_digits
-from kilograd.data.episodes import Episode, EpisodeKind, sample_episode
-from kilograd.data.load import Dataset
+from kilograd.data import Augment, Dataset, Episode, EpisodeKind, load_digits, sample_episode
 from kilograd.errors import shown
 from kilograd.frontend import load_model
 from kilograd.learn.job import Outcome, Summary, adapt, load_task

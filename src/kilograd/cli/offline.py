@@ -15,9 +15,7 @@ import typer
 from kilograd.cli.command import AsJson, Group, command
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.device import ModelName
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import EpisodeKind
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, EpisodeKind, load_dataset
 from kilograd.data.remarks import remark_skipped
 from kilograd.errors import InputError
 from kilograd.frontend import load_model

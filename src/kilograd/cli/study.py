@@ -14,7 +14,7 @@ from kilograd import api
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.device import ModelName
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.errors import shown
 from kilograd.frontend import Model, load_model

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from kilograd.data.episodes import usable_classes
-from kilograd.data.load import Dataset
+from kilograd.data.dataset import Dataset
 from kilograd.data.overlap import shared_classes
+from kilograd.data.pools import usable_classes
 from kilograd.errors import shown
 from kilograd.frontend import Model
 

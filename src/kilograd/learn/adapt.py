@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data.load import Dataset
-from kilograd.data.pixels import prepare
+from kilograd.data import Dataset, prepare
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout

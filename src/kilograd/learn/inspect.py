@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMappin
 
 import numpy as np
 
-from kilograd.data.augment import augmented
+from kilograd.data import augmented
 from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model

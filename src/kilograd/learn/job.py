@@ -13,9 +13,7 @@ from types import MappingProxyType
 
 from safetensors.numpy import save as packed
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset
+from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array

@@ -11,8 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from kilograd import limits
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Draw
+from kilograd.data import Augment, Draw
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.learn.recipe import Recipe

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data.augment import Augment, augmented
+from kilograd.data import Augment, augmented
 from kilograd.errors import InputError, option
 from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled

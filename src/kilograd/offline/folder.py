@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kilograd import limits
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, save_model
 from kilograd.ir import Graph

@@ -15,9 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kilograd.data.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
-from kilograd.data.load import Dataset
-from kilograd.data.overlap import shared_classes
+from kilograd.data import (
+    Dataset,
+    Episode,
+    EpisodeKind,
+    sample_episode,
+    sample_meta_episode,
+    shared_classes,
+)
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array, dead_code

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess, with_classifier
 from kilograd.ir import Array

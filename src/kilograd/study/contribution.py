@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import interval

@@ -12,9 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from kilograd import __version__, limits
-from kilograd.data.episodes import Episode, read_episodes
-from kilograd.data.load import Dataset
-from kilograd.data.pixels import Source
+from kilograd.data import Dataset, Episode, Source, read_episodes
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value

@@ -7,8 +7,7 @@ import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset, Episode
 from kilograd.frontend import Model
 from kilograd.learn.adapt import enrol, fit, predict
 from kilograd.learn.guard import passes_that_help, trials
