@@ -1,10 +1,10 @@
-"""The main job: a network learns the classes of an episode, in the program that is flashed."""
+"""How a program learns from a support: views, prototypes, passes, updates."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,9 @@ from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.settings import Schedule
-from kilograd.learn.views import Cached, Fresh, Shown, shown, views_of
-from kilograd.passes import PrototypeHead
-from kilograd.targets import HostProgram
+from kilograd.learn.views import Cached, Fresh, views_of
+from kilograd.passes import EntryPoint, PrototypeHead
+from kilograd.targets import Driver, HostProgram
 
 Watch = Callable[[int, float], None]
 """Called after every sample with the number of samples done and the running loss."""
@@ -43,25 +43,14 @@ def load_samples(
 
 def enrol(host: HostProgram, support: Samples) -> None:
     """Make the prototypes anew from the support; a linear head has none."""
-    if "enrol" in host.program.entries:
-        _enrol(host, (shown(host, image) for image in support.images), support.labels)
-
-
-def _enrol(
-    host: HostProgram, seen: Iterable[Shown], labels: NDArray[np.int32], entry: str = "enrol"
-) -> None:
-    """Enrol samples or, with `enrol_grad`, go back to them."""
-    if entry not in host.program.entries:
-        return
-    if entry == "enrol":
-        host.call("forget")
-    for inputs, label in zip(seen, labels, strict=True):
-        host.call(entry, **inputs, label=label)
+    driver = Driver(host)
+    driver.enrol(zip(map(driver.show, support.images), support.labels, strict=True))
 
 
 def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
     """Return the most likely class of each image."""
-    return np.array([int(host.call("infer", image=x)["logits"].argmax()) for x in images])
+    driver = Driver(host)
+    return np.array([int(driver.infer(x).argmax()) for x in images])
 
 
 def fit(
@@ -96,48 +85,41 @@ def training(
     them: then what they add to the mean gradient comes last, right before its update.
     Raises `InputError` if such a program would update before the end of a pass.
     """
-    if "step" not in host.program.entries or not schedule.iterations:
+    if EntryPoint.STEP not in host.program.entries or not schedule.iterations:
         return
-    if views is None:
-        views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
-    rng = views.generator()
-    every = compiled.recipe.accumulate
-    count = len(support.labels)
-    total = schedule.iterations * count
-    exact = "enrol_grad" in host.program.entries
-    if exact and every < count:
+    every, count = compiled.recipe.accumulate, len(support.labels)
+    if EntryPoint.ENROL_GRAD in host.program.entries and every < count:
         raise InputError(
             f"{option('prototype_gradients')}: needs one update for the whole support of {count} "
             f"images, but {option('accumulate')} is {every}; make it {count} or more"
         )
-    seen = updates = pending = 0
-    running = math.nan
+    if views is None:
+        views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
+    driver, rng = Driver(host), views.generator()
+    updates = itertools.count()
+    seen, running = 0, math.nan
     for turn in range(schedule.iterations):
         losses: list[float] = []
-        _enrol(host, views.plain(), support.labels)
-        for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
-            rate = schedule.rate(seen / total)
-            inputs = {**views.view(i, turn), "label": support.labels[i]}
-            if every == 1:
-                clock = np.array([schedule.seed, updates], np.int32)
-                out = host.call("step", **inputs, lr=np.array([rate], np.float32), clock=clock)
-                updates += 1
-            else:
-                share = 1 / min(every, pending + left + 1)
-                out = host.call("step", **inputs, share=np.array([share], np.float32))
-                pending += 1
-                if pending == every or left == 0:
-                    if exact:
-                        _enrol(host, views.plain(), support.labels, "enrol_grad")
-                    clock = np.array([schedule.seed, updates], np.int32)
-                    host.call("apply", lr=np.array([rate], np.float32), clock=clock)
-                    updates, pending = updates + 1, 0
-            loss = float(out["loss"][0])
-            running = 0.95 * running + 0.05 * loss if seen else loss
-            losses.append(loss)
-            seen += 1
-            progress(seen, running)
+        driver.enrol(zip(views.plain(), support.labels, strict=True))
+        for group in _batched(rng.permutation(count), every):
+            each = driver.update(
+                ((views.view(i, turn), support.labels[i]) for i in group),
+                zip(views.plain(), support.labels, strict=True),
+                share=1 / len(group),
+                rate=schedule.rate((seen + len(group) - 1) / (schedule.iterations * count)),
+                clock=(schedule.seed, next(updates)),
+            )
+            for loss in each:
+                running = 0.95 * running + 0.05 * loss if seen else loss
+                losses.append(loss)
+                seen += 1
+                progress(seen, running)
         yield losses
+
+
+def _batched(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Cut an order into groups of `size`; the last may have fewer."""
+    return (order[i : i + size] for i in range(0, len(order), size))
 
 
 def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:

@@ -24,6 +24,7 @@ from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.settings import Schedule, Settings
 from kilograd.learn.views import latents_each, within
 from kilograd.output import whole_folder
+from kilograd.passes import EntryPoint
 from kilograd.progress import Progress, silent
 from kilograd.targets import build_host
 
@@ -199,10 +200,10 @@ def _summary(
         sram_lower_bound_bytes=program.sram_lower_bound_bytes,
         sram_proved_optimal=program.sram_proved_optimal,
         flash_bytes=program.flash_bytes,
-        macs_forward=program.macs("infer"),
-        macs_prefix=program.macs("prefix"),
-        macs_step=program.macs("step"),
-        macs_training=prefixes * program.macs("prefix") + images * passes * _macs_seen(program),
+        macs_forward=program.macs(EntryPoint.INFER),
+        macs_prefix=program.macs(EntryPoint.PREFIX),
+        macs_step=program.macs(EntryPoint.STEP),
+        macs_training=prefixes * program.macs(EntryPoint.PREFIX) + images * passes * _macs_seen(program),
         latent_bytes=compiled.latent_bytes,
         cache_bytes=prefixes * compiled.latent_bytes,
         learned_parameters=compiled.learned_parameters,
@@ -212,8 +213,8 @@ def _summary(
 
 def _macs_seen(program: Program) -> int:
     """Return the work of a sample in a pass: its step, and what it does for the prototypes."""
-    entries = ("enrol", "step", "enrol_grad")
-    return sum(map(program.macs, entries)) if "step" in program.entries else 0
+    entries = (EntryPoint.ENROL, EntryPoint.STEP, EntryPoint.ENROL_GRAD)
+    return sum(map(program.macs, entries)) if EntryPoint.STEP in program.entries else 0
 
 
 def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyType({})) -> None:

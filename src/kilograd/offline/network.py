@@ -19,6 +19,7 @@ from kilograd.ir import Array, Graph, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import (
     AccumulatorError,
+    EntryPoint,
     LimitError,
     accumulator_bounds,
     check_ranges,
@@ -162,8 +163,8 @@ def int8_graph(network: FloatNetwork, images: NDArray[np.int8]) -> Graph:
 
 def int8_outputs(graph: Graph, images: NDArray[np.int8]) -> tuple[Array, ...]:
     """Run the C program of a network; return its outputs in real units, float32 [n, c] each."""
-    host = build_host(link({"infer": graph}))
-    parts = [host.call("infer", image=image) for image in images]
+    host = build_host(link({EntryPoint.INFER: graph}))
+    parts = [host.call(EntryPoint.INFER, image=image) for image in images]
     outputs = []
     for o in graph.outputs:
         codes = np.stack([part[o.name].ravel() for part in parts]).astype(np.float32)

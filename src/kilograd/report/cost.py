@@ -19,6 +19,7 @@ from kilograd.frontend import Model
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
+from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Evidence, Selection, strategy
 
 _FLOAT = 4  # bytes
@@ -340,7 +341,7 @@ def planned(program: Program) -> Cost:
         head=held["head"],
         stamp=STAMP_BYTES if program.state else 0,
     )
-    entry = program.entries.get("step", program.entries["infer"])
+    entry = program.entries.get(EntryPoint.STEP, program.entries[EntryPoint.INFER])
     macs = {n: n.op.macs(n) for n in entry.graph.nodes}
     dx = sum(m for n, m in macs.items() if isinstance(n.op, _DX))
     # Every gradient of weights is computed by the update that reads it.

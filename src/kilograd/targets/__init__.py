@@ -2,6 +2,7 @@
 
 from kilograd.targets.aarch64 import AARCH64, AArch64
 from kilograd.targets.cortex import CORTEX_M4, CORTEX_M7, Cortex
+from kilograd.targets.driver import Driven, Driver, Sample, Shown
 from kilograd.targets.elf import CrossCompiler, ElfTarget, Emulator
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.measure import Measurement, measure
@@ -27,12 +28,16 @@ __all__ = [
     "Cortex",
     "CrossCompiler",
     "Device",
+    "Driven",
+    "Driver",
     "ElfTarget",
     "Emulator",
     "HostProgram",
     "Measurement",
     "RefusedError",
     "Runner",
+    "Sample",
+    "Shown",
     "Status",
     "Target",
     "Wasm",
