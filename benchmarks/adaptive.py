@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from strategies import method
 
 from kilograd.data import Episode
-from kilograd.learn.adapt import Schedule, load_samples
 from kilograd.learn.inspect import inspector
+from kilograd.learn.training import Schedule, load_samples
 from kilograd.select.greedy import INSPECTED
 
 NEIGHBOURS = 10

@@ -25,7 +25,7 @@ import typer
 from kilograd.data import Dataset, Episode, load_dataset
 from kilograd.frontend import Preprocess, load_model
 from kilograd.intervals import interval
-from kilograd.learn.adapt import load_samples
+from kilograd.learn.training import load_samples
 from kilograd.offline.network import FloatNetwork
 from kilograd.study.evaluate import EPISODES, RESULTS
 

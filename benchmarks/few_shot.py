@@ -36,9 +36,9 @@ from kilograd.data import Augment, Dataset, Episode, load_dataset, sample_episod
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
-from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.select import Budget, Demand, Inspect, strategy, write_plan
 from kilograd.select.greedy import INSPECTED
 from kilograd.targets import HostProgram, build_host

@@ -41,9 +41,9 @@ from kilograd.emit import link
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval
 from kilograd.ir import Array, DType, Graph, Node, dead_code
-from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
 from kilograd.passes import Part

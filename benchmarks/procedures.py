@@ -29,8 +29,8 @@ import typer
 from kilograd.data import Augment, Dataset, load_dataset, load_digits, sample_episode
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval
-from kilograd.learn.adapt import Schedule, adapt
 from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, adapt
 from kilograd.select import Budget
 
 WAYS, SHOTS, QUERIES = 5, 5, 40

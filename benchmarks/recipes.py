@@ -29,8 +29,8 @@ from few_shot import dataset, model
 from kilograd.data import Episode, sample_episode
 from kilograd.intervals import interval
 from kilograd.ir import Array
-from kilograd.learn.adapt import Schedule, fit, load_samples, predict
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, fit, load_samples, predict
 from kilograd.learn.views import Cached
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget

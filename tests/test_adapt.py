@@ -33,7 +33,8 @@ from kilograd.data import Augment, Dataset, Episode, augmented, load_dataset, sa
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
-from kilograd.learn.adapt import (
+from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import (
     ADAPTED,
     RESULT,
     RESULT_FILES,
@@ -48,7 +49,6 @@ from kilograd.learn.adapt import (
     predict,
     save,
 )
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.views import within
 from kilograd.output import check_out
 from kilograd.select import PLANS, Budget, UpdatePlan

@@ -40,9 +40,9 @@ from kilograd import __version__
 from kilograd.cli import app
 from kilograd.data import Dataset, Episode
 from kilograd.errors import InputError
-from kilograd.learn.adapt import Outcome, Schedule
-from kilograd.learn.adapt import adapt as train
 from kilograd.learn.recipe import Compiled
+from kilograd.learn.training import Outcome, Schedule
+from kilograd.learn.training import adapt as train
 from kilograd.report.markup import escape
 
 KEYS = [

@@ -29,9 +29,9 @@ from kilograd.data import Augment, Episode, load_dataset, sample_episode, sample
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval, p_value, t_quantile
-from kilograd.learn.adapt import adapt, load_samples
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import adapt, load_samples
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
 from kilograd.study import work

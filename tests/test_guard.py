@@ -13,9 +13,9 @@ from kilograd.data import Augment, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.learn import guard
-from kilograd.learn.adapt import Samples, Schedule, load_samples, predict
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Samples, Schedule, load_samples, predict
 from kilograd.select import Budget
 from kilograd.targets import HostProgram, build_host
 

@@ -30,7 +30,6 @@ from kilograd.ir import (
     Value,
     interpret,
 )
-from kilograd.learn.adapt import Samples, Schedule, load_samples
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import (
     Compiled,
@@ -41,6 +40,7 @@ from kilograd.learn.recipe import (
     _training,
     compile_recipe,
 )
+from kilograd.learn.training import Samples, Schedule, load_samples
 from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part, Training
 from kilograd.select import (

@@ -17,8 +17,8 @@ from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
 from kilograd.frontend import load_model
 from kilograd.interruption import goes_on
-from kilograd.learn.job import ADAPTED, RESULT_FILES, Outcome, load_task, save
-from kilograd.learn.job import adapt as learn
+from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
+from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.settings import Build, Settings
 from kilograd.options import changed

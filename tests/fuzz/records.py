@@ -29,8 +29,8 @@ from kilograd.data import (
     stored_episode,
 )
 from kilograd.frontend import Model, Preprocess, load_model_folder
-from kilograd.learn.adapt import Schedule
 from kilograd.learn.recipe import Recipe, linked
+from kilograd.learn.training import Schedule
 from kilograd.offline.folder import agree
 from kilograd.report import contribution_page, frontier
 from kilograd.search import (

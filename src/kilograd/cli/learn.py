@@ -18,7 +18,7 @@ from kilograd.cli.numbers import in_short, kib
 from kilograd.data import Augment, Dataset, Episode, EpisodeKind, load_digits, sample_episode
 from kilograd.errors import shown
 from kilograd.frontend import load_model
-from kilograd.learn.job import Outcome, Summary, adapt, load_task
+from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.settings import Settings
 from kilograd.report.choice import cost_line

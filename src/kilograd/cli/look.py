@@ -28,7 +28,7 @@ from kilograd.frontend import (
 from kilograd.learn.recipe import Compiled, Recipe
 from kilograd.learn.settings import Build
 from kilograd.output import check_file, write_file
-from kilograd.passes import accumulator_bounds
+from kilograd.passes import EntryPoint, accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
 from kilograd.report.cost import Convention, Cost, count
 
@@ -96,7 +96,7 @@ def plan_command(
     compiled = api.plan(model, recipe.method, recipe.ways, settings)
     program = compiled.program
     chosen = _entry(program, entry)
-    trains = "step" in program.entries
+    trains = EntryPoint.STEP in program.entries
     if with_ablation and not trains:
         raise InputError(f"--ablation: method {recipe.method} trains nothing; choose another")
     graph, training = compiled.model.graph, compiled.training

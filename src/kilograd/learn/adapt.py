@@ -1,140 +1,253 @@
-"""How a program learns from a support: views, prototypes, passes, updates."""
+"""The main job: a network learns the classes of an episode, in the program that is flashed."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
+from safetensors.numpy import save as packed
 
-from kilograd.data import Dataset, prepare
-from kilograd.errors import InputError, option
-from kilograd.frontend import Preprocess
-from kilograd.frontend.model_folder import folder_layout
+from kilograd.data import Augment, Dataset, Episode
+from kilograd.emit import Program
+from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array
-from kilograd.learn.recipe import Compiled
-from kilograd.learn.settings import Schedule
-from kilograd.learn.views import Cached, Fresh, views_of
-from kilograd.passes import EntryPoint, PrototypeHead
-from kilograd.targets import Driver, HostProgram
+from kilograd.learn.guard import passes_that_help, trials
+from kilograd.learn.inspect import inspector
+from kilograd.learn.recipe import Compiled, compile_program
+from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.views import latents_each, within
+from kilograd.output import whole_folder
+from kilograd.passes import EntryPoint
+from kilograd.progress import Progress, silent
+from kilograd.targets import build_host
 
-Watch = Callable[[int, float], None]
-"""Called after every sample with the number of samples done and the running loss."""
+RESULT = "result.json"
+ADAPTED = "adapted.safetensors"
+"""The file that tells a folder of results: folders of training have a `RESULT`, too."""
+RESULT_FILES = (RESULT, "episode.json", "selection.html")
+"""What lies beside it."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Images as network input, int8 [n, h, w, c], and their labels."""
+class Task:
+    """An episode, and its images as network input."""
 
-    images: NDArray[np.int8]
-    labels: NDArray[np.int32]
-
-
-def load_samples(
-    dataset: Dataset, indices: tuple[int, ...], labels: tuple[int, ...], preprocess: Preprocess
-) -> Samples:
-    """Decode some images of a data set."""
-    images = np.stack([prepare(dataset.image(i), preprocess) for i in indices])
-    return Samples(images, np.array(labels, np.int32))
+    episode: Episode
+    support: Samples
+    query: Samples
 
 
-def enrol(host: HostProgram, support: Samples) -> None:
-    """Make the prototypes anew from the support; a linear head has none."""
-    driver = Driver(host)
-    driver.enrol(zip(map(driver.show, support.images), support.labels, strict=True))
+@dataclass(frozen=True)
+class Summary:
+    """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1.
+
+    `shots` and `max_shots` are the support images of the classes with the fewest and the most.
+    With a cache, `latent_bytes` are kept for a view of an image, `cache_bytes` for all of them, and
+    `macs_step` does not count `macs_prefix`; without, these are 0.  `macs_training` is all the work
+    of training: steps, prefixes, and prototypes made anew before each pass.
+    """
+
+    accuracy_before: float
+    accuracy_after: float
+    ways: int
+    shots: int
+    max_shots: int
+    queries: int
+    iterations: int
+    sram_bytes: int
+    sram_lower_bound_bytes: int
+    sram_proved_optimal: bool
+    flash_bytes: int
+    macs_forward: int
+    macs_prefix: int
+    macs_step: int
+    macs_training: int
+    latent_bytes: int
+    cache_bytes: int
+    learned_parameters: int
+    seconds: float
 
 
-def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Return the most likely class of each image."""
-    driver = Driver(host)
-    return np.array([int(driver.infer(x).argmax()) for x in images])
+@dataclass(frozen=True)
+class Outcome:
+    """What was learned: figures, the loss of every sample, predictions, and adapted tensors.
+
+    `tensors` are in the layout of a model folder; layers that did not learn are not among them.
+    """
+
+    compiled: Compiled
+    episode: Episode
+    summary: Summary
+    losses: tuple[float, ...]
+    predictions: tuple[int, ...]
+    tensors: Mapping[str, Array]
 
 
-def fit(
-    host: HostProgram,
+def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
+    """Decode the images of an episode."""
+    return Task(
+        episode,
+        load_samples(dataset, episode.support, episode.support_labels, preprocess),
+        load_samples(dataset, episode.query, episode.query_labels, preprocess),
+    )
+
+
+def compile_for(model: Model, task: Task, settings: Settings) -> Compiled:
+    """Choose what learns for a task, and compile it.
+
+    Raises `InputError` as `compile_recipe`, and for a cache that saves nothing or holds no view.
+    """
+    budget, schedule = settings.budget(model), settings.schedule
+    wanted = settings.recipe.cache or int(budget.cache is not None)
+    recipe = replace(settings.recipe, ways=len(task.episode.classes), cache=wanted)
+    compiled = compile_program(model, recipe, budget, inspector(model, task.support, schedule))
+    images = len(task.support.labels)
+    return within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
+
+
+def adapt(model: Model, task: Task, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Choose what learns, compile it, train on the support of a task and test on its query.
+
+    Raises `InputError` as `compile_for` does, and for a guard that has nothing to hold out.
+    """
+    compiled = compile_for(model, task, settings)
+    passes = _guarded(compiled, task, settings.schedule) if settings.guard else None
+    return train(compiled, task, settings.schedule, progress, passes)
+
+
+def train(
     compiled: Compiled,
-    support: Samples,
+    task: Task,
     schedule: Schedule,
-    progress: Watch = lambda done, loss: None,
+    progress: Progress = silent,
     passes: int | None = None,
-    views: Fresh | Cached | None = None,
-) -> list[float]:
-    """Train in place; return the loss of every sample seen.
+) -> Outcome:
+    """Train a program on the support of a task, and test it on the query before and after.
 
-    `passes` ends training before the schedule does.  `views`: of the support with this schedule,
-    where a program that cuts the network at the same place has kept them.
+    `passes` ends training before the schedule does.
     """
-    each = training(host, compiled, support, schedule, progress, views)
-    return [loss for losses in itertools.islice(each, passes) for loss in losses]
+    start = time.perf_counter()
+    host, support = build_host(compiled.program), task.support
+    done = schedule.iterations if passes is None else passes
+    total = done * len(support.labels)
+    enrol(host, support)
+    before = predict(host, task.query.images)
+    losses = fit(
+        host,
+        compiled,
+        support,
+        schedule,
+        lambda seen, loss: progress(seen, total, f"loss {loss:.3f}"),
+        passes,
+    )
+    enrol(host, support)
+    after = predict(host, task.query.images)
+    summary = _summary(
+        compiled,
+        task.episode,
+        schedule.augment,
+        done,
+        float((before == task.query.labels).mean()),
+        float((after == task.query.labels).mean()),
+        round(time.perf_counter() - start, 3),
+    )
+    tensors = adapted_tensors(compiled, host)
+    found = tuple(after.tolist())
+    return Outcome(compiled, task.episode, summary, tuple(losses), found, tensors)
 
 
-def training(
-    host: HostProgram,
+def _guarded(compiled: Compiled, task: Task, schedule: Schedule) -> int:
+    """Try on held-out images of the support how far to train, and say what was found."""
+    found = trials(build_host(compiled.program), compiled, task.support, schedule)
+    passes = passes_that_help(found)
+    tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
+    total = len(task.support.labels)
+    _log.info("held-out images right, of %d: %s passes; %d it is", total, tried, passes)
+    return passes
+
+
+def _summary(
     compiled: Compiled,
-    support: Samples,
-    schedule: Schedule,
-    progress: Watch = lambda done, loss: None,
-    views: Fresh | Cached | None = None,
-) -> Iterator[list[float]]:
-    """Train in place, and yield the losses of each pass over the support when it is done.
+    episode: Episode,
+    augment: Augment,
+    passes: int,
+    before: float,
+    after: float,
+    seconds: float,
+) -> Summary:
+    program = compiled.program
+    shots = Counter(episode.support_labels).values()
+    images = len(episode.support)
+    front = program.macs(EntryPoint.PREFIX)
+    prefixes = images * latents_each(compiled, augment) if passes else 0
+    return Summary(
+        accuracy_before=before,
+        accuracy_after=after,
+        ways=len(episode.classes),
+        shots=min(shots),
+        max_shots=max(shots),
+        queries=len(episode.query) // len(episode.classes),
+        iterations=passes,
+        sram_bytes=program.sram_bytes,
+        sram_lower_bound_bytes=program.sram_lower_bound_bytes,
+        sram_proved_optimal=program.sram_proved_optimal,
+        flash_bytes=program.flash_bytes,
+        macs_forward=program.macs(EntryPoint.INFER),
+        macs_prefix=front,
+        macs_step=program.macs(EntryPoint.STEP),
+        macs_training=prefixes * program.macs(EntryPoint.PREFIX)
+        + images * passes * _macs_seen(program),
+        latent_bytes=compiled.latent_bytes,
+        cache_bytes=prefixes * compiled.latent_bytes,
+        learned_parameters=compiled.learned_parameters,
+        seconds=seconds,
+    )
 
-    Prototypes are made anew before each pass, and detached, unless the program has gradients for
-    them: then what they add to the mean gradient comes last, right before its update.
-    Raises `InputError` if such a program would update before the end of a pass.
+
+def _macs_seen(program: Program) -> int:
+    """Return the work of a sample in a pass: its step, and what it does for the prototypes."""
+    entries = (EntryPoint.ENROL, EntryPoint.STEP, EntryPoint.ENROL_GRAD)
+    return sum(map(program.macs, entries)) if EntryPoint.STEP in program.entries else 0
+
+
+def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write result.json, episode.json, adapted.safetensors and `pages`; all of them or none.
+
+    Raises `InputError` if the disk refuses.
     """
-    if EntryPoint.STEP not in host.program.entries or not schedule.iterations:
-        return
-    every, count = compiled.recipe.accumulate, len(support.labels)
-    if EntryPoint.ENROL_GRAD in host.program.entries and every < count:
-        raise InputError(
-            f"{option('prototype_gradients')}: needs one update for the whole support of {count} "
-            f"images, but {option('accumulate')} is {every}; make it {count} or more"
-        )
-    if views is None:
-        views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
-    driver, rng = Driver(host), views.generator()
-    updates = itertools.count()
-    seen, running = 0, math.nan
-    for turn in range(schedule.iterations):
-        losses: list[float] = []
-        driver.enrol(zip(views.plain(), support.labels, strict=True))
-        for group in _batched(rng.permutation(count), every):
-            each = driver.update(
-                ((views.view(i, turn), support.labels[i]) for i in group),
-                zip(views.plain(), support.labels, strict=True),
-                share=1 / len(group),
-                rate=schedule.rate((seen + len(group) - 1) / (schedule.iterations * count)),
-                clock=(schedule.seed, next(updates)),
-            )
-            for loss in each:
-                running = 0.95 * running + 0.05 * loss if seen else loss
-                losses.append(loss)
-                seen += 1
-                progress(seen, running)
-        yield losses
-
-
-def _batched(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Cut an order into groups of `size`; the last may have fewer."""
-    return (order[i : i + size] for i in range(0, len(order), size))
-
-
-def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
-    """Return whole tensors of every layer that learned, and the head."""
-    tensors: dict[str, Array] = {}
-    for name, part in compiled.training.learn.items():
-        node = compiled.model.graph[name]
-        if name in host.state:
-            value = host.state[name].copy()
-        else:
-            value = compiled.model.graph.data[name].copy()
-            where = (slice(None),) * part.axis + (list(part.index or ()),)
-            value[where] = host.state[f"{name}.learned"]
-        tensors[name] = folder_layout(node, value)
-    head = compiled.training.head
-    names = ("head.prototypes",) if isinstance(head, PrototypeHead) else head.learned
-    tensors.update((name, host.state[name].copy()) for name in names if name in host.state)
-    return tensors
+    compiled, episode = outcome.compiled, outcome.episode
+    recipe = compiled.recipe
+    result = {
+        **asdict(outcome.summary),
+        "model": compiled.model.name,
+        "method": recipe.method,
+        "head": str(recipe.head_kind),
+        "optimizer": str(recipe.optimizer),
+        "accumulate": recipe.accumulate,
+        "cache": recipe.cache,
+        "prototype_gradients": recipe.prototype_gradients,
+        "exact": recipe.exact,
+        "dataset": episode.dataset,
+        "selection": [asdict(r) for r in compiled.selection.reasons],
+        "classes": list(episode.classes),
+        "predictions": list(outcome.predictions),
+        "losses": list(outcome.losses),
+    }
+    with whole_folder(out) as new:
+        (new / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (new / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
+        # one entry: several are written in a random order, and a run must repeat to the byte
+        metadata = {"model": compiled.model.name}
+        tensors = packed(dict(outcome.tensors), metadata=metadata)
+        (new / ADAPTED).write_bytes(tensors)
+        for name, text in pages.items():
+            (new / name).write_text(text, encoding="utf-8")

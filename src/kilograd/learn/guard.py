@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilograd.errors import InputError, option
-from kilograd.learn.adapt import Samples, enrol, predict, training
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, enrol, predict, training
 from kilograd.targets import HostProgram
 
 _FOLDS = 5

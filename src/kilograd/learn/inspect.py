@@ -12,8 +12,8 @@ from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
-from kilograd.learn.adapt import Samples, enrol
 from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, enrol
 from kilograd.ops import Sgd
 from kilograd.passes import (
     AccumulatorError,

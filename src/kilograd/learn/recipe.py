@@ -19,6 +19,7 @@ from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.options import Option
 from kilograd.passes import (
     AccumulatorError,
+    EntryPoint,
     LimitError,
     LinearHead,
     PrototypeHead,
@@ -124,7 +125,7 @@ class Compiled:
     @property
     def latent_bytes(self) -> int:
         """Bytes to keep for a sample in place of its image; 0 without a cut."""
-        entry = self.program.entries.get("prefix")
+        entry = self.program.entries.get(EntryPoint.PREFIX)
         return sum(n.type.nbytes for n in entry.graph.outputs) if entry else 0
 
     @property
@@ -190,7 +191,7 @@ def compile_program(
     Raises `InputError` for a cache that saves nothing, too: only a comparison has a use for it.
     """
     compiled = compile_recipe(model, recipe, budget, inspect)
-    if recipe.cache and "prefix" not in compiled.program.entries:
+    if recipe.cache and EntryPoint.PREFIX not in compiled.program.entries:
         raise InputError(
             f"{option('cache')} {recipe.cache}: method {recipe.method} on {model.name} learns "
             "from the first layer on, so no work can be kept; leave the option away, or choose a "
@@ -215,8 +216,8 @@ def linked(model: Model, recipe: Recipe, selection: Selection) -> Program:
 
 def demand(program: Program) -> Demand:
     """Return what a program costs."""
-    step = program.macs("prefix") + program.macs("step")
-    backward = step - program.macs("infer") if "step" in program.entries else 0
+    step = program.macs(EntryPoint.PREFIX) + program.macs(EntryPoint.STEP)
+    backward = step - program.macs(EntryPoint.INFER) if EntryPoint.STEP in program.entries else 0
     return Demand(program.sram_bytes, backward)
 
 

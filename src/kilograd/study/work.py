@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 from kilograd.data import Dataset, Episode
 from kilograd.frontend import Model
-from kilograd.learn.adapt import enrol, fit, predict
+from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
-from kilograd.learn.job import Task, load_task
 from kilograd.learn.recipe import Compiled, Recipe, compile_recipe
 from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.training import enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
+from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.targets import HostProgram, build_host
 
@@ -188,7 +189,7 @@ class _Task:
     def _learn(
         self, compiled: Compiled, host: HostProgram, settings: Settings, before: float
     ) -> _Learned:
-        if "step" not in compiled.program.entries:
+        if EntryPoint.STEP not in compiled.program.entries:
             return _Learned(before, 0.0)
         schedule, support = settings.schedule, self._images.support
         start, passes = time.perf_counter(), None
@@ -207,11 +208,11 @@ class _Task:
         What is in front of a cut is frozen, so the latent's names say all of it.
         """
         entries = compiled.program.entries
-        if "prefix" not in entries or compiled.selection.graph is not None:
+        if EntryPoint.PREFIX not in entries or compiled.selection.graph is not None:
             return None
-        names = tuple(n.name for n in entries["prefix"].graph.outputs)
+        names = tuple(n.name for n in entries[EntryPoint.PREFIX].graph.outputs)
         kept = compiled.recipe.cache
-        key = names, "enrol" in entries, schedule.seed, schedule.augment, kept
+        key = names, EntryPoint.ENROL in entries, schedule.seed, schedule.augment, kept
         if key not in self._kept:
             images = self._images.support.images
             self._kept[key] = views_of(host, compiled, images, schedule.augment, schedule.seed)
