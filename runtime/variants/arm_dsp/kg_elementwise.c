@@ -1,17 +1,12 @@
-/* int8 maps, element by element, with the DSP instructions of Cortex-M4 and M7.  Same integers as
+/* int8 maps, element by element, with the DSP instructions of Cortex-M.  Same integers as
  * src/kg_elementwise.c, which this file replaces. */
-#include "kg_kernels.h"
-#ifndef __ARM_FEATURE_SIMD32
-#include "../../src/kg_elementwise.c"
-#else
+#include "kg_arm_dsp.h"
 
 #define kg_add portable_add
 __attribute__((unused)) static void portable_add(int8_t *y, const int8_t *a, const int8_t *c,
                                                  const kg_add_params *p);
 #include "../../src/kg_elementwise.c"
 #undef kg_add
-
-#include "kg_armv7em.h"
 
 /* Zero points and rounding are added once, in front of the products. */
 void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p) {
@@ -32,4 +27,3 @@ void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p)
         y[i] = (int8_t)__ssat((int32_t)(high | (uint32_t)sum >> shift), 8);
     }
 }
-#endif

@@ -1,9 +1,6 @@
-/* Gradients with a shared exponent, two mantissas at a time, with the DSP instructions of Cortex-M4
- * and M7.  Same integers as src/kg_block.c, which this file replaces. */
-#include "kg_kernels.h"
-#ifndef __ARM_FEATURE_SIMD32
-#include "../../src/kg_block.c"
-#else
+/* Gradients with a shared exponent, two mantissas at a time, with the DSP instructions of Cortex-M.
+ * Same integers as src/kg_block.c, which this file replaces. */
+#include "kg_arm_dsp.h"
 
 #define kg_scale_channels portable_scale_channels
 #define kg_clip_mask      portable_clip_mask
@@ -21,8 +18,6 @@ UNUSED portable_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pi
 #undef kg_clip_mask
 #undef kg_clip_grad
 #undef kg_sum_pixels
-
-#include "kg_armv7em.h"
 
 static inline void store4(void *to, uint32_t v) { __builtin_memcpy(to, &v, sizeof v); }
 
@@ -184,4 +179,3 @@ void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_par
         sum4(db->mantissa + c, dy->mantissa + c, p->channels, p->pixels);
     }
 }
-#endif
