@@ -1,8 +1,8 @@
 /* Gradients of the weights of convolutions with the DSP instructions of Cortex-M.  Same integers
- * as src/kg_weight_grad.c, which this file replaces. */
+ * as src/kg_conv_weight.c, which this file replaces. */
 #include "kg_arm_dsp.h"
 
-/* Depthwise convolutions, and maps of few channels, as everywhere. */
+/* The portable kernels do what the others cannot. */
 #define kg_conv_weight_grad   portable_conv_weight_grad
 #define kg_conv_weight_update portable_conv_weight_update
 __attribute__((unused)) static void portable_conv_weight_grad(kg_block32 *dw, const int8_t *x,
@@ -12,7 +12,7 @@ KG_COLD __attribute__((unused)) static void
 portable_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
                             const float *lr, const int32_t *clock, void *scratch,
                             const kg_conv_weight_update_params *p);
-#include "../../src/kg_weight_grad.c"
+#include "../../src/kg_conv_weight.c"
 #undef kg_conv_weight_grad
 #undef kg_conv_weight_update
 
