@@ -37,19 +37,42 @@ def write_project(program: Program, folder: Path, runtime: Path, variant: str | 
     parts = ["include", "src", "freestanding", *([f"variants/{variant}"] if variant else [])]
     for part in parts:
         shutil.copytree(runtime / part, folder / "runtime" / part, dirs_exist_ok=True)
-    files = {p.name: p for p in (folder / "runtime/src").glob("*.c")}
+    return _project_files(folder, variant)
+
+
+def c_files(runtime: Path, variant: str | None) -> list[Path]:
+    """Return the C files of a runtime, with those of a variant in place of their namesakes."""
+    files = {p.name: p for p in (runtime / "src").glob("*.c")}
     if variant:
-        files |= {p.name: p for p in (folder / "runtime/variants" / variant).glob("*.c")}
-    return [Path("model.c"), *(files[name].relative_to(folder) for name in sorted(files))]
+        files |= {p.name: p for p in (runtime / "variants" / variant).glob("*.c")}
+    return [files[name] for name in sorted(files)]
 
 
-def write_build_files(program: Program, folder: Path, files: list[Path]) -> None:
-    """Write Makefile, CMakeLists.txt, example.c and README.md."""
-    listed = " ".join(p.as_posix() for p in files)
-    (folder / "Makefile").write_text(_MAKEFILE.format(files=listed), encoding="utf-8")
-    (folder / "CMakeLists.txt").write_text(_CMAKE.format(files=listed), encoding="utf-8")
+def _project_files(folder: Path, variant: str | None) -> list[Path]:
+    """Return the C files to compile in a project, relative to its folder."""
+    runtime = c_files(folder / "runtime", variant)
+    return [Path("model.c"), *(p.relative_to(folder) for p in runtime)]
+
+
+def write_build_files(program: Program, folder: Path, files: list[Path], make: str) -> None:
+    """Write Makefile, CMakeLists.txt, example.c and README.md.
+
+    `files` are the C files for the target, and `make` the command that builds them.  For this
+    machine the portable kernels are built.
+    """
+    names = {"files": _listed(files), "portable": _listed(_project_files(folder, None))}
+    one = names["files"] == names["portable"]
+    make_files, cmake_files = (_MAKE_FILES, _CMAKE_FILES) if one else (_MAKE_BOTH, _CMAKE_BOTH)
+    makefile = _MAKEFILE.format(make=make, files=make_files.format(**names))
+    (folder / "Makefile").write_text(makefile, encoding="utf-8")
+    cmake = _CMAKE.format(files=cmake_files.format(**names))
+    (folder / "CMakeLists.txt").write_text(cmake, encoding="utf-8")
     (folder / "example.c").write_text(example(program), encoding="utf-8")
     (folder / "README.md").write_text(_readme(program), encoding="utf-8")
+
+
+def _listed(files: list[Path]) -> str:
+    return " ".join(p.as_posix() for p in files)
 
 
 def write_startup(program: Program, folder: Path, ram: int) -> None:
@@ -72,8 +95,8 @@ def write_wasm_files(program: Program, folder: Path, files: list[Path]) -> None:
     """
     camera = _WASM_CAMERA if any(e.rows for e in program.entries.values()) else ""
     (folder / "wasm.c").write_text(_WASM + camera, encoding="utf-8")
-    listed = " ".join(p.as_posix() for p in files)
-    text = _WASM_MAKEFILE.format(files=listed, exports=" ".join(wasm_exports(program)))
+    exports = " ".join(wasm_exports(program))
+    text = _WASM_MAKEFILE.format(files=_listed(files), exports=exports)
     (folder / "wasm.mk").write_text(text, encoding="utf-8")
 
 
@@ -287,13 +310,14 @@ static void draw(int8_t *image, int32_t way) {{
 """
 
 _MAKEFILE = """\
-# make                  a library for this machine, and an example that runs
-# make libmodel.a CC=arm-none-eabi-gcc AR=arm-none-eabi-ar \\
-#     TARGET='-mcpu=cortex-m7 -mfpu=fpv5-d16 -mfloat-abi=hard'
+# For this machine, with the portable kernels: a library, and an example that runs.
+#     make
+# For the target:
+#     {make}
 CFLAGS ?= -O3
 WARNINGS = -Wall -Wextra -Wpedantic -Wno-overlength-strings
 FLAGS = -std=c99 -ffp-contract=off -fno-math-errno $(WARNINGS) -I. -Iruntime/include $(TARGET)
-FILES = {files}
+{files}
 OBJECTS = $(FILES:.c=.o)
 
 example: example.c libmodel.a
@@ -309,11 +333,29 @@ clean:
 \trm -f $(OBJECTS) libmodel.a example
 """
 
+_MAKE_FILES = "FILES = {files}"
+_MAKE_BOTH = """\
+# TARGET, the flags of the processor, brings the kernels that are made for it
+ifdef TARGET
+FILES = {files}
+else
+FILES = {portable}
+endif"""
+
 _CMAKE = """\
 cmake_minimum_required(VERSION 3.13)
 project(model C)
-add_library(model STATIC {files})
+{files}
+add_library(model STATIC ${{FILES}})
 target_include_directories(model PUBLIC . runtime/include)
 target_compile_options(model PRIVATE -O3 -std=c99 -ffp-contract=off -fno-math-errno)
 target_link_libraries(model PUBLIC m)
 """
+
+_CMAKE_FILES = "set(FILES {files})"
+_CMAKE_BOTH = """\
+if(CMAKE_CROSSCOMPILING) # the kernels that are made for the target
+  set(FILES {files})
+else()
+  set(FILES {portable})
+endif()"""

@@ -1,7 +1,20 @@
-/* What the kernels for Cortex-M4 and M7 share: pairs of int16 in a register, and requantising by
- * the high word of a product. */
-#ifndef KG_ARMV7EM_H
-#define KG_ARMV7EM_H
+/* What the kernels for Cortex-M processors with DSP instructions share: pairs of int16 in a
+ * register, and requantising by the high word of a product. */
+#ifndef KG_ARM_DSP_H
+#define KG_ARM_DSP_H
+
+/* Without these, another program would be compiled than the one that was asked for. */
+#if !defined __ARM_FEATURE_DSP || !defined __ARM_FEATURE_SIMD32
+#error "kernels of variants/arm_dsp need the DSP extension: name a processor that has it, as in \
+-mcpu=cortex-m7 (clang: cortex-m33 needs +dsp), or compile their namesakes in src/"
+#elif !defined __thumb2__
+#error "kernels of variants/arm_dsp are Thumb-2 code: compile with -mthumb"
+#elif !defined __ARMEL__
+#error "kernels of variants/arm_dsp are for little-endian memory: compile without -mbig-endian"
+#elif !defined __ARM_FEATURE_UNALIGNED
+#error "kernels of variants/arm_dsp read words at any address: compile without \
+-mno-unaligned-access"
+#endif
 
 #include <arm_acle.h>
 #include <string.h>

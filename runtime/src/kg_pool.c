@@ -1,9 +1,38 @@
-/* Maps made smaller and larger, cut and joined. */
+/* Sums and means over the pixels of a map or of small squares of it, and the way back. */
 #include "kg_kernels.h"
 
 #include <string.h>
 
 #define GROUP 4 /* channels that are summed at once */
+
+KG_COLD void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p) {
+    KG_ASSERT(kg_avg_pool_params_ok(p));
+    KG_ASSERT(y && x);
+    for (int32_t c = 0; c < p->channels; c++) {
+        int32_t sum = 0;
+        for (int32_t i = 0; i < p->pixels; i++) sum += x[i * p->channels + c];
+        y[c] = (int8_t)kg_rounded_mean(sum, p->pixels);
+    }
+}
+
+KG_COLD void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p) {
+    KG_ASSERT(kg_broadcast_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy));
+    dx->exponent = dy->exponent;
+    for (int32_t i = 0; i < p->pixels; i++)
+        for (int32_t c = 0; c < p->channels; c++)
+            dx->mantissa[i * p->channels + c] = dy->mantissa[c];
+}
+
+void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p) {
+    KG_ASSERT(kg_sum_pixels_params_ok(p));
+    KG_ASSERT(kg_aligned(db) && kg_aligned(dy));
+    db->exponent = dy->exponent;
+    for (int32_t c = 0; c < p->channels; c++) db->mantissa[c] = 0;
+    for (int32_t i = 0; i < p->pixels; i++)
+        for (int32_t c = 0; c < p->channels; c++)
+            db->mantissa[c] += dy->mantissa[i * p->channels + c];
+}
 
 KG_COLD void kg_window_pool(int8_t *y, const int8_t *x, const kg_window_pool_params *p) {
     KG_ASSERT(kg_window_pool_params_ok(p));
@@ -57,28 +86,4 @@ KG_COLD void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy,
         }
     }
     kg_block_end(&writer);
-}
-
-KG_COLD void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p) {
-    KG_ASSERT(kg_take_grad_params_ok(p));
-    KG_ASSERT(dx && dy);
-    char *to = dx;
-    const char *from = dy;
-    memcpy(to, from, (size_t)p->header);
-    to += p->header;
-    from += p->header;
-    memset(to, 0, (size_t)(p->outer * p->length * p->inner_bytes));
-    for (int32_t o = 0; o < p->outer; o++, to += p->length * p->inner_bytes)
-        for (int32_t i = 0; i < p->count; i++, from += p->inner_bytes)
-            memcpy(to + p->index[i] * p->inner_bytes, from, (size_t)p->inner_bytes);
-}
-
-KG_COLD void kg_concat(int8_t *y, const int8_t *a, const int8_t *c, const kg_concat_params *p) {
-    KG_ASSERT(kg_concat_params_ok(p));
-    KG_ASSERT(y && a && c);
-    const size_t first = (size_t)p->a_channels, second = (size_t)p->c_channels;
-    for (int32_t i = 0; i < p->pixels; i++, a += first, c += second, y += first + second) {
-        memcpy(y, a, first);
-        memcpy(y + first, c, second);
-    }
 }

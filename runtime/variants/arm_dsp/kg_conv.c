@@ -1,12 +1,9 @@
-/* Convolution and its input gradient with the DSP instructions of Cortex-M4 and M7.  Same integers
- * as src/kg_conv.c, which this file replaces.
+/* Convolution and its input gradient with the DSP instructions of Cortex-M.  Same integers as
+ * src/kg_conv.c, which this file replaces.
  *
  * Filters are widened to int16 once, LANES at a time, and used for every pixel: two products
  * cost one instruction then, and only what the map holds is widened on the way. */
-#include "kg_kernels.h"
-#ifndef __ARM_FEATURE_SIMD32
-#include "../../src/kg_conv.c"
-#else
+#include "kg_arm_dsp.h"
 
 /* The portable kernel does what the other cannot. */
 #define kg_conv            portable_conv
@@ -22,8 +19,6 @@ portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
 #include "../../src/kg_conv.c"
 #undef kg_conv
 #undef kg_conv_input_grad
-
-#include "kg_armv7em.h"
 
 /// Forward ///
 
@@ -161,7 +156,7 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
 #define WIDE_QUAD_BYTES 72
 
 /* Both loops take four quads a turn and start in the middle where their number asks for it. */
-#define TURN            4
+#define TURN 4
 static int32_t left_out(int32_t quads) { return -quads & (TURN - 1); }
 
 /* Two sums to codes, by scalers at r7. */
@@ -510,4 +505,3 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     }
     kg_block_end(&writer);
 }
-#endif

@@ -1,13 +1,10 @@
-/* Depthwise convolution and its input gradient with the DSP instructions of Cortex-M4 and M7.  Same
+/* Depthwise convolution and its input gradient with the DSP instructions of Cortex-M.  Same
  * integers as src/kg_depthwise.c, which this file replaces.
  *
  * Four channels of a few columns of the map are put into scratch memory as pairs of int16, one
  * above the other, and the padding too.  Every column then serves all the windows that see it,
  * and no window needs to know about borders. */
-#include "kg_kernels.h"
-#ifndef __ARM_FEATURE_SIMD32
-#include "../../src/kg_depthwise.c"
-#else
+#include "kg_arm_dsp.h"
 
 /* The portable kernels do what the others cannot. */
 #define kg_depthwise            portable_depthwise
@@ -22,8 +19,6 @@ portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t
 #include "../../src/kg_depthwise.c"
 #undef kg_depthwise
 #undef kg_depthwise_input_grad
-
-#include "kg_armv7em.h"
 
 /* Columns beside those of one window; ops/depthwise.py asks for scratch memory accordingly. */
 #define MORE_COLUMNS 15
@@ -283,4 +278,3 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     }
     kg_block_end(&writer);
 }
-#endif

@@ -1,11 +1,8 @@
-/* Gradients of the weights of convolutions with the DSP instructions of Cortex-M4 and M7.  Same
- * integers as src/kg_weight_grad.c, which this file replaces. */
-#include "kg_kernels.h"
-#ifndef __ARM_FEATURE_SIMD32
-#include "../../src/kg_weight_grad.c"
-#else
+/* Gradients of the weights of convolutions with the DSP instructions of Cortex-M.  Same integers
+ * as src/kg_conv_weight.c, which this file replaces. */
+#include "kg_arm_dsp.h"
 
-/* Depthwise convolutions, and maps of few channels, as everywhere. */
+/* The portable kernels do what the others cannot. */
 #define kg_conv_weight_grad   portable_conv_weight_grad
 #define kg_conv_weight_update portable_conv_weight_update
 __attribute__((unused)) static void portable_conv_weight_grad(kg_block32 *dw, const int8_t *x,
@@ -15,11 +12,9 @@ KG_COLD __attribute__((unused)) static void
 portable_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
                             const float *lr, const int32_t *clock, void *scratch,
                             const kg_conv_weight_update_params *p);
-#include "../../src/kg_weight_grad.c"
+#include "../../src/kg_conv_weight.c"
 #undef kg_conv_weight_grad
 #undef kg_conv_weight_update
-
-#include "kg_armv7em.h"
 
 #define PIXELS 32
 
@@ -123,4 +118,3 @@ void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float
         kg_update_row_i32(w, o, scratch, dy->exponent, s0, s1, lr, clock, &p->update);
     }
 }
-#endif

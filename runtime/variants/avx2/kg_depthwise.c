@@ -3,11 +3,7 @@
  *
  * Two taps in one multiplication.  Forwards, sixteen channels at a time, and the last block starts
  * early enough to be whole: it computes some channels again. */
-#ifndef __AVX2__
-#include "../../src/kg_depthwise.c"
-#else
-
-#include "kg_x86.h"
+#include "kg_avx2.h"
 
 #include <string.h>
 
@@ -252,4 +248,3 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     }
     kg_block_end(&writer);
 }
-#endif

@@ -1,10 +1,6 @@
 /* Convolution and its input gradient with AVX2, and VNNI where there is one.  Same integers as
  * src/kg_conv.c, which this file replaces. */
-#ifndef __AVX2__
-#include "../../src/kg_conv.c"
-#else
-
-#include "kg_x86.h"
+#include "kg_avx2.h"
 
 #include <string.h>
 
@@ -226,4 +222,3 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     }
     kg_block_end(&writer);
 }
-#endif

@@ -1,6 +1,11 @@
 /* Eight int32 lanes of AVX2: what the kernels of this folder share. */
-#ifndef KG_X86_H
-#define KG_X86_H
+#ifndef KG_AVX2_H
+#define KG_AVX2_H
+
+/* Without it, another program would be compiled than the one that was asked for. */
+#ifndef __AVX2__
+#error "kernels of variants/avx2 need AVX2: compile with -mavx2, or their namesakes in src/"
+#endif
 
 #include "kg_kernels.h"
 

@@ -1,30 +1,81 @@
-/* Gradients with a shared exponent, two mantissas at a time, with the DSP instructions of Cortex-M4
- * and M7.  Same integers as src/kg_block.c, which this file replaces. */
-#include "kg_kernels.h"
-#ifndef __ARM_FEATURE_SIMD32
-#include "../../src/kg_block.c"
-#else
+/* Element by element with the DSP instructions of Cortex-M, gradients two mantissas at a time. Same
+ * integers as src/kg_elementwise.c, which this file replaces. */
+#include "kg_arm_dsp.h"
 
-#define kg_scale_channels portable_scale_channels
+#define kg_add            portable_add
 #define kg_clip_mask      portable_clip_mask
 #define kg_clip_grad      portable_clip_grad
-#define kg_sum_pixels     portable_sum_pixels
-#define UNUSED            KG_COLD __attribute__((unused)) static void
-UNUSED portable_scale_channels(kg_block16 *y, const kg_block16 *x,
-                               const kg_scale_channels_params *p);
-UNUSED portable_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
-UNUSED portable_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
-                          const kg_clip_grad_params *p);
-UNUSED portable_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p);
-#include "../../src/kg_block.c"
-#undef kg_scale_channels
+#define kg_scale_channels portable_scale_channels
+#define UNUSED            __attribute__((unused)) static void
+UNUSED portable_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p);
+KG_COLD UNUSED portable_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
+KG_COLD UNUSED portable_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
+                                  const kg_clip_grad_params *p);
+KG_COLD UNUSED portable_scale_channels(kg_block16 *y, const kg_block16 *x,
+                                       const kg_scale_channels_params *p);
+#include "../../src/kg_elementwise.c"
+#undef kg_add
 #undef kg_clip_mask
 #undef kg_clip_grad
-#undef kg_sum_pixels
+#undef kg_scale_channels
 
-#include "kg_armv7em.h"
+/* Zero points and rounding are added once, in front of the products. */
+void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p) {
+    KG_ASSERT(kg_add_params_ok(p));
+    KG_ASSERT(y && a && c);
+    const int32_t m = p->a_multiplier, k = p->c_multiplier, shift = p->shift, size = p->size;
+    if (shift < 9) { /* |sum| < 2^40: a result might not fit in 32 bits */
+        portable_add(y, a, c, p);
+        return;
+    }
+    const int64_t start = ((int64_t)p->y_zero * ((int64_t)1 << shift)) +
+                          ((int64_t)1 << (shift - 1)) - (int64_t)m * p->a_zero -
+                          (int64_t)k * p->c_zero;
+    for (int32_t i = 0; i < size; i++) {
+        const int64_t sum = multiply_add_wide(multiply_add_wide(start, m, a[i]), k, c[i]);
+        /* below 2^(31 + shift), so the low word of the result is all of it */
+        const uint32_t high = (uint32_t)(sum >> 32) << (32 - shift);
+        y[i] = (int8_t)__ssat((int32_t)(high | (uint32_t)sum >> shift), 8);
+    }
+}
+
+/* One bit for each of four codes: codes + 127 wrap around to 254 and 255 at the ends only. */
+static inline uint32_t mask4(uint32_t codes) {
+    const uint32_t turned = __uadd8(codes, 0x7F7F7F7F);
+    __uadd8(turned, 0x02020202);
+    return __sel(0, 0x01010101) * 0x01020408u >> 24;
+}
+
+void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
+    KG_ASSERT(kg_clip_mask_params_ok(p));
+    KG_ASSERT(mask && y);
+    const int32_t whole = p->size & ~7;
+    KG_ROLLED
+    for (int32_t i = 0; i < whole; i += 8)
+        *mask++ = (uint8_t)(mask4(load4(y + i)) | mask4(load4(y + i + 4)) << 4);
+    if (whole < p->size)
+        portable_clip_mask(mask, y + whole, &(kg_clip_mask_params){p->size - whole});
+}
 
 static inline void store4(void *to, uint32_t v) { __builtin_memcpy(to, &v, sizeof v); }
+
+void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
+                  const kg_clip_grad_params *p) {
+    KG_ASSERT(kg_clip_grad_params_ok(p));
+    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && mask);
+    const int32_t whole = p->size & ~7;
+    dx->exponent = dy->exponent;
+    for (int32_t i = 0; i < whole; i += 8) {
+        const int32_t bits = mask[i / 8];
+        for (int32_t j = 0; j < 8; j += 2) {
+            const uint32_t low = (uint32_t)-(bits >> j & 1),
+                           high = (uint32_t)-(bits >> (j + 1) & 1);
+            store4(dx->mantissa + i + j, load4(dy->mantissa + i + j) & low_halves(low, high));
+        }
+    }
+    if (whole < p->size)
+        keep(dx->mantissa + whole, dy->mantissa + whole, mask[whole / 8], p->size - whole);
+}
 
 /* Sixteen bits less than the product, like scaled(); of the low and of the high half of x. */
 #define SCALED(to, factor, half, x) "   smulw" half " " to ", " factor ", " x "\n"
@@ -117,71 +168,3 @@ void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channe
         put_scaled(y->mantissa + i, x->mantissa + i, p->factor, channels, shift);
     y->exponent = seen ? exponent + shift : KG_ZERO_EXPONENT;
 }
-
-/* One bit for each of four codes: codes + 127 wrap around to 254 and 255 at the ends only. */
-static inline uint32_t mask4(uint32_t codes) {
-    const uint32_t turned = __uadd8(codes, 0x7F7F7F7F);
-    __uadd8(turned, 0x02020202);
-    return __sel(0, 0x01010101) * 0x01020408u >> 24;
-}
-
-void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
-    KG_ASSERT(kg_clip_mask_params_ok(p));
-    KG_ASSERT(mask && y);
-    const int32_t whole = p->size & ~7;
-    KG_ROLLED
-    for (int32_t i = 0; i < whole; i += 8)
-        *mask++ = (uint8_t)(mask4(load4(y + i)) | mask4(load4(y + i + 4)) << 4);
-    if (whole < p->size)
-        portable_clip_mask(mask, y + whole, &(kg_clip_mask_params){p->size - whole});
-}
-
-void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
-                  const kg_clip_grad_params *p) {
-    KG_ASSERT(kg_clip_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && mask);
-    const int32_t whole = p->size & ~7;
-    dx->exponent = dy->exponent;
-    for (int32_t i = 0; i < whole; i += 8) {
-        const int32_t bits = mask[i / 8];
-        for (int32_t j = 0; j < 8; j += 2) {
-            const uint32_t low = (uint32_t)-(bits >> j & 1),
-                           high = (uint32_t)-(bits >> (j + 1) & 1);
-            store4(dx->mantissa + i + j, load4(dy->mantissa + i + j) & low_halves(low, high));
-        }
-    }
-    if (whole < p->size)
-        keep(dx->mantissa + whole, dy->mantissa + whole, mask[whole / 8], p->size - whole);
-}
-
-/* Sums of four neighbouring channels. */
-ALONE static void sum4(int32_t *sum, const int16_t *x, int32_t channels, int32_t pixels) {
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    KG_ROLLED
-    for (; pixels; pixels--, x += channels) {
-        const uint32_t a = load4(x), b = load4(x + 2);
-        s0 += (int16_t)a;
-        s1 += (int32_t)a >> 16;
-        s2 += (int16_t)b;
-        s3 += (int32_t)b >> 16;
-    }
-    sum[0] = s0;
-    sum[1] = s1;
-    sum[2] = s2;
-    sum[3] = s3;
-}
-
-void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p) {
-    KG_ASSERT(kg_sum_pixels_params_ok(p));
-    KG_ASSERT(kg_aligned(db) && kg_aligned(dy));
-    if (p->channels < 4) {
-        portable_sum_pixels(db, dy, p);
-        return;
-    }
-    db->exponent = dy->exponent;
-    for (int32_t first = 0; first < p->channels; first += 4) {
-        const int32_t c = kg_min(first, p->channels - 4); /* the last ones some again */
-        sum4(db->mantissa + c, dy->mantissa + c, p->channels, p->pixels);
-    }
-}
-#endif
