@@ -20,7 +20,7 @@ from helpers import Run, model_path, needs_shared
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.ir import Graph
+from kilograd.ir import Graph, fingerprint
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.output import write_file
 from kilograd.report import frontier, steps
@@ -40,7 +40,6 @@ from kilograd.search import (
     Solver,
     choices,
     exact,
-    fingerprint,
     footprint,
     helpful,
     problem,

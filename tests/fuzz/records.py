@@ -23,6 +23,7 @@ from kilograd.data.augment import Augment
 from kilograd.data.episodes import Draw, EpisodeKind, sample_episode, stored_episode
 from kilograd.data.load import Dataset, load_dataset
 from kilograd.frontend import Model, Preprocess, load_model_folder
+from kilograd.ir import fingerprint
 from kilograd.learn.adapt import Schedule
 from kilograd.learn.recipe import Recipe, linked
 from kilograd.offline.folder import agree
@@ -33,7 +34,6 @@ from kilograd.search import (
     Gain,
     Gains,
     choices,
-    fingerprint,
     read_contribution,
 )
 from kilograd.search.search import Search, SolverName, search

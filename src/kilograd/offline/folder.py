@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from kilograd import limits
 from kilograd.data.load import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, save_model
-from kilograd.ir import Graph
+from kilograd.ir import fingerprint
 from kilograd.names import identifier
 from kilograd.output import make_folder, write_file
 from kilograd.reading import read_json
@@ -74,7 +73,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     was begun with other settings: the message names one that differs.
     """
     now = {
-        "--model": f"{model.name} ({_digest(model.graph)})",
+        "--model": f"{model.name} ({fingerprint(model.graph)[:12]})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
         **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
     }
@@ -99,12 +98,6 @@ def finish(out: Path, model: Model, finished: Finished) -> None:
     """Write the network and the figures; `InputError` if the disk refuses."""
     save_model(replace(model, name=finished.name), out)
     write_file(out / RESULT, json.dumps(asdict(finished), indent=1) + "\n")
-
-
-def _digest(graph: Graph) -> str:
-    """Tell two networks of one name apart."""
-    parts = [str(n.type.quant).encode() + graph.data[n.name].tobytes() for n in graph.params()]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 def _spelled(name: str) -> str:

@@ -17,7 +17,7 @@ import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
-from kilograd.ir import Graph
+from kilograd.ir import Graph, fingerprint
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
 from kilograd.limits import EPISODES, RECORD_BYTES
 from kilograd.output import check_folder, make_folder, write_file
@@ -41,7 +41,7 @@ from kilograd.search import (
     selection,
     shrunk,
 )
-from kilograd.search.contribution import Contribution, fingerprint, read_contribution
+from kilograd.search.contribution import Contribution, read_contribution
 from kilograd.select import PLANS, Budget, Demand, Evidence
 from kilograd.select.greedy import too_small
 from kilograd.select.plan_file import plan_text
