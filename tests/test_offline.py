@@ -25,7 +25,7 @@ from kilograd.cli import main  # noqa: E402 behind the lines that may skip
 from kilograd.data.augment import Augment  # noqa: E402
 from kilograd.data.episodes import EpisodeKind, sample_episode  # noqa: E402
 from kilograd.data.load import Dataset, load_dataset  # noqa: E402
-from kilograd.errors import InputError  # noqa: E402
+from kilograd.errors import InputError, option  # noqa: E402
 from kilograd.frontend import Model, load_model, load_model_folder  # noqa: E402
 from kilograd.ir import Array  # noqa: E402
 from kilograd.offline import loop  # noqa: E402
@@ -463,6 +463,21 @@ def test_processes_that_prepare_images_change_nothing(
         metatrain(tmp_path / name, small, many, how, session=Session(workers=workers))
     a, b = (dequantised(load_model(str(tmp_path / n)).graph) for n in "ab")
     assert all((a[k] == b[k]).all() for k in a)
+
+
+def _gone(step: int) -> tuple[Array, ...]:
+    raise InputError(
+        f"{option('data')} discs: image InputError: 7\nof step {step} is gone; put it back"
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_process_cannot_use_arrives_as_it_was_said(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(InputError) as caught:
+        train(replace(line(), batch=_gone), COURSE, tmp_path, Session(workers=workers))
+    with pytest.raises(InputError) as said:
+        _gone(0)
+    assert caught.value.args == said.value.args
 
 
 # ---- classifying ----
