@@ -66,7 +66,7 @@ class Course:
         ):
             if value < least:
                 raise InputError(f"{option(name)} {value}: must be at least {least}")
-        for name, number in (("floor", self.floor), ("weight-decay", self.weight_decay)):
+        for name, number in (("floor", self.floor), ("weight_decay", self.weight_decay)):
             if not (math.isfinite(number) and number >= 0):
                 raise InputError(f"{option(name)} {number}: must not be negative")
         if not 0 <= self.momentum < 1:
