@@ -340,10 +340,10 @@ def test_a_loss_that_explodes_is_named(tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(tmp_path: Path, small: Model, many: Dataset) -> None:
     agree(tmp_path / "new", small, (many,), META)
     agree(tmp_path / "new", small, (many,), META)
-    with pytest.raises(InputError, match=r"was begun with shots 2, not 1;"):
+    with pytest.raises(InputError, match="was begun with shots 2, and this is with shots 1;"):
         agree(tmp_path / "new", small, (many,), replace(META, shots=1))
     views = replace(META.views, crop=0.7)
-    with pytest.raises(InputError, match=r"was begun with crop 0.6, not 0.7;"):
+    with pytest.raises(InputError, match=r"was begun with crop 0\.6, and this is with crop 0\.7;"):
         agree(tmp_path / "new", small, (many,), replace(META, views=views))
     other = {k: v + (k == "stem.weight") for k, v in small.graph.data.items()}
     graph = replace(small.graph, data=other)
