@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from kilograd.frontend import Model, load_model
-from kilograd.ir import Array
+from kilograd.ir import Array, fingerprint
 from kilograd.learn.recipe import OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.search import (
     SHARES,
@@ -34,7 +34,6 @@ from kilograd.search import (
     Sampling,
     choices,
     exact,
-    fingerprint,
     footprint,
     helpful,
     problem,

@@ -28,6 +28,7 @@ from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile
+from kilograd.ir import fingerprint
 from kilograd.learn.recipe import HeadKind
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
@@ -37,7 +38,6 @@ from kilograd.search import (
     Gain,
     Gains,
     choices,
-    fingerprint,
     read_contribution,
 )
 from kilograd.select import Budget, Evidence, strategy

@@ -29,8 +29,9 @@ from kilograd.data import (
     stored_episode,
 )
 from kilograd.frontend import Model, Preprocess, load_model_folder
+from kilograd.ir import fingerprint
 from kilograd.learn.recipe import Recipe, linked
-from kilograd.learn.training import Schedule
+from kilograd.learn.settings import Schedule
 from kilograd.offline.folder import agree
 from kilograd.report import contribution_page, frontier
 from kilograd.search import (
@@ -39,7 +40,6 @@ from kilograd.search import (
     Gain,
     Gains,
     choices,
-    fingerprint,
     read_contribution,
 )
 from kilograd.search.search import Search, SolverName, search

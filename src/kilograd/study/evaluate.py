@@ -16,6 +16,7 @@ from kilograd.data import Dataset, Episode, Source, read_episodes
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
+from kilograd.ir import fingerprint
 from kilograd.learn.settings import Settings, split_method
 from kilograd.output import write_file
 from kilograd.progress import Progress, silent
@@ -211,11 +212,8 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         content = (d.classes, d.labels.tolist(), d.split)
         found[f"data set {d.name}"] = _digest(repr(content), *map(_encoded, d.images))
     for n in evaluation.networks:
-        graph = n.model.graph
-        parts = [x for name in sorted(graph.data) for x in (name, graph.data[name].tobytes())]
-        types = [node.type for node in graph.nodes]
-        about = (str(graph), types, n.model.layers, n.model.preprocess)
-        found[f"network {n.model.name}"] = _digest(repr(about), *parts)
+        about = (n.model.layers, n.model.preprocess)
+        found[f"network {n.model.name}"] = _digest(fingerprint(n.model.graph), repr(about))
     for method in evaluation.methods:
         if (name := split_method(method)[0]).endswith(".json"):
             found[f"method {name}"] = _digest(read_bytes(Path(name), limits.PLAN_BYTES))
