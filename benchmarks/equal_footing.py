@@ -1,9 +1,9 @@
-"""Every method with and without meta-training: the tables of docs/results/equal-footing.md.
+"""Every method with and without meta-training: the tables of docs/results/studies/equal-footing.md.
 
     python benchmarks/equal_footing.py keep FOLDER RESULTS.csv
     python benchmarks/equal_footing.py floats FOLDER DATA NETWORK,... RESULTS.csv
     python benchmarks/equal_footing.py table RESULTS.csv | \
-        python benchmarks/fill.py docs/results/equal-footing.md
+        python benchmarks/fill.py docs/results/studies/equal-footing.md
 
 FOLDER is that of a `kilograd evaluate` whose networks are NAME and meta-NAME.
 `floats` adds what the features of the same networks do in float32, without learning; it needs

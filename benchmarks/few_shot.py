@@ -1,4 +1,4 @@
-"""Accuracy before and after learning, over stored episodes: the table of docs/results/few-shot.md.
+"""Accuracy before and after learning: the table of docs/results/studies/few-shot.md.
 
     python benchmarks/few_shot.py run flowers89,gtsrb mcunet-5fps none,last,sparse-49kb,tinytrain \
         results.csv --episodes 20 --sram 128K --compute 15%

@@ -1,4 +1,4 @@
-"""What the guard gives and takes: the tables of docs/results/guard.md.
+"""What the guard gives and takes: the tables of docs/results/studies/guard.md.
 
     python benchmarks/guard.py run gtsrb,dtd10 mcunet-5fps tinytrain@0.001@rowrms@@@@rows@4 \
         guard.jsonl --compute 15% --episodes 20

@@ -1,11 +1,11 @@
 """From float to the device, step by step: what does each step cost?
 
-The tables of docs/results/ladder.md.
+The tables of docs/results/studies/ladder.md.
 
-    python benchmarks/ladder.py check docs/results/strategies.episodes.jsonl
-    python benchmarks/ladder.py run docs/results/strategies.episodes.jsonl docs/results/ladder.csv \
-        --episodes 8
-    python benchmarks/ladder.py table docs/results/ladder.csv
+    python benchmarks/ladder.py check docs/results/data/strategies.episodes.jsonl
+    python benchmarks/ladder.py run docs/results/data/strategies.episodes.jsonl \
+        docs/results/data/ladder.csv --episodes 8
+    python benchmarks/ladder.py table docs/results/data/ladder.csv
 
 Every rung learns the same selection on the same stored episodes of `strategies.py`, with the same
 views in the same order, the same rates and the same rule (`rowrms`), one image at a time; only what

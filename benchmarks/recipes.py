@@ -1,4 +1,4 @@
-"""How the 256 KB paper fine-tunes, varied: the tables of docs/results/recipes.md.
+"""How the 256 KB paper fine-tunes, varied: the tables of docs/results/studies/recipes.md.
 
     python benchmarks/recipes.py run 1@0.001,1m@0.0001,32@0.01,1q@0.001 gtsrb,dtd10 RESULTS.csv
     python benchmarks/recipes.py table RESULTS.csv

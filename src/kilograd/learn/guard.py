@@ -23,7 +23,7 @@ from kilograd.targets import HostProgram
 
 _FOLDS = 5
 _LOOKS = (0.2, 0.5, 1.0)  # of the schedule
-_CHANCE = 0.5  # docs/results/guard.md compares it with others
+_CHANCE = 0.5  # docs/results/studies/guard.md compares it with others
 
 
 @dataclass(frozen=True)

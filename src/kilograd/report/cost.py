@@ -2,7 +2,7 @@
 
 The formulas need shapes alone: a tuple of `Layer`s, and a `Selection` of what learns.  Their
 results are estimates of different things, so they can be compared within a convention only.
-docs/results/cost.md has the published figures that they give again, and those they do not.
+docs/results/studies/cost.md has the published figures that they give again, and those they do not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What `kilograd evaluate --suite` runs: the comparison to show for a method, in short and whole.
 
-Rate, optimiser and passes are those of docs/results/strategies.md, where the rate was chosen on
-sign_digits, cifar100 and pacs: none of them is among the sets here.  It was chosen for MCUNet; the
-other networks of the full suite take it over.
+Rate, optimiser and passes are those of docs/results/studies/strategies.md.  The rate was chosen for
+MCUNet, on sign_digits, cifar100 and pacs: none of them is among the sets here.  The other networks
+of the full suite take it over.
 """
 
 from __future__ import annotations
