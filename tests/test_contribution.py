@@ -30,6 +30,7 @@ from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile
 from kilograd.ir import fingerprint
 from kilograd.learn.recipe import HeadKind
+from kilograd.learn.settings import Settings
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
 from kilograd.search import (
@@ -43,7 +44,6 @@ from kilograd.search import (
 from kilograd.select import Budget, Evidence, strategy
 from kilograd.select.selection import widest_inputs
 from kilograd.study.contribution import analysis, write_contribution
-from kilograd.study.work import Settings
 
 EPISODES = 3
 SHORT = {"shots": 3, "queries": 4, "iterations": 2, "lr": 0.05, "cache": 2, "seed": 5}
@@ -142,7 +142,7 @@ def test_the_choices_of_a_network(home: Path, model: Model) -> None:
     assert len(found) == 2 + 6 * 4
     sets = (load_dataset(home / "discs"),)
     for head, alone in ((None, "none"), (HeadKind.LINEAR, "head")):
-        asked = analysis(model, sets, 2, Settings(head=head))
+        asked = analysis(model, sets, 2, Settings.of(head=head))
         assert asked.methods[0] == alone
         learned = [strategy(m)(evidence(model), Budget()).learn for m in asked.methods[1:]]
         biases = [set(x) for x in learned if not any(n.endswith("weight") for n in x)]

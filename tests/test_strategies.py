@@ -40,7 +40,8 @@ from kilograd.learn.recipe import (
     _training,
     compile_recipe,
 )
-from kilograd.learn.training import Samples, Schedule, load_samples
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, load_samples
 from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part, Training
 from kilograd.select import (
