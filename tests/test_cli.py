@@ -94,7 +94,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def adapt(*_: object, **__: object) -> None:
         pytest.fail("trained all the same")
 
-    monkeypatch.setattr("kilograd.api.learn", adapt)
+    monkeypatch.setattr("kilograd.learn.adapt.train", adapt)
 
 
 # ---- adapt ----
