@@ -4,10 +4,10 @@
 #
 #   sh examples/sparse-update.sh TABLE DATA OUT
 #
-# TABLE  s1  MobileNetV2-0.35, the 100 KB plan, three seeds
+# TABLE  s1  MobileNetV2-0.35, the update plan of 100 KB, three seeds
 #        s2  MCUNet, the last two blocks (the row with a float32 head)
 #        s3  MCUNet, the last two blocks, batches of 1 and of 128 (the rows without momentum)
-#        s4  MCUNet, a sparse plan, with and without accumulated gradients; made for two classes
+#        s4  MCUNet, a sparse update plan, with and without accumulated gradients; made for two classes
 # DATA   a folder with a folder of images for each class, or a Parquet file
 # OUT    where the results go; there must be nothing of that name yet
 #

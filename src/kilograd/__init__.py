@@ -1,4 +1,28 @@
-"""Train neural networks in kilobytes, in integers."""
+"""Train neural networks in kilobytes, in integers.
+
+Where to begin: `ir/graph.py` has the nouns, `ops/elementwise.py` five complete ops, and
+CONTRIBUTING.md a path through the rest that takes an hour.  The rooms, in the order in which a
+network passes them, and from the simple to what is made of it:
+
+    ir          tensors, nodes, graphs; what they mean, and how they are built
+    quant       fixed-point arithmetic, defined once
+    ops         all operations, one family a file: meaning, gradient, kernel
+    frontend    networks from files
+    select      what learns: (evidence, budget) -> selection, one strategy a file
+    passes      graph to graph: gradients, sparsity, streams, schedule
+    memory      buffers to offsets, proved
+    emit        graphs and offsets to C
+    targets     building, running and measuring that C: here, in emulators, in WebAssembly
+    data        images, episodes, random views
+    learn       one network learns one task
+    study       many tasks: methods compared
+    search      what should learn, found from what each part adds
+    offline     training in float, with PyTorch, before a device sees the network
+    report      pages, and cost as papers count it
+    cli         the command line
+
+Imports point down only (pyproject.toml, `importlinter`); docs/design.md says how the rooms fit.
+"""
 
 from __future__ import annotations
 
