@@ -82,7 +82,7 @@ def _by_class(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[_Indices]:
     return np.split(indices, ends[:-1])
 
 
-def test_classes(dataset: Dataset, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+def only_test_classes(dataset: Dataset, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
     """Empty the pools of train and val classes, if the splits of the set divide the classes."""
     if dataset.split is None or not all(pool.shared for pool in pools):
         return pools
