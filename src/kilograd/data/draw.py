@@ -40,14 +40,14 @@ class Draw:
     Raises `InputError` for numbers that the kind of task draws itself.
     """
 
-    kind: EpisodeKind = EpisodeKind.FIXED
+    episode: EpisodeKind = EpisodeKind.FIXED
     ways: int | None = None
     shots: int | None = None
     queries: int | None = None
 
     def __post_init__(self) -> None:
         """Fill in defaults."""
-        if self.kind is EpisodeKind.FIXED:
+        if self.episode is EpisodeKind.FIXED:
             object.__setattr__(self, "shots", DEFAULT_SHOTS if self.shots is None else self.shots)
             queries = DEFAULT_QUERIES if self.queries is None else self.queries
             object.__setattr__(self, "queries", queries)
@@ -55,8 +55,8 @@ class Draw:
         for name in ("ways", "shots", "queries"):
             if (value := getattr(self, name)) is not None:
                 raise InputError(
-                    f"{option(name)} {value}: {option('episode')} {self.kind} draws this itself; "
-                    "give one of the two"
+                    f"{option(name)} {value}: {option('episode')} {self.episode} draws this "
+                    "itself; give one of the two"
                 )
 
     @property
