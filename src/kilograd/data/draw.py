@@ -95,11 +95,11 @@ def sample_episode(
     few usable classes.
     """
     if ways is not None:
-        at_least(2, "ways", ways)
-        at_most(limits.WAYS, "ways", ways)
+        at_least(2, option("ways"), ways)
+        at_most(limits.WAYS, option("ways"), ways)
     for name, value in (("queries", queries), ("shots", shots)):
-        at_least(1, name, value)
-        at_most(limits.IMAGES, name, value)
+        at_least(1, option(name), value)
+        at_most(limits.IMAGES, option(name), value)
     rng = generator(seed)
     pools = pools_of(dataset)
     candidates = _choose_group(dataset, pools, rng, ways=ways, shots=shots)
