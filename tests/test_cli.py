@@ -390,10 +390,10 @@ def test_no_pictures(
     ("words", "message"),
     [
         ("--ways 5", "discs: 5 ways asked for, but 4 of 4 classes have 3 images"),
-        ("--ways 1", "ways: 1 is too small; give 2 or more"),
-        ("--shots 0", "shots: 0 is too small; give 1 or more"),
+        ("--ways 1", "--ways: 1 is too small; give 2 or more"),
+        ("--shots 0", "--shots: 0 is too small; give 1 or more"),
         ("--shots 8", "discs: an episode needs 2 or more, but 0 of 4 classes have 8 images"),
-        ("--queries 0", "queries: 0 is too small; give 1 or more"),
+        ("--queries 0", "--queries: 0 is too small; give 1 or more"),
         ("--episode meta", "--episode meta: give fixed, meta-dataset, or a file"),
         ("--episode meta-dataset", "--shots 3: --episode meta-dataset draws this itself"),
         ("--episode meta-dataset --ways 5", "--ways 5: --episode meta-dataset draws this itself"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kilograd import limits
 from kilograd.errors import InputError
 
 
@@ -16,9 +15,3 @@ def at_most(maximum: int, name: str, value: int) -> None:
     """Raise `InputError` for a larger value."""
     if value > maximum:
         raise InputError(f"{name}: {value} is too large; give {maximum} or less")
-
-
-def check_seed(seed: int) -> None:
-    """Raise `InputError` for a seed outside 0..2^31-1."""
-    at_least(0, "seed", seed)
-    at_most(limits.SEED, "seed", seed)

@@ -60,8 +60,20 @@ def classes_and_labels(path: Path, columns: Columns) -> tuple[tuple[str, ...], l
         names = names if columns.labels is None else _strings(path, columns.labels)
         return _indexed(sorted(set(names or ())), names or ())
     numbers = _integers(path, columns.labels)
-    if columns.declared is not None:
-        classes = dict(enumerate(columns.declared))
+    classes = _classes_of_numbers(path, columns.declared, numbers, names)
+    ordered = [classes[number] for number in sorted(classes)]
+    if len(set(ordered)) != len(ordered):
+        raise InputError(f"{path}: two labels share one class_name; give each label its own")
+    class_names(ordered, path)
+    return _indexed(ordered, [classes[number] for number in numbers])
+
+
+def _classes_of_numbers(
+    path: Path, declared: Sequence[str] | None, numbers: Sequence[int], names: Sequence[str] | None
+) -> dict[int, str]:
+    """Return the class of each number, from a list of them or what the rows say."""
+    if declared is not None:
+        classes = dict(enumerate(declared))
         _check_range(path, numbers, len(classes))
     elif names is not None:
         classes = dict(zip(numbers, names, strict=True))
@@ -73,11 +85,7 @@ def classes_and_labels(path: Path, columns: Columns) -> tuple[tuple[str, ...], l
                 f"{path}: row {row} has class_name {name!r}, but label {number} is "
                 f"{classes[number]!r} elsewhere; correct one of the two columns"
             )
-    ordered = [classes[number] for number in sorted(classes)]
-    if len(set(ordered)) != len(ordered):
-        raise InputError(f"{path}: two labels share one class_name; give each label its own")
-    class_names(ordered, path)
-    return _indexed(ordered, [classes[number] for number in numbers])
+    return classes
 
 
 def _indexed(classes: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:

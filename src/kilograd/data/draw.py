@@ -10,12 +10,12 @@ from typing import Annotated
 import numpy as np
 
 from kilograd import limits
-from kilograd.data.bounds import at_least, at_most, check_seed
-from kilograd.data.chance import below, shuffled
+from kilograd.data.bounds import at_least, at_most
+from kilograd.data.chance import below, generator, shuffled
 from kilograd.data.composition import META_MIN_WAYS, sample_composition
 from kilograd.data.dataset import Dataset
 from kilograd.data.episode import Episode
-from kilograd.data.pools import Pool, counted_images, pools_of, test_classes, usable_groups
+from kilograd.data.pools import Pool, counted_images, only_test_classes, pools_of, usable_groups
 from kilograd.errors import InputError, option
 from kilograd.options import Option
 
@@ -113,29 +113,18 @@ def sample_episode(
     few usable classes.
     """
     if ways is not None:
-        at_least(2, "ways", ways)
-        at_most(limits.WAYS, "ways", ways)
+        at_least(2, option("ways"), ways)
+        at_most(limits.WAYS, option("ways"), ways)
     for name, value in (("queries", queries), ("shots", shots)):
-        at_least(1, name, value)
-        at_most(limits.IMAGES, name, value)
-    check_seed(seed)
-    rng = np.random.default_rng(seed)
+        at_least(1, option(name), value)
+        at_most(limits.IMAGES, option(name), value)
+    rng = generator(seed)
     pools = pools_of(dataset)
     candidates = _choose_group(dataset, pools, rng, ways=ways, shots=shots)
     chosen_ways = min(MAX_DEFAULT_WAYS, len(candidates)) if ways is None else ways
     chosen = [candidates[i] for i in sorted(shuffled(rng, len(candidates))[:chosen_ways])]
     per_class = min(queries, *(pool.queries(shots) for pool in chosen))
-    drawn = [pool.draw(rng, shots) for pool in chosen]
-    labels = range(chosen_ways)
-    return Episode(
-        dataset=dataset.name,
-        classes=tuple(pool.name for pool in chosen),
-        support=tuple(int(i) for support, _ in drawn for i in support),
-        support_labels=tuple(label for label in labels for _ in range(shots)),
-        query=tuple(int(i) for _, query in drawn for i in query[:per_class]),
-        query_labels=tuple(label for label in labels for _ in range(per_class)),
-        seed=seed,
-    )
+    return _episode(dataset, chosen, [shots] * chosen_ways, per_class, rng, seed)
 
 
 def sample_meta_episode(dataset: Dataset, *, seed: int) -> Episode:
@@ -152,9 +141,8 @@ def sample_meta_episode(dataset: Dataset, *, seed: int) -> Episode:
 
     Raises `InputError` if `seed` < 0, or no group has five usable classes.
     """
-    check_seed(seed)
-    rng = np.random.default_rng(seed)
-    pools = test_classes(dataset, pools_of(dataset))
+    rng = generator(seed)
+    pools = only_test_classes(dataset, pools_of(dataset))
     groups = usable_groups(dataset, pools, shots=1)
     enough = [group for group in groups.values() if len(group) >= META_MIN_WAYS]
     if not enough:
@@ -170,15 +158,26 @@ def sample_meta_episode(dataset: Dataset, *, seed: int) -> Episode:
     test = None if group[0].shared else [len(pool.query) for pool in group]
     made = sample_composition(rng, [len(pool.support) for pool in group], test)
     chosen = [group[i] for i in made.classes]
-    drawn = [pool.draw(rng, shots) for pool, shots in zip(chosen, made.shots, strict=True)]
-    ways = range(len(chosen))
+    return _episode(dataset, chosen, made.shots, made.queries, rng, seed)
+
+
+def _episode(
+    dataset: Dataset,
+    chosen: Sequence[Pool],
+    shots: Sequence[int],
+    queries: int,
+    rng: np.random.Generator,
+    seed: int,
+) -> Episode:
+    """Draw the images of chosen classes: the shots of each, and as many queries of every class."""
+    drawn = [pool.draw(rng, count) for pool, count in zip(chosen, shots, strict=True)]
     return Episode(
         dataset=dataset.name,
         classes=tuple(pool.name for pool in chosen),
         support=tuple(int(i) for support, _ in drawn for i in support),
-        support_labels=tuple(label for label in ways for _ in range(made.shots[label])),
-        query=tuple(int(i) for _, query in drawn for i in query[: made.queries]),
-        query_labels=tuple(label for label in ways for _ in range(made.queries)),
+        support_labels=tuple(way for way, count in enumerate(shots) for _ in range(count)),
+        query=tuple(int(i) for _, query in drawn for i in query[:queries]),
+        query_labels=tuple(way for way in range(len(chosen)) for _ in range(queries)),
         seed=seed,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,35 +28,45 @@ def load_meta_dataset(root: Path) -> Dataset:
     """Load a folder with a specification; `InputError` as `load_dataset` says."""
     try:
         # As large as pyarrow, and needed as seldom.
-        import h5py
+        import h5py  # noqa: F401
     except ImportError as error:
         raise InputError(
             f"{root}: reading HDF5 files needs h5py; pip install 'kilograd[h5]'"
         ) from error
     name, classes = _read_specification(root / SPECIFICATION)
-    listed = []
-    for number, one in enumerate(classes):
-        path = root / f"{number}.h5"
-        if not (path.is_file() and leads_inside(root, path)):
-            raise InputError(
-                f"{path}: the images of class {one.name!r} cannot be read as HDF5 (no such file in "
-                f"{root}); {SPECIFICATION} needs one file for each class"
-            )
-        try:
-            with h5py.File(path, "r") as file:
-                there_ = set(file)
-                for j in range(one.images):
-                    key = f"{j}/image"
-                    held = str(j) in there_ and _record(file, key) is not None
-                    source = partial(_stored, path, key) if held else None
-                    listed.append(Listed(f"{path.name}/{j}", source, number, one.split))
-        except Exception as error:
-            # As in `readable`: for damaged data the library may raise anything (KeyError seen).
-            raise InputError(
-                f"{path}: the images of class {one.name!r} cannot be read as HDF5 ({error}); "
-                f"{SPECIFICATION} needs one file for each class"
-            ) from error
+    listed = [
+        image
+        for number, one in enumerate(classes)
+        for image in _images_of_class(root / f"{number}.h5", number, one)
+    ]
     return assemble(name, root, [one.name for one in classes], listed)
+
+
+def _images_of_class(path: Path, number: int, one: _SpecifiedClass) -> list[Listed]:
+    import h5py
+
+    if not (path.is_file() and leads_inside(path.parent, path)):
+        raise _unreadable(path, one, f"no such file in {path.parent}")
+    listed = []
+    try:
+        with h5py.File(path, "r") as file:
+            held = set(file)
+            for j in range(one.images):
+                key = f"{j}/image"
+                found = str(j) in held and _record(file, key) is not None
+                source = partial(_stored, path, key) if found else None
+                listed.append(Listed(f"{path.name}/{j}", source, number, one.split))
+    except Exception as error:
+        # As in `readable`: for damaged data the library may raise anything (KeyError seen).
+        raise _unreadable(path, one, error) from error
+    return listed
+
+
+def _unreadable(path: Path, one: _SpecifiedClass, reason: object) -> InputError:
+    return InputError(
+        f"{path}: the images of class {one.name!r} cannot be read as HDF5 ({reason}); "
+        f"{SPECIFICATION} needs one file for each class"
+    )
 
 
 @dataclass(frozen=True)
@@ -99,41 +109,42 @@ def _read_specification(path: Path) -> tuple[str, list[_SpecifiedClass]]:
     """Return the name of the set, and its classes by number."""
     found = read_json(path, _Specification, limits.RECORD_BYTES)
     if found.classes_per_split is not None:
-        held = found.classes_per_split.each()
-        upper = [""] * len(held)
+        held = [("", split) for split in found.classes_per_split.each()]
     elif found.superclasses_per_split is not None:
-        groups = found.superclasses_per_split.each()
-        sizes = [
-            _entry(path, "classes_per_superclass", found.classes_per_superclass, g)
-            for g in range(len(groups))
-        ]
-        if sum(sizes) > limits.CLASSES:
-            raise InputError(f"{path}: has {sum(sizes):,} classes; {limits.CLASSES:,} are the most")
-        above = [
-            _entry(path, "superclass_names", found.superclass_names, g) for g in range(len(groups))
-        ]
-        held = [split for split, size in zip(groups, sizes, strict=True) for _ in range(size)]
-        upper = [f"{name}/" for name, size in zip(above, sizes, strict=True) for _ in range(size)]
+        held = _classes_of_groups(path, found, found.superclasses_per_split.each())
     else:
         raise InputError(
             f"{path}: neither classes_per_split nor superclasses_per_split is in it; "
             f"other specifications (ImageNet's tree) are not supported"
         )
-    own = [_entry(path, "class_names", found.class_names, c) for c in range(len(held))]
-    names = class_names((f"{u}{name}" for u, name in zip(upper, own, strict=True)), path)
-    counts = [_entry(path, "images_per_class", found.images_per_class, c) for c in range(len(held))]
+    own = _numbered(path, "class_names", found.class_names, len(held))
+    names = class_names((f"{g}{name}" for (g, _), name in zip(held, own, strict=True)), path)
+    counts = _numbered(path, "images_per_class", found.images_per_class, len(held))
     check_count(sum(counts), path)
-    return found.name, list(map(_SpecifiedClass, names, held, counts))
+    return found.name, list(map(_SpecifiedClass, names, (split for _, split in held), counts))
 
 
-def _entry(path: Path, field_: str, table: Mapping[str, _T], number: int) -> _T:
-    """Return what a field says of a class or a group of classes."""
-    if str(number) not in table:
-        raise InputError(
-            f"{path}: {field_} says nothing of number {number}; give the specification "
-            f"that was made with the files"
-        )
-    return table[str(number)]
+def _classes_of_groups(
+    path: Path, found: _Specification, splits: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return what comes before the name of each class, and its split, from those of its group."""
+    sizes = _numbered(path, "classes_per_superclass", found.classes_per_superclass, len(splits))
+    if sum(sizes) > limits.CLASSES:
+        raise InputError(f"{path}: has {sum(sizes):,} classes; {limits.CLASSES:,} are the most")
+    names = _numbered(path, "superclass_names", found.superclass_names, len(splits))
+    groups = zip(names, splits, sizes, strict=True)
+    return [(f"{name}/", split) for name, split, size in groups for _ in range(size)]
+
+
+def _numbered(path: Path, field: str, table: Mapping[str, _T], count: int) -> list[_T]:
+    """Return what a field says of the classes, or the groups of classes, 0 to `count` - 1."""
+    for number in range(count):
+        if str(number) not in table:
+            raise InputError(
+                f"{path}: {field} says nothing of number {number}; give the specification "
+                f"that was made with the files"
+            )
+    return [table[str(number)] for number in range(count)]
 
 
 def _record(file: Any, key: str) -> Any:  # noqa: ANN401

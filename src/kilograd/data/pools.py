@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kilograd.data.bounds import at_least
 from kilograd.data.chance import shuffled
 from kilograd.data.dataset import Dataset
+from kilograd.errors import option
 
 _Indices = NDArray[np.int64]
 
@@ -51,7 +52,7 @@ def usable_classes(dataset: Dataset, shots: int) -> tuple[str, ...]:
 
     Raises `InputError` if `shots` is less than 1.
     """
-    at_least(1, "shots", shots)
+    at_least(1, option("shots"), shots)
     return tuple(pool.name for pool in pools_of(dataset) if pool.queries(shots) > 0)
 
 
@@ -82,7 +83,7 @@ def _by_class(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[_Indices]:
     return np.split(indices, ends[:-1])
 
 
-def test_classes(dataset: Dataset, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+def only_test_classes(dataset: Dataset, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
     """Empty the pools of train and val classes, if the splits of the set divide the classes."""
     if dataset.split is None or not all(pool.shared for pool in pools):
         return pools
