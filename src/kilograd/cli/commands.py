@@ -128,6 +128,7 @@ from kilograd.output import (
     whole_folder,
     write_file,
 )
+from kilograd.passes import EntryPoint
 from kilograd.report import (
     ablation,
     choice,
@@ -535,7 +536,7 @@ def plan(
         if entry
         else max(program.entries.values(), key=lambda e: e.plan.peak)
     )
-    trains = "step" in program.entries
+    trains = EntryPoint.STEP in program.entries
     if with_ablation and not trains:
         raise InputError(f"--ablation: method {options.method} trains nothing; choose another")
     graph, training = compiled.model.graph, compiled.training

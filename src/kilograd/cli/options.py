@@ -21,6 +21,7 @@ from kilograd.frontend import (
     load_model,
 )
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.passes import EntryPoint
 from kilograd.select import METHODS, Budget, Evidence, Inspect
 from kilograd.targets import (
     AARCH64,
@@ -196,7 +197,7 @@ class Options:
             prototype_gradients=self.prototype_gradients,
         )
         compiled = compile_recipe(self.network, recipe, self.budget, inspect)
-        if self.cache and "prefix" not in compiled.program.entries:
+        if self.cache and EntryPoint.PREFIX not in compiled.program.entries:
             raise InputError(
                 f"--cache {self.cache}: method {self.method} on {self.network.name} learns from "
                 f"the first layer on, so no work can be kept; leave the option away, or choose a "

@@ -16,7 +16,7 @@ from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.views import Cached, Fresh, views_of, within
-from kilograd.passes import Training
+from kilograd.passes import EntryPoint, Training
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.targets import HostProgram, build_host
 
@@ -264,7 +264,7 @@ class _Task:
     def _learn(
         self, compiled: Compiled, host: HostProgram, schedule: Schedule, before: float
     ) -> _Learned:
-        if "step" not in compiled.program.entries:
+        if EntryPoint.STEP not in compiled.program.entries:
             return _Learned(before, 0.0)
         start = time.perf_counter()
         passes = None
@@ -283,10 +283,10 @@ class _Task:
         What is in front of a cut is frozen, so the latent's names say all of it.
         """
         entries = compiled.program.entries
-        if "prefix" not in entries or compiled.selection.graph is not None:
+        if EntryPoint.PREFIX not in entries or compiled.selection.graph is not None:
             return None
-        names = tuple(n.name for n in entries["prefix"].graph.outputs)
-        key = names, "enrol" in entries, schedule.seed, schedule.augment
+        names = tuple(n.name for n in entries[EntryPoint.PREFIX].graph.outputs)
+        key = names, EntryPoint.ENROL in entries, schedule.seed, schedule.augment
         if key not in self._kept:
             images = self._support.images
             self._kept[key] = views_of(host, compiled, images, schedule.augment, schedule.seed)
