@@ -33,9 +33,10 @@ from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
 from kilograd.learn.training import Samples, Schedule, enrol, fit, load_samples
 from kilograd.learn.views import latents_each
+from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Evidence
 from kilograd.select.greedy import INSPECTED
-from kilograd.targets import CORTEX_M7, HostProgram, Runner, build_host
+from kilograd.targets import CORTEX_M7, Driver, HostProgram, Runner, build_host
 from kilograd.targets.target import Device
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
@@ -188,8 +189,8 @@ def host_tables(task: Task, turns: int) -> Iterator[str]:
                 meter = Meter(hosts[key])
                 learn(meter, one, task.support, passes=1)
                 each[key] = meter.each(meter.seconds)
-            views = called[i]["prefix"] - len(task.support.labels) * 2 if key[1] else 0
-            viewing[turn, i] = view * (views or called[i]["step"])
+            views = called[i][EntryPoint.PREFIX] - len(task.support.labels) * 2 if key[1] else 0
+            viewing[turn, i] = view * (views or called[i][EntryPoint.STEP])
             learning[turn, i] = viewing[turn, i] + total(each[key], called[i])
         looking[turn] = task.look()
     yield "| method | views kept | CPU s | of these views | of these the look | full takes |"
@@ -261,11 +262,12 @@ def load(way: Compiled, support: Samples) -> Load:
 def look(task: Task) -> Load:
     """Count the instructions of what asks the images."""
     meter, some = Meter(CORTEX_M7.build(task.inspection)), few(task.support)
+    driver = Driver(meter)
     enrol(meter, some)
     rng = np.random.default_rng(SCHEDULE.seed)
     for image, label in zip(some.images, some.labels, strict=True):
         view = augmented(image, rng, SCHEDULE.augment)
-        meter.call("inspect", image=view, label=np.array([label]))
+        driver.inspect(driver.show(view), label)
     return measured(meter)
 
 
@@ -281,7 +283,7 @@ def million(each: dict[str, float], entry: str) -> str:
 
 def target_tables(task: Task) -> Iterator[str]:
     """Yield instructions of a call, and of all of them."""
-    entries = ("prefix", "enrol", "step", "inspect")
+    entries = (EntryPoint.PREFIX, EntryPoint.ENROL, EntryPoint.STEP, EntryPoint.INSPECT)
     yield f"| program | cut | {' | '.join(entries)} | RAM, B | flash, B |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
     loads: dict[tuple[str, bool], Load] = {}
@@ -296,7 +298,7 @@ def target_tables(task: Task) -> Iterator[str]:
     cells = " | ".join(million(asked.each, x) for x in entries)
     yield f"| the look at the images | | {cells} | {asked.ram:,} | {asked.flash:,} |\n"
     count = len(task.support.labels)
-    questions = Counter(enrol=count, inspect=count, forget=1)
+    questions = Counter({EntryPoint.ENROL: count, EntryPoint.INSPECT: count, EntryPoint.FORGET: 1})
     yield (
         "| method | views kept | latents, B | prefix, enrol, step: calls | GMACs | MACs of full "
         "| G instructions | of these the look | instructions of full | at least |"

@@ -42,7 +42,7 @@ from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
 from kilograd.select import Budget
-from kilograd.targets import HostProgram, build_host
+from kilograd.targets import Driver, HostProgram, build_host
 from kilograd.targets.host import find_compiler
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
@@ -116,17 +116,15 @@ def ours(compiled: Compiled, folder: Folder, feed: Feed) -> tuple[HostProgram, R
     host = build_host(compiled.program)
     host.state["head.weight"][...] = folder.head
     host.state["head.bias"][...] = folder.bias
-    rate = np.array([LR], np.float32)
+    driver = Driver(host)
 
     def forward() -> object:
-        return host.call("infer", image=feed.codes[feed.next()])
+        return driver.infer(feed.codes[feed.next()])
 
     def step() -> object:
         i = feed.next()
-        clock = np.array([0, i], np.int32)
-        return host.call(
-            "step", image=feed.codes[i], label=np.array([i], np.int32), lr=rate, clock=clock
-        )
+        sample = driver.show(feed.codes[i]), np.array([i], np.int32)
+        return list(driver.update([sample], share=1, rate=LR, clock=(0, i)))
 
     return host, forward, step
 
@@ -440,7 +438,7 @@ def benchmark(name: str, turns: int, *, training: bool) -> Iterator[str]:
     infer = ours(made["sparse-49kb"], folder, feed())[1]
     images = feed()
     programs = {
-        OURS: lambda: infer()["logits"],  # type: ignore[index]
+        OURS: infer,
         **{k: torch_forward(folder, feed(), v) for k, v in EAGER.items()},
         "ONNX Runtime float32": ort_forward(exported(folder), images.real, feed()),
         "ONNX Runtime int8": ort_forward(

@@ -36,7 +36,9 @@ from kilograd.ops import (
     DepthwiseWeightGrad,
     RowUpdate,
 )
+from kilograd.passes import EntryPoint
 from kilograd.select import Budget
+from kilograd.targets import Driver
 from kilograd.targets.cortex import CORTEX_M7
 from kilograd.targets.elf import FLASH, FLASH_BYTES, build_elf
 from kilograd.targets.toolchain import find_compiler
@@ -257,7 +259,7 @@ def layers() -> list[Cost]:
     """Measure every distinct layer of the network, forwards and where everything learns."""
     model = load_model(str(SHARED / "models" / NETWORK))
     full = compile_recipe(model, Recipe("full", 10, HeadKind.LINEAR), Budget())
-    step = full.program.entries["step"].graph
+    step = full.program.entries[EntryPoint.STEP].graph
     nodes = [
         *model.graph.nodes,
         *(n for n in step.nodes if not isinstance(n.op, Conv | Depthwise)),
@@ -326,18 +328,17 @@ def total(part: str, kind: str, group: list[Cost]) -> str:
 # ---- whole programs ----
 
 
+def noise(rng: np.random.Generator) -> Array:
+    """Return a random image."""
+    return rng.integers(-128, 128, (128, 128, 3)).astype(np.int8)
+
+
 def run_steps(profiler: Profiler, rng: np.random.Generator) -> None:
     """Run some training steps, of random images, and count them all."""
-    graph = profiler.firmware.program.entries["step"].graph
-    shape = graph["image"].type.shape
+    driver = Driver(profiler.firmware)
     for step in range(STEPS):
-        profiler.firmware.call(
-            "step",
-            image=rng.integers(-128, 128, shape).astype(np.int8),
-            label=np.array([step]),
-            lr=np.array([0.01]),
-            clock=np.array([0, step]),
-        )
+        sample = driver.show(noise(rng)), np.array([step])
+        list(driver.update([sample], share=1, rate=0.01, clock=(0, step)))
 
 
 def program_table(counts: dict[str, int], times: int) -> Iterator[str]:
@@ -359,7 +360,7 @@ def tables(*, show_functions: bool) -> Iterator[str]:
     profiler = Profiler(made.program)
     rng = np.random.default_rng(0)
     profiler.clear()
-    profiler.firmware.call("infer", image=rng.integers(-128, 128, (128, 128, 3)).astype(np.int8))
+    Driver(profiler.firmware).infer(noise(rng))
     yield f"\n## A forward pass of {METHOD} by kernel\n"
     yield from program_table(profiler.by_kernel(), 1)
     profiler.clear()

@@ -22,6 +22,7 @@ from kilograd.emit import Program, header, source
 from kilograd.frontend import load_model
 from kilograd.ir import Array
 from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.passes import EntryPoint
 from kilograd.select import PLANS, Budget
 from kilograd.targets.host import host_variant
 from kilograd.targets.toolchain import find_compiler, runtime_folder, runtime_sources
@@ -85,7 +86,7 @@ def measure(program: Program, repeat: int, *, portable: bool) -> None:
     arena = np.zeros(program.arena_bytes, np.uint8)
     rng = np.random.default_rng(0)
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in (state, arena)]
-    for entry in ("infer", "step"):
+    for entry in (EntryPoint.INFER, EntryPoint.STEP):
         e = program.entries[entry]
         where = {n.name: e.offset(n) for n in e.graph.inputs() if n in e.storage.tensor}
         feeds: dict[str, Array] = {

@@ -46,10 +46,10 @@ from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, com
 from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
-from kilograd.passes import Part
+from kilograd.passes import EntryPoint, Part
 from kilograd.quant import fractions, stochastic_round
 from kilograd.select import Budget, Selection, write_plan
-from kilograd.targets import HostProgram, build_host
+from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"
 METHODS = {"none": "none", "last": "last", "static": str(PLAN), "tinytrain": "tinytrain"}
@@ -219,16 +219,15 @@ class OnDevice:
         views: Sequence[Sequence[Mapping[str, Array]]],
         labels: Array,
     ) -> None:
-        self._host, self._plain, self._views, self._labels = host, plain, views, labels
+        self._host, self._driver = host, Driver(host)
+        self._plain, self._views, self._labels = plain, views, labels
 
     def enrol(self) -> None:
-        self._host.call("forget")
-        for latent, label in zip(self._plain, self._labels, strict=True):
-            self._host.call("enrol", **latent, label=label)
+        self._driver.enrol(zip(self._plain, self._labels, strict=True))
 
     def gradients(self, i: int, turn: int) -> Mapping[str, Array]:
         latent = self._views[turn % len(self._views)][i]
-        self._host.call("step", **latent, label=self._labels[i], share=np.ones(1, np.float32))
+        self._driver.accumulate(latent, self._labels[i])
         found = {}
         for name, value in self._host.state.items():
             if name.endswith(".sum"):
@@ -284,7 +283,9 @@ def program(
 
 def updates(made: Compiled) -> list[Node]:
     """Return the nodes that update what learns, one a parameter."""
-    return [n for n in made.program.entries["apply"].graph.nodes if isinstance(n.op, Update)]
+    return [
+        n for n in made.program.entries[EntryPoint.APPLY].graph.nodes if isinstance(n.op, Update)
+    ]
 
 
 def features_of(network: Model) -> Graph:
@@ -357,8 +358,7 @@ def on_device(lesson: Lesson, learn: tuple[tuple[str, Part], ...]) -> OnDevice:
     _, host = program(learn, lesson.ways, 2)
     host.reset()
     plain, *views = (
-        [host.call("prefix", image=x) for x in images]
-        for images in (lesson.support.images, *lesson.views)
+        list(map(Driver(host).show, images)) for images in (lesson.support.images, *lesson.views)
     )
     return OnDevice(host, plain, views, lesson.support.labels)
 
@@ -424,7 +424,7 @@ def rows(lesson: Lesson, wanted: Mapping[str, Sequence[Rung]]) -> Iterator[Row]:
 
 
 def _latent(made: Compiled) -> tuple[str, ...]:
-    return tuple(n.name for n in made.program.entries["prefix"].graph.outputs)
+    return tuple(n.name for n in made.program.entries[EntryPoint.PREFIX].graph.outputs)
 
 
 def read(path: Path) -> list[Row]:
@@ -668,8 +668,8 @@ def _differing(
         full[index] = value
         data[whole] = np.rint(full / scale).astype(kind.dtype.numpy)
     out = lesson.graph.outputs[0].name
-    host = build_host(link({"infer": replace(lesson.graph, data=data)}), keep=False)
-    want = np.stack([host.call("infer", image=x)[out] for x in images])
+    host = build_host(link({EntryPoint.INFER: replace(lesson.graph, data=data)}), keep=False)
+    want = np.stack([host.call(EntryPoint.INFER, image=x)[out] for x in images])
     return int((network.codes(out, network.front(images, [out])[out]) != want).sum())
 
 

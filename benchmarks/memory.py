@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.passes import EntryPoint
 from kilograd.report import ablation, without
 from kilograd.select import PLANS, Budget
 
@@ -72,7 +73,7 @@ def every_layer() -> None:
             ).program
             for recompute in (False, True)
         )
-        macs = again.macs("step") / kept.macs("step") - 1
+        macs = again.macs(EntryPoint.STEP) / kept.macs(EntryPoint.STEP) - 1
         row = (kept.state_bytes, kept.sram_bytes, again.sram_bytes)
         print(f"| {model} | {' | '.join(f'{n:,}' for n in row)} | +{macs:.0%} |")
 

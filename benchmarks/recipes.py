@@ -5,9 +5,9 @@
 
 A recipe is BATCH[m][q]@RATE: images an update is made from; with m, SGD has a momentum of 0.9;
 with q, the linear head is int8.  What the compiler cannot do is done to the state of the program
-between its calls.  Momentum: the sums of gradients are not cleared behind an update, but multiplied
-by 0.9.  An int8 head: its weights are set to the nearest codes but one, rounded stochastically,
-behind every update; logits stay float32.
+behind its updates.  Momentum: the sums of gradients are not cleared then, but multiplied by 0.9.
+An int8 head: its weights are set to the nearest codes but one, rounded stochastically; logits stay
+float32.
 Everything else is the program that is flashed: SGD (with QAS, as always), `--head linear`.
 Four views of an image are kept.  A run goes on where it was interrupted.
 """
@@ -32,6 +32,7 @@ from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
 from kilograd.learn.training import Schedule, fit, load_samples, predict
 from kilograd.learn.views import Cached
+from kilograd.passes import EntryPoint
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget
 from kilograd.targets import HostProgram, build_host
@@ -104,9 +105,10 @@ def _recipe(method: str, ways: int, *, sums: bool, views: int) -> Recipe:
 class Int8Head:
     """Codes in place of the floats of a linear head."""
 
-    def __init__(self, host: HostProgram, feature_scale: float, seed: int) -> None:
+    def __init__(self, host: HostProgram, seed: int) -> None:
+        feature = model(NETWORK).graph.outputs[0].type.affine.scale[0]
         weight = HEAD_RANGE / 127
-        scales = {"head.weight": weight, "head.bias": weight * feature_scale}
+        scales = {"head.weight": weight, "head.bias": weight * feature}
         self._scales = {name: np.float32(scale) for name, scale in scales.items()}
         self._host, self._seed, self._steps = host, seed, 0
         self._codes = {name: np.zeros(host.state[name].shape, np.int64) for name in scales}
@@ -123,55 +125,26 @@ class Int8Head:
         self._steps += 1
 
 
-def taught(
-    host: HostProgram,
-    views: Cached,
-    labels: Array,
-    cell: Cell,
-    schedule: Schedule,
-    rng: np.random.Generator,
-) -> float:
-    """Teach the program; return the mean loss of the last pass."""
-    head = None
-    if cell.int8_head:
-        features = model(NETWORK).graph.outputs[0].type.affine.scale[0]
-        head = Int8Head(host, features, schedule.seed)
-    count = len(labels)
-    total, seen, updates, pending = schedule.iterations * count, 0, 0, 0
-    losses: list[float] = []
-    for turn in range(schedule.iterations):
-        losses = []
-        for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
-            inputs = {**views.view(i, turn), "label": labels[i]}
-            now = {
-                "lr": np.array([schedule.rate(seen / total)], np.float32),
-                "clock": np.array([schedule.seed, updates], np.int32),
-            }
-            if not cell.sums:
-                out = host.call("step", **inputs, **now)
-                done = True
-            else:
-                share = 1 / min(cell.batch, pending + left + 1)
-                out = host.call("step", **inputs, share=np.array([share], np.float32))
-                pending += 1
-                done = pending == cell.batch or left == 0
-                if done:
-                    _apply(host, cell, now)
-                    pending = 0
-            updates += done
-            if head and done:
-                head.round()
-            losses.append(float(out["loss"][0]))
-            seen += 1
-    return float(np.mean(losses))
+class Varied:
+    """A program of which every update is followed by what the compiler cannot do."""
 
+    def __init__(self, host: HostProgram, cell: Cell, seed: int) -> None:
+        self._host, self.program = host, host.program
+        self._updates = EntryPoint.APPLY if cell.sums else EntryPoint.STEP
+        self._sums = [n for n in host.state if n.endswith(".sum")] if cell.momentum else []
+        self._head = Int8Head(host, seed) if cell.int8_head else None
 
-def _apply(host: HostProgram, cell: Cell, now: dict[str, Array]) -> None:
-    sums = {name: x for name, x in host.state.items() if name.endswith(".sum")}
-    before = {name: x.copy() for name, x in sums.items()} if cell.momentum else {}
-    host.call("apply", **now)
-    for name, x in before.items():
-        sums[name][...] = np.float32(MOMENTUM) * x
+    def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
+        """Run an entry point, and vary what it leaves if it is the one that updates."""
+        if entry != self._updates:
+            return self._host.call(entry, **inputs)
+        before = {name: self._host.state[name].copy() for name in self._sums}
+        outputs = self._host.call(entry, **inputs)
+        for name, x in before.items():
+            self._host.state[name][...] = np.float32(MOMENTUM) * x
+        if self._head:
+            self._head.round()
+        return outputs
 
 
 def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Iterator[Row]:
@@ -185,12 +158,13 @@ def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Ite
     views = Cached(host, support.images, given.augment, rng, VIEWS)
     for text in recipes:
         cell = Cell.parse(text)
-        _, host = program(method, ways, sums=cell.sums)
+        made, host = program(method, ways, sums=cell.sums)
         host.reset()
-        again = np.random.default_rng()
-        again.bit_generator.state = rng.bit_generator.state
+        made = replace(made, recipe=replace(made.recipe, accumulate=cell.batch))
+        schedule = replace(given, lr=cell.rate)
         start = time.process_time()
-        loss = taught(host, views, support.labels, cell, replace(given, lr=cell.rate), again)
+        losses = fit(Varied(host, cell, given.seed), made, support, schedule, views=views)
+        loss = float(np.mean(losses[-len(support.labels) :]))
         seconds = round(time.process_time() - start, 2)
         accuracy = float((predict(host, query.images) == query.labels).mean())
         bytes_ = sram(method, ways, sums=cell.sums)
@@ -296,34 +270,6 @@ def _shown(values: list[float], sign: str) -> str:
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
     print("\n".join(tables(read(path))))
-
-
-@app.command()
-def check(data: str, method: str = "last:6", ways: int = 10, passes: int = 2) -> None:
-    """Compare what is done here for `1` and `8` with `kilograd adapt`: losses to the bit."""
-    e = sample_episode(dataset(data), ways=ways, shots=5, queries=8, seed=0)
-    network = model(NETWORK)
-    support = load_samples(dataset(data), e.support, e.support_labels, network.preprocess)
-    schedule = Schedule(passes, 0.001)
-    for every in (1, 8):
-        made, host = program(method, ways, sums=every > 1)
-        host.reset()
-        same = replace(made, recipe=replace(made.recipe, accumulate=every))
-        losses = fit(host, same, support, schedule)
-        theirs = _state(host)
-        host.reset()
-        rng = np.random.default_rng(schedule.seed)
-        views = Cached(host, support.images, schedule.augment, rng, VIEWS)
-        cell = Cell(every, momentum=False, int8_head=False, rate=schedule.lr)
-        loss = taught(host, views, support.labels, cell, schedule, rng)
-        ours = _state(host)
-        differ = sum(int((ours[name] != theirs[name]).sum()) for name in ours)
-        off = np.mean(losses[-len(support.labels) :]) - loss
-        print(f"{every}: losses {off:+g}, {differ} other weights")
-
-
-def _state(host: HostProgram) -> dict[str, Array]:
-    return {name: x.copy() for name, x in host.state.items()}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.passes import EntryPoint
 from kilograd.select import PLANS, Budget
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
@@ -36,8 +37,9 @@ def main() -> None:
                 p.flash_bytes,
             )
             cells = " | ".join(f"{n:,}" for n in sizes)
-            step = f", {p.macs('step') / 1e6:.1f} M" if "step" in p.entries else ""
-            print(f"| {network} | `{method}` | {cells} | {p.macs('infer') / 1e6:.1f} M{step} |")
+            forward, step = (p.macs(e) / 1e6 for e in (EntryPoint.INFER, EntryPoint.STEP))
+            macs = f"{forward:.1f} M" + (f", {step:.1f} M" if step else "")
+            print(f"| {network} | `{method}` | {cells} | {macs} |")
 
 
 if __name__ == "__main__":

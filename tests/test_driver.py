@@ -1,0 +1,337 @@
+"""The driver makes the calls of every kind of program in the documented order, which is by hand
+here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import image, linked, same_bits, small_network
+
+from kilograd.emit import Program, link
+from kilograd.emit.project import write_build_files, write_project
+from kilograd.ir import Array, Graph, Value, interpret
+from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.passes import LinearHead, Part, PrototypeHead, Training, entries, inspection
+from kilograd.targets import Driver
+from kilograd.targets.toolchain import find_compiler, runtime_folder
+
+DOCS = Path(__file__).parents[1] / "docs"
+WAYS, PASSES, RATE, SEED = 3, 2, 0.02, 7
+LATE = {"b2.pw2.weight": Part(), "b2.pw1.weight": Part(3, (0, 4))}
+EARLY = {"stem.weight": Part(), **LATE}
+PROTO, EXACT, LINEAR = PrototypeHead(WAYS), PrototypeHead(WAYS, exact=True), LinearHead(WAYS)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of program, the images that share an update, and what must be called for a pass."""
+
+    training: Training
+    group: int
+    calls: str
+
+
+KINDS = {
+    "sgd": Kind(Training(PROTO, Sgd(0), LATE), 1, "forget enrol*5 step*5"),
+    "full": Kind(Training(PROTO, RowRms(0), EARLY, cache=True), 1, "forget enrol*5 step*5"),
+    "rows": Kind(Training(PROTO, Sgd(0), LATE, rows=True), 1, "forget enrol*5 step*5"),
+    "recompute": Kind(Training(PROTO, Sgd(0), EARLY, recompute=True), 1, "forget enrol*5 step*5"),
+    "linear": Kind(Training(LINEAR, Adam(0), LATE), 1, "step*5"),
+    "head": Kind(Training(LINEAR, Sgd(0)), 1, "step*5"),
+    "nothing learns": Kind(Training(PROTO, Sgd(0)), 1, "forget enrol*5"),
+    "accumulate": Kind(
+        Training(PROTO, RowRms(0), LATE, accumulate=True),
+        2,
+        "forget enrol*5 step*2 apply step*2 apply step apply",
+    ),
+    "linear accumulate": Kind(
+        Training(LINEAR, Sgd(0), LATE, accumulate=True), 4, "step*4 apply step apply"
+    ),
+    "prefix": Kind(
+        Training(PROTO, Sgd(0), LATE, cache=True), 1, "forget (prefix,enrol)*5 (prefix,step)*5"
+    ),
+    "prefix by rows": Kind(
+        Training(PROTO, Sgd(0), LATE, cache=True, rows=True, accumulate=True),
+        9,
+        "forget (prefix,enrol)*5 (prefix,step)*5 apply",
+    ),
+    "exact": Kind(
+        Training(EXACT, Sgd(0), LATE, accumulate=True),
+        5,
+        "forget enrol*5 step*5 enrol_grad*5 apply",
+    ),
+    "exact prefix": Kind(
+        Training(EXACT, RowRms(0), LATE, accumulate=True, cache=True),
+        5,
+        "forget (prefix,enrol)*5 (prefix,step)*5 (prefix,enrol_grad)*5 apply",
+    ),
+}
+"""`name*n`: so many calls; `(a,b)*n`: so many of both in turn."""
+
+
+def written_out(calls: str) -> list[str]:
+    names = []
+    for word in calls.split():
+        call, _, times = word.partition("*")
+        names += call.strip("()").split(",") * int(times or 1)
+    return names
+
+
+def test_written_out_by_hand() -> None:
+    assert written_out("a (b,c)*2 d*2") == ["a", "b", "c", "b", "c", "d", "d"]
+
+
+class Interpreter:
+    """Entry points as numpy defines them, and the parameters that they change."""
+
+    def __init__(self, graphs: dict[str, Graph]) -> None:
+        self.graphs, self.program = graphs, link(graphs)
+        self.state: dict[str, Value] = {s.name: s.value for s in self.program.state}
+        self.calls: list[str] = []
+
+    def call(self, entry: str, **inputs: Any) -> dict[str, Array]:
+        self.calls.append(str(entry))
+        graph = self.graphs[entry]
+        types = {n.name: n.type for n in graph.inputs()}
+        assert types.keys() == inputs.keys()
+        feeds = {
+            name: np.asarray(inputs[name], kind.dtype.numpy).reshape(kind.shape)
+            for name, kind in types.items()
+        }
+        found = interpret(graph, {**feeds, **self.state})
+        self.state |= {name: value for name, value in found.items() if name in self.state}
+        return {n.name: np.asarray(found[n.name]) for n in graph.outputs if not n.op.writes}
+
+
+def task() -> tuple[list[Array], list[int], list[Array]]:
+    """Return five images, their labels, and other views of the same images."""
+    rng = np.random.default_rng(5)
+    size = small_network().inputs()[0].type.shape[0]
+    plain, views = ([image(rng, size) for _ in range(5)] for _ in range(2))
+    return plain, [0, 1, 2, 1, 0], views
+
+
+def learned_by_hand(machine: Interpreter, group: int) -> list[float]:
+    """Make the calls of docs/design.md one by one; return the losses."""
+    has, losses, updates = machine.graphs.keys(), [], 0
+    plain, labels, views = task()
+
+    def given(x: Array) -> dict[str, Array]:
+        return machine.call("prefix", image=x) if "prefix" in has else {"image": x}
+
+    for turn in range(PASSES):
+        if "enrol" in has:
+            machine.call("forget")
+            for x, label in zip(plain, labels, strict=True):
+                machine.call("enrol", **given(x), label=label)
+        for start in range(0, 5 if "step" in has else 0, group):
+            own = range(start, min(start + group, 5))
+            control = {"lr": RATE / (1 + turn), "clock": (SEED, updates)}
+            for i in own:
+                more = {"share": 1 / len(own)} if "apply" in has else control
+                out = machine.call("step", **given(views[i]), label=labels[i], **more)
+                losses.append(float(out["loss"][0]))
+            if "enrol_grad" in has:
+                for x, label in zip(plain, labels, strict=True):
+                    machine.call("enrol_grad", **given(x), label=label)
+            if "apply" in has:
+                machine.call("apply", **control)
+            updates += 1
+    return losses
+
+
+def learned_by_driver(driver: Driver, group: int, passes: int = PASSES) -> list[float]:
+    plain, labels, views = task()
+    marks = [np.array([label], np.int32) for label in labels]
+    losses: list[float] = []
+    for turn in range(passes):
+        driver.enrol(zip(map(driver.show, plain), marks, strict=True))
+        for number, start in enumerate(range(0, 5, group)):
+            own = range(start, min(start + group, 5))
+            losses += driver.update(
+                ((driver.show(views[i]), marks[i]) for i in own),
+                zip(map(driver.show, plain), marks, strict=True),
+                share=1 / len(own),
+                rate=RATE / (1 + turn),
+                clock=(SEED, turn * -(-5 // group) + number),
+            )
+    return losses
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+def test_a_program_learns_what_its_definition_learns_by_hand(kind: Kind) -> None:
+    graphs = entries(small_network(), kind.training)
+    machine, host = Interpreter(graphs), linked(graphs)
+    expected = learned_by_hand(machine, kind.group)
+    driver = Driver(host)
+    assert learned_by_driver(driver, kind.group) == expected
+    assert len(expected) == (PASSES * 5 if kind.training.learn or "step" in graphs else 0)
+    assert host.state.keys() == machine.state.keys()
+    for name, value in machine.state.items():
+        assert same_bits(host.state[name].copy(), np.asarray(value)), name
+    changed = [s.name for s in host.program.state if not same_bits(s.value, host.state[s.name])]
+    assert changed, "something was learned"
+    (x, *_), *_ = task()
+    assert same_bits(driver.infer(x), machine.call("infer", image=x)["logits"])
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+def test_the_order_of_calls(kind: Kind) -> None:
+    machine = Interpreter(entries(small_network(), kind.training))
+    learned_by_driver(Driver(machine), kind.group, passes=1)
+    assert machine.calls == written_out(kind.calls)
+
+
+def test_every_entry_point_is_in_some_order() -> None:
+    found = {e for kind in KINDS.values() for e in entries(small_network(), kind.training)}
+    found |= inspection(small_network(), PROTO, ["b2.pw1"]).keys()
+    called = {name for kind in KINDS.values() for name in written_out(kind.calls)}
+    assert found == called | {"infer", "inspect"}
+
+
+def test_an_inspection_is_driven_too() -> None:
+    graphs = inspection(small_network(), PROTO, ["b1.dw", "b2.pw1"])
+    machine, host = Interpreter(graphs), linked(graphs)
+    plain, labels, views = task()
+    driver = Driver(host)
+    marks = [np.array([label], np.int32) for label in labels]
+    driver.enrol(zip(map(driver.show, plain), marks, strict=True))
+    losses = [driver.inspect(driver.show(x), y) for x, y in zip(views, marks, strict=True)]
+    machine.call("forget")
+    for x, label in zip(plain, labels, strict=True):
+        machine.call("enrol", image=x, label=label)
+    outs = [
+        machine.call("inspect", image=x, label=y)["loss"]
+        for x, y in zip(views, labels, strict=True)
+    ]
+    assert losses == [float(x[0]) for x in outs]
+    for name, value in machine.state.items():
+        assert same_bits(host.state[name].copy(), np.asarray(value)), name
+
+
+def test_gradients_without_an_update() -> None:
+    """The sums grow by the whole gradient of a sample, and nothing else changes."""
+    graphs = entries(small_network(), KINDS["accumulate"].training)
+    machine, host = Interpreter(graphs), linked(graphs)
+    driver = Driver(host)
+    samples = [({"image": x}, np.array([y], np.int32)) for x, y in zip(*task()[:2], strict=True)]
+    driver.enrol(samples)
+    before = {name: value.copy() for name, value in host.state.items()}
+    machine.state |= before
+    shown, label = samples[0]
+    loss = driver.accumulate(shown, label)
+    out = machine.call("step", **shown, label=label, share=1)
+    assert loss == float(out["loss"][0])
+    for name, value in host.state.items():
+        assert same_bits(value.copy(), np.asarray(machine.state[name])), name
+        assert same_bits(value.copy(), before[name]) == (not name.endswith(".sum")), name
+
+
+def test_a_group_needs_a_program_that_accumulates() -> None:
+    driver = Driver(Interpreter(entries(small_network(), KINDS["sgd"].training)))
+    sample = {"image": task()[0][0]}, np.array([0], np.int32)
+    with pytest.raises(ValueError, match="updates after each sample"):
+        list(driver.update([sample, sample], share=0.5, rate=RATE, clock=(0, 0)))
+
+
+# ---- what is exported ----
+
+
+def test_the_documented_order() -> None:
+    """The table of docs/exported-project.md, for the program that has every call."""
+    text = (DOCS / "exported-project.md").read_text(encoding="utf-8")
+    section = text.partition("## The order of calls\n")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| `model_(\w+)` \| ([^|]+) \|", section, re.MULTILINE)
+    machine = Interpreter(entries(small_network(), KINDS["exact prefix"].training))
+    driver, (plain, labels, _) = Driver(machine), task()
+    marks = [np.array([label], np.int32) for label in labels]
+    support = list(zip(map(driver.show, plain), marks, strict=True))
+    machine.calls.clear()
+    driver.enrol(support)
+    list(driver.update(support[:2], support, share=0.5, rate=RATE, clock=(SEED, 0)))
+    times = {"once": 1, "each image of the support": 5, "a view of each image of the group": 2}
+    assert machine.calls == [call for call, often in table for _ in range(times[often])]
+
+
+TRACE = """\
+#include "model.h"
+#define TRACED(call, ...) (puts(#call), model_##call(__VA_ARGS__))
+{macros}
+#include "example.c"
+"""
+
+
+def example_of(program: Program, folder: Path) -> list[str]:
+    """Build and run the exported example; return the names of its calls, and its losses."""
+    files = write_project(program, folder, runtime_folder(), None)
+    write_build_files(program, folder, files)
+    macros = "\n".join(f"#define model_{e}(...) TRACED({e}, __VA_ARGS__)" for e in program.entries)
+    (folder / "trace.c").write_text(TRACE.format(macros=macros), encoding="utf-8")
+    flags = ("-O0", "-std=c99", "-ffp-contract=off", "-I.", "-Iruntime/include")
+    find_compiler().compile(folder, *flags, "trace.c", *map(str, files), "-lm", "-o", "trace")
+    run = subprocess.run([folder / "trace"], check=True, capture_output=True, text=True)
+    return run.stdout.splitlines()
+
+
+class Traced:
+    """A runner that notes calls and losses as the example prints them."""
+
+    def __init__(self, graphs: dict[str, Graph]) -> None:
+        self._host, self.lines = linked(graphs), list[str]()
+        self.program = self._host.program
+
+    def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
+        self.lines.append(str(entry))
+        out = self._host.call(entry, **inputs)
+        if "loss" in out:
+            self.lines.append(f"{out['loss'][0]:f}")
+        return out
+
+
+def drawn(shape: tuple[int, ...], way: int) -> Array:
+    """Draw a picture as the example does, with the same generator of the C library."""
+    libc = ctypes.CDLL(None)
+    libc.srand(way)
+    values = [libc.rand() % 100 - 50 + 40 * way for _ in range(int(np.prod(shape)))]
+    return np.array(values).astype(np.int8).reshape(shape)
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
+@pytest.mark.parametrize(
+    "kind",
+    ["sgd", "rows", "linear", "nothing learns", "accumulate", "prefix by rows", "exact prefix"],
+)
+def test_the_exported_example_is_in_the_same_order(kind: str, tmp_path: Path) -> None:
+    """Call by call, and with the same losses: the two learn the same."""
+    graphs = entries(small_network(), KINDS[kind].training)
+    runner = Traced(graphs)
+    driver = Driver(runner)
+    pictures = [drawn(small_network().inputs()[0].type.shape, way) for way in range(2)]
+    marks = [np.array([way], np.int32) for way in range(2)]
+    groups = [[0, 1]] if "apply" in graphs else [[0], [1]]
+
+    def support() -> Any:
+        return zip(map(driver.show, pictures), marks, strict=True)
+
+    clock = 0
+    for _ in range(10 if "step" in graphs else 0):
+        driver.enrol(support())
+        for own in groups:
+            group = ((driver.show(pictures[i]), marks[i]) for i in own)
+            share = 1 / len(own)
+            list(driver.update(group, support(), share=share, rate=0.003, clock=(1, clock)))
+            clock += 1
+    driver.enrol(support())
+    for picture in pictures:
+        driver.infer(picture)
+    printed = [line.rpartition(" ")[2] for line in example_of(runner.program, tmp_path)]
+    assert printed == runner.lines
