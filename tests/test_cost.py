@@ -28,14 +28,16 @@ from costs import (
     table,
 )
 from folders import write_model
-from helpers import environment, model_path, needs_shared
+from helpers import Network, environment, model_path, needs_shared
 
 from kilograd.cli import main
+from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, with_last_conv
 from kilograd.ir import Graph
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.passes import Part
+from kilograd.ops import Adam, Window
+from kilograd.passes import LinearHead, Part, Training, entries
 from kilograd.report.cost import (
     Convention,
     Cost,
@@ -377,6 +379,21 @@ def test_the_parts_of_a_program_are_all_of_it(optimizer: OptimizerKind, accumula
     each = {OptimizerKind.SGD: 0, OptimizerKind.ADAM: 8}.get(optimizer)
     if each is not None:
         assert m.optimizer == learned * (each + (4 if accumulate > 1 else 0))
+
+
+def test_a_name_says_nothing_of_what_is_kept() -> None:
+    """Layers may be called like a head, a sum of gradients or a state of an optimiser."""
+    net = Network(np.random.default_rng(0))
+    x = net.image
+    for layer in ("head.conv", "a.state0", "a.sum", "bias.learned"):
+        x = net.layer(layer, x, Window(), (8, 1, 1, x.type.shape[2]), relu=True)
+    learn = {f"{layer}.weight": Part() for layer in ("head.conv", "a.state0", "bias.learned")}
+    learn |= {"a.sum.weight": Part(0, (0, 1, 5)), "head.conv.bias": Part(), "a.sum.bias": Part()}
+    memory = planned(link(entries(net.graph(x), Training(LinearHead(3), Adam(0), learn)))).memory
+    weights, biases, head = 8 * 3 + 8 * 8 + 3 * 8 + 8 * 8, 8 + 8, 3 * 8 + 3
+    assert memory.weights == weights
+    assert (memory.biases, memory.head) == (4 * biases, 4 * head)
+    assert memory.optimizer == 2 * 4 * (weights + biases + head)
 
 
 def test_layers_run_twice_are_forward_work() -> None:

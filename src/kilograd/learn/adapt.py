@@ -24,11 +24,10 @@ from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
-from kilograd.ir import Array
+from kilograd.ir import Array, Role
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
 from kilograd.output import whole_folder
-from kilograd.passes import PrototypeHead
 from kilograd.targets import HostProgram, build_host
 
 RESULT = "result.json"
@@ -315,9 +314,8 @@ def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
             where = (slice(None),) * part.axis + (list(part.index or ()),)
             value[where] = host.state[f"{name}.learned"]
         tensors[name] = folder_layout(node, value)
-    head = compiled.training.head
-    names = ("head.prototypes",) if isinstance(head, PrototypeHead) else head.learned
-    tensors.update((name, host.state[name].copy()) for name in names if name in host.state)
+    heads = [s.name for s in compiled.program.state if s.role is Role.HEAD]
+    tensors.update((name, host.state[name].copy()) for name in heads)
     return tensors
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Builder, Graph, Node, Param, rewrite
+from kilograd.ir import Affine, Array, Builder, Graph, Node, Param, Role, rewrite
 from kilograd.ops import Add, Concat, Conv, Depthwise, Take, Upsample, Window, WindowPool
 
 _HALF = 2  # pixels a side of a square that becomes one
@@ -146,8 +146,8 @@ def _layer(
     scale = _DEVIATIONS * deviation / 127
     codes = np.clip(np.rint(start / scale), -127, 127).astype(np.int8)
     scales = (scale,) * len(codes)
-    weight = b.param(f"{name}.weight", codes, Affine(scales, axis=0))
+    weight = b.param(f"{name}.weight", codes, Affine(scales, axis=0), role=Role.WEIGHT)
     unit = x.type.affine.scale[0]
     zeros = np.zeros(len(codes), np.int32)
-    bias = b.param(f"{name}.bias", zeros, Affine(scales, axis=0, unit=unit))
+    bias = b.param(f"{name}.bias", zeros, Affine(scales, axis=0, unit=unit), role=Role.BIAS)
     return b(Conv(window, out), x, weight, bias, name=name)

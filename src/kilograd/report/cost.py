@@ -16,6 +16,7 @@ from kilograd import ops
 from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
+from kilograd.ir import Role
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
@@ -328,16 +329,16 @@ def planned(program: Program) -> Cost:
     The head is counted in both.  Layers that are run again for the backward pass are forward
     work.  A program that does not train costs its inference.
     """
-    held = dict.fromkeys(("weight", "bias", "optimizer", "head"), 0)
+    held = dict.fromkeys(Role, 0)
     for slot in program.state:
-        held[_holds(slot.name)] += aligned(slot.value.nbytes)
+        held[slot.role] += aligned(slot.value.nbytes)
     memory = Memory(
         total=program.sram_bytes,
         buffers=program.arena_bytes,
-        weights=held["weight"],
-        biases=held["bias"],
-        optimizer=held["optimizer"],
-        head=held["head"],
+        weights=held[Role.WEIGHT],
+        biases=held[Role.BIAS],
+        optimizer=held[Role.OPTIMIZER],
+        head=held[Role.HEAD],
         stamp=STAMP_BYTES if program.state else 0,
     )
     entry = program.entries.get("step", program.entries["infer"])
@@ -346,11 +347,3 @@ def planned(program: Program) -> Cost:
     # Every gradient of weights is computed by the update that reads it.
     dw = sum(m for n, m in macs.items() if isinstance(n.op, ops.RowUpdate))
     return Cost(memory, Macs(sum(macs.values()) - dx - dw, dx, dw))
-
-
-def _holds(slot: str) -> str:
-    """Say what a parameter of the state is: sums of gradients belong to the optimiser."""
-    *_, kind = slot.removesuffix(".learned").split(".")
-    if kind.startswith("state") or kind == "sum":
-        return "optimizer"
-    return "head" if slot.startswith("head.") else kind
