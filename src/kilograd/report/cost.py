@@ -20,7 +20,7 @@ from kilograd.ir import Role
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
-from kilograd.select import Budget, Evidence, Selection, strategy
+from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight
 
 _FLOAT = 4  # bytes
 _MOMENTS = 2  # of Adam
@@ -253,15 +253,15 @@ class _Learned:
 
 
 def _learning(network: Sequence[Layer], selection: Selection) -> tuple[_Learned, ...]:
-    known = {f"{layer.name}.{kind}" for layer in network for kind in ("weight", "bias")}
-    if unknown := selection.learn.keys() - known:
+    known = {layer.name for layer in network}
+    if unknown := [p for p in selection.learn if p.layer not in known]:
         raise ValueError(f"{min(unknown)} belongs to no layer")
     return tuple(_learned(layer, selection) for layer in network)
 
 
 def _learned(layer: Layer, selection: Selection) -> _Learned:
-    biases = layer.outputs if f"{layer.name}.bias" in selection.learn else 0
-    part = selection.learn.get(f"{layer.name}.weight")
+    biases = layer.outputs if bias(layer.name) in selection.learn else 0
+    part = selection.learn.get(weight(layer.name))
     if part is None:
         return _Learned(0, biases, 0)
     inputs, filters = layer.inputs, 1 if layer.depthwise else layer.outputs
