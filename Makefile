@@ -67,11 +67,11 @@ tools: ## Add QEMU and GCC for Arm from apt: more tests then run
 		echo "tools: cannot install $(APT_TOOLS); going on without, some tests will be skipped"; \
 	fi
 
-figures: .venv/dev.stamp ## Measure again what docs/results says of programs (needs the networks)
+figures: .venv/dev.stamp ## Measure again what docs/results/studies says of programs (needs the networks)
 	@mkdir -p build
 	for page in memory planning firmware; do \
 		$(BIN)/python benchmarks/$$page.py > build/$$page.tables && \
-		$(BIN)/python benchmarks/fill.py docs/results/$$page.md < build/$$page.tables || exit 1; \
+		$(BIN)/python benchmarks/fill.py docs/results/studies/$$page.md < build/$$page.tables || exit 1; \
 	done
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/instructions.py --write

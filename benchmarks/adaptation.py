@@ -25,15 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kilograd.data.augment import Augment, augmented
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, augmented, load_dataset, sample_episode
 from kilograd.emit import Program
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
-from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Samples, Schedule, enrol, fit, load_samples
 from kilograd.learn.views import latents_each
 from kilograd.select import Budget, Evidence
 from kilograd.select.greedy import INSPECTED

@@ -1,6 +1,8 @@
-"""Could a plan for each task be better than one for all?  A table of docs/results/strategies.md.
+"""Could an update plan for each task be better than one for all?
 
-    python benchmarks/adaptive.py docs/results/strategies.csv compute=15%
+A table of docs/results/studies/strategies.md.
+
+    python benchmarks/adaptive.py docs/results/data/strategies.csv compute=15%
 
 Takes what several plans reached on the same stored episodes, and lets something choose a plan for
 each episode without having seen it:
@@ -28,9 +30,9 @@ from few_shot import (
 from numpy.typing import NDArray
 from strategies import method
 
-from kilograd.data.episodes import Episode
-from kilograd.learn.adapt import Schedule, load_samples
+from kilograd.data import Episode
 from kilograd.learn.inspect import inspector
+from kilograd.learn.training import Schedule, load_samples
 from kilograd.select.greedy import INSPECTED
 
 NEIGHBOURS = 10

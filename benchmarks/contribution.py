@@ -1,9 +1,9 @@
-"""What each layer brings: the tables of docs/results/contribution.md.
+"""What each layer brings: the tables of docs/results/studies/contribution.md.
 
 Gains are in points of accuracy.
 
-    python benchmarks/contribution.py src/kilograd/search/contributions/*.json | \
-        python benchmarks/fill.py docs/results/contribution.md
+    python benchmarks/contribution.py CONTRIBUTION.json ... | \
+        python benchmarks/fill.py docs/results/studies/contribution.md
 """
 
 from __future__ import annotations

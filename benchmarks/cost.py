@@ -1,4 +1,4 @@
-"""Fill the tables of docs/results/cost.md: published costs, and what three conventions give.
+"""Fill docs/results/studies/cost.md: published costs, and what three conventions give.
 
     python benchmarks/cost.py
 
@@ -33,7 +33,7 @@ from kilograd.report.cost import Convention, count, full_train, tinytrain, tte  
 from kilograd.select import PLANS, Selection  # noqa: E402
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", ROOT.parent / "shared"))
-PAGE = ROOT / "docs" / "results" / "cost.md"
+PAGE = ROOT / "docs" / "results" / "studies" / "cost.md"
 
 
 def source(name: str) -> Iterator[str]:

@@ -1,9 +1,9 @@
-"""Every method with and without meta-training: the tables of docs/results/equal-footing.md.
+"""Every method with and without meta-training: the tables of docs/results/studies/equal-footing.md.
 
     python benchmarks/equal_footing.py keep FOLDER RESULTS.csv
     python benchmarks/equal_footing.py floats FOLDER DATA NETWORK,... RESULTS.csv
     python benchmarks/equal_footing.py table RESULTS.csv | \
-        python benchmarks/fill.py docs/results/equal-footing.md
+        python benchmarks/fill.py docs/results/studies/equal-footing.md
 
 FOLDER is that of a `kilograd evaluate` whose networks are NAME and meta-NAME.
 `floats` adds what the features of the same networks do in float32, without learning; it needs
@@ -22,11 +22,10 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Dataset, Episode, load_dataset
 from kilograd.frontend import Preprocess, load_model
 from kilograd.intervals import interval
-from kilograd.learn.adapt import load_samples
+from kilograd.learn.training import load_samples
 from kilograd.offline.network import FloatNetwork
 from kilograd.study.evaluate import EPISODES, RESULTS
 

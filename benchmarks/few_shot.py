@@ -1,4 +1,4 @@
-"""Accuracy before and after learning, over stored episodes: the table of docs/results/few-shot.md.
+"""Accuracy before and after learning: the table of docs/results/studies/few-shot.md.
 
     python benchmarks/few_shot.py run flowers89,gtsrb mcunet-5fps none,last,sparse-49kb,tinytrain \
         results.csv --episodes 20 --sram 128K --compute 15%
@@ -32,15 +32,13 @@ import numpy as np
 import typer
 
 from kilograd.cli import Options
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode, sample_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Augment, Dataset, Episode, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
-from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.select import Budget, Demand, Inspect, strategy, write_plan
 from kilograd.select.greedy import INSPECTED
 from kilograd.targets import HostProgram, build_host

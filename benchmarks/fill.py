@@ -1,6 +1,6 @@
 """Put tables from standard input in place of those with the same head in a page.
 
-    python benchmarks/memory.py | python benchmarks/fill.py docs/results/memory.md
+    python benchmarks/memory.py | python benchmarks/fill.py docs/results/studies/memory.md
 
 A table whose head is not in the page is an error, and the page stays as it was.
 """

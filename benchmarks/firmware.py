@@ -1,4 +1,4 @@
-"""Networks on every target, and one network on all tools: tables of docs/results/firmware.md.
+"""Networks on every target, one network on all tools: docs/results/studies/firmware.md.
 
     python benchmarks/firmware.py
 

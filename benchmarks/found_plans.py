@@ -1,9 +1,9 @@
-"""What a search promises and what its plans bring: the tables of docs/results/search.md.
+"""What a search promises and what its plans bring: the tables of docs/results/studies/search.md.
 
     python benchmarks/found_plans.py draw CONTRIBUTION.json MODEL PLANS --sram 128K --count 12
     python benchmarks/found_plans.py once CONTRIBUTION.json ONCE.json
     python benchmarks/found_plans.py table CONTRIBUTION.json MODEL RESULTS.csv ... | \
-        python benchmarks/fill.py docs/results/search.md
+        python benchmarks/fill.py docs/results/studies/search.md
 
 `draw` writes random plans that fit, whatever they promise.  `once` takes off every gain what
 learning in any layer brings on average, so that a sum does not count it again and again.

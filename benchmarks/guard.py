@@ -1,4 +1,4 @@
-"""What the guard gives and takes: the tables of docs/results/guard.md.
+"""What the guard gives and takes: the tables of docs/results/studies/guard.md.
 
     python benchmarks/guard.py run gtsrb,dtd10 mcunet-5fps tinytrain@0.001@rowrms@@@@rows@4 \
         guard.jsonl --compute 15% --episodes 20
@@ -32,9 +32,9 @@ from few_shot import (
     parse,
 )
 
-from kilograd.learn.adapt import Schedule, enrol, load_samples, predict, training
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.inspect import inspector
+from kilograd.learn.training import Schedule, enrol, load_samples, predict, training
 
 #: Standard deviations by which lost images must be ahead.
 CHANCES = (0.0, 0.5, 1.0, 1.5, 2.0)

@@ -1,4 +1,4 @@
-"""Time of a forward and of a training step on this machine: the tables of docs/results/speed.md.
+"""Time of a forward and a training step on this machine: docs/results/studies/speed.md.
 
     pip install torch==2.13.0 onnx onnxscript onnxruntime   # next to kilograd
     python benchmarks/host_speed.py [--turns N] [--models NAME,NAME]

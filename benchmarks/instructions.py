@@ -3,7 +3,7 @@
     python benchmarks/instructions.py [--functions] [--write]
 
 Instructions are counted exactly; they are not cycles.  `--functions` lists the C functions of a
-training step with their sizes too, `--write` puts the tables into docs/results/instructions.md.
+training step with their sizes too, `--write` fills docs/results/studies/instructions.md.
 Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 """
 
@@ -43,7 +43,7 @@ from kilograd.targets.toolchain import find_compiler
 from kilograd.targets.unicorn import UnicornDevice
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "instructions.md"
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "studies" / "instructions.md"
 NETWORK, METHOD = "mcunet-5fps", "sparse-49kb"
 STEPS = 3
 
@@ -391,7 +391,7 @@ so that `dW` skips nothing.  In a step, kernels inside `kg_stream` count as them
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--functions", action="store_true", help="list C functions too")
-    parser.add_argument("--write", action="store_true", help="write docs/results/instructions.md")
+    parser.add_argument("--write", action="store_true", help="fill docs/results/studies")
     options = parser.parse_args()
     lines = []
     for line in tables(show_functions=options.functions):

@@ -23,7 +23,7 @@ from kilograd.frontend import load_model
 from kilograd.ir import Array
 from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
 from kilograd.select import PLANS, Budget
-from kilograd.targets.host import machine
+from kilograd.targets.host import host_variant
 from kilograd.targets.toolchain import find_compiler, runtime_folder, runtime_sources
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
@@ -62,22 +62,24 @@ def instrumented(program: Program) -> tuple[str, dict[str, list[tuple[int, str]]
     return f"#define _POSIX_C_SOURCE 199309L\n{CLOCK}{text}", slots
 
 
-def build(text: str, program: Program, variants: str) -> ctypes.CDLL:
+def build(text: str, program: Program, *, portable: bool) -> ctypes.CDLL:
     """Compile everything with the host's compiler, and load it."""
+    compiler = find_compiler()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "model.c").write_text(text, encoding="utf-8")
         (folder / "model.h").write_text(header(program), encoding="utf-8")
-        files = ["model.c", *map(str, runtime_sources(variants))]
+        variant = None if portable else host_variant(compiler, folder)
+        files = ["model.c", *map(str, runtime_sources(variant))]
         include = f"-I{runtime_folder() / 'include'}"
-        find_compiler().compile(folder, "-fPIC", "-shared", include, *files, "-o", "model.so")
+        compiler.compile(folder, "-fPIC", "-shared", include, *files, "-o", "model.so")
         return ctypes.CDLL(str(folder / "model.so"))
 
 
-def measure(program: Program, repeat: int, variants: str) -> None:
+def measure(program: Program, repeat: int, *, portable: bool) -> None:
     """Print a table for each entry point."""
     text, slots = instrumented(program)
-    library = build(text, program, variants)
+    library = build(text, program, portable=portable)
     clock = (ctypes.c_double * 4096).in_dll(library, "bench_seconds")
     state = np.zeros(program.state_bytes, np.uint8)
     arena = np.zeros(program.arena_bytes, np.uint8)
@@ -120,7 +122,7 @@ def main() -> None:
         recipe = Recipe(f"sparse-{plan}", 10, HeadKind.LINEAR)
         made = compile_recipe(load_model(str(SHARED / "models" / model)), recipe, Budget())
         print(f"{model}, sparse-{plan}")
-        measure(made.program, options.repeat, "" if options.portable else machine())
+        measure(made.program, options.repeat, portable=options.portable)
 
 
 if __name__ == "__main__":

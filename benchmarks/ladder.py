@@ -1,11 +1,11 @@
 """From float to the device, step by step: what does each step cost?
 
-The tables of docs/results/ladder.md.
+The tables of docs/results/studies/ladder.md.
 
-    python benchmarks/ladder.py check docs/results/strategies.episodes.jsonl
-    python benchmarks/ladder.py run docs/results/strategies.episodes.jsonl docs/results/ladder.csv \
-        --episodes 8
-    python benchmarks/ladder.py table docs/results/ladder.csv
+    python benchmarks/ladder.py check docs/results/data/strategies.episodes.jsonl
+    python benchmarks/ladder.py run docs/results/data/strategies.episodes.jsonl \
+        docs/results/data/ladder.csv --episodes 8
+    python benchmarks/ladder.py table docs/results/data/ladder.csv
 
 Every rung learns the same selection on the same stored episodes of `strategies.py`, with the same
 views in the same order, the same rates and the same rule (`rowrms`), one image at a time; only what
@@ -36,15 +36,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilograd.data.augment import augmented
-from kilograd.data.episodes import Episode
+from kilograd.data import Episode, augmented
 from kilograd.emit import link
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval
 from kilograd.ir import Array, DType, Graph, Node, dead_code
-from kilograd.learn.adapt import Schedule, enrol, fit, load_samples, predict
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
 from kilograd.passes import Part

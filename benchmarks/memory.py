@@ -1,4 +1,4 @@
-"""RAM of every published plan, part by part: the tables of docs/results/memory.md.
+"""RAM of every published plan, part by part: the tables of docs/results/studies/memory.md.
 
     python benchmarks/memory.py
 

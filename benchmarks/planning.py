@@ -1,4 +1,4 @@
-"""How good the memory plans are: the tables of docs/results/planning.md.
+"""How good the memory plans are: the tables of docs/results/studies/planning.md.
 
     python benchmarks/planning.py
 

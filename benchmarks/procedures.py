@@ -26,14 +26,11 @@ from typing import Annotated
 
 import typer
 
-from kilograd.data.augment import Augment
-from kilograd.data.digits import load_digits
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import Augment, Dataset, load_dataset, load_digits, sample_episode
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval
-from kilograd.learn.adapt import Schedule, adapt
 from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, adapt
 from kilograd.select import Budget
 
 WAYS, SHOTS, QUERIES = 5, 5, 40

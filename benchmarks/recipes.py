@@ -1,4 +1,4 @@
-"""How the 256 KB paper fine-tunes, varied: the tables of docs/results/recipes.md.
+"""How the 256 KB paper fine-tunes, varied: the tables of docs/results/studies/recipes.md.
 
     python benchmarks/recipes.py run 1@0.001,1m@0.0001,32@0.01,1q@0.001 gtsrb,dtd10 RESULTS.csv
     python benchmarks/recipes.py table RESULTS.csv
@@ -26,11 +26,11 @@ import numpy as np
 import typer
 from few_shot import dataset, model
 
-from kilograd.data.episodes import Episode, sample_episode
+from kilograd.data import Episode, sample_episode
 from kilograd.intervals import interval
 from kilograd.ir import Array
-from kilograd.learn.adapt import Schedule, fit, load_samples, predict
 from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.training import Schedule, fit, load_samples, predict
 from kilograd.learn.views import Cached
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 from kilograd.frontend import load_model, save_model
 from kilograd.ir import Array
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs

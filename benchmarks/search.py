@@ -1,4 +1,4 @@
-"""How good the searches are, and how far predictions are off: docs/results/search.md.
+"""How good the searches are, and how far predictions are off: docs/results/studies/search.md.
 
     python benchmarks/search.py course [CONTRIBUTION.json]   # the figure, and a table
     python benchmarks/search.py predictions                  # what plans need, against their parts
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from kilograd.frontend import Model, load_model
-from kilograd.ir import Array
+from kilograd.ir import Array, fingerprint
 from kilograd.learn.recipe import OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.search import (
     SHARES,
@@ -34,7 +34,6 @@ from kilograd.search import (
     Sampling,
     choices,
     exact,
-    fingerprint,
     footprint,
     helpful,
     problem,
@@ -44,7 +43,7 @@ from kilograd.search import (
 from kilograd.select import Evidence
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "studies"
 SAMPLES = (100, 200, 500, 1000, 2000, 3000, 5000, 10000, 20000)
 EVOLVED = 5000
 """Samples of the evolution; random sampling goes on."""

@@ -1,7 +1,7 @@
-"""Ways to choose what learns, at equal budgets: the tables of docs/results/strategies.md.
+"""Ways to choose what learns, at equal budgets: the tables of docs/results/studies/strategies.md.
 
-    python benchmarks/strategies.py docs/results/strategies.csv | \
-        python benchmarks/fill.py docs/results/strategies.md
+    python benchmarks/strategies.py docs/results/data/strategies.csv | \
+        python benchmarks/fill.py docs/results/studies/strategies.md
 
 A strategy that knows no budget stands in the table of each budget that it is within.
 """

@@ -1,4 +1,4 @@
-"""What TinyTL needs next to methods that add no layers: a table of docs/results/tinytl.md.
+"""What TinyTL needs next to methods that add no layers: a table of docs/results/studies/tinytl.md.
 
     python benchmarks/tinytl.py
 

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kilograd.data.augment import augmented
-from kilograd.data.episodes import Episode
-from kilograd.learn.adapt import Schedule, load_samples
+from kilograd.data import Episode, augmented
+from kilograd.learn.training import Schedule, load_samples
 from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
 from kilograd.select.tinytl import BLOCKS

@@ -38,7 +38,7 @@ def compiled_programs_are_kept_in_a_folder_of_this_run(
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr("kilograd.cli.show.OUT._width", 300)  # it may have been made before
+    monkeypatch.setattr("kilograd.cli.console.OUT._width", 300)  # it may have been made before
 
     def run(*words: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["kilograd", *map(str, words)])

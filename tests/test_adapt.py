@@ -28,31 +28,18 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from kilograd.cli.options import Options
-from kilograd.data.augment import Augment, augmented
-from kilograd.data.episodes import Episode, sample_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd import api
+from kilograd.data import Augment, Dataset, Episode, augmented, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
-from kilograd.learn.adapt import (
-    ADAPTED,
-    RESULT,
-    RESULT_FILES,
-    Outcome,
-    Samples,
-    Schedule,
-    adapt,
-    adapted_tensors,
-    enrol,
-    fit,
-    load_samples,
-    predict,
-    save,
-)
+from kilograd.learn.adapt import ADAPTED, RESULT, RESULT_FILES, Outcome, load_task, save, train
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import within
 from kilograd.output import check_out
+from kilograd.progress import Progress, silent
 from kilograd.select import PLANS, Budget, UpdatePlan
 from kilograd.targets import HostProgram, build_host
 
@@ -84,6 +71,18 @@ def plan_for_small() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PLANS, "small", {"1kb": UpdatePlan(3, (4, 5), (0.5, 0.25))})
         yield
+
+
+def adapt(
+    compiled: Compiled,
+    dataset: Dataset,
+    episode: Episode,
+    schedule: Schedule,
+    progress: Progress = silent,
+    passes: int | None = None,
+) -> Outcome:
+    task = load_task(dataset, episode, compiled.model.preprocess)
+    return train(compiled, task, schedule, progress, passes)
 
 
 def compiled_as(
@@ -426,7 +425,7 @@ def test_what_can_not_be_cached(model: Model, dataset: Dataset, episode: Episode
     with pytest.raises(
         InputError, match="cache 1: method full on small learns from the first layer"
     ):
-        Options(str(model.path), "full", cache=1).compile(WAYS)
+        api.plan(model.path, "full", WAYS, cache=1)
     with pytest.raises(InputError, match="cache -1: must not be negative"):
         compiled_as(model, "last", cache=-1)
 
@@ -638,7 +637,7 @@ Finished = tuple[Compiled, Episode, Outcome]
 def test_saved_files(tmp_path: Path, finished: Finished, dataset: Dataset) -> None:
     _, episode, outcome = finished
     out = tmp_path / "deep" / "inside" / "run"
-    save(out, *finished)
+    save(out, finished[2])
     assert {p.name for p in out.iterdir()} == {"adapted.safetensors", "episode.json", "result.json"}
     assert listing(out.parent) == ["run"]
     umask = os.umask(0)
@@ -662,11 +661,11 @@ def test_saved_files(tmp_path: Path, finished: Finished, dataset: Dataset) -> No
 
 def test_saving_replaces_the_old_results(tmp_path: Path, finished: Finished) -> None:
     out = tmp_path / "run"
-    save(out, *finished)
+    save(out, finished[2])
     (out / "more.txt").write_text("of the old run")
     link = tmp_path / "link"
     link.symlink_to(out, target_is_directory=True)
-    save(link, *finished)
+    save(link, finished[2])
     assert listing(out) == ["adapted.safetensors", "episode.json", "result.json"]
     assert link.is_symlink()
     assert listing(tmp_path) == ["link", "run"]
@@ -691,7 +690,7 @@ def test_a_failed_write_leaves_nothing_half_written(
 ) -> None:
     out = tmp_path / "run"
     if there:
-        save(out, *finished)
+        save(out, finished[2])
     before = contents(tmp_path)
 
     def half_written(self: Path, data: bytes) -> None:
@@ -701,9 +700,9 @@ def test_a_failed_write_leaves_nothing_half_written(
 
     monkeypatch.setattr(Path, "write_bytes", half_written)
     with pytest.raises(raised) as caught:
-        save(out, *finished)
+        save(out, finished[2])
     if raised is InputError:
-        assert str(caught.value).startswith(f"--out {out}: cannot be written (")
+        assert str(caught.value).startswith(f"out {out}: cannot be written (")
         assert "No space left on device" in str(caught.value)
     assert contents(tmp_path) == before
     assert listing(tmp_path) == (["run"] if there else [])
@@ -720,7 +719,7 @@ def test_a_failed_replacement_leaves_the_old_results(
     at: int,
 ) -> None:
     out = tmp_path / "run"
-    save(out, *finished)
+    save(out, finished[2])
     (out / "mine.txt").write_text("of the old run")
     before = contents(tmp_path)
     rename, calls = Path.rename, Counter[str]()
@@ -734,7 +733,7 @@ def test_a_failed_replacement_leaves_the_old_results(
     monkeypatch.setattr(Path, "rename", failing)
     monkeypatch.setattr("kilograd.output._exchange", lambda *_: False)  # as on old systems
     with pytest.raises(raised):
-        save(out, *finished)
+        save(out, finished[2])
     assert calls["rename"] >= at
     assert contents(tmp_path) == before
     assert listing(tmp_path) == ["run"]
@@ -749,7 +748,7 @@ def test_interrupted_training_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def stop(done: int, loss: float) -> None:
+    def stop(done: int, of: int, said: str) -> None:
         if done == 5:
             raise KeyboardInterrupt
 
@@ -769,7 +768,7 @@ def test_folder_that_exists(tmp_path: Path, finished: Finished) -> None:
     with pytest.raises(InputError, match="run: exists already; choose another folder or add force"):
         check_out(out, RESULT, force=False)
     check_out(out, RESULT, force=True)
-    save(out, *finished)
+    save(out, finished[2])
     check_out(out, ADAPTED, *RESULT_FILES, force=True)
     assert listing(tmp_path) == ["run"]
 
@@ -789,15 +788,15 @@ def test_what_is_no_results_folder_is_never_replaced(tmp_path: Path, force: bool
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"iterations": -1}, "--iterations -1: must not be negative"),
-        ({"lr": math.nan}, "--lr nan: must be a positive number"),
-        ({"lr": math.inf}, "--lr inf: must be a positive number"),
-        ({"lr": 0.0}, "--lr 0.0: must be a positive number"),
-        ({"lr": -0.1}, "--lr -0.1: must be a positive number"),
-        ({"lr": 1e-39}, "--lr 1e-39: must be in 1.18e-38 ... 3.4e+38"),
-        ({"lr": 3.5e38}, "--lr 3.5e+38: must be in 1.18e-38 ... 3.4e+38"),
-        ({"seed": -1}, "--seed -1: must be in 0 ... 2147483647"),
-        ({"seed": 1 << 31}, "--seed 2147483648: must be in 0 ... 2147483647"),
+        ({"iterations": -1}, "iterations -1: must not be negative"),
+        ({"lr": math.nan}, "lr nan: must be a positive number"),
+        ({"lr": math.inf}, "lr inf: must be a positive number"),
+        ({"lr": 0.0}, "lr 0.0: must be a positive number"),
+        ({"lr": -0.1}, "lr -0.1: must be a positive number"),
+        ({"lr": 1e-39}, "lr 1e-39: must be in 1.18e-38 ... 3.4e+38"),
+        ({"lr": 3.5e38}, "lr 3.5e+38: must be in 1.18e-38 ... 3.4e+38"),
+        ({"seed": -1}, "seed -1: must be in 0 ... 2147483647"),
+        ({"seed": 1 << 31}, "seed 2147483648: must be in 0 ... 2147483647"),
     ],
 )
 def test_schedules_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:

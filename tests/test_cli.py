@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,13 +36,16 @@ from typer.main import get_command
 
 from kilograd import __version__
 from kilograd.cli import app
-from kilograd.cli.show import OUT, Table
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset
+from kilograd.cli import learn as learning
+from kilograd.cli.console import OUT, Table
+from kilograd.data import Episode
 from kilograd.errors import InputError
-from kilograd.learn.adapt import Outcome, Schedule
-from kilograd.learn.adapt import adapt as train
-from kilograd.learn.recipe import Compiled
+from kilograd.frontend import Model
+from kilograd.learn.adapt import Outcome, Task
+from kilograd.learn.adapt import adapt as learn
+from kilograd.learn.settings import Settings
+from kilograd.options import changed
+from kilograd.progress import Progress
 from kilograd.report.markup import escape
 
 KEYS = [
@@ -92,7 +94,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def adapt(*_: object, **__: object) -> None:
         pytest.fail("trained all the same")
 
-    monkeypatch.setattr("kilograd.cli.commands.adapt", adapt)
+    monkeypatch.setattr("kilograd.api.learn", adapt)
 
 
 # ---- adapt ----
@@ -544,7 +546,7 @@ def test_numbers_of_any_size_are_one_line_or_work(
     def learned(*_: object, **__: object) -> NoReturn:
         raise InputError("could be used")
 
-    monkeypatch.setattr("kilograd.cli.commands._run", learned)
+    monkeypatch.setattr("kilograd.api.learn", learned)
     message = adapt(option, number).error
     assert message.isprintable()
     assert len(message) < 3000
@@ -941,8 +943,7 @@ def test_demo_learns_unseen_digits_within_64_kb(run: Run) -> None:
 
 def test_demo_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
-    quick = partial(Schedule, 0)
-    monkeypatch.setattr("kilograd.cli.commands.Schedule", lambda iterations, **rest: quick(**rest))
+    monkeypatch.setattr("kilograd.cli.learn._DEMO", changed(learning._DEMO, {"iterations": 0}))
     result = run("demo", "--json").json
     assert list(result) == KEYS
     assert (result["ways"], result["shots"]) == (5, 5)
@@ -1035,15 +1036,13 @@ def test_out_below_a_file(adapt: Run, tmp_path: Path, no_training: None) -> None
 def test_interrupted_in_training(
     adapt: Run, tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    def interrupted(
-        compiled: Compiled, dataset: Dataset, episode: Episode, schedule: Schedule, *_: object
-    ) -> Outcome:
-        def stop(done: int, loss: float) -> None:
+    def interrupted(model: Model, task: Task, settings: Settings, _: Progress) -> Outcome:
+        def stop(done: int, of: int, said: str) -> None:
             raise KeyboardInterrupt
 
-        return train(compiled, dataset, episode, schedule, stop)
+        return learn(model, task, settings, stop)
 
-    monkeypatch.setattr("kilograd.cli.commands.adapt", interrupted)
+    monkeypatch.setattr("kilograd.api.learn", interrupted)
     before = contents(tmp_path)
     done = adapt("--out", "run" if words else "new/run", *words)
     assert (done.code, done.out) == (130, "")

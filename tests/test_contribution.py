@@ -24,11 +24,13 @@ import pytest
 from folders import LAYERS, replace_tensors, write_model, write_pictures
 from helpers import COMMAND, Run, model_path, needs_shared
 
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile
+from kilograd.ir import fingerprint
 from kilograd.learn.recipe import HeadKind
+from kilograd.learn.settings import Settings
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
 from kilograd.search import (
@@ -37,13 +39,11 @@ from kilograd.search import (
     Gain,
     Gains,
     choices,
-    fingerprint,
     read_contribution,
 )
 from kilograd.select import Budget, Evidence, strategy, weight
 from kilograd.select.selection import widest_inputs
 from kilograd.study.contribution import analysis, write_contribution
-from kilograd.study.work import Settings
 
 EPISODES = 3
 SHORT = {"shots": 3, "queries": 4, "iterations": 2, "lr": 0.05, "cache": 2, "seed": 5}
@@ -142,7 +142,7 @@ def test_the_choices_of_a_network(home: Path, model: Model) -> None:
     assert len(found) == 2 + 6 * 4
     sets = (load_dataset(home / "discs"),)
     for head, alone in ((None, "none"), (HeadKind.LINEAR, "head")):
-        asked = analysis(model, sets, 2, Settings(head=head))
+        asked = analysis(model, sets, 2, Settings.of(head=head))
         assert asked.methods[0] == alone
         learned = [strategy(m)(evidence(model), Budget()).by_name for m in asked.methods[1:]]
         biases = [set(x) for x in learned if not any(n.endswith("weight") for n in x)]
@@ -317,7 +317,7 @@ def test_the_file_of_another_network(
     changed = load_model(str(write_model(home / "changed" / "small", seed=4)))
     found = read_contribution(out)
     found.check("small", model.graph, model.layers, out)
-    with pytest.raises(InputError, match="measured on network 'small', not on 'another'; give --m"):
+    with pytest.raises(InputError, match="measured on network 'small', not on 'another'; give m"):
         found.check("another", changed.graph, changed.layers, out)
     for path, message in (
         ("models/another", "small.json: measured on network 'small', not on 'another'"),

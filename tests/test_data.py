@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from kilograd import limits
-from kilograd.data.load import Dataset, _Values, load_dataset
-from kilograd.data.pixels import decoded, prepare, readable, upright
+from kilograd.data import Dataset, load_dataset, prepare, upright
+from kilograd.data.parquet import _Values
+from kilograd.data.pixels import decoded, readable
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 
@@ -724,7 +725,7 @@ def test_parquet_that_ended_the_process() -> None:
     """A byte of its footer is damaged: pyarrow 26 aborts where that column is looked at."""
     pytest.importorskip("pyarrow")
     path = Path(__file__).parent / "damaged" / "histogram.parquet"
-    command = "from kilograd.data.load import load_dataset; import sys; load_dataset(sys.argv[1])"
+    command = "from kilograd.data import load_dataset; import sys; load_dataset(sys.argv[1])"
     words = [sys.executable, "-c", command, str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "InputError" in done.stderr.splitlines()[-1]
@@ -772,7 +773,7 @@ def varint(value: int) -> bytes:
 LOADED = """
 import resource, sys
 import pyarrow.parquet
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load_dataset(sys.argv[1])
@@ -966,9 +967,8 @@ def test_every_orientation_in_strips(
 MEASURE = """
 import resource, sys
 from pathlib import Path
+from kilograd.data import load_dataset, prepare
 from kilograd.frontend import Preprocess
-from kilograd.data.load import load_dataset
-from kilograd.data.pixels import prepare
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 x = prepare(load_dataset(Path(sys.argv[1])).image(0), Preprocess(128, 147, 3))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -13,8 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilograd.data.episodes import check_episode, sample_episode, sample_meta_episode
-from kilograd.data.load import Dataset, load_dataset, wrap_dataset
+from kilograd.data import (
+    Dataset,
+    check_episode,
+    load_dataset,
+    sample_episode,
+    sample_meta_episode,
+    wrap_dataset,
+)
 from kilograd.errors import InputError
 
 Write = Callable[[Path], None]

@@ -78,10 +78,19 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"kilograd {command}" in readme or f"make {command}" in readme, command
 
 
-def test_every_method_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
+def test_every_method_is_in_the_table_of_methods() -> None:
+    page = (ROOT / "docs" / "adapt.md").read_text("utf-8")
     for method in METHODS:
-        assert f"`{method.partition(' ')[0]}`" in readme, method
+        assert f"`{method.partition(' ')[0]}`" in page, method
+
+
+def test_every_page_is_listed() -> None:
+    index = (ROOT / "docs" / "README.md").read_text("utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
+    studies = (ROOT / "docs" / "results" / "README.md").read_text("utf-8")
+    for page in (ROOT / "docs" / "results" / "studies").glob("*.md"):
+        assert f"| [{page.stem}](studies/{page.name}) |" in studies, page.name
 
 
 @pytest.mark.parametrize(("page", "words"), LINES)

@@ -15,15 +15,16 @@ from meta_dataset import OMNIGLOT_ALPHABETS, SIMULATED, TABLE_4, TEST_CLASSES, A
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilograd.data.episodes import (
+from kilograd.data import (
+    Dataset,
     Episode,
     check_episode,
-    sample_composition,
+    load_dataset,
     sample_episode,
     sample_meta_episode,
     usable_classes,
 )
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data.composition import sample_composition
 from kilograd.errors import InputError
 
 

@@ -24,16 +24,16 @@ import pytest
 from folders import contents, listing, write_model, write_pictures
 from helpers import COMMAND, SHARED, Run, model_path, needs_shared
 
-from kilograd.cli.options import cache_limit
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode, sample_episode, sample_meta_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, Episode, load_dataset, sample_episode, sample_meta_episode
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval, p_value, t_quantile
-from kilograd.learn.adapt import adapt, load_samples
+from kilograd.learn.adapt import load_task, train
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.settings import Settings
+from kilograd.learn.training import load_samples
+from kilograd.options import changed
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
 from kilograd.study import work
@@ -50,10 +50,10 @@ from kilograd.study.evaluate import (
 )
 from kilograd.study.pools import here, in_processes
 from kilograd.study.suite import QUICK, SuiteName, find_sets
-from kilograd.study.work import Row, Settings, Work, Worker
+from kilograd.study.work import Row, Work, Worker
 from kilograd.targets import HostProgram
 
-SMALL = Settings(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
+SMALL = Settings.of(shots=3, queries=4, iterations=1, lr=0.05, seed=11)
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +117,14 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
     assert len(rows) == 8
     row = next(r for r in rows if (r.data, r.method, r.episode) == ("others", method, 1))
     dataset, model = asked.sets[1], asked.networks[0].model
-    schedule = SMALL.schedule(1)
+    schedule = SMALL.numbered(1).schedule
     assert schedule.seed == 12
     episode = sample_episode(dataset, ways=None, shots=3, queries=4, seed=12)
     support = load_samples(dataset, episode.support, episode.support_labels, model.preprocess)
     inspect = inspector(model, support, schedule)
     compiled = compile_recipe(model, Recipe(method, 4), Budget(), inspect)
-    alone = adapt(compiled, dataset, episode, schedule).summary
+    task = load_task(dataset, episode, model.preprocess)
+    alone = train(compiled, task, schedule).summary
     assert (row.accuracy_before, row.accuracy_after) == (
         alone.accuracy_before,
         alone.accuracy_after,
@@ -151,10 +152,9 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
 def test_options_mean_what_they_do_for_adapt(
     asked: Evaluation, home: Path, tmp_path: Path, run: Run, method: str, other: dict[str, Any]
 ) -> None:
-    settings = replace(SMALL, **other)
-    latents = cache_limit(settings.cache, settings.cache_bytes)
-    budget = Budget(channels=settings.channels, cache=latents)
-    network = replace(asked.networks[0], budget=budget)
+    settings = changed(SMALL, other)
+    model = asked.networks[0].model
+    network = Network(model, settings.budget(model))
     one = replace(
         asked,
         sets=asked.sets[:1],
@@ -165,7 +165,7 @@ def test_options_mean_what_they_do_for_adapt(
     )
     (row,) = evaluate(tmp_path / "run", one)
     name, _, rate = method.partition("@")
-    words = ["adapt", home / "discs", "--model", network.model.path, "--method", name]
+    words = ["adapt", home / "discs", "--model", model.path, "--method", name]
     for k, v in settings.named().items():
         if v is not None and v is not False:
             option = f"--{k.replace('_', '-')}"
@@ -173,7 +173,7 @@ def test_options_mean_what_they_do_for_adapt(
     code, text, err = run(*words, "--json")
     assert code == 0, err
     alone = json.loads(text)
-    if latents is not None:
+    if (latents := network.budget.cache) is not None:
         assert 0 < alone["cache_bytes"] <= latents
     assert (row.accuracy_before, row.accuracy_after, row.sram_bytes, row.learned_parameters) == (
         alone["accuracy_before"],
@@ -187,7 +187,7 @@ def test_the_command_hands_on_every_option(
     home: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is asked for as something other than its default, and that is what is evaluated."""
-    other = Settings(
+    other = Settings.of(
         ways=3,
         shots=2,
         queries=6,
@@ -225,14 +225,14 @@ def test_the_command_hands_on_every_option(
         budgets.append(evaluation.networks[0].budget.cache)
         raise InputError("seen")
 
-    monkeypatch.setattr("kilograd.cli.commands.evaluate", seen)
+    monkeypatch.setattr("kilograd.api.study", seen)
     place = ["--data", home / "discs", "--models", home / "models" / "small"]
     code, _, err = run("evaluate", *place, *words, "--out", tmp_path / "run")
     assert (code, err) == (2, "error: seen\n")
     words[words.index("--cache")] = "--cache-bytes"
     code, _, err = run("evaluate", *place, *words, "--out", tmp_path / "run")
     assert (code, err) == (2, "error: seen\n")
-    assert asked == [other, replace(other, cache=0, cache_bytes="2")]
+    assert asked == [other, changed(other, {"cache": 0, "cache_bytes": "2"})]
     assert budgets == [None, 2]
 
 
@@ -601,7 +601,7 @@ def test_methods_that_cut_at_the_same_place_share_latents(
 
     monkeypatch.setattr(HostProgram, "call", noted)
     one = replace(asked, sets=asked.sets[:1], episodes=1)
-    settings = replace(SMALL, cache=2, iterations=3)
+    settings = changed(SMALL, {"cache": 2, "iterations": 3})
     number = len(asked.networks[0].model.layers) - 1
     methods = ("bias:1", f"weights:{number}:1", "bias:1@0.5")
     rows = evaluate(tmp_path / "all", replace(one, methods=methods, settings=settings))
@@ -775,7 +775,7 @@ def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path
     network = replace(asked.networks[0], budget=Budget(sram=100))
     with pytest.raises(InputError, match="the smallest sram that fits"):
         evaluate(tmp_path / "run", replace(asked, networks=(network,)))
-    other = replace(asked, settings=replace(SMALL, shots=2), episodes=1)
+    other = replace(asked, settings=changed(SMALL, {"shots": 2}), episodes=1)
     assert len(evaluate(tmp_path / "run", other)) == 4
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_docs import COMMANDS
 
-from kilograd.learn.adapt import Schedule
+from kilograd.learn.settings import Schedule
 from kilograd.select import strategy
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -9,15 +9,14 @@ import pytest
 from folders import CLASSES, write_model, write_pictures
 from numpy.typing import NDArray
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.learn import guard
-from kilograd.learn.adapt import Samples, Schedule, load_samples, predict
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, load_samples, predict
 from kilograd.select import Budget
 from kilograd.targets import HostProgram, build_host
 

@@ -24,15 +24,14 @@ from helpers import (
     tangent,
 )
 
-from kilograd.data.augment import Augment
-from kilograd.data.digits import load_digits
-from kilograd.data.episodes import sample_episode
+from kilograd.data import Augment, load_digits, sample_episode
 from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array, Builder, DType, Graph, TensorType, Value, interpret
-from kilograd.learn.adapt import Samples, Schedule, adapted_tensors, enrol, fit, load_samples
 from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples
 from kilograd.ops import Adam, CrossEntropy, Dequantise, Sgd, Window
 from kilograd.passes import (
     Block,

@@ -17,7 +17,7 @@ import pytest
 from helpers import SHARED, model_path, needs_shared
 from PIL import Image
 
-from kilograd.data.pixels import prepare
+from kilograd.data import prepare
 from kilograd.emit import Program, link, source
 from kilograd.frontend import Model, load_model_folder
 from kilograd.ir import Array, Block, Graph, Value, interpret

@@ -6,6 +6,7 @@ import ast
 import functools
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -22,10 +23,12 @@ import kilograd
 from kilograd import output
 from kilograd.errors import InputError
 from kilograd.output import (
+    Provenance,
     check_apart,
     check_file,
     check_folder,
     check_out,
+    claim,
     make_folder,
     scratch_folder,
     whole_folder,
@@ -150,7 +153,7 @@ except Exception as e:
 """
     plan.write_text("the old plan")
     done = command(plan, program=program)
-    assert done.stdout.startswith(f"InputError --save-plan {plan}: cannot be written (File too")
+    assert done.stdout.startswith(f"InputError save_plan {plan}: cannot be written (File too")
     assert tree(tmp_path) == {"plan.json": b"the old plan"}
 
 
@@ -285,7 +288,7 @@ def test_places_for_a_file(tmp_path: Path) -> None:
     def refused(out: Path, why: str, *, force: bool = True) -> None:
         with pytest.raises(InputError, match=why) as caught:
             check_file(out, ".html", force=force)
-        assert str(caught.value).startswith("--out ")
+        assert str(caught.value).startswith("out ")
 
     (tmp_path / "a.html").write_text("")
     (tmp_path / "link.html").symlink_to(tmp_path / "a.html")
@@ -394,6 +397,52 @@ def test_force_deletes_nothing_that_kilograd_has_not_written(
     before = tree(tmp_path)
     assert f"holds {mine.split('/', maxsplit=1)[0]}, which" in run(*words, "--force").error
     assert tree(tmp_path) == before
+
+
+# ---- what a folder was begun with ----
+
+BEGUN = Provenance({"rate": 0.5, "guard": False, "data": "discs"}, {"network small": "5e1f"})
+
+
+def begun(file: Path) -> tuple[str, Provenance]:
+    return file.read_text(), BEGUN
+
+
+def test_a_folder_is_claimed_by_its_mark(tmp_path: Path) -> None:
+    assert claim(tmp_path / "new", "mark", BEGUN, begun) is None
+    assert not (tmp_path / "new").exists()
+    make_folder(tmp_path / "ours", "mark")
+    (tmp_path / "ours" / "mark").write_text("half of it")
+    assert claim(tmp_path / "ours", "mark", BEGUN, begun) == "half of it"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "diary").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        claim(tmp_path / "theirs", "mark", BEGUN, begun)
+
+
+@pytest.mark.parametrize(
+    ("settings", "digests", "said"),
+    [
+        ({"rate": 0.25}, {}, "was begun with rate 0.5, and this is with rate 0.25;"),
+        ({"guard": True}, {}, "was begun without guard, and this is with guard;"),
+        ({"data": None}, {}, "was begun with data discs, and this is without data;"),
+        ({"more": 1}, {}, "was begun without more, and this is with more 1;"),
+        ({}, {"network small": "77aa"}, "network small has changed since it was begun;"),
+    ],
+)
+def test_what_is_not_as_it_was_begun_is_named(
+    tmp_path: Path, settings: dict[str, object], digests: dict[str, str], said: str
+) -> None:
+    (tmp_path / "mark").touch()
+    now = Provenance({**BEGUN.settings, **settings}, {**BEGUN.digests, **digests})
+    with pytest.raises(InputError, match=f"{re.escape(said)} choose another folder"):
+        claim(tmp_path, "mark", now, begun)
+
+
+def test_a_setting_that_was_not_there_yet_and_is_off_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    now = Provenance({**BEGUN.settings, "newer": False, "other": None}, BEGUN.digests)
+    assert claim(tmp_path, "mark", now, begun) == ""
 
 
 # ---- nobody writes in another way ----

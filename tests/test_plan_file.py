@@ -76,7 +76,7 @@ def entry(channels: object, name: str = "b1.pw1.weight") -> dict[str, Any]:
         ({}, "a plan has exactly the fields network, learn, head; this has none"),
         ({"network": "small"}, "a plan has exactly the fields network, learn, head; this has netw"),
         (plan(tail=True), "this has network, learn, head, tail"),
-        (plan(network="big"), "a plan of network 'big', not of 'small'; give --model big, or a"),
+        (plan(network="big"), "a plan of network 'big', not of 'small'; give model big, or a"),
         (plan(network=None), "network: expected str, got null"),
         (plan(network="a\x1b[2J\n"), r"a plan of network 'a\x1b[2J\n', not of 'small'"),
         (entry("all", "\x1b]0;x\x07"), r"\x1b]0;x\x07: small has no such parameter"),

@@ -143,23 +143,23 @@ C_BUGS = [
         "kg_min(exponent, 127) + 127",
         "kg_min(exponent, 127) + 126",
     ),
-    CBug("the wrong label", "src/kg_head.c", "(k == *label ?", "(k == *label + 1 ?"),
-    CBug("the loss of the wrong label", "src/kg_head.c", "(logits[*label] - m)", "(logits[0] - m)"),
+    CBug("the wrong label", "src/kg_loss.c", "(k == *label ?", "(k == *label + 1 ?"),
+    CBug("the loss of the wrong label", "src/kg_loss.c", "(logits[*label] - m)", "(logits[0] - m)"),
     CBug(
         "no maximum subtracted",
-        "src/kg_head.c",
+        "src/kg_loss.c",
         "sum += d[k] = kg_exp(logits[k] - m)",
         "sum += d[k] = kg_exp(logits[k])",
     ),
     CBug(
         "a prototype is replaced",
-        "src/kg_head.c",
+        "src/kg_update.c",
         "kg_finite(prototypes[i] + x[i])",
         "kg_finite(x[i])",
     ),
     CBug(
         "every class enrols as the first",
-        "src/kg_head.c",
+        "src/kg_update.c",
         "prototypes += *label * p->features;",
         "(void)label;",
     ),
@@ -177,7 +177,7 @@ C_BUGS = [
     ),
     CBug(
         "every class looks up the first",
-        "src/kg_head.c",
+        "src/kg_update.c",
         "table += *label * p->features;",
         "(void)label;",
     ),
@@ -204,13 +204,15 @@ C_BUGS = [
     ),
     CBug(
         "an overlay is never found",
-        "src/kg_elementwise.c",
+        "src/kg_shape.c",
         "overlay->index[low] == key ? low : -1",
         "overlay->index[low] == key ? -1 : -1",
     ),
-    CBug("the mask passes 127", "src/kg_block.c", "y[i + j] < 127", "y[i + j] <= 127"),
-    CBug("the mask passes -128", "src/kg_block.c", "y[i + j] > -128", "y[i + j] >= -128"),
-    CBug("exponents are not aligned", "src/kg_block.c", "kg_min(common - c->exponent, 31)", "0"),
+    CBug("the mask passes 127", "src/kg_elementwise.c", "y[i + j] < 127", "y[i + j] <= 127"),
+    CBug("the mask passes -128", "src/kg_elementwise.c", "y[i + j] > -128", "y[i + j] >= -128"),
+    CBug(
+        "exponents are not aligned", "src/kg_elementwise.c", "kg_min(common - c->exponent, 31)", "0"
+    ),
     CBug(
         "an exponent is off by one",
         "src/kg_block.c",
@@ -243,19 +245,19 @@ C_BUGS = [
     ),
     CBug(
         "zeros keep an exponent",
-        "src/kg_block.c",
+        "src/kg_elementwise.c",
         "seen ? exponent + shift : KG_ZERO_EXPONENT",
         "exponent + shift",
     ),
     CBug(
         "dW of a convolution takes raw x",
-        "src/kg_weight_grad.c",
+        "src/kg_conv_weight.c",
         "d * (from[i] - x_zero)",
         "d * from[i] + 0 * x_zero",
     ),
     CBug(
         "dW of a depthwise one takes raw x",
-        "src/kg_weight_grad.c",
+        "src/kg_depthwise_weight.c",
         "d[c] * (from[c] - p->x_zero)",
         "d[c] * from[c]",
     ),
@@ -291,35 +293,35 @@ C_BUGS = [
     ),
     CBug(
         "a sum is not cleared",
-        "src/kg_elementwise.c",
+        "src/kg_update.c",
         "memset(w, 0, (size_t)p->bytes)",
         "memset(w, 0, (size_t)(p->bytes / 2))",
     ),
     CBug(
         "the first k slices",
-        "src/kg_elementwise.c",
+        "src/kg_shape.c",
         "from + p->index[i] * p->inner_bytes",
         "from + i * p->inner_bytes",
     ),
     CBug(
         "a part comes back among leftovers",
-        "src/kg_resample.c",
+        "src/kg_shape.c",
         "memset(to, 0, (size_t)(p->outer * p->length * p->inner_bytes))",
         "memset(to, 0, (size_t)(p->length * p->inner_bytes))",
     ),
     CBug(
         "the exponent stays behind",
-        "src/kg_resample.c",
+        "src/kg_pool.c",
         "size_t pixel = (size_t)p->pixel_bytes;\n    memcpy(to, from, (size_t)p->header);",
         "size_t pixel = (size_t)p->pixel_bytes;",
     ),
     CBug(
         "squares overlap",
-        "src/kg_resample.c",
+        "src/kg_pool.c",
         "dy->mantissa + oy * p->size * row",
         "dy->mantissa + oy * row",
     ),
-    CBug("half a square", "src/kg_resample.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
+    CBug("half a square", "src/kg_pool.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
 ]
 
 PLAIN = gcc("-O1")

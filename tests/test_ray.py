@@ -19,19 +19,20 @@ from typing import IO, Any
 import pytest
 from folders import listing, write_model, write_pictures
 
-from kilograd.data.load import load_dataset
+from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.learn.settings import Settings
 from kilograd.select import Budget
 from kilograd.study import pools
 from kilograd.study.evaluate import RESULTS, Evaluation, Network, evaluate
-from kilograd.study.work import Row, Settings
+from kilograd.study.work import Row
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or not Path("/proc/self/task").exists(),
     reason="Ray is not here: make ray, or pip install 'kilograd[ray]' (and this needs Linux)",
 )
-SETTINGS = Settings(shots=3, queries=4, iterations=40, lr=0.05, seed=11)
+SETTINGS = Settings.of(shots=3, queries=4, iterations=40, lr=0.05, seed=11)
 METHODS, EPISODES = ("none", "last:2", "tinytrain"), 6
 #: Ray leaves files and processes to the end of its own: it stays out of this one.
 CLUSTER = """

@@ -20,7 +20,7 @@ from helpers import Run, model_path, needs_shared
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.ir import Graph
+from kilograd.ir import Graph, fingerprint
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
 from kilograd.output import write_file
 from kilograd.report import frontier, steps
@@ -40,7 +40,6 @@ from kilograd.search import (
     Solver,
     choices,
     exact,
-    fingerprint,
     footprint,
     helpful,
     problem,
@@ -392,10 +391,12 @@ def test_killed_while_the_first_plan_is_written_it_goes_on(
 
 def test_folders_that_are_not_of_this_search(digits: Model, tmp_path: Path) -> None:
     search(tmp_path / "out", look(digits))
-    with pytest.raises(InputError, match=r"other settings \(seed, sram\); choose another folder"):
-        search(tmp_path / "out", look(digits, seed=1, budget=Budget(50 << 10)))
+    with pytest.raises(
+        InputError, match="begun with sram 40960, and this is with sram 51200; choose"
+    ):
+        search(tmp_path / "out", look(digits, budget=Budget(50 << 10)))
     other = contribution(digits, seed=5)
-    with pytest.raises(InputError, match=r"other settings \(gains\)"):
+    with pytest.raises(InputError, match="the contribution analysis has changed since"):
         search(tmp_path / "out", look(digits, contribution=other))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary").write_text("dear")
@@ -443,7 +444,7 @@ def test_a_budget_that_is_too_small_names_the_smallest(digits: Model, tmp_path: 
     with pytest.raises(InputError, match="too small") as e:
         search(tmp_path / "out", look(digits, budget=Budget(1000)))
     assert not (tmp_path / "out").exists()
-    smallest = int(str(e.value).partition("needs --sram ")[2].split()[0])
+    smallest = int(str(e.value).partition("needs sram ")[2].split()[0])
     found = search(tmp_path / "out", look(digits, budget=Budget(smallest))).plans[0]
     assert found.sram_bytes == smallest
     with pytest.raises(InputError, match=r"sram 40960, compute 7: too small"):
@@ -484,7 +485,7 @@ def test_a_plan_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> 
     assert f"{found['sram_bytes']:,}" in text.out, "the same again, from the folder"
     again = run(*words, "--seed", 1)
     assert (again.code, again.out) == (2, "")
-    assert "other settings (seed)" in again.err
+    assert "begun with --seed 0, and this is with --seed 1;" in again.err
 
 
 def test_a_front_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_partly_learned_layer_costs_its_part(small: Model, plan_for_small: None)
 def test_unknown_method_lists_those_there_are(method: str) -> None:
     with pytest.raises(InputError) as caught:
         strategy(method)
-    assert str(caught.value).startswith(f"--method {method!r}: unknown; known are ")
+    assert str(caught.value).startswith(f"method {method!r}: unknown; known are ")
     assert all(known in str(caught.value) for known in METHODS)
     assert "\n" not in str(caught.value)
 
@@ -304,7 +304,7 @@ def test_plan_of_another_network(small: Model) -> None:
     with pytest.raises(InputError) as caught:
         select(small, "sparse-49kb")
     message = str(caught.value)
-    assert message.startswith("--method sparse-49kb: no plan was published for small; ")
+    assert message.startswith("method sparse-49kb: no plan was published for small; ")
     assert all(network in message for network in NETWORKS)
 
 

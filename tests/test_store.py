@@ -54,7 +54,7 @@ def refused(file: Path, *said: str) -> None:
         read(file)
     assert time.monotonic() - begin < 5
     message = str(e.value)
-    assert message.startswith(f"--out {file.parent}: ")
+    assert message.startswith(f"out {file.parent}: ")
     assert "\n" not in message
     assert all(part in message for part in said), message
 

@@ -14,9 +14,7 @@ import pytest
 from folders import LAYERS, write_model, write_pictures
 from helpers import SHARED, Network, Unit, call, image, linked, model_path, needs_shared
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import load_dataset
+from kilograd.data import Augment, load_dataset, sample_episode
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
@@ -33,7 +31,6 @@ from kilograd.ir import (
     Value,
     interpret,
 )
-from kilograd.learn.adapt import Samples, Schedule, load_samples
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import (
     Compiled,
@@ -44,6 +41,8 @@ from kilograd.learn.recipe import (
     _training,
     compile_recipe,
 )
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, load_samples
 from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part, Training
 from kilograd.select import (

@@ -26,24 +26,42 @@ typedef struct {
     int32_t mantissa[];
 } kg_block32;
 
-/// Convolution ///
+/* What updates take: s0, s1: states of the rule or null; clock: seed and step; scratch: one row of
+ * floats.  KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
+typedef enum { KG_SGD, KG_ROWRMS, KG_ADAM, KG_ACCUMULATE } kg_rule;
+
+/// Convolution: kg_conv.c ///
 
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p);
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch, const kg_conv_input_grad_params *p);
+
+/// Its weights: kg_conv_weight.c ///
+
 void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                          const kg_conv_weight_grad_params *p);
+void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
+                           const float *lr, const int32_t *clock, void *scratch,
+                           const kg_conv_weight_update_params *p);
+
+/// Depthwise convolution: kg_depthwise.c ///
 
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p);
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p);
+
+/// Its weights: kg_depthwise_weight.c ///
+
 void kg_depthwise_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                               const kg_depthwise_weight_grad_params *p);
+void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0,
+                                float *s1, const float *lr, const int32_t *clock, void *scratch,
+                                const kg_depthwise_weight_update_params *p);
 
-/// Element by element ///
+/// Element by element: kg_elementwise.c ///
 
 void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p);
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
@@ -53,7 +71,7 @@ void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channe
 void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
                   const kg_block_add_params *p);
 
-/// Streams ///
+/// Layers row by row: kg_stream.c ///
 
 typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD, KG_STAGE_ROWS } kg_stage_kind;
 
@@ -61,25 +79,23 @@ typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD, KG_STAGE_ROWS } 
 void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
                const kg_stream_params *p);
 
-/// Pixels ///
+/// Pixels: kg_pool.c ///
 
 void kg_avg_pool(int8_t *y, const int8_t *x, const kg_avg_pool_params *p);
 void kg_broadcast(kg_block16 *dx, const kg_block16 *dy, const kg_broadcast_params *p);
 void kg_sum_pixels(kg_block32 *db, const kg_block16 *dy, const kg_sum_pixels_params *p);
-
 void kg_window_pool(int8_t *y, const int8_t *x, const kg_window_pool_params *p);
 void kg_upsample(void *y, const void *x, const kg_upsample_params *p);
 void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy, const kg_upsample_grad_params *p);
 
-/// Parts ///
-
-void kg_copy(void *y, const void *x, const kg_copy_params *p);
+/// Parts: kg_shape.c ///
 
 void kg_take(void *y, const void *x, const kg_take_params *p);
 void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p);
 void kg_concat(int8_t *y, const int8_t *a, const int8_t *c, const kg_concat_params *p);
+void kg_copy(void *y, const void *x, const kg_copy_params *p);
 
-/// Head and loss ///
+/// Head: kg_head.c ///
 
 void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params *p);
 void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p);
@@ -88,38 +104,34 @@ void kg_dense_input_grad(float *dx, const float *dy, const float *w,
                          const kg_dense_input_grad_params *p);
 void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
                           const kg_dense_weight_grad_params *p);
+void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
+                            const float *lr, const int32_t *clock, float *scratch,
+                            const kg_dense_weight_update_params *p);
 void kg_cosine(float *y, const float *x, const float *prototypes, const kg_cosine_params *p);
 void kg_cosine_input_grad(float *dx, const float *dy, const float *x, const float *prototypes,
                           const kg_cosine_input_grad_params *p);
 void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x, const float *prototypes,
                               const kg_cosine_prototype_grad_params *p);
+
+/// Loss: kg_loss.c ///
+
 void kg_cross_entropy(float *loss, const float *logits, const int32_t *label,
                       const kg_cross_entropy_params *p);
 void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label, const float *dy,
                            const kg_cross_entropy_grad_params *p);
 
-/// Updates ///
+/// Importance of channels: kg_fisher.c ///
 
-typedef enum { KG_SGD, KG_ROWRMS, KG_ADAM, KG_ACCUMULATE } kg_rule;
+void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
+                   const kg_fisher_sum_params *p);
 
-/* s0, s1: states of the rule or null; clock: seed and step; scratch: one row of floats.
- * KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
+/// Updates: kg_update.c ///
+
 void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_block_params *p);
 void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_float_params *p);
-void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
-                           const float *lr, const int32_t *clock, void *scratch,
-                           const kg_conv_weight_update_params *p);
-void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0,
-                                float *s1, const float *lr, const int32_t *clock, void *scratch,
-                                const kg_depthwise_weight_update_params *p);
-void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
-                            const float *lr, const int32_t *clock, float *scratch,
-                            const kg_dense_weight_update_params *p);
 void kg_clear(void *w, const kg_clear_params *p);
-void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
-                   const kg_fisher_sum_params *p);
 void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p);
 void kg_lookup(float *y, const float *table, const int32_t *label, const kg_lookup_params *p);
 

@@ -11,6 +11,29 @@ KG_COLD void kg_dequantise(float *y, const int8_t *x, const kg_dequantise_params
     for (int32_t i = 0; i < p->size; i++) y[i] = (float)(x[i] - p->zero) * p->scale;
 }
 
+KG_COLD void kg_to_block(kg_block16 *y, const float *x, const kg_to_block_params *p) {
+    KG_ASSERT(kg_to_block_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(x));
+    float widest = 0;
+    for (int32_t i = 0; i < p->size; i++) {
+        KG_ASSERT(kg_is_finite(x[i]));
+        const float magnitude = x[i] < 0 ? -x[i] : x[i];
+        if (magnitude > widest) widest = magnitude;
+    }
+    /* the exponent of frexp: widest = m * 2^exponent, 1/2 <= m < 1 */
+    int32_t exponent = -100;
+    while (exponent < 128 && widest >= kg_pow2(exponent)) exponent++;
+    const int zero = widest < kg_pow2(-101);
+    const float unit = kg_pow2(p->bits - exponent);
+    for (int32_t i = 0; i < p->size; i++) {
+        const float v = x[i] * unit;
+        int32_t m = (int32_t)v;
+        if ((float)m > v) m--;
+        y->mantissa[i] = (int16_t)(zero ? 0 : m | ((float)m != v));
+    }
+    y->exponent = zero ? KG_ZERO_EXPONENT : exponent - p->bits;
+}
+
 KG_COLD void kg_dense(float *y, const float *x, const float *w, const float *b,
                       const kg_dense_params *p) {
     KG_ASSERT(kg_dense_params_ok(p));
@@ -39,6 +62,17 @@ KG_COLD void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
     KG_ASSERT(kg_aligned(dw) && kg_aligned(x) && kg_aligned(dy));
     for (int32_t k = 0; k < p->classes; k++, dw += p->features)
         for (int32_t i = 0; i < p->features; i++) dw[i] = dy[k] * x[i];
+}
+
+KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
+                                    const float *lr, const int32_t *clock, float *scratch,
+                                    const kg_dense_weight_update_params *p) {
+    KG_ASSERT(kg_dense_weight_update_params_ok(p));
+    KG_ASSERT(kg_aligned(x) && kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w);
+    for (int32_t r = 0; r < p->classes; r++) {
+        for (int32_t i = 0; i < p->features; i++) scratch[i] = dy[r] * x[i];
+        kg_update_row(w, r, scratch, s0, s1, lr, clock, &p->update);
+    }
 }
 
 static float dot(const float *a, const float *b, int32_t n) {
@@ -94,72 +128,5 @@ KG_COLD void kg_cosine_prototype_grad(float *dp, const float *dy, const float *x
         const float back = (weight * cosine) / (own * own);
         for (int32_t i = 0; i < p->features; i++)
             dp[i] = kg_finite(along * x[i] - back * prototypes[i]);
-    }
-}
-
-KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
-                      const kg_enrol_params *p) {
-    KG_ASSERT(kg_enrol_params_ok(p));
-    KG_ASSERT(kg_aligned(prototypes) && kg_aligned(x) && label);
-    KG_ASSERT(*label >= 0 && *label < p->classes);
-    prototypes += *label * p->features;
-    for (int32_t i = 0; i < p->features; i++) prototypes[i] = kg_finite(prototypes[i] + x[i]);
-}
-
-KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
-                       const kg_lookup_params *p) {
-    KG_ASSERT(kg_lookup_params_ok(p));
-    KG_ASSERT(kg_aligned(y) && kg_aligned(table) && label);
-    KG_ASSERT(*label >= 0 && *label < p->classes);
-    table += *label * p->features;
-    for (int32_t i = 0; i < p->features; i++) y[i] = kg_finite(table[i]);
-}
-
-static float largest(const float *x, int32_t n) {
-    float m = x[0];
-    KG_ASSERT(kg_is_finite(m));
-    for (int32_t i = 1; i < n; i++) {
-        KG_ASSERT(kg_is_finite(x[i]));
-        m = x[i] > m ? x[i] : m;
-    }
-    return m;
-}
-
-KG_COLD void kg_cross_entropy(float *loss, const float *logits, const int32_t *label,
-                              const kg_cross_entropy_params *p) {
-    KG_ASSERT(kg_cross_entropy_params_ok(p));
-    KG_ASSERT(kg_aligned(loss) && kg_aligned(logits) && label);
-    KG_ASSERT(*label >= 0 && *label < p->classes);
-    const float m = largest(logits, p->classes);
-    float sum = 0;
-    for (int32_t k = 0; k < p->classes; k++) sum += kg_exp(logits[k] - m);
-    *loss = kg_finite(kg_log(sum) - (logits[*label] - m));
-}
-
-KG_COLD void kg_cross_entropy_grad(float *d, const float *logits, const int32_t *label,
-                                   const float *dy, const kg_cross_entropy_grad_params *p) {
-    KG_ASSERT(kg_cross_entropy_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(d) && kg_aligned(logits) && kg_aligned(dy) && label);
-    KG_ASSERT(*label >= 0 && *label < p->classes);
-    const float m = largest(logits, p->classes);
-    float sum = 0;
-    for (int32_t k = 0; k < p->classes; k++) sum += d[k] = kg_exp(logits[k] - m);
-    for (int32_t k = 0; k < p->classes; k++) {
-        const float probability = d[k] / sum;
-        d[k] = (k == *label ? probability - 1 : probability) * *dy;
-    }
-}
-
-void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
-                   const kg_fisher_sum_params *p) {
-    KG_ASSERT(kg_fisher_sum_params_ok(p));
-    KG_ASSERT(kg_aligned(sums) && kg_aligned(g) && a);
-    const float factor = kg_finite(kg_pow2(g->exponent) * p->scale);
-    for (int32_t c = 0; c < p->channels; c++) {
-        int32_t total = 0;
-        for (int32_t i = c; i < p->pixels * p->channels; i += p->channels)
-            total += (a[i] - p->zero) * g->mantissa[i];
-        const float gate = (float)total * factor;
-        sums[c] = kg_finite(sums[c] + 0.5f * (gate * gate));
     }
 }

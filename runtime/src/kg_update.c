@@ -1,6 +1,8 @@
 /* Optimiser steps, row by row; definitions in ops/update.py. */
 #include "kg_kernels.h"
 
+#include <string.h>
+
 #define KG_BIAS_LIMIT (1 << 30)
 
 /* Could v be a mean of squares?  Not what a damaged state may hold. */
@@ -131,13 +133,26 @@ KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, cons
     }
 }
 
-KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
-                                    const float *lr, const int32_t *clock, float *scratch,
-                                    const kg_dense_weight_update_params *p) {
-    KG_ASSERT(kg_dense_weight_update_params_ok(p));
-    KG_ASSERT(kg_aligned(x) && kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w);
-    for (int32_t r = 0; r < p->classes; r++) {
-        for (int32_t i = 0; i < p->features; i++) scratch[i] = dy[r] * x[i];
-        kg_update_row(w, r, scratch, s0, s1, lr, clock, &p->update);
-    }
+void kg_clear(void *w, const kg_clear_params *p) {
+    KG_ASSERT(kg_clear_params_ok(p));
+    KG_ASSERT(w);
+    memset(w, 0, (size_t)p->bytes);
+}
+
+KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
+                      const kg_enrol_params *p) {
+    KG_ASSERT(kg_enrol_params_ok(p));
+    KG_ASSERT(kg_aligned(prototypes) && kg_aligned(x) && label);
+    KG_ASSERT(*label >= 0 && *label < p->classes);
+    prototypes += *label * p->features;
+    for (int32_t i = 0; i < p->features; i++) prototypes[i] = kg_finite(prototypes[i] + x[i]);
+}
+
+KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
+                       const kg_lookup_params *p) {
+    KG_ASSERT(kg_lookup_params_ok(p));
+    KG_ASSERT(kg_aligned(y) && kg_aligned(table) && label);
+    KG_ASSERT(*label >= 0 && *label < p->classes);
+    table += *label * p->features;
+    for (int32_t i = 0; i < p->features; i++) y[i] = kg_finite(table[i]);
 }

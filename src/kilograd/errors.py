@@ -34,6 +34,11 @@ def option(name: str) -> str:
     return f"\x1a{name}\x1a"
 
 
+def as_typed(text: str) -> str:
+    """Return a text in which options stand as they are typed on the command line."""
+    return _OPTION.sub(lambda m: f"--{m[1].replace('_', '-')}", text)
+
+
 class InputError(ValueError):
     """A file, tensor or option from the user cannot be used.
 
@@ -63,7 +68,7 @@ class InputError(ValueError):
 
     def on_command_line(self) -> str:
         """Return the message with options as they are typed."""
-        return _line(_OPTION.sub(lambda m: f"--{m[1].replace('_', '-')}", self.args[0]))
+        return _line(as_typed(self.args[0]))
 
 
 def _line(message: str) -> str:

@@ -14,16 +14,20 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from kilograd.errors import InputError, option
 from kilograd.interruption import later
 
 #: What a system says where there is no room for more.
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+Begun = TypeVar("Begun")
 
 _SCRATCH = ".kilograd-scratch-"
 _OLD = "old"  # where in a scratch folder lies what has been replaced, under its own name
@@ -112,6 +116,65 @@ def make_folder(out: Path, mark: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"{option('out')} {out}: cannot be written ({e.strerror or e})") from e
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What results depend on, under the names that messages use.
+
+    `settings`: what can be read: options (`option("lr")`), versions, short descriptions.
+    `digests`: of data sets, networks and files.
+    """
+
+    settings: Mapping[str, object]
+    digests: Mapping[str, str]
+
+
+def claim(
+    out: Path, mark: str, now: Provenance, read: Callable[[Path], tuple[Begun, Provenance]]
+) -> Begun | None:
+    """Return what was begun in a folder that files come into one by one; None: nothing yet.
+
+    `read`: what the file `mark` holds, and what that depends on.
+
+    Raises `InputError` as `check_folder`, `read` and `check_same` do.
+    """
+    check_folder(out, mark)
+    if not (out / mark).exists():
+        return None
+    begun, before = read(out / mark)
+    check_same(out, before, now)
+    return begun
+
+
+def check_same(out: Path, before: Provenance, now: Provenance) -> None:
+    """Raise `InputError`, which names a difference, where results in `out` depend on other things.
+
+    >>> before, now = ({"rate": 1, "fast": fast} for fast in (True, False))
+    >>> check_same(Path("out"), Provenance(before, {}), Provenance(now, {}))
+    Traceback (most recent call last):
+    ...
+    kilograd.errors.InputError: out out: was begun with fast, and this is without fast; \
+choose another folder, or go on as before
+    """
+    advice = "choose another folder, or go on as before"
+    for name in {**now.settings, **before.settings}:
+        begun, asked = (_with(name, p.settings.get(name)) for p in (before, now))
+        if begun != asked:
+            raise InputError(
+                f"{option('out')} {out}: was begun {begun}, and this is {asked}; {advice}"
+            )
+    for name in {**now.digests, **before.digests}:
+        if before.digests.get(name) != now.digests.get(name):
+            raise InputError(
+                f"{option('out')} {out}: {name} has changed since it was begun; {advice}"
+            )
+
+
+def _with(name: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without {name}"
+    return f"with {name}" if value is True else f"with {name} {value}"
 
 
 def foreign(out: Path, mark: str) -> bool:

@@ -17,9 +17,7 @@ from PIL import Image
 
 from fuzz.case import Case, Target
 from fuzz.mutate import NUMBERS, TEXTS, flipped, mutated_json, mutated_text
-from kilograd.data.episodes import sample_episode
-from kilograd.data.load import Dataset, load_dataset
-from kilograd.data.pixels import prepare
+from kilograd.data import Dataset, load_dataset, prepare, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 

@@ -18,7 +18,7 @@ from fuzz.drawn import WAYS, Drawn
 from fuzz.harness import Piped, built, feeds_of, same
 from fuzz.mutate import flipped, mutated_json
 from fuzz.records import small_model
-from kilograd.data.pixels import prepare
+from kilograd.data import prepare
 from kilograd.emit import source
 from kilograd.frontend import Model, load_model_folder, save_model
 from kilograd.ir import Value, interpret

@@ -18,13 +18,19 @@ from helpers import Unit
 
 from fuzz.case import Case, Target
 from fuzz.mutate import NUMBERS, TEXTS, digest, flipped, mutated_json, mutated_text
-from kilograd.cli.options import cache_limit, parse_bytes, parse_macs, split_names
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Draw, EpisodeKind, sample_episode, stored_episode
-from kilograd.data.load import Dataset, load_dataset
+from kilograd.data import (
+    Augment,
+    Dataset,
+    Draw,
+    EpisodeKind,
+    load_dataset,
+    sample_episode,
+    stored_episode,
+)
 from kilograd.frontend import Model, Preprocess, load_model_folder
-from kilograd.learn.adapt import Schedule
+from kilograd.ir import fingerprint
 from kilograd.learn.recipe import Recipe, linked
+from kilograd.learn.settings import Schedule, Settings, split_methods
 from kilograd.offline.folder import agree
 from kilograd.report import contribution_page, frontier
 from kilograd.search import (
@@ -33,14 +39,14 @@ from kilograd.search import (
     Gain,
     Gains,
     choices,
-    fingerprint,
     read_contribution,
 )
 from kilograd.search.search import Search, SolverName, search
 from kilograd.select import Budget, Evidence, Selection, plan_file, strategy, write_plan
+from kilograd.sizes import bytes_of, macs_of
 from kilograd.study.contribution import write_contribution
 from kilograd.study.evaluate import RESULTS, Evaluation, Network, evaluate, summarise
-from kilograd.study.work import Key, Row, Settings
+from kilograd.study.work import Key, Row
 
 RECIPE = Recipe("last", 3)
 
@@ -159,7 +165,7 @@ class Searched(Target):
         return files | {"search.json": mutated_json(rng, files["search.json"])}
 
     def check(self, folder: Path, *, deep: bool) -> None:
-        def ended(what: str, done: int, of: int) -> None:
+        def ended(done: int, of: int, said: str) -> None:
             raise EndError
 
         try:
@@ -267,7 +273,7 @@ class Results(Target):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        settings = Settings(ways=2, shots=1, queries=1, iterations=1)
+        settings = Settings.of(ways=2, shots=1, queries=1, iterations=1)
         network = Network(small_model(home), Budget())
         methods = ("none", "last", "head")
         self.asked = Evaluation((pictures(home),), (network,), methods, 2, settings)
@@ -316,7 +322,7 @@ class Results(Target):
         return sql.serialize()
 
     def check(self, folder: Path, *, deep: bool) -> None:
-        def progress(done: int, of: int) -> None:
+        def progress(done: int, of: int, said: str) -> None:
             if done < of:
                 raise EndError
 
@@ -385,16 +391,18 @@ class Options(Target):
         word = file.read_bytes().decode("utf-8", "surrogatepass")
         match file.name:
             case "bytes":
-                assert parse_bytes(word) >= 0
+                assert bytes_of(word, "sram") >= 0
             case "macs":
-                assert parse_macs(word, 10_000) >= 1
+                assert macs_of(word, 10_000) >= 1
             case "cache":
-                cache_limit(0, word)
+                Settings.of(cache_bytes=word).budget(self.model)
+            case "own":
+                Settings().varied(word)
             case "method":
                 if not word.endswith(".json"):
                     strategy(word)(evidence(self.model), Budget(None, None, 0.5))
             case "names":
-                assert all(name == name.strip() and name for name in split_names(word))
+                assert all(name == name.strip() and name for name in split_methods(word))
             case "numbers":
                 self._numbers(word)
 
@@ -429,7 +437,8 @@ _WORDS = {
         *("last", "last:2", "bias:3", "tinytl:1", "weights:1:1/2", "weights:0:0.25", "head"),
         *("static-random:4", "random-layers:1", "sparse-49kb", "tinytrain:P", "knapsack"),
     ),
-    "names": ("a,b", "last:2@0.01,none"),
+    "own": ("last:2@0.01", "last@lr=0.01,cache=4", "full@optimizer=adam,guard=true"),
+    "names": ("a,b", "last:2@0.01,none", "last@lr=0.1,cache=2,none"),
     "numbers": tuple(
         f"{a}:{b}:{c}" for a, b, c in zip(NUMBERS, NUMBERS[5:], NUMBERS[9:], strict=False)
     ),

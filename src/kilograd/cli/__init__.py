@@ -1,6 +1,5 @@
-"""The command line."""
+"""The command line: one file a kind of command, each with its own printing."""
 
-from kilograd.cli.commands import app, main
-from kilograd.cli.options import Options
+from kilograd.cli.main import app, main
 
-__all__ = ["Options", "app", "main"]
+__all__ = ["app", "main"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kilograd.cli.options import AsJson, Augmentation, ModelName, Seed
-from kilograd.cli.show import ERR, mention, mention_skipped, show_finished
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import EpisodeKind
-from kilograd.data.load import load_dataset
+from kilograd.cli.command import AsJson, Group, command
+from kilograd.cli.console import OUT, Table, bar, say
+from kilograd.cli.device import ModelName
+from kilograd.data import Augment, EpisodeKind, load_dataset
+from kilograd.data.remarks import remark_skipped
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.interruption import goes_on
 from kilograd.offline import require_torch
+from kilograd.offline.folder import Finished
 from kilograd.output import check_apart
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ Epochs = Annotated[int, typer.Option(help="Epochs to train.")]
 Warmup = Annotated[int, typer.Option(help="Epochs in which the rate rises.")]
 FloatRate = Annotated[float, typer.Option(help="The highest learning rate.")]
 Momentum = Annotated[float, typer.Option(help="Momentum of SGD.")]
+Augmentation = Annotated[Augment, typer.Option(help="Random views of the images.")]
+Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
 Last = Annotated[
     int | None, typer.Option(help="Only the last so many convolutions learn; default: all.")
 ]
@@ -42,9 +45,10 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda whe
 Workers = Annotated[int, typer.Option(help="Processes that prepare images ahead.")]
 
 app = typer.Typer()
+_log = logging.getLogger(__name__)
 
 
-@app.command("pretrain")
+@command(app, "pretrain", Group.OFFLINE)
 def pretrain_command(
     data: Data,
     out: Out,
@@ -75,8 +79,8 @@ def pretrain_command(
     how = Pretraining(epochs, batch, lr, warmup, momentum, weight_decay, last, fresh, views)
     check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
-    mention_skipped(dataset)
-    with _session(out, device, workers, quiet=as_json) as session:
+    remark_skipped(dataset)
+    with _session(out, device, workers) as session:
         finished = pretrain(out, network, dataset, how, session)
     if as_json:
         print(json.dumps(asdict(finished)))
@@ -84,7 +88,7 @@ def pretrain_command(
         show_finished(out, finished, "images to test on")
 
 
-@app.command("metatrain")
+@command(app, "metatrain", Group.OFFLINE)
 def metatrain_command(
     data: Data,
     out: Out,
@@ -138,10 +142,10 @@ def metatrain_command(
     check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
     other = None if validation is None else load_dataset(validation)
-    mention_skipped(dataset)
+    remark_skipped(dataset)
     if other is not None:
-        mention_skipped(other)
-    with _session(out, device, workers, quiet=as_json) as session:
+        remark_skipped(other)
+    with _session(out, device, workers) as session:
         finished = metatrain(out, network, dataset, how, other, session)
     if as_json:
         print(json.dumps(asdict(finished)))
@@ -150,7 +154,7 @@ def metatrain_command(
 
 
 @contextmanager
-def _session(out: Path, device: str | None, workers: int, *, quiet: bool) -> Iterator[Session]:
+def _session(out: Path, device: str | None, workers: int) -> Iterator[Session]:
     """Show a bar while training runs.  Ctrl-C leaves what a later run goes on with."""
     import torch
 
@@ -162,24 +166,28 @@ def _session(out: Path, device: str | None, workers: int, *, quiet: bool) -> Ite
         raise InputError(f"--device {device}: give cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch finds no such device here; leave the option out")
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}, best {task.fields[best]:.1%}"),
-        TimeRemainingColumn(),
-    )
-    unseen = quiet or not ERR.is_terminal
-    with Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
-        nan = float("nan")
-        task = bar.add_task("training", total=None, loss=nan, best=nan)
-        session = Session(
-            device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with bar("training") as progress, goes_on(out):
+        yield Session(
+            device,
             workers,
-            lambda done, of, loss, best: bar.update(
-                task, completed=done, total=of, loss=loss, best=best
-            ),
-            mention,
+            lambda done, of, loss, best: progress(done, of, f"loss {loss:.3f}, best {best:.1%}"),
+            _log.warning,
         )
-        with goes_on(out):
-            yield session
+
+
+def show_finished(out: Path, finished: Finished, of_what: str) -> None:
+    """Print what came of training offline."""
+    table = Table.grid(padding=(0, 2))
+    learned = f"{finished.learned} images of {finished.classes} classes"
+    history = finished.history
+    table.add_row("learned from", learned)
+    table.add_row("best epoch", f"{history.best} of {len(history.epochs)}")
+    table.add_row("accuracy on", f"{finished.reported} {of_what}")
+    for name, accuracy in (("before", finished.before), ("after", finished.after)):
+        if accuracy is not None:
+            both = f"{accuracy.float32:.1%} in float, {accuracy.int8:.1%} as the int8 program"
+            table.add_row(f"  {name}", both)
+    table.add_row("took", f"{finished.seconds:.0f} s")
+    OUT.print(table)
+    say(f"Written to {out}, a model folder: --model {out}")

@@ -1,57 +1,51 @@
-"""The command that searches for plans."""
+"""Search: what should learn within a budget."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kilograd.cli.options import (
-    Accumulate,
-    AsJson,
-    Cache,
-    Compute,
-    Head,
-    HeadWays,
-    ModelName,
-    Optimizer,
-    PrototypeGradients,
-    Recompute,
-    Rows,
-    Seed,
-    Sram,
-    budget_of,
-    check_seed,
-)
-from kilograd.cli.show import ERR, mention, say, show_plans
-from kilograd.errors import InputError
+from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.console import OUT, Table, bar, say
+from kilograd.cli.device import ModelName
+from kilograd.cli.numbers import in_short
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model, load_model
 from kilograd.interruption import goes_on
-from kilograd.learn.recipe import OptimizerKind, Recipe
+from kilograd.learn.recipe import Recipe
+from kilograd.learn.settings import Build
+from kilograd.limits import SEED
 from kilograd.output import write_file
-from kilograd.report import frontier
-from kilograd.search import Contribution, read_contribution
+from kilograd.report import frontier, gap, steps
+from kilograd.search import Contribution, Found, Front, Published, read_contribution
 from kilograd.search.search import Search, SolverName, search, shipped_contribution
 
 app = typer.Typer()
+_log = logging.getLogger(__name__)
 
 
-@app.command("search")
+@command(app, "search", Group.STUDY)
+@with_settings(Build(), without=("method", "channels", "exact"))
 def search_command(
-    out: Annotated[Path, typer.Option(help="Folder for the plans; a begun one goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder for the update plans; a begun one goes on.")],
+    *,
     model: ModelName = "digits",
+    settings: Build,
     contribution: Annotated[
         Path | None,
         typer.Option(help="What kilograd contribution wrote; default: what comes with Kilograd."),
     ] = None,
-    sram: Sram = None,
-    compute: Compute = None,
     pareto: Annotated[
-        bool, typer.Option("--pareto", help="A plan for each budget, up to the one given, if any.")
+        bool,
+        typer.Option(
+            "--pareto", help="An update plan for each budget, up to the one given, if any."
+        ),
     ] = False,
     solver: Annotated[
         SolverName, typer.Option(help="exact: proved best; evolution, random: 5,000 samples.")
@@ -59,60 +53,28 @@ def search_command(
     shrink: Annotated[
         bool, typer.Option("--shrink", help="Expect less of gains that were measured with noise.")
     ] = False,
-    ways: HeadWays = 10,
-    head: Head = None,
-    optimizer: Optimizer = OptimizerKind.SGD,
-    accumulate: Accumulate = 1,
-    cache: Cache = 0,
-    prototype_gradients: PrototypeGradients = False,
-    rows: Rows = False,
-    recompute: Recompute = False,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Makes the run repeatable.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Find what should learn within a budget, from what each part brings."""
-    if ways < 1:
-        raise InputError(f"--ways {ways}: must be at least 1")
-    check_seed(seed)
+    if not 0 <= seed <= SEED:
+        raise InputError(f"{option('seed')} {seed}: must be in 0 ... {SEED}")
     network = load_model(model)
-    budget = budget_of(network, sram, compute, None)
+    budget, recipe = settings.limits.budget(network), replace(settings.recipe, method="search")
     if budget.sram is None and budget.compute is None and not pareto:
         raise InputError("--sram: give what the program may use, as in 128K; or --pareto")
-    recipe = Recipe(
-        "search",
-        ways,
-        head,
-        optimizer,
-        accumulate,
-        rows=rows,
-        recompute=recompute,
-        cache=cache,
-        prototype_gradients=prototype_gradients,
-    )
     gains = _gains(network, contribution)
     _mention_other_settings(gains, recipe)
     asked = Search(network, recipe, gains, budget, solver, seed, pareto=pareto, shrink=shrink)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    unseen = as_json or not ERR.is_terminal
-    with goes_on(out), Progress(*columns, console=ERR, disable=unseen, transient=True) as bar:
-        task = bar.add_task("searching", total=None)
-        results = search(
-            out,
-            asked,
-            lambda what, done, of: bar.update(task, description=what, completed=done, total=of),
-        )
+    with goes_on(out), bar("searching") as progress:
+        results = search(out, asked, progress)
     write_file(
         out / "search.html",
         frontier(network.title, network.layers, results.plans, results.published),
     )
     if as_json:
-        rows_ = [asdict(f) | {"plan": str(out / f.plan)} for f in results.plans]
-        print(json.dumps(rows_ if pareto else rows_[0]))
+        rows = [asdict(f) | {"plan": str(out / f.plan)} for f in results.plans]
+        print(json.dumps(rows if pareto else rows[0]))
         return
     show_plans(results.plans, results.published)
     say(f"Written to {out}: PLAN.json for --method, search.json, search.html")
@@ -140,4 +102,41 @@ def _mention_other_settings(gains: Contribution, recipe: Recipe) -> None:
     }
     theirs = {name: gains.settings.get(name) or value for name, value in mine.items()}
     if other := [f"{name} {theirs[name]}" for name in mine if theirs[name] != mine[name]]:
-        mention(f"gains were measured with {', '.join(other)}; plans are for other options")
+        said = ", ".join(other)
+        _log.warning("gains were measured with %s; plans are for other options", said)
+
+
+def show_plans(plans: Sequence[Found], published: Sequence[Published]) -> None:
+    """Print plans that were found, for each limit that goes up, and what a step up buys."""
+    for front in (None, *Front):
+        found = [f for f in plans if f.front is front]
+        if not found:
+            continue
+        table = Table("plan", box=None)
+        for name in ("RAM, B", "MACs back", "gain", "more", "below best", "biases", "weights"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for f, more in zip(found, steps(found), strict=True):
+            table.add_row(
+                f.plan.removesuffix(".json"),
+                f"{f.sram_bytes:,}",
+                in_short(f.backward_macs),
+                f"{100 * f.predicted_gain:.1f}",
+                "" if more is None else f"{100 * more:+.1f}",
+                gap(f),
+                f"last {f.k}",
+                _layers(f.weights),
+            )
+        OUT.print(table)
+    if published:
+        table = Table("published", box=None)
+        for name in ("RAM, B", "MACs back", "gain"):
+            table.add_column(name, justify="right")
+        for p in published:
+            gain = f"{100 * p.predicted_gain:.1f}"
+            table.add_row(p.method, f"{p.sram_bytes:,}", in_short(p.backward_macs), gain)
+        OUT.print(table)
+    say("gain: points of accuracy over the head alone, summed over parts that learned alone")
+
+
+def _layers(weights: Mapping[str, float]) -> str:
+    return f"{len(weights)} layer{'' if len(weights) == 1 else 's'}"

@@ -11,7 +11,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from kilograd.data.load import Dataset
+from kilograd.data.dataset import Dataset
 from kilograd.errors import InputError
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +178,15 @@ def checked(image: Image.Image) -> Image.Image:
         for channels in (1, 3):
             upright(image.crop((0, 0, image.width, 1)), channels)
     return image
+
+
+def holds_image(record: Any) -> bool:  # noqa: ANN401
+    """Tell whether an array, or a record of an HDF5 file, is an image."""
+    shape: tuple[int, ...] = getattr(record, "shape", ()) or ()
+    dtype = getattr(record, "dtype", None)
+    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    few = grey_or_colour and shape[0] * shape[1] <= limits.PIXELS
+    return dtype == np.uint8 and few and min(shape) > 0
 
 
 def _check_markers(data: bytes) -> None:

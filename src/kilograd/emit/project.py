@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 from kilograd.emit.c import header, source
+from kilograd.emit.example import example
 from kilograd.emit.manifest import manifest
 from kilograd.emit.program import Program
 from kilograd.ir import Node, StreamedInput
+from kilograd.passes import EntryPoint
 
 #: What the stack of any program may need, whatever compiles it; `kilograd run` says how much does.
 STACK_BYTES = 1536
@@ -35,19 +37,42 @@ def write_project(program: Program, folder: Path, runtime: Path, variant: str | 
     parts = ["include", "src", "freestanding", *([f"variants/{variant}"] if variant else [])]
     for part in parts:
         shutil.copytree(runtime / part, folder / "runtime" / part, dirs_exist_ok=True)
-    files = {p.name: p for p in (folder / "runtime/src").glob("*.c")}
+    return _project_files(folder, variant)
+
+
+def c_files(runtime: Path, variant: str | None) -> list[Path]:
+    """Return the C files of a runtime, with those of a variant in place of their namesakes."""
+    files = {p.name: p for p in (runtime / "src").glob("*.c")}
     if variant:
-        files |= {p.name: p for p in (folder / "runtime/variants" / variant).glob("*.c")}
-    return [Path("model.c"), *(files[name].relative_to(folder) for name in sorted(files))]
+        files |= {p.name: p for p in (runtime / "variants" / variant).glob("*.c")}
+    return [files[name] for name in sorted(files)]
 
 
-def write_build_files(program: Program, folder: Path, files: list[Path]) -> None:
-    """Write Makefile, CMakeLists.txt, example.c and README.md."""
-    listed = " ".join(p.as_posix() for p in files)
-    (folder / "Makefile").write_text(_MAKEFILE.format(files=listed), encoding="utf-8")
-    (folder / "CMakeLists.txt").write_text(_CMAKE.format(files=listed), encoding="utf-8")
-    (folder / "example.c").write_text(_example(program), encoding="utf-8")
+def _project_files(folder: Path, variant: str | None) -> list[Path]:
+    """Return the C files to compile in a project, relative to its folder."""
+    runtime = c_files(folder / "runtime", variant)
+    return [Path("model.c"), *(p.relative_to(folder) for p in runtime)]
+
+
+def write_build_files(program: Program, folder: Path, files: list[Path], make: str) -> None:
+    """Write Makefile, CMakeLists.txt, example.c and README.md.
+
+    `files` are the C files for the target, and `make` the command that builds them.  For this
+    machine the portable kernels are built.
+    """
+    names = {"files": _listed(files), "portable": _listed(_project_files(folder, None))}
+    one = names["files"] == names["portable"]
+    make_files, cmake_files = (_MAKE_FILES, _CMAKE_FILES) if one else (_MAKE_BOTH, _CMAKE_BOTH)
+    makefile = _MAKEFILE.format(make=make, files=make_files.format(**names))
+    (folder / "Makefile").write_text(makefile, encoding="utf-8")
+    cmake = _CMAKE.format(files=cmake_files.format(**names))
+    (folder / "CMakeLists.txt").write_text(cmake, encoding="utf-8")
+    (folder / "example.c").write_text(example(program), encoding="utf-8")
     (folder / "README.md").write_text(_readme(program), encoding="utf-8")
+
+
+def _listed(files: list[Path]) -> str:
+    return " ".join(p.as_posix() for p in files)
 
 
 def write_startup(program: Program, folder: Path, ram: int) -> None:
@@ -70,8 +95,8 @@ def write_wasm_files(program: Program, folder: Path, files: list[Path]) -> None:
     """
     camera = _WASM_CAMERA if any(e.rows for e in program.entries.values()) else ""
     (folder / "wasm.c").write_text(_WASM + camera, encoding="utf-8")
-    listed = " ".join(p.as_posix() for p in files)
-    text = _WASM_MAKEFILE.format(files=listed, exports=" ".join(wasm_exports(program)))
+    exports = " ".join(wasm_exports(program))
+    text = _WASM_MAKEFILE.format(files=_listed(files), exports=exports)
     (folder / "wasm.mk").write_text(text, encoding="utf-8")
 
 
@@ -90,83 +115,13 @@ def _append(file: Path, text: str) -> None:
     file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
-def _example(program: Program) -> str:
-    """Return a program that trains on made-up images: how the entry points are meant to be used."""
-    image = _image(program)
-    by_rows = isinstance(image.op, StreamedInput)
-    camera = ", &camera" if by_rows else ""
-
-    def draw(entry: str, way: str) -> str:
-        to = "picture" if by_rows else f"(int8_t *)arena + MODEL_{entry}_IMAGE"
-        return f"draw({to}, {way});"
-
-    def show(entry: str, way: str) -> list[str]:
-        """Return how `entry` comes by a picture: as it is or, with a cut, through the prefix."""
-        if not latent:
-            return [f"        {draw(entry, way)}"]
-        return [
-            f"        {draw('PREFIX', way)}",
-            f"        check(model_prefix(state, arena{camera}));",
-            *(f"        memcpy({k}, arena + MODEL_PREFIX_{m}, sizeof {k});" for k, m, _ in latent),
-            *(f"        memcpy(arena + MODEL_{entry}_{m}, {k}, sizeof {k});" for k, m, _ in latent),
-        ]
-
-    prefix = program.entries.get("prefix")
-    latent = [(k, k.upper(), n.type.nbytes) for k, n in (prefix.outputs.items() if prefix else ())]
-    through = "" if latent else camera
-    lines = [f"    static int8_t {name}[{size}]; /* one per view */" for name, _, size in latent]
-    if "enrol" in program.entries:
-        lines += [
-            "    /* prototypes: show every support image once */",
-            "    check(model_forget(state, arena));",
-            "    for (int32_t way = 0; way < 2; way++) {",
-            *show("ENROL", "way"),
-            "        memcpy(arena + MODEL_ENROL_LABEL, &way, sizeof way);",
-            f"        check(model_enrol(state, arena{through}));",
-            "    }",
-        ]
-    if "step" in program.entries:
-        rate = "MODEL_APPLY" if "apply" in program.entries else "MODEL_STEP"
-        controls = [
-            f"        memcpy(arena + {rate}_LR, &lr, sizeof lr);",
-            f"        memcpy(arena + {rate}_CLOCK, clock, sizeof clock);",
-        ]
-        lines += [
-            "    for (int32_t i = 0; i < 20; i++) {",
-            "        const int32_t label = i % 2, clock[2] = {1, i}; /* seed, step */",
-            "        const float lr = 0.003f;",
-            "        float loss;",
-            *show("STEP", "label"),
-            "        memcpy(arena + MODEL_STEP_LABEL, &label, sizeof label);",
-        ]
-        if rate == "MODEL_APPLY":
-            lines += [
-                "        const float share = 1; /* 1 / n when n samples share an update */",
-                "        memcpy(arena + MODEL_STEP_SHARE, &share, sizeof share);",
-            ]
-        else:
-            lines += controls
-        lines += [
-            f"        check(model_step(state, arena{through}));",
-            "        memcpy(&loss, arena + MODEL_STEP_LOSS, sizeof loss);",
-        ]
-        if rate == "MODEL_APPLY":
-            lines += [*controls, "        check(model_apply(state, arena));"]
-        lines += ['        printf("step %d: loss %f\\n", (int)i, (double)loss);', "    }"]
-    lines += [f"    {draw('INFER', '1')}", f"    check(model_infer(state, arena{camera}));"]
-    _, width, channels = image.type.shape
-    pictures = _PICTURE.format(size=image.type.size, row_bytes=width * channels)
-    return _EXAMPLE.format(
-        size=image.type.size, picture=pictures if by_rows else "", body="\n".join(lines)
-    )
-
-
 def _image(program: Program) -> Node:
-    return program.entries["infer"].inputs["image"]
+    return program.entries[EntryPoint.INFER].inputs["image"]
 
 
 def _readme(program: Program) -> str:
-    calls = "\n".join(_CALLS[name] for name in program.entries)
+    does = {name: _DOES[EntryPoint(name)] for name in program.entries}
+    calls = "\n".join(f"- `model_{name}`: {text}" for name, text in does.items())
     by_rows = isinstance(_image(program).op, StreamedInput)
     return _README.format(
         state=f"{program.state_bytes:,}",
@@ -178,14 +133,14 @@ def _readme(program: Program) -> str:
     )
 
 
-_CALLS = {
-    "infer": "- `model_infer`: image in, logits out; the largest one is the class.",
-    "prefix": "- `model_prefix`: image in; out comes what `enrol` and `step` read in its place.",
-    "enrol": "- `model_enrol`: image and label in; adds the image to the prototype of its class.",
-    "forget": "- `model_forget`: empties the prototypes, before the support is enrolled anew.",
-    "step": "- `model_step`: image, label, and rate and clock (or the share) in; loss out; learns.",
-    "enrol_grad": "- `model_enrol_grad`: image and label in; what prototypes add to the gradients.",
-    "apply": "- `model_apply`: rate and clock in; updates from the accumulated gradients.",
+_DOES = {
+    EntryPoint.INFER: "image in, logits out; the largest one is the class.",
+    EntryPoint.PREFIX: "image in; out comes what `enrol` and `step` read in its place.",
+    EntryPoint.ENROL: "image and label in; adds the image to the prototype of its class.",
+    EntryPoint.FORGET: "empties the prototypes, before the support is enrolled anew.",
+    EntryPoint.STEP: "image, label, and rate and clock (or the share) in; loss out; learns.",
+    EntryPoint.ENROL_GRAD: "image and label in; what prototypes add to the gradients.",
+    EntryPoint.APPLY: "rate and clock in; updates from the accumulated gradients.",
 }
 
 _README = """\
@@ -217,13 +172,6 @@ _ROWS = """
 The image is never in memory as a whole: a `kg_rows` given to these calls holds a function that
 they ask for row 0, row 1, and so on, each once.  It may wait for a camera;
 `kg_image_row` (in `kg.h`) reads an image that lies in memory, such as flash.
-"""
-
-_PICTURE = """\
-static int8_t picture[{size}];
-static const kg_image image = {{picture, {row_bytes}}};
-static const kg_rows camera = {{kg_image_row, (void *)&image}};
-
 """
 
 _README_STARTUP = """
@@ -321,6 +269,17 @@ model.wasm: $(FILES) model.h
 \t$(ZIG) cc $(FLAGS) -I. -Iruntime/include -Iruntime/freestanding $(FILES) $(LINK) -o $@
 """
 
+_MAKEFILE = """\
+# make -f wasm.mk       model.wasm, without imports
+ZIG ?= python3 -m ziglang
+FLAGS = -target wasm32-freestanding -O3 -g0 -s -std=c99 -ffp-contract=off
+LINK = -Wl,--no-entry -Wl,-z,stack-size=4096 {exports}
+FILES = wasm.c {files}
+
+model.wasm: $(FILES) model.h
+\t$(ZIG) cc $(FLAGS) -I. -Iruntime/include -Iruntime/freestanding $(FILES) $(LINK) -o $@
+"""
+
 _EXAMPLE = """\
 /* Trains on made-up images, to show the order of calls. */
 #include <stdio.h>
@@ -351,13 +310,14 @@ static void draw(int8_t *image, int32_t way) {{
 """
 
 _MAKEFILE = """\
-# make                  a library for this machine, and an example that runs
-# make libmodel.a CC=arm-none-eabi-gcc AR=arm-none-eabi-ar \\
-#     TARGET='-mcpu=cortex-m7 -mfpu=fpv5-d16 -mfloat-abi=hard'
+# For this machine, with the portable kernels: a library, and an example that runs.
+#     make
+# For the target:
+#     {make}
 CFLAGS ?= -O3
 WARNINGS = -Wall -Wextra -Wpedantic -Wno-overlength-strings
 FLAGS = -std=c99 -ffp-contract=off -fno-math-errno $(WARNINGS) -I. -Iruntime/include $(TARGET)
-FILES = {files}
+{files}
 OBJECTS = $(FILES:.c=.o)
 
 example: example.c libmodel.a
@@ -373,11 +333,29 @@ clean:
 \trm -f $(OBJECTS) libmodel.a example
 """
 
+_MAKE_FILES = "FILES = {files}"
+_MAKE_BOTH = """\
+# TARGET, the flags of the processor, brings the kernels that are made for it
+ifdef TARGET
+FILES = {files}
+else
+FILES = {portable}
+endif"""
+
 _CMAKE = """\
 cmake_minimum_required(VERSION 3.13)
 project(model C)
-add_library(model STATIC {files})
+{files}
+add_library(model STATIC ${{FILES}})
 target_include_directories(model PUBLIC . runtime/include)
 target_compile_options(model PRIVATE -O3 -std=c99 -ffp-contract=off -fno-math-errno)
 target_link_libraries(model PUBLIC m)
 """
+
+_CMAKE_FILES = "set(FILES {files})"
+_CMAKE_BOTH = """\
+if(CMAKE_CROSSCOMPILING) # the kernels that are made for the target
+  set(FILES {files})
+else()
+  set(FILES {portable})
+endif()"""

@@ -1,6 +1,7 @@
 """The intermediate representation: types, nodes, graphs, and how they are built and read."""
 
 from kilograd.ir.builder import Builder, apart
+from kilograd.ir.fingerprint import fingerprint
 from kilograd.ir.graph import (
     Check,
     Graph,
@@ -49,6 +50,7 @@ __all__ = [
     "Value",
     "apart",
     "dead_code",
+    "fingerprint",
     "interpret",
     "require_range",
     "rewrite",

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save as packed
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Episode
-from kilograd.data.load import Dataset
-from kilograd.data.pixels import prepare
+from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
-from kilograd.errors import InputError, option
-from kilograd.frontend import Preprocess
-from kilograd.frontend.model_folder import folder_layout
-from kilograd.ir import Array, Role
-from kilograd.learn.recipe import Compiled
-from kilograd.learn.views import Cached, Fresh, Shown, latents_each, shown, views_of
+from kilograd.frontend import Model, Preprocess
+from kilograd.ir import Array
+from kilograd.learn.guard import passes_that_help, trials
+from kilograd.learn.inspect import inspector
+from kilograd.learn.recipe import Compiled, compile_program
+from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.views import latents_each, within
 from kilograd.output import whole_folder
-from kilograd.targets import HostProgram, build_host
+from kilograd.passes import EntryPoint
+from kilograd.progress import Progress, silent
+from kilograd.targets import build_host
 
 RESULT = "result.json"
 ADAPTED = "adapted.safetensors"
@@ -36,62 +34,16 @@ ADAPTED = "adapted.safetensors"
 RESULT_FILES = (RESULT, "episode.json", "selection.html")
 """What lies beside it."""
 
-_SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-"""Of rates: normal numbers of float32."""
-
-Progress = Callable[[int, float], None]
-"""Called after every sample with the number of samples done and the running loss."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to learn: `iterations` passes over the support at rate `lr`.
+class Task:
+    """An episode, and its images as network input."""
 
-    The rate rises from zero in a straight line during the first `warmup` passes, and falls to zero
-    along a cosine in the others.  It is never below the smallest normal float32: programs refuse
-    a rate of zero.
-    """
-
-    iterations: int = 10
-    lr: float = 0.003
-    augment: Augment = Augment.FULL
-    seed: int = 0
-    warmup: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise `InputError` for numbers that make no sense."""
-        if self.iterations < 0:
-            raise InputError(f"{option('iterations')} {self.iterations}: must not be negative")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
-        if not _SMALLEST <= self.lr <= _LARGEST:
-            raise InputError(
-                f"{option('lr')} {self.lr}: must be in {_SMALLEST:.3g} ... {_LARGEST:.3g}"
-            )
-        if not 0 <= self.seed < 1 << 31:
-            raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... 2147483647")
-        if not 0 <= self.warmup <= max(0, self.iterations - 1):
-            raise InputError(
-                f"{option('warmup')} {self.warmup}: must be in 0 ... "
-                f"{max(0, self.iterations - 1)}, fewer passes than {option('iterations')} "
-                f"{self.iterations}"
-            )
-
-    def rate(self, done: float) -> float:
-        """Return the rate when the fraction `done` of the work is done."""
-        warm = self.warmup / max(1, self.iterations)
-        if done < warm:
-            return max(_SMALLEST, self.lr * done / warm)
-        falling = 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
-        return max(_SMALLEST, self.lr * falling)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Images as network input, int8 [n, h, w, c], and their labels."""
-
-    images: NDArray[np.int8]
-    labels: NDArray[np.int32]
+    episode: Episode
+    support: Samples
+    query: Samples
 
 
 @dataclass(frozen=True)
@@ -132,214 +84,158 @@ class Outcome:
     `tensors` are in the layout of a model folder; layers that did not learn are not among them.
     """
 
+    compiled: Compiled
+    episode: Episode
     summary: Summary
     losses: tuple[float, ...]
     predictions: tuple[int, ...]
     tensors: Mapping[str, Array]
 
 
-def load_samples(
-    dataset: Dataset, indices: tuple[int, ...], labels: tuple[int, ...], preprocess: Preprocess
-) -> Samples:
-    """Decode some images of a data set."""
-    images = np.stack([prepare(dataset.image(i), preprocess) for i in indices])
-    return Samples(images, np.array(labels, np.int32))
+def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
+    """Decode the images of an episode."""
+    return Task(
+        episode,
+        load_samples(dataset, episode.support, episode.support_labels, preprocess),
+        load_samples(dataset, episode.query, episode.query_labels, preprocess),
+    )
 
 
-def adapt(
+def compile_for(model: Model, task: Task, settings: Settings) -> Compiled:
+    """Choose what learns for a task, and compile it.
+
+    Raises `InputError` as `compile_recipe`, and for a cache that saves nothing or holds no view.
+    """
+    budget, schedule = settings.budget(model), settings.schedule
+    wanted = settings.recipe.cache or int(budget.cache is not None)
+    recipe = replace(settings.recipe, ways=len(task.episode.classes), cache=wanted)
+    compiled = compile_program(model, recipe, budget, inspector(model, task.support, schedule))
+    images = len(task.support.labels)
+    return within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
+
+
+def adapt(model: Model, task: Task, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Choose what learns, compile it, train on the support of a task and test on its query.
+
+    Raises `InputError` as `compile_for` does, and for a guard that has nothing to hold out.
+    """
+    compiled = compile_for(model, task, settings)
+    passes = _guarded(compiled, task, settings.schedule) if settings.guard else None
+    return train(compiled, task, settings.schedule, progress, passes)
+
+
+def train(
     compiled: Compiled,
-    dataset: Dataset,
-    episode: Episode,
+    task: Task,
     schedule: Schedule,
-    progress: Progress = lambda done, loss: None,
+    progress: Progress = silent,
     passes: int | None = None,
 ) -> Outcome:
-    """Train on the support of an episode and test on its query.
+    """Train a program on the support of a task, and test it on the query before and after.
 
     `passes` ends training before the schedule does.
     """
     start = time.perf_counter()
-    preprocess = compiled.model.preprocess
-    support = load_samples(dataset, episode.support, episode.support_labels, preprocess)
-    query = load_samples(dataset, episode.query, episode.query_labels, preprocess)
-    host = build_host(compiled.program)
+    host, support = build_host(compiled.program), task.support
+    done = schedule.iterations if passes is None else passes
+    total = done * len(support.labels)
     enrol(host, support)
-    before = predict(host, query.images)
-    losses = fit(host, compiled, support, schedule, progress, passes)
+    before = predict(host, task.query.images)
+    losses = fit(
+        host,
+        compiled,
+        support,
+        schedule,
+        lambda seen, loss: progress(seen, total, f"loss {loss:.3f}"),
+        passes,
+    )
     enrol(host, support)
-    after = predict(host, query.images)
+    after = predict(host, task.query.images)
+    summary = _summary(
+        compiled,
+        task.episode,
+        schedule.augment,
+        done,
+        float((before == task.query.labels).mean()),
+        float((after == task.query.labels).mean()),
+        round(time.perf_counter() - start, 3),
+    )
+    tensors = adapted_tensors(compiled, host)
+    found = tuple(after.tolist())
+    return Outcome(compiled, task.episode, summary, tuple(losses), found, tensors)
+
+
+def _guarded(compiled: Compiled, task: Task, schedule: Schedule) -> int:
+    """Try on held-out images of the support how far to train, and say what was found."""
+    found = trials(build_host(compiled.program), compiled, task.support, schedule)
+    passes = passes_that_help(found)
+    tried = ", ".join(f"{sum(t.right)} after {t.passes}" for t in found)
+    total = len(task.support.labels)
+    _log.info("held-out images right, of %d: %s passes; %d it is", total, tried, passes)
+    return passes
+
+
+def _summary(
+    compiled: Compiled,
+    episode: Episode,
+    augment: Augment,
+    passes: int,
+    before: float,
+    after: float,
+    seconds: float,
+) -> Summary:
     program = compiled.program
     shots = Counter(episode.support_labels).values()
-    done = schedule.iterations if passes is None else passes
-    prefixes = len(support.labels) * latents_each(compiled, schedule.augment) if done else 0
-    seen = len(support.labels) * done
-    summary = Summary(
-        accuracy_before=float((before == query.labels).mean()),
-        accuracy_after=float((after == query.labels).mean()),
+    images = len(episode.support)
+    front = program.macs(EntryPoint.PREFIX)
+    prefixes = images * latents_each(compiled, augment) if passes else 0
+    return Summary(
+        accuracy_before=before,
+        accuracy_after=after,
         ways=len(episode.classes),
         shots=min(shots),
         max_shots=max(shots),
-        queries=len(query.labels) // len(episode.classes),
-        iterations=done,
+        queries=len(episode.query) // len(episode.classes),
+        iterations=passes,
         sram_bytes=program.sram_bytes,
         sram_lower_bound_bytes=program.sram_lower_bound_bytes,
         sram_proved_optimal=program.sram_proved_optimal,
         flash_bytes=program.flash_bytes,
-        macs_forward=program.macs("infer"),
-        macs_prefix=program.macs("prefix"),
-        macs_step=program.macs("step"),
-        macs_training=prefixes * program.macs("prefix") + seen * _macs_seen(program),
+        macs_forward=program.macs(EntryPoint.INFER),
+        macs_prefix=front,
+        macs_step=program.macs(EntryPoint.STEP),
+        macs_training=prefixes * program.macs(EntryPoint.PREFIX)
+        + images * passes * _macs_seen(program),
         latent_bytes=compiled.latent_bytes,
         cache_bytes=prefixes * compiled.latent_bytes,
         learned_parameters=compiled.learned_parameters,
-        seconds=round(time.perf_counter() - start, 3),
+        seconds=seconds,
     )
-    return Outcome(summary, tuple(losses), tuple(after.tolist()), adapted_tensors(compiled, host))
-
-
-def enrol(host: HostProgram, support: Samples) -> None:
-    """Make the prototypes anew from the support; a linear head has none."""
-    if "enrol" in host.program.entries:
-        _enrol(host, (shown(host, image) for image in support.images), support.labels)
-
-
-def _enrol(
-    host: HostProgram, seen: Iterable[Shown], labels: NDArray[np.int32], entry: str = "enrol"
-) -> None:
-    """Enrol samples or, with `enrol_grad`, go back to them."""
-    if entry not in host.program.entries:
-        return
-    if entry == "enrol":
-        host.call("forget")
-    for inputs, label in zip(seen, labels, strict=True):
-        host.call(entry, **inputs, label=label)
-
-
-def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Return the most likely class of each image."""
-    return np.array([int(host.call("infer", image=x)["logits"].argmax()) for x in images])
-
-
-def fit(
-    host: HostProgram,
-    compiled: Compiled,
-    support: Samples,
-    schedule: Schedule,
-    progress: Progress = lambda done, loss: None,
-    passes: int | None = None,
-    views: Fresh | Cached | None = None,
-) -> list[float]:
-    """Train in place; return the loss of every sample seen.
-
-    `passes` ends training before the schedule does.  `views`: of the support with this schedule,
-    where a program that cuts the network at the same place has kept them.
-    """
-    each = training(host, compiled, support, schedule, progress, views)
-    return [loss for losses in itertools.islice(each, passes) for loss in losses]
-
-
-def training(
-    host: HostProgram,
-    compiled: Compiled,
-    support: Samples,
-    schedule: Schedule,
-    progress: Progress = lambda done, loss: None,
-    views: Fresh | Cached | None = None,
-) -> Iterator[list[float]]:
-    """Train in place, and yield the losses of each pass over the support when it is done.
-
-    Prototypes are made anew before each pass, and detached, unless the program has gradients for
-    them: then what they add to the mean gradient comes last, right before its update.
-    Raises `InputError` if such a program would update before the end of a pass.
-    """
-    if "step" not in host.program.entries or not schedule.iterations:
-        return
-    if views is None:
-        views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
-    rng = views.generator()
-    every = compiled.recipe.accumulate
-    count = len(support.labels)
-    total = schedule.iterations * count
-    exact = "enrol_grad" in host.program.entries
-    if exact and every < count:
-        raise InputError(
-            f"{option('prototype_gradients')}: needs one update for the whole support of {count} "
-            f"images, but {option('accumulate')} is {every}; make it {count} or more"
-        )
-    seen = updates = pending = 0
-    running = math.nan
-    for turn in range(schedule.iterations):
-        losses: list[float] = []
-        _enrol(host, views.plain(), support.labels)
-        for left, i in zip(reversed(range(count)), rng.permutation(count), strict=True):
-            rate = schedule.rate(seen / total)
-            inputs = {**views.view(i, turn), "label": support.labels[i]}
-            if every == 1:
-                clock = np.array([schedule.seed, updates], np.int32)
-                out = host.call("step", **inputs, lr=np.array([rate], np.float32), clock=clock)
-                updates += 1
-            else:
-                share = 1 / min(every, pending + left + 1)
-                out = host.call("step", **inputs, share=np.array([share], np.float32))
-                pending += 1
-                if pending == every or left == 0:
-                    if exact:
-                        _enrol(host, views.plain(), support.labels, "enrol_grad")
-                    clock = np.array([schedule.seed, updates], np.int32)
-                    host.call("apply", lr=np.array([rate], np.float32), clock=clock)
-                    updates, pending = updates + 1, 0
-            loss = float(out["loss"][0])
-            running = 0.95 * running + 0.05 * loss if seen else loss
-            losses.append(loss)
-            seen += 1
-            progress(seen, running)
-        yield losses
 
 
 def _macs_seen(program: Program) -> int:
     """Return the work of a sample in a pass: its step, and what it does for the prototypes."""
-    entries = ("enrol", "step", "enrol_grad")
-    return sum(map(program.macs, entries)) if "step" in program.entries else 0
+    entries = (EntryPoint.ENROL, EntryPoint.STEP, EntryPoint.ENROL_GRAD)
+    return sum(map(program.macs, entries)) if EntryPoint.STEP in program.entries else 0
 
 
-def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
-    """Return whole tensors of every layer that learned, and the head."""
-    tensors: dict[str, Array] = {}
-    for name, part in compiled.training.learn.items():
-        node = compiled.model.graph[name]
-        if name in host.state:
-            value = host.state[name].copy()
-        else:
-            value = compiled.model.graph.data[name].copy()
-            where = (slice(None),) * part.axis + (list(part.index or ()),)
-            value[where] = host.state[f"{name}.learned"]
-        tensors[name] = folder_layout(node, value)
-    heads = [s.name for s in compiled.program.state if s.role is Role.HEAD]
-    tensors.update((name, host.state[name].copy()) for name in heads)
-    return tensors
-
-
-def save(
-    out: Path,
-    compiled: Compiled,
-    episode: Episode,
-    outcome: Outcome,
-    pages: Mapping[str, str] = MappingProxyType({}),
-) -> None:
+def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write result.json, episode.json, adapted.safetensors and `pages`; all of them or none.
 
     Raises `InputError` if the disk refuses.
     """
+    compiled, episode = outcome.compiled, outcome.episode
+    recipe = compiled.recipe
     result = {
         **asdict(outcome.summary),
         "model": compiled.model.name,
-        "method": compiled.recipe.method,
-        "head": str(compiled.recipe.head_kind),
-        "optimizer": str(compiled.recipe.optimizer),
-        "accumulate": compiled.recipe.accumulate,
-        "cache": compiled.recipe.cache,
-        "prototype_gradients": compiled.recipe.prototype_gradients,
-        "exact": compiled.recipe.exact,
+        "method": recipe.method,
+        "head": str(recipe.head_kind),
+        "optimizer": str(recipe.optimizer),
+        "accumulate": recipe.accumulate,
+        "cache": recipe.cache,
+        "prototype_gradients": recipe.prototype_gradients,
+        "exact": recipe.exact,
         "dataset": episode.dataset,
         "selection": [asdict(r) for r in compiled.selection.reasons],
         "classes": list(episode.classes),

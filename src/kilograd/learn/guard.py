@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilograd.errors import InputError, option
-from kilograd.learn.adapt import Samples, Schedule, enrol, predict, training
 from kilograd.learn.recipe import Compiled
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, enrol, predict, training
 from kilograd.targets import HostProgram
 
 _FOLDS = 5
 _LOOKS = (0.2, 0.5, 1.0)  # of the schedule
-_CHANCE = 0.5  # docs/results/guard.md compares it with others
+_CHANCE = 0.5  # docs/results/studies/guard.md compares it with others
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMappin
 
 import numpy as np
 
-from kilograd.data.augment import augmented
+from kilograd.data import augmented
 from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
-from kilograd.learn.adapt import Samples, Schedule, enrol
+from kilograd.learn.settings import Schedule
+from kilograd.learn.training import Samples, enrol
 from kilograd.ops import Sgd
 from kilograd.passes import (
     AccumulatorError,
@@ -24,7 +25,7 @@ from kilograd.passes import (
 )
 from kilograd.select import Inspect, Selection
 from kilograd.select.selection import weights
-from kilograd.targets import HostProgram, build_host
+from kilograd.targets import Driver, HostProgram, Sample, build_host
 
 
 def inspector(
@@ -49,20 +50,18 @@ def inspector(
         built[key, head].reset()
         return built[key, head]
 
-    def views() -> Iterator[dict[str, Array]]:
+    def views(driver: Driver) -> Iterator[Sample]:
         rng = np.random.default_rng(schedule.seed)
         for image, label in zip(support.images, support.labels, strict=True):
-            yield {
-                "image": augmented(image, rng, schedule.augment),
-                "label": np.array([label]),
-            }
+            yield driver.show(augmented(image, rng, schedule.augment)), label
 
     @functools.cache
     def fisher(layers: tuple[str, ...]) -> Mapping[str, Array]:
         host = program(("fisher", layers), lambda: inspection(model.graph, head, layers))
         enrol(host, support)
-        for view in views():
-            host.call("inspect", **view)
+        driver = Driver(host)
+        for shown, label in views(driver):
+            driver.inspect(shown, label)
         count = np.float32(len(support.labels))
         return {name: host.state[f"{name}.fisher"] / count for name in layers}
 
@@ -72,13 +71,12 @@ def inspector(
         training = Training(head, Sgd(0), learn, train_head=False, accumulate=True)
         host = program(("steps", layers), lambda: entries(model.graph, training))
         enrol(host, support)
-        squares = {
-            name: 0.0 * _rows(model, name, host.state[f"{name}.weight.sum"]) for name in layers
-        }
-        for view in views():
-            host.call("step", **view, share=np.ones(1, np.float32))
-            for name in layers:
-                gradient = host.state[f"{name}.weight.sum"]
+        driver = Driver(host)
+        sums = {name: host.state[f"{name}.weight.sum"] for name in layers}
+        squares = {k: np.zeros_like(_rows(model, k, v)) for k, v in sums.items()}
+        for shown, label in views(driver):
+            driver.accumulate(shown, label)
+            for name, gradient in sums.items():
                 squares[name] += _rows(model, name, gradient) ** 2
                 gradient[...] = 0
         rms = {k: np.sqrt(v.mean(axis=1) / len(support.labels)) for k, v in squares.items()}

@@ -7,15 +7,19 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from kilograd import limits
 from kilograd.emit import Program, link
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.ir import Graph, Role
 from kilograd.memory import exact, greedy
 from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.options import Option
 from kilograd.passes import (
     AccumulatorError,
+    EntryPoint,
     LimitError,
     LinearHead,
     PrototypeHead,
@@ -23,7 +27,7 @@ from kilograd.passes import (
     Training,
     entries,
 )
-from kilograd.select import Budget, Demand, Evidence, Inspect, Selection, strategy
+from kilograd.select import METHODS, Budget, Demand, Evidence, Inspect, Selection, strategy
 
 
 class HeadKind(enum.StrEnum):
@@ -62,16 +66,38 @@ class Recipe:
     support for each update.
     """
 
-    method: str
-    ways: int
-    head: HeadKind | None = None
-    optimizer: OptimizerKind = OptimizerKind.SGD
-    accumulate: int = 1
-    rows: bool = False
-    recompute: bool = False
-    exact: bool = False
-    cache: int = 0
-    prototype_gradients: bool = False
+    method: Annotated[str, Option(f"What learns: {', '.join(METHODS)}.")] = "last"
+    ways: Annotated[int, Option("Classes of the head.", most=limits.WAYS)] = 10
+    head: Annotated[
+        HeadKind | None, Option("proto (default) or linear (default of method head).")
+    ] = None
+    optimizer: Annotated[OptimizerKind, Option("How a gradient becomes a step.")] = (
+        OptimizerKind.SGD
+    )
+    accumulate: Annotated[int, Option("Samples averaged for one update.", most=limits.COUNT)] = 1
+    rows: Annotated[bool, Option("Take images row by row, from a callback; never whole.")] = False
+    recompute: Annotated[bool, Option("Run layers again to keep fewer maps: less RAM, slower.")] = (
+        False
+    )
+    exact: Annotated[bool, Option("Search longer for a plan proved optimal.")] = False
+    cache: Annotated[
+        int,
+        Option(
+            "Keep the frozen layers' output for so many views of an image; 0: none.",
+            most=limits.COUNT,
+        ),
+    ] = 0
+    prototype_gradients: Annotated[
+        bool, Option("Learn through prototypes too; a further pass.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for numbers that make no sense."""
+        for name, least in (("ways", 1), ("accumulate", 1)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{option(name)} {value}: must be at least {least}")
+        if self.cache < 0:
+            raise InputError(f"{option('cache')} {self.cache}: must not be negative")
 
     @property
     def head_kind(self) -> HeadKind:
@@ -99,7 +125,7 @@ class Compiled:
     @property
     def latent_bytes(self) -> int:
         """Bytes to keep for a sample in place of its image; 0 without a cut."""
-        entry = self.program.entries.get("prefix")
+        entry = self.program.entries.get(EntryPoint.PREFIX)
         return sum(n.type.nbytes for n in entry.graph.outputs) if entry else 0
 
     @property
@@ -133,12 +159,6 @@ def compile_recipe(
     that is over the budget: the message gives the smallest that would do; and for an exact plan
     where OR-Tools is not installed.
     """
-    if recipe.ways < 1:
-        raise InputError(f"{option('ways')} {recipe.ways}: must be at least 1")
-    if recipe.accumulate < 1:
-        raise InputError(f"{option('accumulate')} {recipe.accumulate}: must be at least 1")
-    if recipe.cache < 0:
-        raise InputError(f"{option('cache')} {recipe.cache}: must not be negative")
     known: dict[tuple[object, ...], Program] = {}
     prices = {} if prices is None else prices
 
@@ -163,6 +183,23 @@ def compile_recipe(
     return Compiled(model, recipe, _training(recipe, selection), program, selection)
 
 
+def compile_program(
+    model: Model, recipe: Recipe, budget: Budget, inspect: Inspect | None = None
+) -> Compiled:
+    """Choose what learns and compile it, as `compile_recipe`, for one program.
+
+    Raises `InputError` for a cache that saves nothing, too: only a comparison has a use for it.
+    """
+    compiled = compile_recipe(model, recipe, budget, inspect)
+    if recipe.cache and EntryPoint.PREFIX not in compiled.program.entries:
+        raise InputError(
+            f"{option('cache')} {recipe.cache}: method {recipe.method} on {model.name} learns "
+            "from the first layer on, so no work can be kept; leave the option away, or choose a "
+            "method that learns in fewer layers"
+        )
+    return compiled
+
+
 def lowered(model: Model, recipe: Recipe, selection: Selection) -> Mapping[str, Graph]:
     """Return the entry points of a program, scheduled; their memory is not planned yet.
 
@@ -179,8 +216,8 @@ def linked(model: Model, recipe: Recipe, selection: Selection) -> Program:
 
 def demand(program: Program) -> Demand:
     """Return what a program costs."""
-    step = program.macs("prefix") + program.macs("step")
-    backward = step - program.macs("infer") if "step" in program.entries else 0
+    step = program.macs(EntryPoint.PREFIX) + program.macs(EntryPoint.STEP)
+    backward = step - program.macs(EntryPoint.INFER) if EntryPoint.STEP in program.entries else 0
     return Demand(program.sram_bytes, backward)
 
 

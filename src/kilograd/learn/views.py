@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data.augment import Augment, augmented
+from kilograd.data import Augment, augmented
 from kilograd.errors import InputError, option
-from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled
-from kilograd.targets import HostProgram
-
-Shown = Mapping[str, Array]
-"""Inputs of `enrol` and `step`, by name."""
-
-
-def shown(host: HostProgram, image: NDArray[np.int8]) -> Shown:
-    """Return what `enrol` and `step` read of an image: itself or, with a cut, its latent."""
-    if "prefix" in host.program.entries:
-        return host.call("prefix", image=image)
-    return {"image": image}
+from kilograd.passes import EntryPoint
+from kilograd.targets import Driver, HostProgram, Shown
 
 
 class Fresh:
@@ -36,15 +26,15 @@ class Fresh:
         augment: Augment,
         rng: np.random.Generator,
     ) -> None:
-        self._host, self._images, self._augment, self._rng = host, images, augment, rng
+        self._driver, self._images, self._augment, self._rng = Driver(host), images, augment, rng
 
     def plain(self) -> Iterator[Shown]:
         """Yield the images as they are, to enrol."""
-        return (shown(self._host, image) for image in self._images)
+        return map(self._driver.show, self._images)
 
     def view(self, i: int, turn: int) -> Shown:
         """Return a view of image i to learn in the pass `turn`."""
-        return shown(self._host, augmented(self._images[i], self._rng, self._augment))
+        return self._driver.show(augmented(self._images[i], self._rng, self._augment))
 
     def generator(self) -> np.random.Generator:
         """Return what else may draw: the same generator that draws the views."""
@@ -66,11 +56,14 @@ class Cached:
         rng: np.random.Generator,
         count: int,
     ) -> None:
+        show = Driver(host).show
+
         def of_all(kind: Augment) -> list[Shown]:
-            return [shown(host, augmented(image, rng, kind)) for image in images]
+            return [show(augmented(image, rng, kind)) for image in images]
 
         whole = augment is Augment.NONE
-        self._plain = of_all(Augment.NONE) if whole or "enrol" in host.program.entries else []
+        plain = whole or EntryPoint.ENROL in host.program.entries
+        self._plain = of_all(Augment.NONE) if plain else []
         self._views = [self._plain] if whole else [of_all(augment) for _ in range(count)]
         self._rng = rng
 
@@ -104,9 +97,9 @@ def views_of(
 def latents_each(compiled: Compiled, augment: Augment) -> int:
     """Return how many latents of an image `Cached` keeps; 0 where a recipe has no cache."""
     entries = compiled.program.entries
-    if "step" not in entries or not compiled.recipe.cache:
+    if EntryPoint.STEP not in entries or not compiled.recipe.cache:
         return 0
-    return 1 if augment is Augment.NONE else compiled.recipe.cache + ("enrol" in entries)
+    return 1 if augment is Augment.NONE else compiled.recipe.cache + (EntryPoint.ENROL in entries)
 
 
 def within(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kilograd import limits
-from kilograd.data.load import Dataset
-from kilograd.errors import InputError, option
+from kilograd.data import Dataset
+from kilograd.errors import option
 from kilograd.frontend import Model, save_model
-from kilograd.ir import Graph
+from kilograd.ir import fingerprint
 from kilograd.names import identifier
-from kilograd.output import make_folder, write_file
+from kilograd.output import Provenance, claim, make_folder, write_file
 from kilograd.reading import read_json
 
 SETTINGS = "training.json"
@@ -74,25 +74,16 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     was begun with other settings: the message names one that differs.
     """
     now = {
-        "--model": f"{model.name} ({_digest(model.graph)})",
+        "--model": f"{model.name} ({fingerprint(model.graph)[:12]})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
         **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
     }
     identifier(
         out.resolve().name, f"{option('out')} {out}: the folder's name, which will be the network's"
     )
-    file = out / SETTINGS
-    make_folder(out, SETTINGS)
-    if not file.exists():
-        write_file(file, json.dumps(now, indent=1) + "\n")
-        return
-    begun = read_json(file, dict[str, str], limits.RECORD_BYTES)
-    for name in (*now, *(k for k in begun if k not in now)):
-        if begun.get(name) != now.get(name):
-            raise InputError(
-                f"{option('out')} {out}: was begun with {_spelled(name)} {begun.get(name)}, not "
-                f"{now.get(name)}; give the same again, or choose another folder"
-            )
+    if claim(out, SETTINGS, _provenance(now), _begun) is None:
+        make_folder(out, SETTINGS)
+        write_file(out / SETTINGS, json.dumps(now, indent=1) + "\n")
 
 
 def finish(out: Path, model: Model, finished: Finished) -> None:
@@ -101,15 +92,21 @@ def finish(out: Path, model: Model, finished: Finished) -> None:
     write_file(out / RESULT, json.dumps(asdict(finished), indent=1) + "\n")
 
 
-def _digest(graph: Graph) -> str:
-    """Tell two networks of one name apart."""
-    parts = [str(n.type.quant).encode() + graph.data[n.name].tobytes() for n in graph.params()]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+def _begun(file: Path) -> tuple[dict[str, str], Provenance]:
+    begun = read_json(file, dict[str, str], limits.RECORD_BYTES)
+    return begun, _provenance(begun)
 
 
-def _spelled(name: str) -> str:
-    """Return what a message calls a setting: options are stored as they are typed."""
-    return option(name[2:].replace("-", "_")) if name.startswith("--") else name
+def _provenance(stored: Mapping[str, str]) -> Provenance:
+    """Return what is stored as text, under names of options as they are typed."""
+    plain = {"None": None, "False": False, "True": True}
+    return Provenance(
+        {
+            option(k[2:].replace("-", "_")) if k.startswith("--") else k: plain.get(v, v)
+            for k, v in stored.items()
+        },
+        {},
+    )
 
 
 def _flat(how: object) -> dict[str, object]:

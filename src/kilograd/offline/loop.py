@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,10 @@ class Course:
             ("warmup", self.warmup, 0),
         ):
             if value < least:
-                raise InputError(f"--{name} {value}: must be at least {least}")
-        for name, number in (("floor", self.floor), ("weight-decay", self.weight_decay)):
+                raise InputError(f"{option(name)} {value}: must be at least {least}")
+        for name, number in (("floor", self.floor), ("weight_decay", self.weight_decay)):
             if not (math.isfinite(number) and number >= 0):
-                raise InputError(f"--{name} {number}: must not be negative")
+                raise InputError(f"{option(name)} {number}: must not be negative")
         if not 0 <= self.momentum < 1:
             raise InputError(
                 f"{option('momentum')} {self.momentum}: must be at least 0 and below 1"
@@ -123,97 +123,130 @@ def train(lesson: Lesson, course: Course, out: Path, session: Session) -> Histor
     `out` gets `checkpoints/`, the last two, and `log/` for TensorBoard.  The score before training
     counts too: where nothing is better, nothing changes.
 
-    Raises `InputError` if the loss is no number any more.
+    Raises `InputError` if the loss is no number any more, and as `lesson.batch` does.
     """
-    module, total = lesson.module, course.epochs * course.steps
-    device = next(module.parameters()).device
-    optimizer = torch.optim.SGD(
-        [p for p in module.parameters() if p.requires_grad],
-        course.lr,
-        course.momentum,
-        weight_decay=course.weight_decay,
-    )
-    state = load_checkpoint(
-        out / "checkpoints", session.say, lambda state: _check(state, module, optimizer, course)
-    )
-    if state is None:
-        best_weights = copy.deepcopy(module.state_dict())
-        scores, losses, running, done = [lesson.score()], [], 0.0, 0
-    else:
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        best_weights, done = state["best"], state["step"]
-        scores, losses, running = list(state["scores"]), list(state["losses"]), state["running"]
-
-    def save() -> None:
-        now = {
-            "module": module.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "best": best_weights,
-            "step": done,
-            "scores": scores,
-            "losses": losses,
-            "running": running,
-        }
-        save_checkpoint(out / "checkpoints", done, now)
-
+    folder, total = out / "checkpoints", course.epochs * course.steps
+    run = _Run(lesson, course)
+    run.begin(load_checkpoint(folder, session.say, run.check))
     saved = time.monotonic()
-    with SummaryWriter(str(out / "log"), purge_step=done) as log:
-        for batch in _batches(lesson.batch, range(done, total), session.workers):
-            module.train()
-            for group in optimizer.param_groups:
-                group["lr"] = course.rate(done)
-            loss = lesson.loss(tuple(x.to(device) for x in batch))
-            if not math.isfinite(value := loss.item()):
-                raise InputError(
-                    f"the loss is {value} after {done} steps; use a lower {option('lr')}"
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            log.add_scalar("loss", value, done)
-            log.add_scalar("rate", course.rate(done), done)
-            done, running = done + 1, running + value
-            if done % course.steps == 0:
-                losses.append(running / course.steps)
-                scores.append(lesson.score())
-                running = 0.0
-                log.add_scalar("score", scores[-1], done)
-                if scores[-1] > max(scores[:-1]):
-                    best_weights = copy.deepcopy(module.state_dict())
-            if done % course.steps == 0 or time.monotonic() - saved > _SAVE_AFTER:
-                save()
+    with SummaryWriter(str(out / "log"), purge_step=run.step) as log:
+        for batch in _batches(lesson.batch, range(run.step, total), session.workers):
+            log.add_scalar("rate", course.rate(run.step), run.step)
+            loss = run.learn(batch)
+            log.add_scalar("loss", loss, run.step - 1)
+            if run.step % course.steps == 0:
+                log.add_scalar("score", run.end_epoch(), run.step)
+            if run.step % course.steps == 0 or time.monotonic() - saved > _SAVE_AFTER:
+                save_checkpoint(folder, run.step, run.state())
                 saved = time.monotonic()
-            session.progress(done, total, value, max(scores))
-    module.load_state_dict(best_weights)
-    epochs = tuple(Epoch(*pair) for pair in zip(losses, scores[1:], strict=True))
-    return History(scores[0], epochs, scores.index(max(scores)))
+            session.progress(run.step, total, loss, max(run.scores))
+    return run.end()
 
 
-def _check(
-    state: State, module: nn.Module, optimizer: torch.optim.Optimizer, course: Course
-) -> None:
-    """Raise a ValueError for a state that is of another training, or of none."""
-    weights = module.state_dict()
-    kept = {k: v for k, v in state.items() if k != "optimizer"}
-    numbers = {"step": 0, "running": 0.0, "scores": [], "losses": []}
-    check_like(kept, {"module": weights, "best": weights, **numbers})
-    check_momentum(state.get("optimizer"), optimizer)
-    epochs = state["step"] // course.steps
-    if not 0 <= epochs <= course.epochs:
-        raise ValueError(f"step {state['step']} is none of this training")
-    if (len(state["losses"]), len(state["scores"])) != (epochs, epochs + 1):
-        raise ValueError("it has scores of another number of epochs")
+class _Run:
+    """Training under way: what learns, and how far it is."""
+
+    def __init__(self, lesson: Lesson, course: Course) -> None:
+        self.lesson, self.course = lesson, course
+        self.optimizer = torch.optim.SGD(
+            [p for p in lesson.module.parameters() if p.requires_grad],
+            course.lr,
+            course.momentum,
+            weight_decay=course.weight_decay,
+        )
+        self.step = 0
+        self.running = 0.0  # the sum of the losses of this epoch
+        self.losses: list[float] = []
+        self.scores: list[float] = []
+        self.best: Mapping[str, Tensor] = {}
+
+    def begin(self, state: State | None) -> None:
+        """Go on from a checkpoint, or take the score of what has not learned yet."""
+        module = self.lesson.module
+        if state is None:
+            self.best = copy.deepcopy(module.state_dict())
+            self.scores = [self.lesson.score()]
+            return
+        module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best, self.step, self.running = state["best"], state["step"], state["running"]
+        self.scores, self.losses = list(state["scores"]), list(state["losses"])
+
+    def state(self) -> State:
+        """Return what a checkpoint holds."""
+        return {
+            "module": self.lesson.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "step": self.step,
+            "scores": self.scores,
+            "losses": self.losses,
+            "running": self.running,
+        }
+
+    def check(self, state: State) -> None:
+        """Raise a ValueError for a state that is of another training, or of none."""
+        weights = self.lesson.module.state_dict()
+        kept = {k: v for k, v in state.items() if k != "optimizer"}
+        numbers = {"step": 0, "running": 0.0, "scores": [], "losses": []}
+        check_like(kept, {"module": weights, "best": weights, **numbers})
+        check_momentum(state.get("optimizer"), self.optimizer)
+        epochs = state["step"] // self.course.steps
+        if not 0 <= epochs <= self.course.epochs:
+            raise ValueError(f"step {state['step']} is none of this training")
+        if (len(state["losses"]), len(state["scores"])) != (epochs, epochs + 1):
+            raise ValueError("it has scores of another number of epochs")
+
+    def learn(self, batch: tuple[Tensor, ...]) -> float:
+        """Take a step, and return its loss."""
+        module = self.lesson.module
+        module.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.course.rate(self.step)
+        device = next(module.parameters()).device
+        loss = self.lesson.loss(tuple(x.to(device) for x in batch))
+        if not math.isfinite(value := loss.item()):
+            raise InputError(
+                f"the loss is {value} after {self.step} steps; use a lower {option('lr')}"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        self.running += value
+        return value
+
+    def end_epoch(self) -> float:
+        """Return the score after an epoch, and keep weights that are better than all before."""
+        self.losses.append(self.running / self.course.steps)
+        self.running = 0.0
+        score = self.lesson.score()
+        if score > max(self.scores):
+            self.best = copy.deepcopy(self.lesson.module.state_dict())
+        self.scores.append(score)
+        return score
+
+    def end(self) -> History:
+        """Leave the best weights in the module, and tell how it went."""
+        self.lesson.module.load_state_dict(self.best)
+        epochs = tuple(map(Epoch, self.losses, self.scores[1:]))
+        return History(self.scores[0], epochs, self.scores.index(max(self.scores)))
 
 
 class _Steps(Dataset):  # type: ignore[misc]  # torch is untyped here
-    """Batches by the number of their step."""
+    """Batches by the number of their step, or what is wrong with one.
+
+    An error is a value here: one that is raised in another process arrives as a text.
+    """
 
     def __init__(self, batch: Callable[[int], Batch]) -> None:
         self.batch = batch
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.batch(step)
+    def __getitem__(self, step: int) -> Batch | InputError:
+        try:
+            return self.batch(step)
+        except InputError as e:
+            return e
 
 
 def _batches(
@@ -227,7 +260,7 @@ def _batches(
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
     )
-    try:
-        yield from loader
-    except InputError as e:  # from another process it comes with a traceback for a message
-        raise InputError(str(e).strip().splitlines()[-1].rpartition("InputError: ")[2]) from e
+    for made in loader:
+        if isinstance(made, InputError):
+            raise made
+        yield made

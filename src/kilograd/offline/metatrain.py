@@ -15,16 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kilograd.data.episodes import Episode, EpisodeKind, sample_episode, sample_meta_episode
-from kilograd.data.load import Dataset
-from kilograd.data.overlap import shared_classes
+from kilograd.data import (
+    Dataset,
+    Episode,
+    EpisodeKind,
+    sample_episode,
+    sample_meta_episode,
+    shared_classes,
+)
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess
-from kilograd.ir import Array, dead_code
+from kilograd.ir import Array, Graph, dead_code
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
 from kilograd.offline.loop import Batch, Course, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
-from kilograd.offline.parts import CALIBRATION, divide_classes, prepared
+from kilograd.offline.parts import CALIBRATION, Parts, divide_classes, prepared
 from kilograd.offline.views import Views, random_view
 
 SCALE = 10.0
@@ -101,6 +106,13 @@ class ProtoNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
         scaled: Tensor = self.scale * cosines
         return scaled
 
+    def loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Return the cross entropy of an episode: images, labels, the size of the support."""
+        images, labels, shots = batch
+        n = int(shots)
+        value: Tensor = functional.cross_entropy(self(images, labels, n), labels[n:])
+        return value
+
 
 def metatrain(
     out: Path,
@@ -120,63 +132,78 @@ def metatrain(
     """
     start = time.perf_counter()
     parts = divide_classes(dataset, how.ways, how.shots, other)
-    if seen := shared_classes(parts.learn.classes, parts.choose.classes):
-        session.say(
-            f"{len(seen)} classes of {parts.choose.name} are learned, and are no test of learning "
-            f"new ones: {', '.join(seen)}"
-        )
-    names = model.layers if how.last is None else last_layers(model, how.last)
+    _mention_shared(parts, session)
+    module = _module(model, how.last).to(session.device)
     agree(out, model, (dataset,) if other is None else (dataset, other), how)
-    features = dead_code(replace(model.graph, outputs=model.graph.outputs[:1]))
-    network = FloatNetwork(features).to(session.device)
-    network.learn(names)
-    module = ProtoNet(network).to(session.device)
-    episodes = [
-        sample_episode(parts.choose, ways=how.ways, shots=how.shots, queries=how.queries, seed=e)
-        for e in range(how.validation_episodes)
-    ]
-    images = prepared(parts.choose, model.preprocess)
-
-    def loss(batch: tuple[Tensor, ...]) -> Tensor:
-        views, labels, shots = batch
-        n = int(shots)
-        value: Tensor = functional.cross_entropy(module(views, labels, n), labels[n:])
-        return value
-
-    def as_float() -> float:
-        return accuracy(episodes, network.infer(images)[0])
-
-    def as_int8(trained: Model) -> float:
-        return accuracy(episodes, int8_outputs(trained.graph, images)[0])
-
-    lesson = Lesson(module, _Episodes(parts.learn, model.preprocess, how), loss, as_float)
+    exam = _Exam(parts.choose, model.preprocess, how)
+    batches = _Episodes(parts.learn, model.preprocess, how)
+    lesson = Lesson(module, batches, module.loss, lambda: exam.of_float(module.network))
     history = train(lesson, how.course(), out, session)
-    trained = model
     if history.best:
-        whole = FloatNetwork(model.graph).to(session.device)
-        whole.take(network)
-        calibration = prepared(parts.learn, model.preprocess, CALIBRATION)
-        known = dict.fromkeys((*model.training_classes, *parts.learn.classes))
         trained = replace(
-            model,
+            _quantised(model, module.network, parts.learn),
             title=f"{model.title}, meta-trained on {dataset.name}",
-            graph=int8_graph(whole, calibration),
-            training_classes=tuple(known),
         )
     else:
         session.say("no epoch was better than the start: the network stays as it was")
+        trained = model
     finished = Finished(
         name=out.resolve().name,
         classes=len(parts.learn.classes),
         learned=len(parts.learn),
         reported=len(parts.choose),
-        before=Accuracy(history.start, as_int8(model)),
-        after=Accuracy(as_float(), as_int8(trained)),
+        before=Accuracy(history.start, exam.of_int8(model.graph)),
+        after=Accuracy(exam.of_float(module.network), exam.of_int8(trained.graph)),
         history=history,
         seconds=round(time.perf_counter() - start, 1),
     )
     finish(out, trained, finished)
     return finished
+
+
+def _mention_shared(parts: Parts, session: Session) -> None:
+    """Say which classes are both learned and tested."""
+    if seen := shared_classes(parts.learn.classes, parts.choose.classes):
+        session.say(
+            f"{len(seen)} classes of {parts.choose.name} are learned, and are no test of learning "
+            f"new ones: {', '.join(seen)}"
+        )
+
+
+def _module(model: Model, last: int | None) -> ProtoNet:
+    """Return the network up to its features; what shall learn asks for gradients."""
+    features = dead_code(replace(model.graph, outputs=model.graph.outputs[:1]))
+    network = FloatNetwork(features, name=model.name)
+    network.learn(model.layers if last is None else last_layers(model, last))
+    return ProtoNet(network)
+
+
+def _quantised(model: Model, features: FloatNetwork, learned: Dataset) -> Model:
+    """Return the whole network with what its features have learned, as int8."""
+    whole = FloatNetwork(model.graph, name=model.name).to(features.device())
+    whole.take(features)
+    known = dict.fromkeys((*model.training_classes, *learned.classes))
+    graph = int8_graph(whole, prepared(learned, model.preprocess, CALIBRATION))
+    return replace(model, graph=graph, training_classes=tuple(known))
+
+
+class _Exam:
+    """Fixed episodes, and every image of the set that they are from."""
+
+    def __init__(self, dataset: Dataset, preprocess: Preprocess, how: Metatraining) -> None:
+        self._episodes = [
+            sample_episode(dataset, ways=how.ways, shots=how.shots, queries=how.queries, seed=e)
+            for e in range(how.validation_episodes)
+        ]
+        self._images = prepared(dataset, preprocess)
+
+    def of_float(self, network: FloatNetwork) -> float:
+        """Return the accuracy of a network that computes features in float."""
+        return accuracy(self._episodes, network.infer(self._images)[0])
+
+    def of_int8(self, graph: Graph) -> float:
+        """Return that of its int8 program."""
+        return accuracy(self._episodes, int8_outputs(graph, self._images)[0])
 
 
 def accuracy(episodes: list[Episode], features: Array) -> float:

@@ -19,6 +19,7 @@ from kilograd.ir import Array, Graph, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import (
     AccumulatorError,
+    EntryPoint,
     LimitError,
     accumulator_bounds,
     check_ranges,
@@ -29,6 +30,7 @@ from kilograd.passes import (
 from kilograd.targets import build_host
 
 _BATCH = 64  # images at once, where no gradient is asked for
+_RUNS = (Input, Param, Conv, Depthwise, Add, AvgPool)
 
 
 class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -40,11 +42,17 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     Takes network input, int8 [n, h, w, c], and gives the outputs of the graph, float32 [n, c] each.
 
-    Raises `InputError` for an op that is no part of a plain network.
+    Raises `InputError`, which names the network, for an op that is no part of a plain one.
     """
 
-    def __init__(self, graph: Graph, fresh: int | None = None) -> None:
+    def __init__(self, graph: Graph, fresh: int | None = None, name: str = "the network") -> None:
         super().__init__()
+        for n in graph.nodes:
+            if not isinstance(n.op, _RUNS):
+                raise InputError(
+                    f"{name}: {n.name!r} is a {type(n.op).__name__}, which cannot be trained "
+                    "offline; give a network of convolutions, sums and means"
+                )
         self.graph = graph
         self.layers = nn.ModuleList()
         self._place: dict[str, int] = {}
@@ -55,10 +63,6 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
                 self._place[n.name] = len(self.layers)
                 last = n is graph.outputs[-1]  # a classifier is not normalised
                 self.layers.append(_layer(n, real, random, normalise=not last))
-            elif not isinstance(n.op, Input | Param | Add | AvgPool):
-                raise InputError(
-                    f"{n.name!r} is a {type(n.op).__name__}: cannot be trained offline"
-                )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the graph, flat."""
@@ -70,6 +74,8 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
         values: dict[Node, Tensor] = {}
         for n in self.graph.nodes:
             match n.op:
+                case Param():
+                    continue  # in the layer that reads it
                 case Input():
                     quant = n.type.affine
                     real = (images.to(torch.float32) - quant.zero_point) * quant.scale[0]
@@ -85,6 +91,8 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
                     values[n] = _clamped(n, values[a] + values[c])
                 case AvgPool():
                     values[n] = values[n.inputs[0]].mean(dim=(2, 3), keepdim=True)
+                case _:
+                    raise TypeError(f"{n} is of _RUNS, and has no case here")
         return values
 
     def layer(self, name: str) -> nn.Module:
@@ -162,8 +170,8 @@ def int8_graph(network: FloatNetwork, images: NDArray[np.int8]) -> Graph:
 
 def int8_outputs(graph: Graph, images: NDArray[np.int8]) -> tuple[Array, ...]:
     """Run the C program of a network; return its outputs in real units, float32 [n, c] each."""
-    host = build_host(link({"infer": graph}))
-    parts = [host.call("infer", image=image) for image in images]
+    host = build_host(link({EntryPoint.INFER: graph}))
+    parts = [host.call(EntryPoint.INFER, image=image) for image in images]
     outputs = []
     for o in graph.outputs:
         codes = np.stack([part[o.name].ravel() for part in parts]).astype(np.float32)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data.episodes import usable_classes
-from kilograd.data.load import Dataset
-from kilograd.data.pixels import prepare
+from kilograd.data import Dataset, prepare, usable_classes
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 

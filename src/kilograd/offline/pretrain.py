@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess, with_classifier
 from kilograd.ir import Array
@@ -73,21 +74,15 @@ def pretrain(
     start = time.perf_counter()
     parts = divide_images(dataset)
     begun = with_classifier(model, len(parts.learn.classes), how.views.seed)
-    names = None if how.last is None else last_layers(model, how.last)
+    network = _network(begun, how).to(session.device)
     agree(out, model, (dataset,), how)
-    network = FloatNetwork(begun.graph, how.views.seed if how.fresh else None).to(session.device)
-    if names is not None:
-        network.learn([*names, begun.graph.outputs[1].name])
     choose, report = (prepared(p, model.preprocess) for p in (parts.choose, parts.report))
-
-    def loss(batch: tuple[Tensor, ...]) -> Tensor:
-        images, labels = batch
-        value: Tensor = functional.cross_entropy(network(images)[1], labels)
-        return value
-
     batches = _Shuffled(parts.learn, model.preprocess, how)
     lesson = Lesson(
-        network, batches, loss, lambda: _right(network.infer(choose)[1], parts.choose.labels)
+        network,
+        batches,
+        partial(_loss, network),
+        lambda: _right(network.infer(choose)[1], parts.choose.labels),
     )
     history = train(lesson, how.course(batches.per_epoch), out, session)
     graph = int8_graph(network, prepared(parts.learn, model.preprocess, CALIBRATION))
@@ -109,6 +104,21 @@ def pretrain(
     trained = replace(begun, title=title, graph=graph, training_classes=tuple(dict.fromkeys(seen)))
     finish(out, trained, finished)
     return finished
+
+
+def _network(begun: Model, how: Pretraining) -> FloatNetwork:
+    """Return what is trained: what shall learn asks for gradients."""
+    random = how.views.seed if how.fresh else None
+    network = FloatNetwork(begun.graph, random, begun.name)
+    if how.last is not None:
+        network.learn([*last_layers(begun, how.last), begun.graph.outputs[1].name])
+    return network
+
+
+def _loss(network: FloatNetwork, batch: tuple[Tensor, ...]) -> Tensor:
+    images, labels = batch
+    value: Tensor = functional.cross_entropy(network(images)[1], labels)
+    return value
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilograd.data.augment import Augment
-from kilograd.data.pixels import prepare, upright
+from kilograd.data import Augment, prepare, upright
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 

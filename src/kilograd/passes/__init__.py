@@ -1,5 +1,6 @@
 """Graph to graph, one pass a file."""
 
+from kilograd.passes.calls import ENROLMENT, UPDATE, EntryPoint, Over, Phase
 from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
@@ -17,13 +18,18 @@ from kilograd.passes.stream import StreamError, choose_streams, stream
 from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries, inspection
 
 __all__ = [
+    "ENROLMENT",
+    "UPDATE",
     "AccumulatorError",
     "Block",
     "Bound",
+    "EntryPoint",
     "Head",
     "LimitError",
     "LinearHead",
+    "Over",
     "Part",
+    "Phase",
     "PrototypeHead",
     "Storage",
     "StreamError",

@@ -1,26 +1,7 @@
 """From an inference network to the entry points of a training program.
 
-A network is a graph whose first output is the pooled feature vector, int8 [1, 1, c].  Every
-entry point is a graph of its own over the same parameters:
-
-    infer   image -> logits
-    enrol   image, label -> prototypes[label] += features          (prototype head)
-    forget  -> prototypes = 0                                       (prototype head)
-    step    image, label, lr, clock -> loss, logits; parameters updated
-
-With a cut (`Training.cache`), the layers in front of what learns are an entry point of their own,
-and `enrol` and `step` take what it leaves in place of the image:
-
-    prefix  image -> latent: one or more tensors, with the same names on both sides
-
-With an exact prototype head, `step` adds up the gradient of the prototypes, `forget` clears it, and
-
-    enrol_grad  image, label -> mean gradients += the share of what was enrolled so
-
-With gradient accumulation `step` takes, in place of lr and clock, the share of the sample in the
-mean gradient, and the parameters are updated by
-
-    apply   lr, clock -> parameters updated from the mean gradients, which are zeroed
+A network is a graph whose first output is the pooled feature vector, int8 [1, 1, c].
+`passes.calls` says which entry points there are, and what each of them does.
 """
 
 from __future__ import annotations
@@ -62,6 +43,7 @@ from kilograd.ops import (
 )
 from kilograd.ops.inputs import Clock, Label, Rate, Share
 from kilograd.ops.update import row_axis
+from kilograd.passes.calls import EntryPoint
 from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
@@ -179,19 +161,19 @@ def entries(network: Graph, training: Training) -> dict[str, Graph]:
     taken row by row, and `InputError` where the network has a tensor with a name of ours.
     """
     network, names = learning(_pictured(network, training), training)
-    graphs = {"infer": _infer(network, training.head)}
+    graphs: dict[str, Graph] = {EntryPoint.INFER: _infer(network, training.head)}
     if training.cache and (parts := cut(network, names)):
-        graphs["prefix"], network = parts
+        graphs[EntryPoint.PREFIX], network = parts
     if isinstance(training.head, PrototypeHead):
-        graphs["enrol"] = _enrol(network, training.head)
-        graphs["forget"] = _forget(network, training.head, gradients=_exact(training))
+        graphs[EntryPoint.ENROL] = _enrol(network, training.head)
+        graphs[EntryPoint.FORGET] = _forget(network, training.head, gradients=_exact(training))
     if names:
-        graphs["step"] = _step(network, training, names)
+        graphs[EntryPoint.STEP] = _step(network, training, names)
         if _exact(training):
-            graphs["enrol_grad"] = _enrol_grad(network, training, names)
+            graphs[EntryPoint.ENROL_GRAD] = _enrol_grad(network, training, names)
         if training.accumulate:
-            graphs["apply"] = _apply(network, training, names)
-    return _finished(graphs, "step" if names else "infer", names, training)
+            graphs[EntryPoint.APPLY] = _apply(network, training, names)
+    return _finished(graphs, EntryPoint.STEP if names else EntryPoint.INFER, names, training)
 
 
 def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> dict[str, Graph]:
@@ -211,12 +193,12 @@ def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> di
     maps = [n for n in b.nodes if n.name in layers]
     grads = differentiate(b, loss, maps)
     sums = [b(FisherSum(), _fisher(b, n), n, g) for n, g in grads.items()]
-    graphs = {
-        "enrol": _enrol(network, head),
-        "forget": _forget(network, head, gradients=False),
-        "inspect": narrow_gradients(b.graph(loss, *sums), ()),
+    graphs: dict[str, Graph] = {
+        EntryPoint.ENROL: _enrol(network, head),
+        EntryPoint.FORGET: _forget(network, head, gradients=False),
+        EntryPoint.INSPECT: narrow_gradients(b.graph(loss, *sums), ()),
     }
-    return _finished(graphs, "inspect", (), training)
+    return _finished(graphs, EntryPoint.INSPECT, (), training)
 
 
 def _fisher(b: Builder, layer: Node) -> Node:
@@ -226,7 +208,7 @@ def _fisher(b: Builder, layer: Node) -> Node:
 
 
 def _finished(
-    graphs: dict[str, Graph], main: str, names: Sequence[str], training: Training
+    graphs: dict[str, Graph], main: EntryPoint, names: Sequence[str], training: Training
 ) -> dict[str, Graph]:
     """Schedule and check all entry points; what saves memory is chosen for the `main` one."""
     for g in graphs.values():
@@ -235,7 +217,7 @@ def _finished(
     if training.recompute:
         graphs[main] = recompute(graphs[main])
     if training.stream:
-        front = graphs.get("prefix", graphs[main])
+        front = graphs.get(EntryPoint.PREFIX, graphs[main])
         chains = choose_streams(front, frozenset(names))
         graphs = {name: stream(g, chains) for name, g in graphs.items()}
     for g in graphs.values():

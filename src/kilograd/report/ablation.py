@@ -8,6 +8,7 @@ from kilograd.emit import Entry
 from kilograd.ir import Graph
 from kilograd.memory import Plan, greedy, lower_bound, place, validate
 from kilograd.passes import (
+    EntryPoint,
     Training,
     choose_streams,
     cut,
@@ -62,7 +63,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
         _variant(
             "+ fused updates",
             "weight gradients row by row, each row used up at once",
-            entries(network, whole)["step"],
+            entries(network, whole)[EntryPoint.STEP],
         ),
     ]
     if training.stream:
@@ -70,7 +71,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ streaming",
                 "the largest maps row by row, never whole",
-                entries(network, replace(plain, rows=False, recompute=False))["step"],
+                entries(network, replace(plain, rows=False, recompute=False))[EntryPoint.STEP],
             )
         )
     if training.rows:
@@ -78,7 +79,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ image by rows",
                 "the image comes row by row from the caller",
-                entries(network, replace(plain, recompute=False))["step"],
+                entries(network, replace(plain, recompute=False))[EntryPoint.STEP],
             )
         )
     if training.recompute:
@@ -86,7 +87,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ recomputing",
                 "layers run again in place of maps that wait",
-                entries(network, plain)["step"],
+                entries(network, plain)[EntryPoint.STEP],
             )
         )
     if training.cache and cut(split, names):
@@ -94,7 +95,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
             _variant(
                 "+ cache",
                 "begins with what the frozen layers left of the image",
-                entries(network, training)["step"],
+                entries(network, training)[EntryPoint.STEP],
             )
         )
     return tuple(variants)
@@ -112,8 +113,8 @@ def without(network: Graph, training: Training) -> tuple[Variant, ...]:
     learned = frozenset(names)
     pruned = push_takes(differentiated(split, training, names))
     unpruned = fuse_updates(differentiated(split, training, names, everything=True))
-    ours = entries(network, training)["step"]
-    whole = entries(network, replace(training, stream=False))["step"]
+    ours = entries(network, training)[EntryPoint.STEP]
+    whole = entries(network, replace(training, stream=False))[EntryPoint.STEP]
 
     def streamed(graph: Graph) -> Graph:
         return stream(graph, choose_streams(graph, learned)) if training.stream else graph
@@ -138,7 +139,9 @@ def without(network: Graph, training: Training) -> tuple[Variant, ...]:
 
 def _variant(name: str, adds: str, graph: Graph, *, in_place: bool = True) -> Variant:
     storage = store(graph, in_place=in_place)
-    return Variant(name, adds, Entry("step", graph, storage, place(storage.buffers, greedy)))
+    return Variant(
+        name, adds, Entry(EntryPoint.STEP, graph, storage, place(storage.buffers, greedy))
+    )
 
 
 def _piled(graph: Graph) -> Entry:
@@ -149,4 +152,4 @@ def _piled(graph: Graph) -> Entry:
         offsets[b.name] = top
         top += b.room
     plan = Plan(offsets, top, lower_bound(storage.buffers))
-    return Entry("step", graph, storage, validate(storage.buffers, plan))
+    return Entry(EntryPoint.STEP, graph, storage, validate(storage.buffers, plan))

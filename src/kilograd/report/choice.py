@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from kilograd.learn.recipe import Compiled
 from kilograd.report.document import document
 from kilograd.report.markup import escape
-from kilograd.select import Reason
+from kilograd.select import Budget, Reason
 
 _MORE = """
 td.bar { width: 11%; } td.bar i.chosen { background: var(--gradient); }
@@ -56,6 +57,14 @@ def choice(title: str, reasons: Sequence[Reason], cost: str) -> str:
             f"<table><tr>{head}</tr>{rows}</table>",
         ],
     )
+
+
+def cost_line(compiled: Compiled, budget: Budget) -> str:
+    """Write what a program costs, and of which budget."""
+    sram, macs = compiled.program.sram_bytes, compiled.backward_macs
+    of_sram = "" if budget.sram is None else f" of {budget.sram:,}"
+    of_macs = "" if budget.compute is None else f" of {budget.compute:,}"
+    return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
 
 
 def _row(r: Reason, potential: float, scores: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 The formulas need shapes alone: a tuple of `Layer`s, and a `Selection` of what learns.  Their
 results are estimates of different things, so they can be compared within a convention only.
-docs/results/cost.md has the published figures that they give again, and those they do not.
+docs/results/studies/cost.md has the published figures that they give again, and those they do not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from kilograd.ir import Role
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
+from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight
 
 _FLOAT = 4  # bytes
@@ -341,7 +342,7 @@ def planned(program: Program) -> Cost:
         head=held[Role.HEAD],
         stamp=STAMP_BYTES if program.state else 0,
     )
-    entry = program.entries.get("step", program.entries["infer"])
+    entry = program.entries.get(EntryPoint.STEP, program.entries[EntryPoint.INFER])
     macs = {n: n.op.macs(n) for n in entry.graph.nodes}
     dx = sum(m for n, m in macs.items() if isinstance(n.op, _DX))
     # Every gradient of weights is computed by the update that reads it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kilograd.emit import Entry, Program
+from kilograd.passes import EntryPoint
 from kilograd.report.ablation import Variant
 from kilograd.report.document import document
 from kilograd.report.markup import escape
@@ -40,7 +41,7 @@ def page(
         _legend(program, entry),
     ]
     if without:
-        ours = program.state_bytes + program.entries["step"].plan.peak
+        ours = program.state_bytes + program.entries[EntryPoint.STEP].plan.peak
         parts += [
             "<h2>The same training step otherwise</h2>",
             f'<p class="soft">{_SCALES} {kib(ours)}, what the program needs.</p>',

@@ -6,7 +6,6 @@ from kilograd.search.contribution import (
     Gain,
     Gains,
     choices,
-    fingerprint,
     read_contribution,
 )
 from kilograd.search.evolution import Evolution
@@ -46,7 +45,6 @@ __all__ = [
     "Solver",
     "choices",
     "exact",
-    "fingerprint",
     "footprint",
     "helpful",
     "problem",

@@ -18,7 +18,6 @@ a checksum of the rest.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from msgspec import Meta, Struct
 
 from kilograd import limits
 from kilograd.errors import InputError, option
-from kilograd.ir import Graph
+from kilograd.ir import Graph, fingerprint
 from kilograd.names import distinct, identifier, label
 from kilograd.reading import read_json, require_checksum, typed, with_checksum
 from kilograd.select.selection import Evidence
@@ -133,16 +132,6 @@ def choices(evidence: Evidence) -> Iterator[Choice]:
     for layer in evidence.layers:
         channels = evidence.weights(layer).shape[-1]
         yield from ((layer, share) for share in SHARES if int(channels * share))
-
-
-def fingerprint(graph: Graph) -> str:
-    """Return what tells a network from others: of its operators and its parameters' values."""
-    sha = hashlib.sha256()
-    for node in graph.nodes:
-        sha.update(repr((node.name, node.op, node.type, [x.name for x in node.inputs])).encode())
-    for name, value in sorted(graph.data.items()):
-        sha.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())
-    return sha.hexdigest()
 
 
 def read_contribution(path: Path) -> Contribution:

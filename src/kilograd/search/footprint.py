@@ -24,7 +24,7 @@ import numpy as np
 from kilograd.errors import InputError, option
 from kilograd.ir import Array, Graph, Leaf
 from kilograd.memory import STAMP_BYTES, aligned
-from kilograd.passes import store
+from kilograd.passes import EntryPoint, store
 from kilograd.search.contribution import SHARES
 from kilograd.search.genome import Genome, selection
 from kilograd.select.selection import Evidence, Selection
@@ -176,8 +176,8 @@ def _program(
                 moment = (entry, node.name)
             if moment is not None:
                 sram[moment] = max(sram.get(moment, 0), state + arena)
-    step = sum(graphs[e].macs() for e in ("prefix", "step") if e in graphs)
-    return _Program(state, sram, step - graphs["infer"].macs())
+    step = sum(graphs[e].macs() for e in (EntryPoint.PREFIX, EntryPoint.STEP) if e in graphs)
+    return _Program(state, sram, step - graphs[EntryPoint.INFER].macs())
 
 
 def _tables(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +17,11 @@ import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
-from kilograd.ir import Graph
+from kilograd.ir import Graph, fingerprint
 from kilograd.learn.recipe import Recipe, demand, linked, lowered
 from kilograd.limits import EPISODES, RECORD_BYTES
-from kilograd.output import check_folder, make_folder, write_file
+from kilograd.output import Provenance, claim, make_folder, write_file
+from kilograd.progress import Progress, silent
 from kilograd.reading import inside, read_json, require_checksum, there, typed, with_checksum
 from kilograd.search import (
     UNLIMITED,
@@ -41,7 +42,7 @@ from kilograd.search import (
     selection,
     shrunk,
 )
-from kilograd.search.contribution import Contribution, fingerprint, read_contribution
+from kilograd.search.contribution import Contribution, read_contribution
 from kilograd.select import PLANS, Budget, Demand, Evidence
 from kilograd.select.greedy import too_small
 from kilograd.select.plan_file import plan_text
@@ -57,6 +58,8 @@ SHARE = 5
 SHIPPED = Path(__file__).parent / "contributions"
 """The analyses that come with Kilograd, one a network."""
 
+_DIGESTS = {"fingerprint": "the network", "gains": "the contribution analysis"}
+_OPTIONS = ("sram", "compute", "solver", "seed", "pareto", "shrink")
 _TRIES = 50  # programs that are compiled until one is within its limits
 
 
@@ -76,10 +79,6 @@ class SolverName(enum.StrEnum):
             self.RANDOM: Sampling(),
         }
         return solvers[self]
-
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def shipped_contribution(graph: Graph) -> Path | None:
     )
 
 
-def search(out: Path, asked: Search, progress: Progress = lambda what, done, of: None) -> Results:
+def search(out: Path, asked: Search, progress: Progress = silent) -> Results:
     """Search, and write plan files and `search.json` to a folder; what it holds is not redone.
 
     Raises `InputError` where the folder holds something else; where nothing fits, naming the
@@ -142,7 +141,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
     a solver needs.
     """
     settings = json.loads(json.dumps(asked.named()))
-    begun = _begun(out, settings)
+    begun = claim(out, RESULT, _provenance(settings), _begun)
     if begun is not None and begun.done:
         return begun.results()
     run = _Run(asked, progress)
@@ -160,7 +159,7 @@ def search(out: Path, asked: Search, progress: Progress = lambda what, done, of:
 
     rungs = list(run.rungs())
     for i, (front, limits) in enumerate(rungs):
-        progress("searching", i, len(rungs))
+        progress(i, len(rungs), "")
         if known := kept.get((front, limits)):
             plans.append(known)
         elif chosen := run.plan(front, limits, plans):
@@ -184,26 +183,27 @@ def _limits(f: Found) -> tuple[Front | None, Limits]:
     return f.front, Limits(*limits)
 
 
-def _begun(out: Path, settings: Mapping[str, object]) -> _Begun | None:
-    """Return what a folder holds, if that is a part of the same search."""
-    path = out / RESULT
-    check_folder(out, RESULT)
-    if not path.exists():
-        return None
-    value = read_json(path, dict[str, Any], RECORD_BYTES)
-    found = typed(value, _Begun, f"{path}: no search, or a damaged one")
-    require_checksum(value, str(path))
-    if found.settings != settings:
-        theirs = found.settings
-        other = sorted(k for k in settings if theirs.get(k) != settings[k])
-        raise InputError(
-            f"{option('out')} {out}: holds a search with other settings ({', '.join(other)}); "
-            "choose another folder"
-        )
+def _begun(file: Path) -> tuple[_Begun, Provenance]:
+    """Return what a folder holds of a search, and what it depends on."""
+    value = read_json(file, dict[str, Any], RECORD_BYTES)
+    found = typed(value, _Begun, f"{file}: no search, or a damaged one")
+    require_checksum(value, str(file))
+    out = file.parent
     for i, plan in enumerate(found.plans):
-        if not there(inside(out, plan.plan, f"{path}: plans[{i}].plan")):
+        if not there(inside(out, plan.plan, f"{file}: plans[{i}].plan")):
             raise InputError(f"{option('out')} {out}: {plan.plan} is gone; choose another folder")
-    return found
+    return found, _provenance(found.settings)
+
+
+def _provenance(stored: Mapping[str, Any]) -> Provenance:
+    """Return what `Search.named` says, one by one."""
+    version, network, recipe = (stored.get(k) for k in ("version", "network", "recipe"))
+    others = {k: v for k, v in stored.items() if k in _OPTIONS}
+    options = {"model": network, **others, **(recipe if isinstance(recipe, dict) else {})}
+    return Provenance(
+        {"kilograd": version, **{option(k): v for k, v in options.items()}},
+        {called: str(stored.get(k)) for k, called in _DIGESTS.items()},
+    )
 
 
 _Bytes = Annotated[int, Meta(ge=0)]
@@ -266,7 +266,7 @@ class _Run:
             self.evidence,
             lambda s: lowered(self.model, asked.recipe, s),
             helpful(self.gains),
-            lambda done, of: progress("compiling parts", done, of),
+            lambda done, of: progress(done, of, "compiling parts"),
         )
         self.problem = problem(self.gains, parts)
 

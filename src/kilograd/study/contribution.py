@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import interval
+from kilograd.ir import fingerprint
 from kilograd.learn.recipe import HeadKind
+from kilograd.learn.settings import Settings
 from kilograd.output import check_file, write_file
-from kilograd.search import Contribution, Gain, Gains, choices, fingerprint, read_contribution
+from kilograd.search import Contribution, Gain, Gains, choices, read_contribution
 from kilograd.select import Budget, Evidence
 from kilograd.study.evaluate import Evaluation, Network
-from kilograd.study.work import Row, Settings
+from kilograd.study.work import Row
 
 
 def check_contribution(out: Path, model: Model) -> Path:
@@ -98,7 +100,7 @@ def write_contribution(out: Path, found: Contribution) -> None:
 
 def _head(settings: Settings) -> str:
     """Return the method that learns the head and nothing else."""
-    return "head" if settings.head is HeadKind.LINEAR else "none"
+    return "head" if settings.recipe.head is HeadKind.LINEAR else "none"
 
 
 def _biases(model: Model) -> list[str]:

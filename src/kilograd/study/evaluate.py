@@ -5,25 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from kilograd import __version__, limits
-from kilograd.data.episodes import Episode, read_episodes
-from kilograd.data.load import Dataset
-from kilograd.data.pixels import Source
+from kilograd.data import Dataset, Episode, Source, read_episodes
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
+from kilograd.ir import fingerprint
+from kilograd.learn.settings import Settings, split_method
 from kilograd.output import write_file
+from kilograd.progress import Progress, silent
 from kilograd.reading import read_bytes
 from kilograd.select import Budget, strategy
 from kilograd.study.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.study.store import key_of, opened
-from kilograd.study.work import Key, Row, Settings, Work, split_rate
+from kilograd.study.work import Key, Row, Work
 
 RESULTS = "evaluation.sqlite"
 """The file that tells a folder of an evaluation: one row an episode."""
@@ -32,9 +33,6 @@ EPISODES = "episodes.jsonl"
 
 _AT_ONCE = 16
 """Methods of a work: as many rows at most are lost where one is interrupted."""
-
-Progress = Callable[[int, int], None]
-"""Called with the episodes that are done, and all of them."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +78,15 @@ class Evaluation:
                         f"{option(field_)}: there are two called {name!r}; rename or drop one"
                     )
         for method in self.methods:
-            strategy(split_rate(method)[0])
-            self.settings.schedule(0, method)
-        self.settings.schedule(self.episodes - 1)
+            strategy(self.settings.varied(method).recipe.method)
+        self.settings.numbered(self.episodes - 1)
 
     def draw(self) -> dict[tuple[str, int], Episode]:
         """Draw the episodes, by data set and number; number e with seed + e.
 
         Raises `InputError` for a data set with too few classes.
         """
-        draw, seed = self.settings.draw, self.settings.seed
+        draw, seed = self.settings.draw, self.settings.schedule.seed
         return {(d.name, e): draw(d, seed + e) for d in self.sets for e in range(self.episodes)}
 
 
@@ -120,7 +117,7 @@ def evaluate(
     out: Path,
     evaluation: Evaluation,
     jobs: int = 1,
-    progress: Progress = lambda done, of: None,
+    progress: Progress = silent,
     cluster: str | None = None,
 ) -> tuple[Row, ...]:
     """Run what `out` does not hold yet, and return the rows of the whole evaluation.
@@ -153,7 +150,7 @@ def evaluate(
         store.check_room(len(done) + len(missing))
         _keep_episodes(out / EPISODES, drawn, begun=bool(done))
         count = len(keys) - len(missing)
-        progress(count, len(keys))
+        progress(count, len(keys), "")
         works = _works(evaluation, drawn, missing)
         if cluster is not None:
             run = on_cluster(works, cluster)
@@ -164,7 +161,7 @@ def evaluate(
                 store.add(row)
                 done[key_of(row)] = row
                 count += 1
-                progress(count, len(keys))
+                progress(count, len(keys), "")
         return tuple(done[key] for key in keys)
 
 
@@ -215,13 +212,10 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         content = (d.classes, d.labels.tolist(), d.split)
         found[f"data set {d.name}"] = _digest(repr(content), *map(_encoded, d.images))
     for n in evaluation.networks:
-        graph = n.model.graph
-        parts = [x for name in sorted(graph.data) for x in (name, graph.data[name].tobytes())]
-        types = [node.type for node in graph.nodes]
-        about = (str(graph), types, n.model.layers, n.model.preprocess)
-        found[f"network {n.model.name}"] = _digest(repr(about), *parts)
+        about = (n.model.layers, n.model.preprocess)
+        found[f"network {n.model.name}"] = _digest(fingerprint(n.model.graph), repr(about))
     for method in evaluation.methods:
-        if (name := split_rate(method)[0]).endswith(".json"):
+        if (name := split_method(method)[0]).endswith(".json"):
             found[f"method {name}"] = _digest(read_bytes(Path(name), limits.PLAN_BYTES))
     return found
 

@@ -188,6 +188,8 @@ def check_cluster(address: str) -> None:
     try:
         if where:
             socket.create_connection((where[1], int(where[2])), _KNOCK).close()
+        # A process of its own, since Ray ends the one that asks in vain.  What it says there is
+        # all that is left: it exits, and raises nothing that could be handed back.
         ask = f"import ray; ray.init({address!r}, log_to_driver=False)"
         subprocess.run(
             [sys.executable, "-c", ask],
@@ -218,7 +220,10 @@ def _cpus(resources: Mapping[str, float], address: str) -> int:
 
 
 def _named(cause: BaseException, address: str) -> BaseException:
-    """Return the error that a node met, as the user should read it."""
+    """Return the error that a node met, as the user should read it.
+
+    Ray hands it over as a value; where a node cannot even import what raises, as an `ImportError`.
+    """
     if isinstance(cause, ImportError):
         return InputError(
             f"{option('ray')} {address}: a node lacks what is installed here ({cause}); pip "

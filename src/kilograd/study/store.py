@@ -19,7 +19,7 @@ from msgspec import Meta, Struct, structs
 
 from kilograd import limits
 from kilograd.errors import InputError, option
-from kilograd.output import make_folder, scratch_folder, sync
+from kilograd.output import Provenance, check_same, make_folder, scratch_folder, sync
 from kilograd.reading import CHECKSUM, checksum, parse_json, typed
 from kilograd.study.work import Key, Row
 
@@ -73,9 +73,8 @@ class Store:
             stored = self._settings()
             if stored:
                 stored = {**defaults, **stored}
-            for name, value in now.items():
-                if stored.get(name, value) != value:
-                    raise InputError(_difference(self._out, name, stored[name], value))
+            known = {name: stored.get(name, value) for name, value in now.items()}
+            check_same(self._out, _provenance(known), _provenance(now))
             new = [(name, value) for name, value in now.items() if name not in stored]
             self._sql.executemany("INSERT INTO settings VALUES (?, ?)", new)
 
@@ -269,18 +268,10 @@ def _check_schema(file: Path, connection: sqlite3.Connection) -> None:
         )
 
 
-def _difference(out: Path, name: str, stored: str, now: str) -> str:
-    advice = "choose another folder, or go on as before"
-    if not name.startswith("--"):
-        versions = f" ({stored}, now {now})" if name == "kilograd" else ""
-        return f"{option('out')} {out}: {name} has changed since it was begun{versions}; {advice}"
-    values = [_said(name, parse_json(v, Any, name)) for v in (stored, now)]
-    return f"{option('out')} {out}: was begun {values[0]}, and this is {values[1]}; {advice}"
-
-
-def _said(name: str, value: object) -> str:
-    """Say with which value of an option, which is stored as it is typed."""
-    called = option(name[2:].replace("-", "_"))
-    if value is None or value is False:
-        return f"without {called}"
-    return f"with {called}" if value is True else f"with {called} {value}"
+def _provenance(settings: Mapping[str, str]) -> Provenance:
+    """Return what is stored under names that are options, as they are typed, or inputs."""
+    names = {name: option(name[2:].replace("-", "_")) for name in settings if name[:2] == "--"}
+    said = {called: parse_json(settings[name], Any, name) for name, called in names.items()}
+    version = {name: value for name, value in settings.items() if name == "kilograd"}
+    digests = {k: v for k, v in settings.items() if k not in names and k not in version}
+    return Provenance({**said, **version}, digests)

@@ -1,8 +1,8 @@
 """What `kilograd evaluate --suite` runs: the comparison to show for a method, in short and whole.
 
-Rate, optimiser and passes are those of docs/results/strategies.md, where the rate was chosen on
-sign_digits, cifar100 and pacs: none of them is among the sets here.  It was chosen for MCUNet; the
-other networks of the full suite take it over.
+Rate, optimiser and passes are those of docs/results/studies/strategies.md.  The rate was chosen for
+MCUNet, on sign_digits, cifar100 and pacs: none of them is among the sets here.  The other networks
+of the full suite take it over.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kilograd.errors import InputError, option
 from kilograd.learn.recipe import OptimizerKind
-from kilograd.study.work import Settings
+from kilograd.learn.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Suite:
     settings: Settings = field(default_factory=Settings)
 
 
-_SETTINGS = Settings(optimizer=OptimizerKind.ROWRMS, lr=0.001, compute="15%")
+_SETTINGS = Settings.of(optimizer=OptimizerKind.ROWRMS, lr=0.001, compute="15%")
 _SETS = ("gtsrb", "flowers89", "omniglot", "dtd10", "fashion_mnist", "trashnet")
 _METHODS = ("tinytrain", "none", "tinytrain-random:0", "random-layers:0", "pointwise-knapsack")
 

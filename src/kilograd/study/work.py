@@ -5,96 +5,20 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Hashable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from kilograd.data.augment import Augment
-from kilograd.data.episodes import Draw, Episode, EpisodeKind
-from kilograd.data.load import Dataset
+from kilograd.data import Dataset, Episode
 from kilograd.frontend import Model
-from kilograd.learn.adapt import Samples, Schedule, enrol, fit, load_samples, predict
+from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, Recipe, compile_recipe
+from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.training import enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
-from kilograd.passes import Training
+from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.targets import HostProgram, build_host
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all rows of an evaluation have in common, named as the options are.
-
-    `sram`, `compute` and `cache_bytes` are as the user gave them; a network's `Budget` says what
-    they mean for it.
-    """
-
-    episode: EpisodeKind = EpisodeKind.FIXED
-    ways: int | None = None
-    shots: int | None = None
-    queries: int | None = None
-    head: HeadKind | None = None
-    optimizer: OptimizerKind = OptimizerKind.SGD
-    accumulate: int = 1
-    prototype_gradients: bool = False
-    rows: bool = False
-    recompute: bool = False
-    cache: int = 0
-    cache_bytes: str | None = None
-    sram: str | None = None
-    compute: str | None = None
-    channels: float | None = None
-    exact: bool = False
-    iterations: int = 10
-    lr: float = 0.003
-    warmup: int = 0
-    augment: Augment = Augment.FULL
-    guard: bool = False
-    seed: int = 0
-
-    @property
-    def draw(self) -> Draw:
-        """How episodes are drawn; `InputError` for numbers that the kind draws itself."""
-        return Draw(self.episode, self.ways, self.shots, self.queries)
-
-    def schedule(self, episode: int, method: str = "") -> Schedule:
-        """Return how long and how fast an episode learns; `InputError` for senseless numbers."""
-        rate = split_rate(method)[1]
-        lr = self.lr if rate is None else rate
-        return Schedule(self.iterations, lr, self.augment, self.seed + episode, self.warmup)
-
-    def recipe(self, method: str, ways: int) -> Recipe:
-        """Return what to compile for a method."""
-        return Recipe(
-            split_rate(method)[0],
-            ways,
-            self.head,
-            self.optimizer,
-            self.accumulate,
-            self.rows,
-            self.recompute,
-            self.exact,
-            self.cache,
-            self.prototype_gradients,
-        )
-
-    def named(self) -> dict[str, str | float | bool | None]:
-        """Return what was given or is the default, by option."""
-        draw = self.draw
-        return asdict(self) | {"shots": draw.shots, "queries": draw.queries}
-
-
-def split_rate(method: str) -> tuple[str, float | None]:
-    """Take the rate off METHOD@LR.
-
-    >>> split_rate("last:6@0.01"), split_rate("me@home.json")
-    (('last:6', 0.01), ('me@home.json', None))
-    """
-    name, _, rate = method.rpartition("@")
-    try:
-        return (name, float(rate)) if name else (method, None)
-    except ValueError:
-        return method, None
 
 
 @dataclass(frozen=True)
@@ -177,58 +101,58 @@ class _Task:
 
     def __init__(self, remembered: _Remembered, work: Work) -> None:
         self._remembered, self._work = remembered, work
-        self._before: dict[HeadKind, float] = {}
-        self._learned: list[tuple[Training, Schedule, _Learned]] = []
+        self._settings = work.settings.numbered(work.number)
+        self._before: dict[Hashable, float] = {}
+        self._learned: dict[Hashable, _Learned] = {}
         self._looks: dict[Schedule, Inspect] = {}
         self._kept: dict[Hashable, Fresh | Cached] = {}
 
     @functools.cached_property
-    def _support(self) -> Samples:
-        e = self._work.episode
-        preprocess = self._remembered.model.preprocess
-        return load_samples(self._work.images, e.support, e.support_labels, preprocess)
-
-    @functools.cached_property
-    def _query(self) -> Samples:
-        e = self._work.episode
-        preprocess = self._remembered.model.preprocess
-        return load_samples(self._work.images, e.query, e.query_labels, preprocess)
+    def _images(self) -> Task:
+        work = self._work
+        return load_task(work.images, work.episode, work.model.preprocess)
 
     def row(self, method: str) -> Row:
         """Learn by a method, or find that another did the same."""
-        work = self._work
-        recipe = work.settings.recipe(method, len(work.episode.classes))
-        schedule = work.settings.schedule(work.number, method)
-        images, limit = len(work.episode.support), work.budget.cache
-        recipe = replace(recipe, cache=recipe.cache or int(limit is not None))
+        work, settings = self._work, self._settings.varied(method)
+        schedule, budget = settings.schedule, work.budget
+        ways, images = len(work.episode.classes), len(work.episode.support)
+        cache = settings.recipe.cache or int(budget.cache is not None)
+        recipe = replace(settings.recipe, ways=ways, cache=cache)
         compiled, host = self._compiled(recipe, schedule)
-        compiled = within(limit, compiled, images, schedule.augment, schedule.iterations)
-        program, trained = compiled.program, (compiled.training, schedule)
-        own = compiled.selection.graph is None  # else `training` does not say all of it
-        found = next((x for *same, x in self._learned if own and (*same,) == trained), None)
-        kind = recipe.head_kind
-        before = self._before.get(kind) if own else None
-        if found is None or before is None:
-            host = host or build_host(program, keep=False)
-            host.reset()
-            before = self._accuracy(host) if before is None else before
-            found = found or self._learn(compiled, host, schedule, before)
-        if own:
-            self._before[kind] = before
-            self._learned.append((*trained, found))
+        compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
+        before, found = self._measured(compiled, host, settings)
         return Row(
             work.episode.dataset,
-            self._remembered.model.name,
+            work.model.name,
             method,
             work.number,
-            ways=recipe.ways,
+            ways=ways,
             accuracy_before=before,
             accuracy_after=found.accuracy,
-            sram_bytes=program.sram_bytes,
+            sram_bytes=compiled.program.sram_bytes,
             backward_macs=compiled.backward_macs,
             learned_parameters=compiled.learned_parameters,
             seconds=found.seconds,
         )
+
+    def _measured(
+        self, compiled: Compiled, host: HostProgram | None, settings: Settings
+    ) -> tuple[float, _Learned]:
+        """Return the accuracy before, and what training does: as found, or as another method."""
+        recipe, added = compiled.recipe, compiled.selection.graph
+        start = recipe.head_kind, added and added.nodes
+        # All that training depends on: what learns and how, the size of updates, the views kept.
+        how = settings.schedule, recipe.accumulate, recipe.cache, settings.guard
+        end = start, compiled.training, how
+        if start not in self._before or end not in self._learned:
+            host = host or build_host(compiled.program, keep=False)
+            host.reset()
+            if start not in self._before:
+                self._before[start] = self._accuracy(host)
+            if end not in self._learned:
+                self._learned[end] = self._learn(compiled, host, settings, self._before[start])
+        return self._before[start], self._learned[end]
 
     def _compiled(self, recipe: Recipe, schedule: Schedule) -> tuple[Compiled, HostProgram | None]:
         """Return the program of a recipe; where it is the same for all episodes, built."""
@@ -241,12 +165,12 @@ class _Task:
             asked.append(at)
             if at not in self._looks:
                 self._looks[at] = inspector(
-                    remembered.model, self._support, at, remembered.inspections
+                    remembered.model, self._images.support, at, remembered.inspections
                 )
             return self._looks[at]
 
         # Information is the same at every rate; how far a step goes is not.
-        anyhow = self._work.settings.schedule(self._work.number)
+        anyhow = replace(self._settings.schedule, augment=schedule.augment)
         lazy = Inspect(
             lambda layers: look(anyhow).fisher(layers), lambda layers: look(schedule).steps(layers)
         )
@@ -258,20 +182,21 @@ class _Task:
         return compiled, host
 
     def _accuracy(self, host: HostProgram) -> float:
-        enrol(host, self._support)
-        return float((predict(host, self._query.images) == self._query.labels).mean())
+        query = self._images.query
+        enrol(host, self._images.support)
+        return float((predict(host, query.images) == query.labels).mean())
 
     def _learn(
-        self, compiled: Compiled, host: HostProgram, schedule: Schedule, before: float
+        self, compiled: Compiled, host: HostProgram, settings: Settings, before: float
     ) -> _Learned:
-        if "step" not in compiled.program.entries:
+        if EntryPoint.STEP not in compiled.program.entries:
             return _Learned(before, 0.0)
-        start = time.perf_counter()
-        passes = None
-        if self._work.settings.guard:
-            passes = passes_that_help(trials(host, compiled, self._support, schedule))
+        schedule, support = settings.schedule, self._images.support
+        start, passes = time.perf_counter(), None
+        if settings.guard:
+            passes = passes_that_help(trials(host, compiled, support, schedule))
         views = self._views(compiled, host, schedule)
-        fit(host, compiled, self._support, schedule, passes=passes, views=views)
+        fit(host, compiled, support, schedule, passes=passes, views=views)
         seconds = round(time.perf_counter() - start, 3)
         return _Learned(self._accuracy(host), seconds)
 
@@ -283,11 +208,12 @@ class _Task:
         What is in front of a cut is frozen, so the latent's names say all of it.
         """
         entries = compiled.program.entries
-        if "prefix" not in entries or compiled.selection.graph is not None:
+        if EntryPoint.PREFIX not in entries or compiled.selection.graph is not None:
             return None
-        names = tuple(n.name for n in entries["prefix"].graph.outputs)
-        key = names, "enrol" in entries, schedule.seed, schedule.augment
+        names = tuple(n.name for n in entries[EntryPoint.PREFIX].graph.outputs)
+        kept = compiled.recipe.cache
+        key = names, EntryPoint.ENROL in entries, schedule.seed, schedule.augment, kept
         if key not in self._kept:
-            images = self._support.images
+            images = self._images.support.images
             self._kept[key] = views_of(host, compiled, images, schedule.augment, schedule.seed)
         return self._kept[key]

@@ -2,6 +2,7 @@
 
 from kilograd.targets.aarch64 import AARCH64, AArch64
 from kilograd.targets.cortex import CORTEX_M4, CORTEX_M7, Cortex
+from kilograd.targets.driver import Driven, Driver, Sample, Shown
 from kilograd.targets.elf import CrossCompiler, ElfTarget, Emulator
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.measure import Measurement, measure
@@ -10,6 +11,12 @@ from kilograd.targets.target import Device, Target
 from kilograd.targets.wasm import WASM32, Wasm
 
 TARGETS = (CORTEX_M7, CORTEX_M4, AARCH64, WASM32)
+
+
+def find_target(name: str) -> Target:
+    """Stub."""
+    return next(t for t in TARGETS if t.name == name)
+
 
 __all__ = [
     "AARCH64",
@@ -21,15 +28,20 @@ __all__ = [
     "Cortex",
     "CrossCompiler",
     "Device",
+    "Driven",
+    "Driver",
     "ElfTarget",
     "Emulator",
     "HostProgram",
     "Measurement",
     "RefusedError",
     "Runner",
+    "Sample",
+    "Shown",
     "Status",
     "Target",
     "Wasm",
     "build_host",
+    "find_target",
     "measure",
 ]

@@ -22,6 +22,10 @@ class AArch64(ElfTarget):
     qemu_cpu: str
 
     @property
+    def make(self) -> str:
+        return "make CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar"
+
+    @property
     def harness(self) -> Harness:
         return _HARNESS
 

@@ -20,6 +20,7 @@ TICK_INSTRUCTIONS = 40
 
 _BOARD_RAM = 512 << 10  # what the exported linker script says if nobody knows better
 
+_GCC, _GCC_ABI = "arm-none-eabi-gcc", ("-mthumb", "-mfloat-abi=hard")
 _FLAGS = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-static")
 
 
@@ -31,7 +32,12 @@ class Cortex(ElfTarget):
     gcc_cpu: tuple[str, ...]
     unicorn_cpu: str
     qemu_machine: str
-    variant: str | None = "armv7em"
+    variant: str | None = "arm_dsp"
+
+    @property
+    def make(self) -> str:
+        flags = " ".join((*self.gcc_cpu, *_GCC_ABI))
+        return f"make libmodel.a CC={_GCC} AR=arm-none-eabi-ar TARGET='{flags}'"
 
     @property
     def harness(self) -> Harness:
@@ -41,16 +47,15 @@ class Cortex(ElfTarget):
         if self.compiler is CrossCompiler.CLANG:
             machine = ("-target", "thumb-freestanding-eabihf", f"-mcpu={self.zig_cpu}")
             return zig(self.name, (*machine, *_FLAGS, "-fno-unwind-tables"))
-        command = "arm-none-eabi-gcc"
-        if shutil.which(command) is None:
+        if shutil.which(_GCC) is None:
             raise InputError(
-                f"--compiler gcc: no {command}; "
+                f"--compiler gcc: no {_GCC}; "
                 f"apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
             )
-        cpu = ("-mthumb", *self.gcc_cpu, "-mfloat-abi=hard")
+        cpu = (*self.gcc_cpu, *_GCC_ABI)
         # sqrt is one instruction where nobody asks for errno
         library = ("-fno-math-errno", "-nostartfiles", "--specs=nano.specs")
-        return Compiler((command,), (*cpu, *LANGUAGE, *_FLAGS, *library))
+        return Compiler((_GCC,), (*cpu, *LANGUAGE, *_FLAGS, *library))
 
     def start(self, program: Program, firmware: ElfFile) -> Device:
         if self.emulator is Emulator.UNICORN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-import platform
+import os
 import weakref
 from pathlib import Path
 
@@ -23,24 +23,29 @@ from kilograd.targets.toolchain import (
 )
 
 
-def machine() -> str:
-    """Return the name of this machine's folder of variants."""
-    name = platform.machine().lower()
-    return "x86_64" if name == "amd64" else name
+def host_variant(compiler: Compiler, folder: Path) -> str | None:
+    """Return the variant made for what a compiler may use of this machine, None without one.
+
+    `folder` is one to work in.
+    """
+    compiler.compile(folder, "-dM", "-E", "-x", "c", os.devnull, "-o", "macros.h")
+    file = folder / "macros.h"
+    macros = file.read_text(encoding="utf-8")
+    file.unlink()
+    return "avx2" if "#define __AVX2__ " in macros else None
 
 
 def _runtime_objects(compiler: Compiler) -> tuple[Path, ...]:
     """Compile the runtime once for each compiler, and keep it."""
-    sources = runtime_sources(machine())
     texts = [p.read_bytes() for p in sorted(runtime_folder().rglob("*.[ch]"))]
 
     def make(build: Path) -> None:
         include = f"-I{runtime_folder() / 'include'}"
-        for p in sources:
+        for p in runtime_sources(host_variant(compiler, build)):
             compiler.compile(build, "-fPIC", include, "-c", str(p), "-o", f"{p.stem}.o")
 
     folder = cached(f"runtime-{digest(compiler.fingerprint, *texts)}", make)
-    return tuple(folder / f"{p.stem}.o" for p in sources)
+    return tuple(sorted(folder.glob("*.o")))
 
 
 class _Image(ctypes.Structure):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from kilograd.emit import Program
 from kilograd.ir import Array
-from kilograd.targets.host import build_host
-from kilograd.targets.target import Target
+from kilograd.passes import UPDATE, EntryPoint
+from kilograd.targets.driver import Driver, Sample
+from kilograd.targets.host import HostProgram, build_host
+from kilograd.targets.target import Device, Target
 
 
 @dataclass(frozen=True)
@@ -58,55 +61,11 @@ def measure(
     `ram` is that of a board; without, there is what the program needs.  Raises `InputError`
     where the cross compiler or the emulator is missing, or the program does not fit.
     """
-    device, host = target.build(program, ram), build_host(program)
-    rng = np.random.default_rng(seed)
-    infer = program.entries["infer"].graph
-    (image,) = infer.inputs()
-    ways = infer.outputs[0].type.size
-
-    def both(entry: str, **inputs: Array) -> bool:
-        there, here = device.call(entry, **inputs), host.call(entry, **inputs)
-        return all(np.array_equal(there[name], here[name]) for name in here)
-
-    def picture() -> Array:
-        return rng.integers(-128, 128, image.type.shape).astype(np.int8)
-
-    same = True
-    prefix: int | None = None
-
-    def shown() -> dict[str, Array]:
-        """Return what steps read of a picture: itself or, with a cut, what the prefix leaves."""
-        if "prefix" not in program.entries:
-            return {image.name: picture()}
-        nonlocal same, prefix
-        given = {image.name: picture()}
-        same &= both("prefix", **given)
-        prefix = device.instructions
-        return host.call("prefix", **given)
-
-    if "enrol" in program.entries:
-        same &= both("enrol", **shown(), label=np.array([0]))
-    counts: list[int | None] = []
-    for step in range(steps if "step" in program.entries else 0):
-        label = np.array([step % ways])
-        if "apply" in program.entries:
-            same &= both("step", **shown(), label=label, share=np.array([1.0]))
-            spent = device.instructions or 0
-            if "enrol_grad" in program.entries:
-                same &= both("enrol_grad", **shown(), label=label)
-                spent += device.instructions or 0
-            same &= both("apply", lr=np.array([0.01]), clock=np.array([seed, step]))
-            counts.append(None if device.instructions is None else spent + device.instructions)
-        else:
-            clock = np.array([seed, step])
-            same &= both("step", **shown(), label=label, lr=np.array([0.01]), clock=clock)
-            counts.append(device.instructions)
-        progress(step + 1)
-    same &= both("infer", **{image.name: picture()})
-    forward = device.instructions
-    same &= all(np.array_equal(device.state[k], v) for k, v in host.state.items())
-    counted = [c for c in counts if c is not None]
+    device = target.build(program, ram)
+    both = _Both(device, build_host(program))
+    _exercise(both, steps, seed, progress)
     bound = device.stack_bound
+    ram_bytes = device.sizes.data_bss_bytes + device.stack_bytes
     return Measurement(
         target=target.name,
         tools=target.tools,
@@ -115,12 +74,65 @@ def measure(
         stack_bytes=device.stack_bytes,
         stack_bound_bytes=None if bound is None else bound.bytes,
         unresolved=() if bound is None else bound.unresolved,
-        ram_bytes=device.sizes.data_bss_bytes + device.stack_bytes,
+        ram_bytes=ram_bytes,
         flash_bytes=device.sizes.flash_bytes,
         counted=target.counted,
-        instructions_forward=forward,
-        instructions_prefix=prefix,
-        instructions_step=round(float(np.mean(counted))) if counted else None,
-        steps=len(counts),
-        bit_exact=bool(same),
+        instructions_forward=both.last(EntryPoint.INFER),
+        instructions_prefix=both.last(EntryPoint.PREFIX),
+        instructions_step=both.mean_update(),
+        steps=len(both.counts[EntryPoint.STEP]),
+        bit_exact=both.same and both.same_state(),
     )
+
+
+class _Both:
+    """A device and this machine as one: both make every call, and what they return is compared."""
+
+    def __init__(self, device: Device, host: HostProgram) -> None:
+        self._device, self._host = device, host
+        self.program = host.program
+        self.same = True
+        self.counts: defaultdict[str, list[int | None]] = defaultdict(list)
+
+    def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
+        there, here = self._device.call(entry, **inputs), self._host.call(entry, **inputs)
+        self.same &= all(np.array_equal(there[name], here[name]) for name in here)
+        self.counts[entry].append(self._device.instructions)
+        return here
+
+    def same_state(self) -> bool:
+        """Return whether the two keep the same."""
+        there, here = self._device.state, self._host.state
+        return all(np.array_equal(there[name], here[name]) for name in here)
+
+    def last(self, entry: EntryPoint) -> int | None:
+        """Return the count of the last call; None where there was none, or nothing counts."""
+        return self.counts[entry][-1] if self.counts[entry] else None
+
+    def mean_update(self) -> int | None:
+        """Return the mean count of an update of one sample, all its calls together."""
+        counts = [n for phase in UPDATE for n in self.counts[phase.entry] if n is not None]
+        return round(sum(counts) / len(self.counts[EntryPoint.STEP])) if counts else None
+
+
+def _exercise(both: _Both, steps: int, seed: int, progress: Callable[[int], None]) -> None:
+    """Enrol, update after each of some samples, and infer, with random images."""
+    infer = both.program.entries[EntryPoint.INFER].graph
+    (image,) = infer.inputs()
+    ways = infer.outputs[0].type.size
+    driver, rng = Driver(both), np.random.default_rng(seed)
+
+    def picture() -> Array:
+        return rng.integers(-128, 128, image.type.shape).astype(np.int8)
+
+    def sample(label: int) -> Iterator[Sample]:
+        yield driver.show(picture()), np.array([label])
+
+    driver.enrol(sample(0))
+    for step in range(steps if EntryPoint.STEP in both.program.entries else 0):
+        label = step % ways
+        clock = (seed, step)
+        for _ in driver.update(sample(label), sample(label), share=1, rate=0.01, clock=clock):
+            pass
+        progress(step + 1)
+    driver.infer(picture())

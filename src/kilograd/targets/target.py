@@ -53,6 +53,11 @@ class Target(abc.ABC):
     def tools(self) -> str:
         """What compiles and what executes."""
 
+    @property
+    @abc.abstractmethod
+    def make(self) -> str:
+        """The command that builds an exported project for it."""
+
     @abc.abstractmethod
     def load(self, program: Program, ram: int | None) -> Device:
         """Compile a program and load it into an emulated machine."""
@@ -73,7 +78,7 @@ class Target(abc.ABC):
         """
         self.check(program, ram)
         files = write_project(program, folder, runtime_folder(), self.variant)
-        write_build_files(program, folder, files)
+        write_build_files(program, folder, files, self.make)
         self.write_start(program, folder, files, ram)
 
     def write_start(  # noqa: B027 most targets need nothing more

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import kilograd
+from kilograd.emit.project import c_files
 from kilograd.errors import InputError
 from kilograd.interruption import later
 from kilograd.output import FULL
@@ -161,12 +162,9 @@ def extra(name: str, what: str) -> ModuleType:
         raise InputError(f"{what}: {name} is missing; pip install 'kilograd[emulate]'") from e
 
 
-def runtime_sources(machine: str = "") -> tuple[Path, ...]:
-    """Return the C files of the runtime; a variant for `machine` replaces its namesake."""
-    portable = (runtime_folder() / "src").glob("*.c")
-    variants = (runtime_folder() / "variants" / machine).glob("*.c") if machine else ()
-    files = {p.name: p for p in portable} | {p.name: p for p in variants}
-    return tuple(files[name] for name in sorted(files))
+def runtime_sources(variant: str | None = None) -> tuple[Path, ...]:
+    """Return the C files of the runtime, with those of a variant in place of their namesakes."""
+    return tuple(c_files(runtime_folder(), variant))
 
 
 def digest(*parts: str | bytes) -> str:

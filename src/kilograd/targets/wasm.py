@@ -43,6 +43,10 @@ class Wasm(Target):
     def tools(self) -> str:
         return "clang, wasmtime"
 
+    @property
+    def make(self) -> str:
+        return "make -f wasm.mk"
+
     def load(self, program: Program, ram: int | None) -> WasmDevice:
         return WasmDevice(program, _build_module(program, self))
 

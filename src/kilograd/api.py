@@ -1,0 +1,253 @@
+"""What the commands do, as functions; `import kilograd` offers them.
+
+Options are given by name, as `kilograd adapt --help` lists them, with underscores; what cannot be
+used raises an `InputError`.  What a person should know is logged to the logger `kilograd`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kilograd.data import Dataset, Episode, EpisodeKind, load_dataset, stored_episode
+from kilograd.data.remarks import remark_left_out, remark_seen
+from kilograd.emit.project import PROJECT_FILES
+from kilograd.errors import InputError, option
+from kilograd.frontend import load_model
+from kilograd.interruption import goes_on
+from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
+from kilograd.learn.adapt import adapt as learn
+from kilograd.learn.recipe import Compiled, compile_program
+from kilograd.learn.settings import Build, Settings
+from kilograd.options import changed
+from kilograd.output import (
+    check_apart,
+    check_file,
+    check_folder,
+    check_out,
+    whole_folder,
+    write_file,
+)
+from kilograd.progress import Progress, silent
+from kilograd.report import choice, comparison, comparison_table
+from kilograd.report.choice import cost_line
+from kilograd.report.evaluation import facts_of, sections_of
+from kilograd.select import write_plan
+from kilograd.sizes import bytes_of
+from kilograd.study.evaluate import RESULTS, Evaluation, Line, Network, summarise
+from kilograd.study.evaluate import evaluate as study
+from kilograd.study.suite import Suite, SuiteName, find_sets
+from kilograd.study.work import Row
+from kilograd.targets import find_target
+
+Place = str | Path
+
+
+def adapt(  # noqa: PLR0913 options by name
+    data: Place,
+    model: Place = "digits",
+    method: str = "last",
+    settings: Settings | None = None,
+    *,
+    episode: Place = EpisodeKind.FIXED,
+    seed: int | None = None,
+    out: Place | None = None,
+    save_plan: Place | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+    **options: object,
+) -> Outcome:
+    """Learn new classes from a few images, and return what was gained.
+
+    `data`: a folder of class folders, or a Parquet file.  `model`: a network's name or folder.
+    `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
+    `out` and `save_plan`: where results and the update plan go; `force` replaces what is there.
+    `settings`, or `options` by name: how to draw and learn, as `kilograd adapt --help` lists them.
+
+    >>> import kilograd
+    >>> kilograd.adapt("photos", shots=0.5)
+    Traceback (most recent call last):
+    ...
+    kilograd.errors.InputError: shots 0.5: cannot be used (Expected `int | null`, got `float`)
+    """
+    settings = changed(settings or Settings(), {"method": method, **options})
+    network, place = load_model(str(model)), Path(data)
+    settings = _with_episode(settings, str(episode), seed)
+    if out is not None:
+        check_out(Path(out), ADAPTED, *RESULT_FILES, force=force)
+        check_apart(Path(out), place)
+    if save_plan is not None:
+        check_file(Path(save_plan), ".json", force=force, field="save_plan")
+        check_apart(Path(save_plan), place, "save_plan")
+    dataset = load_dataset(place)
+    remark_seen(dataset, network)
+    drawn = _drawn(dataset, settings, str(episode), seed)
+    settings = changed(settings, {"seed": drawn.seed})
+    outcome = learn(network, load_task(dataset, drawn, network.preprocess), settings, progress)
+    if out is not None:
+        save(Path(out), outcome, _pages(outcome, settings))
+    if save_plan is not None:
+        write_plan(Path(save_plan), network.name, outcome.compiled.selection)
+    return outcome
+
+
+def _with_episode(settings: Settings, episode: str, seed: int | None) -> Settings:
+    """Add how the episode is found; `InputError` where a stored one would have to be another."""
+    settings = changed(settings, {} if seed is None else {"seed": seed})
+    if episode in set(EpisodeKind):
+        return changed(settings, {"episode": episode})
+    if not episode.endswith((".json", ".jsonl")):
+        raise InputError(
+            f"{option('episode')} {episode}: give {', '.join(EpisodeKind)}, or a file .json or "
+            ".jsonl of episodes"
+        )
+    for name, value in vars(settings.draw).items():
+        if name != "episode" and value is not None:
+            raise InputError(
+                f"{option(name)} {value}: the episode in {episode} is as it is; leave this out"
+            )
+    return settings
+
+
+def _drawn(dataset: Dataset, settings: Settings, episode: str, seed: int | None) -> Episode:
+    """Name what cannot be used, and draw from the rest; or read an episode that is stored."""
+    if episode not in set(EpisodeKind):
+        return stored_episode(Path(episode), dataset, seed)
+    remark_left_out(dataset, settings.draw.least_shots)
+    return settings.draw(dataset, settings.schedule.seed)
+
+
+def _pages(outcome: Outcome, settings: Settings) -> dict[str, str]:
+    compiled = outcome.compiled
+    reasons = compiled.selection.reasons
+    if not reasons:
+        return {}
+    title = f"{compiled.model.title}, {compiled.recipe.method}, {outcome.episode.dataset}"
+    cost = cost_line(compiled, settings.limits.budget(compiled.model))
+    return {"selection.html": choice(title, reasons, cost)}
+
+
+def plan(
+    model: Place = "digits",
+    method: str = "last",
+    ways: int = 10,
+    build: Build | None = None,
+    **options: object,
+) -> Compiled:
+    """Compile a training program of `ways` classes, and return it with its memory plan.
+
+    >>> program = plan("digits", "last:3", ways=5).program
+    >>> program.sram_bytes >= program.sram_lower_bound_bytes
+    True
+    """
+    build = changed(build or Build(), {"method": method, "ways": ways, **options})
+    network = load_model(str(model))
+    return compile_program(network, build.recipe, build.limits.budget(network))
+
+
+def export(
+    out: Place,
+    model: Place = "digits",
+    method: str = "last",
+    ways: int = 10,
+    build: Build | None = None,
+    *,
+    target: str = "cortex-m7",
+    board_ram: str | int | None = None,
+    force: bool = False,
+    **options: object,
+) -> Compiled:
+    """Write a C project that stands alone: model.c, model.h, the runtime, build files.
+
+    `target`: the processor, as `kilograd export --help` lists them.  `board_ram`: its RAM, stack
+    included; `InputError` where the program does not fit.
+    """
+    check_out(Path(out), "model.h", *PROJECT_FILES, force=force)
+    compiled = plan(model, method, ways, build, **options)
+    ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
+    with whole_folder(Path(out)) as folder:
+        find_target(target).export(compiled.program, folder, ram)
+    return compiled
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on many episodes: a row for each, and what they say together, line by line."""
+
+    asked: Evaluation
+    rows: tuple[Row, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def table(self) -> str:
+        """The results as tables in Markdown, laid out as in TinyTrain's paper."""
+        return comparison_table(sections_of(self.asked, self.lines))
+
+    def to_json(self) -> dict[str, object]:
+        """Return what summary.json holds."""
+        settings = self.asked.settings.named() | {"episodes": self.asked.episodes}
+        return {"settings": settings, "results": [asdict(line) for line in self.lines]}
+
+
+def evaluate(  # noqa: PLR0913 options by name
+    data: Place | Sequence[Place],
+    out: Place,
+    models: Sequence[Place] | None = None,
+    methods: Sequence[str] | None = None,
+    episodes: int | None = None,
+    settings: Settings | None = None,
+    *,
+    suite: SuiteName | None = None,
+    jobs: int = 1,
+    ray: str | None = None,
+    progress: Progress = silent,
+    **options: object,
+) -> Comparison:
+    """Compare methods on many episodes of several data sets; a begun folder `out` goes on.
+
+    `data`: folders or Parquet files, or the folder of those of a `suite`, which has settings of
+    its own; without one, they are those of `settings`.  A method may have options of its own, as
+    in "last:3@lr=0.01,optimizer=adam".  With more `jobs` than one, a script must guard its main
+    module.  `ray`: the address of a cluster that learns, in place of this machine.
+    """
+    usual = Suite(settings=settings or Settings()) if suite is None else suite.suite
+    settings = changed(usual.settings, options)
+    names = usual.models if models is None else models
+    networks = tuple(map(load_model, map(str, names)))
+    places = _places(data, suite)
+    for place in places:
+        check_apart(Path(out), place)
+    check_folder(Path(out), RESULTS)
+    asked = Evaluation(
+        tuple(map(load_dataset, places)),
+        tuple(Network(model, settings.budget(model)) for model in networks),
+        tuple(usual.methods if methods is None else methods),
+        usual.episodes if episodes is None else episodes,
+        settings,
+    )
+    for dataset in asked.sets:
+        remark_left_out(dataset, settings.draw.least_shots)
+        for model in networks:
+            remark_seen(dataset, model)
+    with goes_on(Path(out)):
+        rows = study(Path(out), asked, jobs, progress, ray)
+        found = Comparison(asked, rows, summarise(rows))
+        _write(Path(out), found)
+    return found
+
+
+def _places(data: Place | Sequence[Place], suite: SuiteName | None) -> tuple[Path, ...]:
+    places = tuple(map(Path, [data] if isinstance(data, str | Path) else data))
+    if suite is not None and len(places) == 1 and places[0].is_dir():
+        return find_sets(places[0], suite)
+    return places
+
+
+def _write(out: Path, found: Comparison) -> None:
+    facts = facts_of(found.asked.settings)
+    sections = sections_of(found.asked, found.lines)
+    write_file(out / "summary.json", json.dumps(found.to_json(), indent=1) + "\n")
+    write_file(out / "table.md", f"{found.table}{facts}\n")
+    write_file(out / "comparison.html", comparison("Methods compared", facts, sections))

@@ -1,0 +1,154 @@
+"""How a function becomes a command: its group, options of records, and how much it says."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, get_args
+
+import typer
+
+from kilograd.cli.console import speak
+from kilograd.data import Draw
+from kilograd.errors import InputError, as_typed
+from kilograd.learn.recipe import Recipe
+from kilograd.learn.settings import Limits, Schedule, Settings
+from kilograd.options import Leaf, changed, leaves, values
+
+
+class Group(enum.StrEnum):
+    """What a person wants of a command."""
+
+    LEARN = "Learn"
+    LOOK = "Look"
+    DEVICE = "Device"
+    STUDY = "Study many tasks"
+    OFFLINE = "Train offline, in float"
+
+
+#: The options that matter first stand above the panels.
+_FIRST = ("method", "sram", "ways", "shots")
+_PANELS = {
+    Draw: "Episode",
+    Recipe: "Program",
+    Limits: "Limits",
+    Schedule: "Training",
+    Settings: "Training",
+}
+
+Command = Callable[..., None]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+_Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say what is done, and how long it takes.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say the result and errors only.")]
+
+
+def command(app: typer.Typer, name: str, group: Group) -> Callable[[Command], Command]:
+    """Add a function to an app as a command, with options for how much it says."""
+
+    def add(function: Command) -> Command:
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        more = [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for n, kind in (("verbose", _Verbose), ("quiet", _Quiet))
+        ]
+
+        def run(*, verbose: bool, quiet: bool, **given: Any) -> None:  # noqa: ANN401
+            speak(_level(verbose=verbose, quiet=quiet, as_json=given.get("as_json", False)))
+            function(**given)
+
+        named = _with_signature(run, function, [*own, *more])
+        app.command(name, rich_help_panel=group)(named)
+        return function
+
+    return add
+
+
+def _level(*, verbose: bool, quiet: bool, as_json: bool) -> int:
+    if verbose and quiet:
+        raise InputError("--verbose: and --quiet say opposite things; leave one away")
+    if verbose:
+        return logging.DEBUG
+    if quiet:
+        return logging.ERROR
+    return logging.WARNING if as_json else logging.INFO
+
+
+def with_settings(
+    usual: object, without: Collection[str] = (), *, unset: bool = False
+) -> Callable[[Command], Command]:
+    """Give a command the options of a record as its own, in place of `settings`.
+
+    `usual` is the record with the defaults.  Options that the command has itself, and those in
+    `without`, are left to it.  With `unset` it gets what was given, by name, and not a record:
+    the defaults then are its own affair.
+    """
+
+    def spread(function: Command) -> Command:
+        own = inspect.signature(function, eval_str=True).parameters
+        defaults = values(usual)
+        spread = {
+            leaf.name: _parameter(leaf, defaults[leaf.name], unset=unset)
+            for leaf in sorted(leaves(type(usual)), key=_place)
+            if leaf.name not in own and leaf.name not in without
+        }
+        parameters = [
+            p
+            for name, q in own.items()
+            for p in (
+                spread.values()
+                if name == "settings"
+                else (q.replace(kind=inspect.Parameter.KEYWORD_ONLY),)
+            )
+        ]
+
+        def run(**given: Any) -> None:  # noqa: ANN401
+            chosen = {name: given.pop(name) for name in spread}
+            chosen = {name: value for name, value in chosen.items() if value is not None}
+            function(settings=chosen if unset else changed(usual, chosen), **given)
+
+        return _with_signature(run, function, parameters)
+
+    return spread
+
+
+def _place(leaf: Leaf) -> int:
+    return _FIRST.index(leaf.name) if leaf.name in _FIRST else len(_FIRST)
+
+
+def _with_signature(
+    run: Command, function: Command, parameters: list[inspect.Parameter]
+) -> Command:
+    named = functools.wraps(function)(run)
+    named.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    named.__annotations__ = {p.name: p.annotation for p in parameters}
+    return named
+
+
+def _parameter(leaf: Leaf, default: object, *, unset: bool) -> inspect.Parameter:
+    """Return a field as a parameter of a command, as typer reads it."""
+    flag = f"--{leaf.name.replace('_', '-')}"
+    text = as_typed(leaf.about.help)
+    if unset and default is not None and not isinstance(default, bool):
+        text = f"{text.removesuffix('.')}; default: {default}."
+    about = typer.Option(
+        flag,
+        help=text,
+        rich_help_panel=None if leaf.name in _FIRST else _PANELS[leaf.group],
+    )
+    kind = leaf.kind
+    if str in get_args(kind):  # a size: 256K, or a number of bytes
+        kind = str | None
+    if unset:
+        kind |= None
+    return inspect.Parameter(
+        leaf.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if unset else default,
+        annotation=Annotated[kind, about],
+    )

@@ -1,0 +1,153 @@
+"""Device: the program on a microcontroller, a Pi or in a browser, emulated or as a C project."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kilograd import api, limits
+from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.console import OUT, Table, bar, fail, say
+from kilograd.cli.numbers import in_short, kib
+from kilograd.errors import InputError, option
+from kilograd.learn.recipe import Compiled
+from kilograd.learn.settings import Build
+from kilograd.sizes import bytes_of
+from kilograd.targets import (
+    CORTEX_M7,
+    TARGETS,
+    CrossCompiler,
+    Emulator,
+    Measurement,
+    find_target,
+    measure,
+)
+
+app = typer.Typer()
+
+Target = Annotated[str, typer.Option(help=f"The processor: {', '.join(t.name for t in TARGETS)}.")]
+BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
+ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
+
+
+@command(app, "run", Group.DEVICE)
+@with_settings(Build())
+def run_command(
+    *,
+    model: ModelName = "digits",
+    settings: Build,
+    target: Target = CORTEX_M7.name,
+    board_ram: BoardRam = None,
+    compiler: Annotated[
+        CrossCompiler, typer.Option(help="clang comes with ziglang; gcc is the system's.")
+    ] = CrossCompiler.CLANG,
+    emulator: Annotated[
+        Emulator, typer.Option(help="unicorn comes from PyPI; qemu is the system's.")
+    ] = Emulator.UNICORN,
+    steps: Annotated[int, typer.Option(help="Training steps to run and compare.")] = 20,
+    seed: Annotated[int, typer.Option(help="Makes the run repeatable.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Build the firmware, run it in an emulator, and measure it."""
+    for name, value, least, most in (
+        ("steps", steps, 1, limits.COUNT),
+        ("seed", seed, 0, limits.SEED),
+    ):
+        if not least <= value <= most:
+            raise InputError(f"{option(name)} {value}: must be in {least} ... {most}")
+    device = find_target(target).with_tools(compiler, emulator)
+    recipe = settings.recipe
+    compiled = api.plan(model, recipe.method, recipe.ways, settings)
+    ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
+    with bar("emulating") as progress:
+        found = measure(
+            compiled.program,
+            device,
+            steps,
+            seed,
+            ram=ram,
+            progress=lambda done: progress(done, steps, ""),
+        )
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        show_measurement(compiled, found)
+    if not found.bit_exact:
+        fail(f"{found.target} and this machine disagree: a defect of kilograd")
+
+
+@command(app, "export", Group.DEVICE)
+@with_settings(Build())
+def export_command(
+    out: Annotated[Path, typer.Option(help="Folder for the C project.")],
+    *,
+    model: ModelName = "digits",
+    settings: Build,
+    target: Target = CORTEX_M7.name,
+    board_ram: BoardRam = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the folder if it exists.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
+    recipe = settings.recipe
+    compiled = api.export(
+        out,
+        model,
+        recipe.method,
+        recipe.ways,
+        settings,
+        target=target,
+        board_ram=board_ram,
+        force=force,
+    )
+    if as_json:
+        files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+        sizes = {"sram_bytes": compiled.program.sram_bytes}
+        print(json.dumps({"out": str(out), **sizes, "files": files}))
+    else:
+        say(f"Written to {out}: start with README.md")
+
+
+def show_measurement(compiled: Compiled, found: Measurement) -> None:
+    """Print what a program needs on a target."""
+    table = Table(show_header=False, box=None)
+    exact = "every loss and every byte kept equal this machine's"
+    rows = (
+        ("target", f"{found.target} ({found.tools})"),
+        ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
+        ("RAM in all", kib(found.ram_bytes)),
+        ("  arena", kib(found.arena_bytes)),
+        ("  kept", kib(found.data_bss_bytes - found.arena_bytes)),
+        ("  stack", _stack(found)),
+        ("flash", kib(found.flash_bytes)),
+        *_counts(found),
+        ("bit exact", f"yes, {found.steps} steps: {exact}" if found.bit_exact else "NO"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    OUT.print(table)
+
+
+def _counts(found: Measurement) -> list[tuple[str, str]]:
+    if found.instructions_forward is None:
+        return [(found.counted, "not counted by this emulator")]
+    rows = [(found.counted, f"{in_short(found.instructions_forward)} forward")]
+    if found.instructions_prefix is not None:
+        rows.append(("", f"{in_short(found.instructions_prefix)} a kept view"))
+    if found.instructions_step is not None:
+        rows.append(("", f"{in_short(found.instructions_step)} a training step"))
+    return rows
+
+
+def _stack(found: Measurement) -> str:
+    if found.stack_bound_bytes is None:
+        return f"{kib(found.stack_bytes)} in linear memory"
+    without = f", calls through pointers in {', '.join(found.unresolved)} not counted"
+    bound = f"at most {found.stack_bound_bytes:,} B"
+    return f"{kib(found.stack_bytes)}, {bound}{without if found.unresolved else ''}"

@@ -1,0 +1,136 @@
+"""Folders of class folders of images, with folders of splits around them or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kilograd.data.dataset import Dataset
+from kilograd.data.listed import (
+    LAYOUT,
+    SPLITS,
+    Listed,
+    assemble,
+    check_count,
+    class_names,
+    folder_name,
+)
+from kilograd.errors import InputError
+from kilograd.reading import leads_inside
+
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+)
+
+_LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+"""What systems and archives leave beside the data; hidden files are more of it."""
+
+
+def load_folder(root: Path) -> Dataset:
+    """Load a folder of class folders; `InputError` as `load_dataset` says."""
+    folders = _sub_folders(root, root)
+    if not folders:
+        held = "it holds no class folders" if _entries(root) else "it is empty"
+        raise InputError(f"{root}: {held}; {LAYOUT}")
+    # Folders called train and test are splits: taken for classes they would give a set that
+    # trains without complaint and learns to tell the training photographs from the test ones.
+    is_split = {name.lower() for name in folders} <= SPLITS.keys()
+    if is_split and any(_sub_folders(folder, root) for folder in folders.values()):
+        return _load_split_folders(root, folders)
+    images = _Folder(root)
+    listed = [
+        image
+        for number, folder in enumerate(folders.values())
+        for image in images.listed(folder, number, None)
+    ]
+    return assemble(folder_name(root), root, tuple(folders), listed)
+
+
+def _load_split_folders(root: Path, splits: Mapping[str, Path]) -> Dataset:
+    for folder in splits.values():
+        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in _entries(folder)):
+            raise InputError(
+                f"{folder}: holds images outside class folders; move each into its class folder"
+            )
+    inner = {split: _sub_folders(folder, root) for split, folder in splits.items()}
+    classes = sorted({name for folders in inner.values() for name in folders})
+    number = {name: i for i, name in enumerate(classes)}
+    images = _Folder(root)
+    listed = [
+        image
+        for split, folders in inner.items()
+        for name, folder in folders.items()
+        for image in images.listed(folder, number[name], SPLITS[split.lower()])
+    ]
+    return assemble(folder_name(root), root, classes, listed)
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _LITTER
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List what is in a folder and is no litter, sorted by name."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if _is_data(entry.name))
+    except OSError as error:
+        raise _unreadable_folder(error) from error
+
+
+def _sub_folders(folder: Path, root: Path) -> dict[str, Path]:
+    """Return the folders in a folder by their names in form C, sorted by those."""
+    found = [entry for entry in _entries(folder) if entry.is_dir()]
+    for entry in found:
+        if not leads_inside(root, entry):
+            raise InputError(
+                f"{entry}: is a link that leads out of {root}; put a copy of the folder there"
+            )
+    names = class_names((entry.name for entry in found), folder)
+    return dict(sorted(zip(names, found, strict=True)))
+
+
+class _Folder:
+    """Lists the images of a set, and counts them while it does."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._count = 0
+
+    def listed(self, folder: Path, number: int, split: str | None) -> list[Listed]:
+        """List the images of a class folder, its sub-folders included, sorted by path."""
+        files = sorted(self._files(folder))
+        if not files:
+            raise InputError(
+                f"{folder}: a class folder without images; put some in, move it elsewhere, or "
+                f"{LAYOUT}"
+            )
+        return [
+            Listed(file.relative_to(self._root).as_posix(), self._source(file), number, split)
+            for file in files
+        ]
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        for file in _walk(folder):
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+                self._count += 1
+                check_count(self._count, self._root)
+                yield file
+
+    def _source(self, file: Path) -> Path | None:
+        return None if file.is_symlink() and not leads_inside(self._root, file) else file
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        # os.walk passes over a folder that it may not open, and the class would silently shrink.
+        raise _unreadable_folder(error) from error
+
+    # Links to folders are not followed: one that points upwards would never end.
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = filter(_is_data, folders)
+        yield from (Path(parent, name) for name in files if _is_data(name))
+
+
+def _unreadable_folder(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: cannot be listed ({error.strerror}); check its rights")

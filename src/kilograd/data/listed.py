@@ -1,0 +1,96 @@
+"""What every reader hands over: images as listed, and what they make together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kilograd import limits
+from kilograd.data.dataset import Dataset
+from kilograd.data.pixels import Source, readable
+from kilograd.errors import InputError, shown
+from kilograd.names import distinct, label
+
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+"""What the splits of a set are called, and what they are called here."""
+
+LAYOUT = "give a folder with one sub-folder of images per class, or a .parquet file"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An image as listed, before anyone has tried to decode it."""
+
+    name: str
+    source: Source | None
+    """None if the file lists the image but does not hold it."""
+    label: int
+    split: str | None
+
+
+def class_names(names: Iterable[str], where: object) -> tuple[str, ...]:
+    """Return the names of classes in Unicode's form C; `InputError` where two are the same."""
+    found = tuple(label(name, f"{where}: the name of a class") for name in names)
+    if len(found) > limits.CLASSES:
+        raise InputError(f"{where}: has {len(found):,} classes; {limits.CLASSES:,} are the most")
+    return distinct(found, str(where), "classes")
+
+
+def check_count(count: int, where: object) -> None:
+    """Raise `InputError` for more images than a set may have."""
+    if count > limits.IMAGES:
+        raise InputError(f"{where}: has more images than {limits.IMAGES:,}, the most of a set")
+
+
+def assemble(name: str, where: Path, classes: Sequence[str], listed: Sequence[Listed]) -> Dataset:
+    """Keep the images that can be decoded, name the others."""
+    name = label(name, f"{where}: the name of the set")
+    kept: list[Listed] = []
+    sources: list[Source] = []
+    skipped: list[str] = []
+    for one in listed:
+        # A function was tried by whoever made it.
+        if one.source is not None and (callable(one.source) or readable(one.source)):
+            kept.append(one)
+            sources.append(one.source)
+        else:
+            skipped.append(shown(one.name))
+    if not kept:
+        first = f", the first is {skipped[0]}" if skipped else ""
+        raise InputError(
+            f"{where}: no image in it can be read ({len(listed)} tried{first}); {LAYOUT}"
+        )
+    split = tuple(one.split for one in kept if one.split is not None)
+    return Dataset(
+        name=name,
+        classes=tuple(classes),
+        images=tuple(sources),
+        image_names=tuple(shown(one.name) for one in kept),
+        labels=np.array([one.label for one in kept], dtype=np.int64),
+        split=split or None,
+        groups=_groups(classes),
+        skipped=tuple(skipped),
+    )
+
+
+def _groups(classes: Sequence[str]) -> tuple[str, ...] | None:
+    groups = tuple(name.rpartition("/")[0] for name in classes)
+    if not all(groups) or min(Counter(groups).values()) < 2:
+        return None
+    return groups
+
+
+def folder_name(root: Path) -> str:
+    """Return what to call the set in a folder."""
+    return root.resolve().name or str(root)

@@ -1,0 +1,48 @@
+"""What a person should know of data before it is used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from kilograd.data.dataset import Dataset
+from kilograd.data.overlap import shared_classes
+from kilograd.data.pools import usable_classes
+from kilograd.errors import shown
+from kilograd.frontend import Model
+
+_log = logging.getLogger(__name__)
+_NAMED = 8
+
+
+def remark_left_out(dataset: Dataset, shots: int) -> None:
+    """Log which images cannot be read, and which classes have too few."""
+    remark_skipped(dataset)
+    usable = set(usable_classes(dataset, shots))
+    if small := [c for c in dataset.classes if c not in usable]:
+        total = len(dataset.classes)
+        reason = f"too few images for {shots} shot{'s' if shots > 1 else ''}"
+        _log.warning("%d of %d classes left out, %s: %s", len(small), total, reason, _some(small))
+
+
+def remark_seen(dataset: Dataset, model: Model) -> None:
+    """Log which classes a network was trained on: new they are not."""
+    if seen := shared_classes(model.training_classes, dataset.classes):
+        of = shown(dataset.name)
+        _log.warning(
+            "%s was trained on classes of %s, %d: %s", model.name, of, len(seen), _some(seen)
+        )
+
+
+def remark_skipped(dataset: Dataset) -> None:
+    """Log which images cannot be read."""
+    if skipped := dataset.skipped:
+        total = len(dataset) + len(skipped)
+        _log.warning(
+            "%d of %d images unreadable and skipped: %s", len(skipped), total, _some(skipped)
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return shown(", ".join(names[:_NAMED]) + more)

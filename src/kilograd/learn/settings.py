@@ -1,0 +1,209 @@
+"""All that a person may set where a network learns: one record, made of the records it is for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import numpy as np
+
+from kilograd import limits
+from kilograd.data import Augment, Draw
+from kilograd.errors import InputError, option
+from kilograd.frontend import Model
+from kilograd.learn.recipe import Recipe
+from kilograd.options import Option, changed, checked, leaves, values
+from kilograd.select import Budget, Evidence
+from kilograd.sizes import bytes_of, macs_of
+
+_SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+"""Of rates: normal numbers of float32."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn: `iterations` passes over the support at rate `lr`.
+
+    The rate rises from zero in a straight line during the first `warmup` passes, and falls to zero
+    along a cosine in the others.  It is never below the smallest normal float32: programs refuse
+    a rate of zero.
+    """
+
+    iterations: Annotated[int, Option("Passes over the support images.", most=limits.COUNT)] = 10
+    lr: Annotated[float, Option("Learning rate, in real units.")] = 0.003
+    augment: Annotated[Augment, Option("Random views of the support images.")] = Augment.FULL
+    seed: Annotated[int, Option("Makes the run repeatable.")] = 0
+    warmup: Annotated[
+        int, Option("Passes at first in which the rate rises from zero.", most=limits.COUNT)
+    ] = 0
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for numbers that make no sense."""
+        if self.iterations < 0:
+            raise InputError(f"{option('iterations')} {self.iterations}: must not be negative")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
+        if not _SMALLEST <= self.lr <= _LARGEST:
+            raise InputError(
+                f"{option('lr')} {self.lr}: must be in {_SMALLEST:.3g} ... {_LARGEST:.3g}"
+            )
+        if not 0 <= self.seed <= limits.SEED:
+            raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... {limits.SEED}")
+        most = max(0, self.iterations - 1)
+        if not 0 <= self.warmup <= most:
+            raise InputError(
+                f"{option('warmup')} {self.warmup}: must be in 0 ... {most}, fewer passes than "
+                f"{option('iterations')} {self.iterations}"
+            )
+
+    def rate(self, done: float) -> float:
+        """Return the rate when the fraction `done` of the work is done."""
+        warm = self.warmup / max(1, self.iterations)
+        if done < warm:
+            return max(_SMALLEST, self.lr * done / warm)
+        falling = 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+        return max(_SMALLEST, self.lr * falling)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may cost, as it was given: what that means depends on the network."""
+
+    sram: Annotated[str | int | None, Option("RAM the program may use, e.g. 256K.")] = None
+    compute: Annotated[
+        str | int | None, Option("MACs of a backward pass, e.g. 6.7M, or 15% of a full one.")
+    ] = None
+    channels: Annotated[
+        float | None, Option("Share of a layer's channels that may learn, e.g. 0.25.")
+    ] = None
+
+    def budget(self, model: Model) -> Budget:
+        """Return what a program of a network may cost; `InputError` for what is no size."""
+        full = Evidence(model.name, model.graph, model.layers).full_backward()
+        return Budget(
+            None if self.sram is None else bytes_of(self.sram, "sram"),
+            None if self.compute is None else macs_of(self.compute, full),
+            self.channels,
+        )
+
+
+@dataclass(frozen=True)
+class Build:
+    """What to compile and what it may cost, where there is no task."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How tasks are drawn and learned.
+
+    >>> Settings.of(shots=3, lr=0.05).schedule.lr
+    0.05
+    >>> Settings().varied("last:2@lr=0.01,optimizer=adam").recipe.method
+    'last:2'
+    """
+
+    draw: Draw = field(default_factory=Draw)
+    recipe: Recipe = field(default_factory=Recipe)
+    limits: Limits = field(default_factory=Limits)
+    schedule: Schedule = field(default_factory=Schedule)
+    cache_bytes: Annotated[
+        str | int | None,
+        Option(f"In place of {option('cache')}: as many views as fit, e.g. 512K; beside the RAM."),
+    ] = None
+    guard: Annotated[bool, Option("Stop early where held-out support images get worse.")] = False
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` where two options say how many views are kept."""
+        if self.cache_bytes is not None and self.recipe.cache:
+            raise InputError(
+                f"{option('cache')} {self.recipe.cache}: {option('cache_bytes')} says how many "
+                "views; leave one away"
+            )
+
+    @classmethod
+    def of(cls, **given: object) -> Settings:
+        """Return settings by the names of options; `InputError` as `changed`."""
+        return changed(cls(), given)
+
+    def budget(self, model: Model) -> Budget:
+        """Return what a program of a network, and the latents beside it, may cost."""
+        text = self.cache_bytes
+        kept = None if text is None else bytes_of(text, "cache_bytes")
+        return replace(self.limits.budget(model), cache=kept)
+
+    def varied(self, method: str) -> Settings:
+        """Return the settings of METHOD, METHOD@LR or METHOD@OPTION=VALUE,OPTION=VALUE.
+
+        Raises `InputError` for an option that is none, or that all methods must share.
+        """
+        name, given = split_method(method)
+        return changed(self, {"method": name, **given})
+
+    def numbered(self, episode: int) -> Settings:
+        """Return the settings of an episode by its number: its seed is another."""
+        seed = self.schedule.seed + episode
+        return replace(self, schedule=replace(self.schedule, seed=seed))
+
+    def named(self) -> dict[str, str | float | bool | None]:
+        """Return what was given or is the default, by option; methods and their classes vary."""
+        found = values(replace(self, draw=self.draw.filled()))
+        return {k: v for k, v in found.items() if k != "method"}
+
+
+#: What a method may have of its own: what it compiles, and how it learns.
+_OWN = {
+    leaf.name: leaf
+    for leaf in leaves(Settings)
+    if leaf.group in {Recipe, Schedule, Settings} and leaf.name not in {"method", "ways", "seed"}
+}
+
+
+def split_method(method: str) -> tuple[str, Mapping[str, object]]:
+    """Take what a method has of its own off METHOD@LR or METHOD@OPTION=VALUE,OPTION=VALUE.
+
+    >>> split_method("last:6@0.01"), split_method("me@home.json")
+    (('last:6', {'lr': 0.01}), ('me@home.json', {}))
+    >>> split_method("last:6@cache=4,optimizer=adam")
+    ('last:6', {'cache': 4, 'optimizer': <OptimizerKind.ADAM: 'adam'>})
+    """
+    name, _, rest = method.rpartition("@")
+    if not name or rest.endswith(".json"):
+        return method, {}
+    if "=" in rest:
+        return name, dict(_own(part, method) for part in rest.split(","))
+    try:
+        return name, {"lr": float(rest)}
+    except ValueError:
+        return method, {}
+
+
+def split_methods(text: str) -> tuple[str, ...]:
+    """Split a list of methods at its commas, but for those between options of one method.
+
+    >>> split_methods("none, last:6@cache=4,lr=0.01, full")
+    ('none', 'last:6@cache=4,lr=0.01', 'full')
+    """
+    methods: list[str] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        if methods and "=" in methods[-1].rpartition("@")[2] and re.match(r"[a-z_-]+=", part):
+            methods[-1] += f",{part}"
+        else:
+            methods.append(part)
+    return tuple(methods)
+
+
+def _own(part: str, method: str) -> tuple[str, object]:
+    name, _, text = part.partition("=")
+    leaf = _OWN.get(name.replace("-", "_"))
+    if leaf is None:
+        raise InputError(
+            f"{option('methods')} {method}: {name!r} is no option that a method may have of its "
+            f"own; there are {', '.join(_OWN)}"
+        )
+    return leaf.name, checked(leaf, text)
