@@ -213,7 +213,7 @@ def rows(job: Job) -> Iterator[Row | str]:
             fit(host, runs, support, schedule)
             enrol(host, support)
             known[same] = before, float((predict(host, query.images) == query.labels).mean())
-        names = {name.rpartition(".")[0] for name in made.selection.learn}
+        names = {parameter.layer for parameter in made.selection.learn}
         learning = [i for i, layer in enumerate(network.layers) if layer in names]
         yield Row(
             job.model,

@@ -28,6 +28,7 @@ from kilograd.cli import Options
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import interval
+from kilograd.ir import Role
 from kilograd.learn.recipe import OptimizerKind, Recipe, lowered
 from kilograd.search import (
     Contribution,
@@ -131,12 +132,12 @@ def promise(method: str, evidence: Evidence, gains: Contribution) -> float | Non
         chosen = strategy(name)(evidence, Budget())
     except InputError:
         return None
-    k = sum(name.endswith(".bias") for name in chosen.learn)
+    k = sum(parameter.role is Role.BIAS for parameter in chosen.learn)
     total = gains.biases[k - 1].mean if k else 0.0
-    for name, part in chosen.learn.items():
-        layer, _, kind = name.rpartition(".")
-        if kind == "bias":
+    for parameter, part in chosen.learn.items():
+        if parameter.role is Role.BIAS:
             continue
+        layer = parameter.layer
         channels = evidence.weights(layer).shape[-1]
         share = 1.0 if part.index is None else len(part.index) / channels
         known = min(gains.weights, key=lambda x: (x[0] != layer, abs(x[1] - share)))

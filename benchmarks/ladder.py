@@ -49,6 +49,7 @@ from kilograd.ops.update import BIAS_LIMIT, row_axis
 from kilograd.passes import EntryPoint, Part
 from kilograd.quant import fractions, stochastic_round
 from kilograd.select import Budget, Selection, write_plan
+from kilograd.select.selection import biases, weights
 from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"
@@ -265,7 +266,8 @@ def design(learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int) -> C
     network = model(NETWORK)
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
-        write_plan(plan, network.name, Selection(dict(learn)))
+        named = {str(p): p for p in (*weights(network.layers), *biases(network.layers))}
+        write_plan(plan, network.name, Selection({named[name]: part for name, part in learn}))
         recipe = Recipe(
             str(plan), ways, HeadKind.PROTO, OptimizerKind.ROWRMS, accumulate, cache=VIEWS
         )
@@ -323,7 +325,7 @@ class Lesson:
         recipe = Recipe(METHODS[method], self.ways, optimizer=OptimizerKind.ROWRMS, rows=True)
         inspect = inspector(self.network, self.support, self.schedule, _inspections)
         budget = LIMITS.budget(NETWORK) if method == "tinytrain" else Budget()
-        return compiled(NETWORK, recipe, budget, inspect).selection.learn
+        return compiled(NETWORK, recipe, budget, inspect).selection.by_name
 
     @property
     def ways(self) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from kilograd.passes import Part
 from kilograd.report.cost import Cost, Layer, full_train, tinytrain, tte
-from kilograd.select import PLANS, Selection
+from kilograd.select import PLANS, Selection, bias, weight
 
 MCUNET, MBV2, PROXYLESS = NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
 #: Channels of the last 1x1 convolution in TinyTrain's networks.
@@ -56,22 +56,22 @@ def table(name: str, *, mix: bool = True) -> tuple[Layer, ...]:
 
 def last(network: tuple[Layer, ...], k: int, *, weights: bool = True) -> Selection:
     """Biases of the last k layers learn, and their weights too unless told otherwise."""
-    kinds = ("weight", "bias") if weights else ("bias",)
-    return Selection({f"{n.name}.{kind}": Part() for n in network[-k:] for kind in kinds})
+    kinds = (weight, bias) if weights else (bias,)
+    return Selection({kind(n.name): Part() for n in network[-k:] for kind in kinds})
 
 
 def last_layer(network: tuple[Layer, ...]) -> Selection:
     """The weights of the last convolution learn: TinyTrain's LastLayer."""
-    return Selection({f"{network[-1].name}.weight": Part()})
+    return Selection({weight(network[-1].name): Part()})
 
 
 def published_plan(name: str, label: str) -> Selection:
     """A SparseUpdate plan.  Which channels learn is left open: only their number costs."""
     network, plan = table(name, mix=False), PLANS[name][label]
-    learn = {f"{n.name}.bias": Part() for n in network[-plan.k :]}
+    learn = {bias(n.name): Part() for n in network[-plan.k :]}
     for i, ratio in zip(plan.layers, plan.ratios, strict=True):
         kept = tuple(range(int(network[i].inputs * ratio)))
-        learn[f"{network[i].name}.weight"] = Part(2 if network[i].depthwise else 3, kept)
+        learn[weight(network[i].name)] = Part(2 if network[i].depthwise else 3, kept)
     return Selection(learn)
 
 

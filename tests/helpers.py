@@ -30,6 +30,7 @@ from kilograd.ir import (
     Node,
     Op,
     Param,
+    Role,
     TensorType,
     Value,
 )
@@ -373,9 +374,10 @@ class Network:
         scale = tuple(float(s) for s in rng.uniform(0.4, 1.6, channels) / (45 * np.sqrt(fan)))
         step = x.type.affine.scale[0]
         bias = rng.normal(0, 0.3, channels) / (step * np.array(scale))
-        weight = self.b.param(f"{name}.weight", w, Affine(scale, axis=axis))
+        weight = self.b.param(f"{name}.weight", w, Affine(scale, axis=axis), role=Role.WEIGHT)
         bias_quant = Affine(tuple(scale), axis=0, unit=step)
-        shift = self.b.param(f"{name}.bias", bias.round().astype(np.int32), bias_quant)
+        codes = bias.round().astype(np.int32)
+        shift = self.b.param(f"{name}.bias", codes, bias_quant, role=Role.BIAS)
         exact = conv64(
             real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise
         )

@@ -41,7 +41,7 @@ from kilograd.search import (
     choices,
     read_contribution,
 )
-from kilograd.select import Budget, Evidence, strategy
+from kilograd.select import Budget, Evidence, strategy, weight
 from kilograd.select.selection import widest_inputs
 from kilograd.study.contribution import analysis, write_contribution
 
@@ -110,11 +110,11 @@ def test_a_layer_learns_its_widest_input_channels_and_no_bias(model: Model) -> N
     seen = evidence(model)
     for text, count in (("1/8", 2), ("0.25", 4), ("1/2", 8), ("1", 16)):
         (name, part), *others = strategy(f"weights:3:{text}")(seen, Budget()).learn.items()
-        assert (name, others) == ("b0.pw2.weight", [])
+        assert (name, others) == (weight("b0.pw2"), [])
         assert part == widest_inputs(seen, "b0.pw2", count)
         assert len(part.index or ()) == count
-    assert strategy("weights:2:1/2")(seen, Budget()).learn["b0.dw.weight"].axis == 2
-    assert isinstance(strategy("weights:0:1")(seen, Budget()).learn["stem.weight"], Part)
+    assert strategy("weights:2:1/2")(seen, Budget()).by_name["b0.dw.weight"].axis == 2
+    assert isinstance(strategy("weights:0:1")(seen, Budget()).by_name["stem.weight"], Part)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_the_choices_of_a_network(home: Path, model: Model) -> None:
     for head, alone in ((None, "none"), (HeadKind.LINEAR, "head")):
         asked = analysis(model, sets, 2, Settings.of(head=head))
         assert asked.methods[0] == alone
-        learned = [strategy(m)(evidence(model), Budget()).learn for m in asked.methods[1:]]
+        learned = [strategy(m)(evidence(model), Budget()).by_name for m in asked.methods[1:]]
         biases = [set(x) for x in learned if not any(n.endswith("weight") for n in x)]
         assert biases == [{f"{n}.bias" for n in LAYERS[-k:]} for k in range(1, 8)]
         whole = [

@@ -28,14 +28,16 @@ from costs import (
     table,
 )
 from folders import write_model
-from helpers import environment, model_path, needs_shared
+from helpers import Network, environment, model_path, needs_shared
 
 from kilograd.cli import main
+from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, with_last_conv
 from kilograd.ir import Graph
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.passes import Part
+from kilograd.ops import Adam, Window
+from kilograd.passes import LinearHead, Part, Training, entries
 from kilograd.report.cost import (
     Convention,
     Cost,
@@ -47,7 +49,7 @@ from kilograd.report.cost import (
     tinytrain,
     tte,
 )
-from kilograd.select import PLANS, Budget, Evidence, Selection, write_plan
+from kilograd.select import PLANS, Budget, Evidence, Selection, bias, weight, write_plan
 
 FIGURES = tuple(figures())
 
@@ -152,7 +154,7 @@ def test_the_earliest_layer_within_15_per_cent_of_the_work(name: str, earliest: 
     budget = 0.15 * full_train(network).macs.backward
 
     def alone(layer: Layer) -> float:
-        return tinytrain(network, Selection({f"{layer.name}.weight": Part()})).macs.backward
+        return tinytrain(network, Selection({weight(layer.name): Part()})).macs.backward
 
     fits = [i for i, layer in enumerate(network) if i >= inspected and alone(layer) <= budget]
     assert fits[0] == earliest
@@ -238,7 +240,7 @@ SMALL = (
 
 def test_a_small_network_by_tinytrain() -> None:
     """Half of the filters of b learn, and all of c; then 5 of the 8 input channels of a."""
-    halves = {"b.weight": Part(2, tuple(range(16))), "c.weight": Part()}
+    halves = {weight("b"): Part(2, tuple(range(16))), weight("c"): Part()}
     cost = tinytrain(SMALL, Selection(halves))
     assert cost.macs.forward == 16 * 8 * 32 + 4 * 9 * 32 + 4 * 32 * 16
     assert cost.macs.dx == 4 * 32 * 16
@@ -250,7 +252,7 @@ def test_a_small_network_by_tinytrain() -> None:
     assert (memory.weights, memory.optimizer) == (4 * (9 * 16 + 512), 12 * (9 * 16 + 512))
     assert memory.total == memory.buffers + 16 * (9 * 16 + 512)
 
-    more = tinytrain(SMALL, Selection({**halves, "a.weight": Part(3, tuple(range(5)))}))
+    more = tinytrain(SMALL, Selection({**halves, weight("a"): Part(3, tuple(range(5)))}))
     assert more.macs.dx == 4 * 9 * 32 + 4 * 32 * 16
     assert more.macs.dw == cost.macs.dw + 16 * 5 * 32
     assert more.memory.saved_inputs == memory.saved_inputs + 4 * 16 * 5
@@ -259,7 +261,7 @@ def test_a_small_network_by_tinytrain() -> None:
 
 def test_what_is_saved_counts_where_it_is_more_than_the_buffers() -> None:
     wide = (Layer("a", False, 1, 64, 1, 16, 16, True, False), *SMALL[1:])
-    memory = tinytrain(wide, Selection({"a.weight": Part(), "c.weight": Part()})).memory
+    memory = tinytrain(wide, Selection({weight("a"): Part(), weight("c"): Part()})).memory
     assert memory.buffers == 4 * (64 * 16 + 16)
     assert memory.saved_inputs == 4 * (64 * 16 + 32 * 4)
     assert memory.masks == (16 + 4 * 32 + 4 * 16) // 8
@@ -268,7 +270,7 @@ def test_what_is_saved_counts_where_it_is_more_than_the_buffers() -> None:
 
 def test_a_small_network_by_the_256_kb_paper() -> None:
     """A bias that learns reaches further back than the weights, of 3 filters of c."""
-    selection = Selection({"b.bias": Part(), "c.weight": Part(0, (0, 1, 2)), "c.bias": Part()})
+    selection = Selection({bias("b"): Part(), weight("c"): Part(0, (0, 1, 2)), bias("c"): Part()})
     cost = tte(SMALL, selection)
     memory = cost.memory
     assert memory.masks == (4 * 32 + 4 * 16) // 8
@@ -283,7 +285,7 @@ def test_a_small_network_by_the_256_kb_paper() -> None:
 
 def test_a_byte_begun_is_a_byte() -> None:
     odd = (Layer("a", False, 1, 8, 3, 3, 3, True, False),)
-    learns = Selection({"a.weight": Part()})
+    learns = Selection({weight("a"): Part()})
     assert tinytrain(odd, learns).memory.masks == tte(odd, learns).memory.masks == 2
 
 
@@ -297,7 +299,7 @@ def test_nothing_learned_costs_no_training(
 
 def test_a_parameter_of_another_network_is_a_defect() -> None:
     with pytest.raises(ValueError, match=r"d\.weight"):
-        tte(SMALL, Selection({"d.weight": Part()}))
+        tte(SMALL, Selection({weight("d"): Part()}))
 
 
 # ---- compiled programs ----
@@ -336,7 +338,7 @@ def test_a_linear_head_is_work_three_times(method: str) -> None:
 )
 def test_a_compiled_part_does_the_work_of_the_formula(part: Part, tmp_path: Path) -> None:
     model = load_model(str(write_model(tmp_path / "m")))
-    learn = {"b1.pw1.weight": part, "b1.dw.weight": Part(2, (0, 2, 7)), "b1.pw2.bias": Part()}
+    learn = {weight("b1.pw1"): part, weight("b1.dw"): Part(2, (0, 2, 7)), bias("b1.pw2"): Part()}
     write_plan(tmp_path / "plan.json", model.name, Selection(learn))
     compiled = compile_recipe(model, Recipe(str(tmp_path / "plan.json"), 5), Budget())
     agrees(compiled, tte(layers(evidence(model)), Selection(learn)), 2)
@@ -377,6 +379,21 @@ def test_the_parts_of_a_program_are_all_of_it(optimizer: OptimizerKind, accumula
     each = {OptimizerKind.SGD: 0, OptimizerKind.ADAM: 8}.get(optimizer)
     if each is not None:
         assert m.optimizer == learned * (each + (4 if accumulate > 1 else 0))
+
+
+def test_a_name_says_nothing_of_what_is_kept() -> None:
+    """Layers may be called like a head, a sum of gradients or a state of an optimiser."""
+    net = Network(np.random.default_rng(0))
+    x = net.image
+    for layer in ("head.conv", "a.state0", "a.sum", "bias.learned"):
+        x = net.layer(layer, x, Window(), (8, 1, 1, x.type.shape[2]), relu=True)
+    learn = {f"{layer}.weight": Part() for layer in ("head.conv", "a.state0", "bias.learned")}
+    learn |= {"a.sum.weight": Part(0, (0, 1, 5)), "head.conv.bias": Part(), "a.sum.bias": Part()}
+    memory = planned(link(entries(net.graph(x), Training(LinearHead(3), Adam(0), learn)))).memory
+    weights, biases, head = 8 * 3 + 8 * 8 + 3 * 8 + 8 * 8, 8 + 8, 3 * 8 + 3
+    assert memory.weights == weights
+    assert (memory.biases, memory.head) == (4 * biases, 4 * head)
+    assert memory.optimizer == 2 * 4 * (weights + biases + head)
 
 
 def test_layers_run_twice_are_forward_work() -> None:

@@ -174,7 +174,7 @@ def test_published_plans(model: str) -> None:
     found = load_model_folder(model_path(model))
     evidence = Evidence(found.name, found.graph, found.layers)
     for label in PLANS[found.name]:
-        learn = strategy(f"sparse-{label}")(evidence, Budget()).learn
+        learn = strategy(f"sparse-{label}")(evidence, Budget()).by_name
         prefix, suffix = parts_of(*learning(found.graph, Training(PrototypeHead(2), Sgd(0), learn)))
         assert sum(n.type.nbytes for n in prefix.outputs) <= 4 << 10
         assert 0.3 < prefix.macs() / (prefix.macs() + suffix.macs()) < 0.9

@@ -165,7 +165,7 @@ def test_the_strategy_of_the_how_to_works(tmp_path: Path) -> None:
     assert [r.layer for r in chosen.reasons] == list(model.layers[-18:])
     for layer in model.layers[-18:]:
         half = tuple(range(sizes[layer] - sizes[layer] // 2, sizes[layer]))
-        assert chosen.learn[f"{layer}.weight"].index == half
+        assert chosen.by_name[f"{layer}.weight"].index == half
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

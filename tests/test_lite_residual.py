@@ -57,8 +57,12 @@ def plain() -> Graph:
 
 
 def grown(k: int, *, awake: bool = False) -> tuple[Graph, tuple[str, ...]]:
-    """The small network with modules beside its last k blocks; `awake`: none is zero or dead."""
-    graph, names = lite_residual(plain(), mobile_blocks(plain())[-k:])
+    """The small network with modules beside its last k blocks, and the parameters of these.
+
+    `awake`: none is zero or dead.
+    """
+    graph, layers = lite_residual(plain(), mobile_blocks(plain())[-k:])
+    names = tuple(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
     if not awake:
         return graph, names
     rng = np.random.default_rng(11)
@@ -402,7 +406,7 @@ def test_what_the_method_chooses() -> None:
     chosen = selection(plain(), "tinytl:2")
     _, modules = grown(2)
     beside = {f"b{i}.{kind}.bias" for i in (2, 3) for kind in ("pw1", "dw", "pw2")}
-    assert set(chosen.learn) == beside | set(modules)
+    assert set(chosen.by_name) == beside | set(modules)
     assert all(part == Part() for part in chosen.learn.values())
     assert chosen.graph is not None
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import Recipe, compile_recipe
-from kilograd.memory import Buffer, Plan, PlanError, exact, greedy, lower_bound, validate
+from kilograd.memory import Buffer, Flaw, Plan, PlanError, exact, greedy, lower_bound, validate
 from kilograd.memory.buffer import ALIGN
 from kilograd.select import PLANS, Budget
 
@@ -233,17 +233,17 @@ def test_the_validator_accepts_a_sound_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("offsets", "peak"),
+    ("offsets", "peak", "flaw"),
     [
-        ({"b": 4}, 16),
-        ({"b": 0}, 16),
-        ({"c": 12}, 20),
-        ({"c": 4}, 16),
-        ({"a": 2}, 16),
-        ({"c": 1}, 16),
-        ({"c": -4}, 16),
-        ({"b": 12}, 16),
-        ({}, 12),
+        ({"b": 4}, 16, Flaw.OVERLAP),
+        ({"b": 0}, 16, Flaw.OVERLAP),
+        ({"c": 12}, 20, Flaw.OVERLAP),
+        ({"c": 4}, 16, Flaw.OVERLAP),
+        ({"a": 2}, 16, Flaw.MISALIGNED),
+        ({"c": 1}, 16, Flaw.MISALIGNED),
+        ({"c": -4}, 16, Flaw.OUTSIDE),
+        ({"b": 12}, 16, Flaw.OUTSIDE),
+        ({}, 12, Flaw.OUTSIDE),
     ],
     ids=[
         "ends inside",
@@ -257,14 +257,22 @@ def test_the_validator_accepts_a_sound_plan() -> None:
         "peak too low",
     ],
 )
-def test_the_validator_rejects(offsets: dict[str, int], peak: int) -> None:
-    with pytest.raises(PlanError):
+def test_the_validator_rejects(offsets: dict[str, int], peak: int, flaw: Flaw) -> None:
+    with pytest.raises(PlanError) as caught:
         validate(LIVE, Plan({**SOUND.offsets, **offsets}, peak))
+    assert caught.value.flaw is flaw
+
+
+def test_the_validator_rejects_a_buffer_without_a_place() -> None:
+    with pytest.raises(PlanError) as caught:
+        validate(LIVE, Plan({"a": 0, "c": 0}, 16))
+    assert caught.value.flaw is Flaw.MISSING
 
 
 def test_the_validator_rejects_a_plan_better_than_its_bound() -> None:
-    with pytest.raises(PlanError, match="bound"):
+    with pytest.raises(PlanError) as caught:
         validate(LIVE, replace(SOUND, bound=20))
+    assert caught.value.flaw is Flaw.IMPOSSIBLE
 
 
 @given(problems(), st.data())
@@ -286,5 +294,6 @@ def test_the_validator_rejects_any_overlap_planted_in_a_sound_plan(
     inside = data.draw(st.integers(0, (b.size - 1) // ALIGN)) * ALIGN
     at = plan.offsets[b.name] + inside
     planted = replace(plan, offsets={**plan.offsets, a.name: at}, peak=plan.peak + at + a.size)
-    with pytest.raises(PlanError, match="overlap"):
+    with pytest.raises(PlanError) as caught:
         validate(buffers, planted)
+    assert caught.value.flaw is Flaw.OVERLAP

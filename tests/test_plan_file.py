@@ -14,7 +14,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.passes import Part
-from kilograd.select import Budget, Evidence, Selection, strategy, write_plan
+from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight, write_plan
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "plans"
 
@@ -40,11 +40,11 @@ def plan(**changes: Any) -> dict[str, Any]:
 SELECTIONS = [
     Selection(),
     Selection(head=False),
-    Selection({"b1.pw2.weight": Part(), "b1.pw2.bias": Part()}),
+    Selection({weight("b1.pw2"): Part(), bias("b1.pw2"): Part()}),
     Selection(
-        {"b0.pw1.weight": Part(3, (0, 7)), "b1.dw.weight": Part(2, (5,)), "stem.bias": Part()}
+        {weight("b0.pw1"): Part(3, (0, 7)), weight("b1.dw"): Part(2, (5,)), bias("stem"): Part()}
     ),
-    Selection({"b1.pw1.weight": Part(0, tuple(range(24)))}, head=False),
+    Selection({weight("b1.pw1"): Part(0, tuple(range(24)))}, head=False),
 ]
 
 

@@ -114,10 +114,10 @@ def select(model: Model, method: str) -> Selection:
 def sizes(model: Model, selection: Selection) -> dict[str, int]:
     """How many scalars of each kind learn."""
     out = {"weight": 0, "bias": 0}
-    for name, part in selection.learn.items():
-        shape = model.graph[name].type.shape
+    for parameter, part in selection.learn.items():
+        shape = model.graph[str(parameter)].type.shape
         kept = shape[part.axis] if part.index is None else len(part.index)
-        out[name.rpartition(".")[2]] += math.prod(shape) // shape[part.axis] * kept
+        out[parameter.role] += math.prod(shape) // shape[part.axis] * kept
     return out
 
 
@@ -141,7 +141,7 @@ def expected(model: Model, method: str) -> set[str]:
 
 def check(model: Model, method: str) -> None:
     selection = select(model, method)
-    assert selection.learn.keys() == expected(model, method)
+    assert selection.by_name.keys() == expected(model, method)
     assert set(selection.learn.values()) <= {Part()}
     assert selection.head == (method != "none")
     tensors = load_file(model.path / "model-sanitised.safetensors")
@@ -205,7 +205,7 @@ def test_published_plan(
     model = published(network)
     selection = select(model, f"sparse-{label}")
     assert sizes(model, selection) == {"weight": weights, "bias": biases}
-    learn = dict(selection.learn)
+    learn = selection.by_name
     assert {n for n in learn if n.endswith(".bias")} == {f"{x}.bias" for x in model.layers[-k:]}
     assert all(learn.pop(f"{x}.bias") == Part() for x in model.layers[-k:])
     tensors = load_file(model.path / "model-sanitised.safetensors")
@@ -259,7 +259,7 @@ def test_channels_are_the_largest_by_real_norm(tmp_path: Path, plan_for_small: N
             "b1.dw.weight_scale": depthwise_scale,
         },
     )
-    learn = select(load_model(str(folder)), "sparse-1kb").learn
+    learn = select(load_model(str(folder)), "sparse-1kb").by_name
     assert learn["b1.pw1.weight"] == Part(3, (1, 3, 5, 7))
     # int(24 * 0.32) channels; the two last are the lowest numbers of equals
     assert learn["b1.dw.weight"] == Part(2, (0, 1, 2, 3, 4, 11, 20)), "ties go to the lower channel"

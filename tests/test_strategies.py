@@ -26,6 +26,7 @@ from kilograd.ir import (
     Builder,
     DType,
     Graph,
+    Role,
     TensorType,
     Value,
     interpret,
@@ -49,6 +50,7 @@ from kilograd.select import (
     Demand,
     Evidence,
     Inspect,
+    Parameter,
     Reason,
     Selection,
     strategy,
@@ -56,7 +58,7 @@ from kilograd.select import (
 )
 from kilograd.select.greedy import INSPECTED, least_macs
 from kilograd.select.knapsack import Knapsack, pack
-from kilograd.select.selection import best_first, filters, output_energies
+from kilograd.select.selection import best_first, filters, output_energies, weight
 from kilograd.select.tinytrain import Criterion, TinyTrain
 
 NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
@@ -108,13 +110,13 @@ def on_paper(model: Model, inspect: Inspect | None) -> Evidence:
     plain = Evidence(model.name, model.graph, model.layers)
 
     def cost(selection: Selection) -> Demand:
-        return Demand(counted(model, selection.learn), least_macs(plain, selection.learn))
+        return Demand(counted(model, selection.by_name), least_macs(plain, selection.learn))
 
     return replace(plain, cost=cost, inspect=inspect)
 
 
 def layers_of(selection: Selection) -> set[str]:
-    return {name.rpartition(".")[0] for name in selection.learn}
+    return {parameter.layer for parameter in selection.learn}
 
 
 # ---- the rule, by hand ----
@@ -191,7 +193,7 @@ def test_a_layer_that_does_not_fit_is_passed_over(small: Model) -> None:
     evidence = on_paper(small, fixed(given, small))
     room = 6 * 25 + 3 * 24  # a quarter of b1.dw and of b1.pw2
     chosen = TinyTrain(Criterion.POTENTIAL)(evidence, Budget(sram=room, compute=MACS["b1.pw2"] * 2))
-    assert chosen.learn == {
+    assert chosen.by_name == {
         "b1.dw.weight": Part(2, (0, 1, 2, 3, 4, 5)),  # ties go to the lower channel
         "b1.pw2.weight": Part(0, (1, 2, 3)),
     }
@@ -225,7 +227,7 @@ def test_shares_are_tried_largest_first_and_the_budget_has_the_last_word(small: 
 
     assert channels(several(evidence, Budget(sram=25 * 24))) == {"b1.dw": 24, "b1.pw2": 0}
     assert channels(several(evidence, Budget(sram=25 * 24 - 1))) == {"b1.dw": 12, "b1.pw2": 12}
-    assert several(evidence, Budget(sram=25 * 24)).learn == {"b1.dw.weight": Part()}
+    assert several(evidence, Budget(sram=25 * 24)).by_name == {"b1.dw.weight": Part()}
     given = several(evidence, Budget(sram=10**6, channels=0.1))
     assert channels(given) == {"b1.dw": 2, "b1.pw2": 1}
     assert channels(several(evidence, Budget(sram=10**6, channels=1e-9))) == {
@@ -237,8 +239,8 @@ def test_shares_are_tried_largest_first_and_the_budget_has_the_last_word(small: 
 def test_biases_only_where_asked_for(small: Model) -> None:
     evidence = on_paper(small, invented(small.graph))
     plain, more = (TinyTrain(bias=b)(evidence, Budget(sram=10**6)) for b in (False, True))
-    assert {n.rpartition(".")[2] for n in plain.learn} == {"weight"}
-    assert {f"{x}.bias" for x in layers_of(plain)} == more.learn.keys() - plain.learn.keys()
+    assert {parameter.role for parameter in plain.learn} == {Role.WEIGHT}
+    assert {f"{x}.bias" for x in layers_of(plain)} == more.by_name.keys() - plain.by_name.keys()
 
 
 def test_without_a_budget_15_percent_of_a_full_backward_pass(small: Model) -> None:
@@ -326,9 +328,9 @@ def test_earliest_layer_and_channels_against_brute_force(small: Model, seed: int
                 best = max(best, sum(sums[x][n - 1] for x, n in taken.items()))
         chosen = Knapsack(inspected=3)(evidence, budget)
         value = sum(
-            inspect.fisher(last)[n.removesuffix(".weight")][list(p.index)].sum()
+            inspect.fisher(last)[n.layer][list(p.index)].sum()
             if p.index is not None
-            else inspect.fisher(last)[n.removesuffix(".weight")].sum()
+            else inspect.fisher(last)[n.layer].sum()
             for n, p in chosen.learn.items()
         )
         assert budget.admits(evidence.cost(chosen))
@@ -353,11 +355,11 @@ def test_what_rounds_away_counts_for_less(small: Model) -> None:
     )
     evidence = on_paper(small, inspect)
     half = Budget(sram=6 * 24)
-    assert Knapsack(inspected=1)(evidence, half).learn == {
+    assert Knapsack(inspected=1)(evidence, half).by_name == {
         "b1.pw2.weight": Part(0, (0, 1, 2, 3, 4, 5))
     }
     rounding = Knapsack(inspected=1, rounding=True)(evidence, half)
-    assert rounding.learn == {"b1.pw2.weight": Part(0, (1, 3, 5, 7, 9, 11))}
+    assert rounding.by_name == {"b1.pw2.weight": Part(0, (1, 3, 5, 7, 9, 11))}
     (reason,) = rounding.reasons
     assert reason.potential == 12
     assert reason.score == pytest.approx(6 + 6e-3), "steps above one code count as one"
@@ -379,7 +381,7 @@ def test_static_channels(small: Model) -> None:
     weight = small.graph["b1.dw.weight"]
     real = small.graph.data[weight.name] * np.array(weight.type.affine.scale)
     norms = np.linalg.norm(real.reshape(25, 24), axis=0)
-    part = norm.learn["b1.dw.weight"]
+    part = norm.by_name["b1.dw.weight"]
     assert part.axis == 2
     assert part.index is not None
     rest = sorted(set(range(24)) - set(part.index))
@@ -459,9 +461,9 @@ def test_compute_is_counted_as_in_the_paper() -> None:
     assert int(0.15 * mcunet.full_backward()) == pytest.approx(6.74e6, rel=1e-3)
     assert least_macs(mcunet, strategy("last")(mcunet, Budget()).learn) == 1474560
     sparse = strategy("sparse-99kb")(mcunet, Budget()).learn
-    weights = {k: v for k, v in sparse.items() if k.endswith(".weight")}
+    weights = {k: v for k, v in sparse.items() if k.role is Role.WEIGHT}
     assert least_macs(mcunet, weights) == pytest.approx(11.88e6, abs=5e3)
-    assert counted(published("mcunet-5fps"), weights) == 52480
+    assert counted(published("mcunet-5fps"), Selection(weights).by_name) == 52480
 
 
 @needs_shared
@@ -574,12 +576,11 @@ def test_every_program_fits(network: str, method: str) -> None:
     program = made.program
     assert program.sram_bytes <= 112 << 10
     assert program.macs("step") - program.macs("infer") <= compute
-    assert made.learned_parameters == counted(model, made.selection.learn) > 1000
+    assert made.learned_parameters == counted(model, made.selection.by_name) > 1000
     inspected = model.layers[-INSPECTED:]
-    for name, part in made.selection.learn.items():
-        layer, _, kind = name.rpartition(".")
-        assert (layer in inspected, kind) == (True, "weight")
-        depthwise = len(model.graph[name].type.shape) == 3
+    for parameter, part in made.selection.learn.items():
+        assert (parameter.layer in inspected, parameter.role) == (True, Role.WEIGHT)
+        depthwise = len(model.graph[str(parameter)].type.shape) == 3
         assert part.index is None or part.axis == (2 if depthwise else 0), "output channels"
 
 
@@ -717,7 +718,7 @@ def test_a_choice_becomes_a_plan(small: Model, tmp_path: Path, method: str) -> N
 def test_reasons_count_what_learns(small: Model) -> None:
     for method in CHOOSING:
         made = compiled(small, method, Budget(sram=1 << 20), invented(small.graph))
-        names = {f"{r.layer}.weight": r for r in made.selection.reasons if r.chosen}
+        names = {weight(r.layer): r for r in made.selection.reasons if r.chosen}
         assert names.keys() == made.selection.learn.keys()
         for name, part in made.selection.learn.items():
             r: Reason = names[name]
@@ -749,12 +750,13 @@ def demanded(program: Program) -> tuple[int, ...]:
 
 
 def some_channels(
-    rng: np.random.Generator, graph: Graph, parts: Mapping[str, tuple[int, int]]
-) -> dict[str, Part]:
+    rng: np.random.Generator, graph: Graph, parts: Mapping[Parameter, tuple[int, int]]
+) -> dict[Parameter, Part]:
     """Draw channels for given axes and counts."""
+    sizes = {p: graph[str(p)].type.shape[axis] for p, (axis, _) in parts.items()}
     return {
-        name: Part(axis, tuple(sorted(rng.choice(graph[name].type.shape[axis], n, replace=False))))
-        for name, (axis, n) in parts.items()
+        p: Part(axis, tuple(sorted(rng.choice(sizes[p], n, replace=False))))
+        for p, (axis, n) in parts.items()
     }
 
 
@@ -764,9 +766,7 @@ def test_which_channels_learn_changes_neither_bytes_nor_work(small: Model, recip
     for _ in range(3):
         shapes = {x: small.graph[f"{x}.weight"].type.shape for x in LAYERS}
         axes = {x: 2 if len(s) == 3 else int(rng.choice((0, 3))) for x, s in shapes.items()}
-        parts = {
-            f"{x}.weight": (axes[x], int(rng.integers(1, shapes[x][axes[x]]))) for x in LAYERS[2:]
-        }
+        parts = {weight(x): (axes[x], int(rng.integers(1, shapes[x][axes[x]]))) for x in LAYERS[2:]}
         first = {name: Part(axis, tuple(range(n))) for name, (axis, n) in parts.items()}
         found = {
             demanded(program_of(small, recipe, Selection(learn, recipe.head is not None)))
@@ -784,7 +784,7 @@ def test_which_channels_of_published_networks_learn_does_not_matter(name: str) -
     layers = model.layers[-9:]
     shapes = {x: model.graph[f"{x}.weight"].type.shape for x in layers}
     axes = {x: 2 if len(shapes[x]) == 3 else 0 for x in layers}
-    counts = {f"{x}.weight": (axes[x], shapes[x][axes[x]] // 4) for x in layers}
+    counts = {weight(x): (axes[x], shapes[x][axes[x]] // 4) for x in layers}
     plain = Evidence(model.name, model.graph, model.layers)
     best = {x: best_first(output_energies(plain, x)) for x in layers}
     loudest = {

@@ -39,6 +39,7 @@ from kilograd import ops
 from kilograd.emit import Program, link
 from kilograd.frontend import load_model_folder
 from kilograd.ir import Affine, Graph, Node, Param, ShapeError, Value, interpret, verify
+from kilograd.memory import lower_bound
 from kilograd.ops import Add, Conv, Depthwise, Sgd, Stream, Window
 from kilograd.ops.stream import INPUT
 from kilograd.passes import (
@@ -52,7 +53,6 @@ from kilograd.passes import (
     store,
     stream,
 )
-from kilograd.passes.liveness import peak
 from kilograd.select import Budget, Evidence, strategy
 from kilograd.targets.toolchain import Compiler
 
@@ -364,7 +364,7 @@ def both(graph: Graph, training: Training) -> tuple[dict[str, Graph], dict[str, 
 
 
 def largest(graphs: Mapping[str, Graph]) -> int:
-    return max(peak(store(g).buffers) for g in graphs.values())
+    return max(lower_bound(store(g).buffers) for g in graphs.values())
 
 
 def check_choice(graph: Graph, training: Training) -> Chains:
@@ -574,7 +574,7 @@ ARENA = {"mcunet-5fps": 82_000, "mbv2-w0.35": 73_500, "proxyless-w0.3": 82_000}
 def published(name: str) -> tuple[Program, dict[str, Graph], dict[str, Graph]]:
     model = load_model_folder(model_path(name))
     evidence = Evidence(model.name, model.graph, model.layers)
-    learn = strategy("sparse-49kb")(evidence, Budget()).learn
+    learn = strategy("sparse-49kb")(evidence, Budget()).by_name
     training = Training(PrototypeHead(10), Sgd(0), learn)
     plain, streamed = both(model.graph, training)
     return link(streamed), plain, streamed

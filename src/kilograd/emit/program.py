@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.emit.names import check_own
-from kilograd.ir import Array, Graph, Leaf, Node, StreamedInput
+from kilograd.ir import Array, Graph, Leaf, Node, Param, Role, StreamedInput
 from kilograd.ir.params import INT32_MAX
 from kilograd.memory import STAMP_BYTES, Plan, Planner, aligned, greedy, place
 from kilograd.ops import Overlay, Take
@@ -24,6 +24,7 @@ from kilograd.passes import LimitError, Storage, store
 class Slot:
     """A parameter in the state: its bytes start at `offset`; `value` is what it holds first.
 
+    `role` is what it is for, as its `Param` says.
     `origin` is the `Take` of a constant that has this value, if there is one.  `c_name` is what C
     calls it: its number, if its name is not ours.
     """
@@ -31,6 +32,7 @@ class Slot:
     name: str
     offset: int
     value: Array
+    role: Role
     origin: Node | None = None
     c_name: str = ""
 
@@ -144,14 +146,16 @@ def link(graphs: Mapping[str, Graph], planner: Planner = greedy) -> Program:
     check_own([*_RESERVED, *graphs])
     written = {p.name for g in graphs.values() for p in g.written()}
     values = _values(graphs)
-    own = {p.name: p.c_name for g in graphs.values() for p in g.params()}
+    params = [p for g in graphs.values() for p in g.params()]
+    own = {p.name: p.c_name for p in params}
+    roles = {p.name: p.op.role for p in params if isinstance(p.op, Param)}
     origins = {name: n for g in graphs.values() for name, n in _origins(g, written)}
     state: list[Slot] = []
     offset = 0
     for name, value in values.items():
         if name in written:
             c_name = own[name] or str(len(state))
-            state.append(Slot(name, offset, value, origins.get(name), c_name))
+            state.append(Slot(name, offset, value, roles[name], origins.get(name), c_name))
             offset = aligned(offset + value.nbytes)
     check_own(s.c_name for s in state if own[s.name])
     program = Program(

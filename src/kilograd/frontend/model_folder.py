@@ -19,7 +19,7 @@ from safetensors import SafetensorError, deserialize
 
 from kilograd import limits
 from kilograd.errors import InputError
-from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, ShapeError, TensorType
+from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, Role, ShapeError, TensorType
 from kilograd.names import identifier, label, operator
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
@@ -336,11 +336,16 @@ class _Reader:
         real = self._scales(op)
         axis = 2 if depthwise else 0
         layout = weight[:, 0].transpose(1, 2, 0) if depthwise else weight.transpose(0, 2, 3, 1)
-        w = b.param(f"{name}.weight", np.ascontiguousarray(layout), Affine(real, axis=axis))
+        w = b.param(
+            f"{name}.weight",
+            np.ascontiguousarray(layout),
+            Affine(real, axis=axis),
+            role=Role.WEIGHT,
+        )
         bias = self._tensor(op.bias.tensor, np.int32, (channels,))
         step = x.type.affine.scale[0]
         self._check_ratios(name, [step * s / out.scale[0] for s in real])
-        c = b.param(f"{name}.bias", bias, Affine(real, axis=0, unit=step))
+        c = b.param(f"{name}.bias", bias, Affine(real, axis=0, unit=step), role=Role.BIAS)
         window = Window(op.stride[0], op.padding)
         kind = Depthwise(window, out) if depthwise else Conv(window, out)
         return b(kind, x, w, c, name=name)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kilograd.errors import InputError, option
 from kilograd.frontend.model_folder import Model
-from kilograd.ir import Affine, Builder, dead_code
+from kilograd.ir import Affine, Builder, Role, dead_code
 from kilograd.ops import AvgPool, Conv, Window
 
 LAST_CONV = "last_conv"
@@ -39,9 +39,9 @@ def with_last_conv(model: Model, channels: int) -> Model:
     spread = 32 * float(codes.std()) * math.sqrt(inputs)
     scale = 2 / (spread * x.type.affine.scale[0])
     b = Builder(dead_code(replace(model.graph, outputs=(x,))))
-    w = b.param(f"{LAST_CONV}.weight", codes, Affine((scale,) * channels, axis=0))
+    w = b.param(f"{LAST_CONV}.weight", codes, Affine((scale,) * channels, axis=0), role=Role.WEIGHT)
     quant = Affine((scale,) * channels, axis=0, unit=x.type.affine.scale[0])
-    c = b.param(f"{LAST_CONV}.bias", np.zeros(channels, np.int32), quant)
+    c = b.param(f"{LAST_CONV}.bias", np.zeros(channels, np.int32), quant, role=Role.BIAS)
     y = b(Conv(Window(), Affine((6 / 255,), -128)), x, w, c, name=LAST_CONV)
     return replace(
         model,
@@ -64,8 +64,8 @@ def with_classifier(model: Model, classes: int, seed: int = 0) -> Model:
     codes = np.random.default_rng(seed).integers(-127, 128, shape, np.int8)
     scale = (1 / (127 * math.sqrt(inputs)),) * classes
     b = Builder(dead_code(replace(model.graph, outputs=(features,))))
-    w = b.param("classifier.weight", codes, Affine(scale, axis=0))
+    w = b.param("classifier.weight", codes, Affine(scale, axis=0), role=Role.WEIGHT)
     quant = Affine(scale, axis=0, unit=features.type.affine.scale[0])
-    c = b.param("classifier.bias", np.zeros(classes, np.int32), quant)
+    c = b.param("classifier.bias", np.zeros(classes, np.int32), quant, role=Role.BIAS)
     y = b(Conv(Window(), Affine((0.1,), 0)), features, w, c, name="classifier")
     return replace(model, graph=b.graph(features, y))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from kilograd.ir.graph import Graph, Input, Node, Op, Param
+from kilograd.ir.graph import Graph, Input, Node, Op, Param, Role
 from kilograd.ir.types import Affine, Array, DType, TensorType
 
 _ANY_VALUE = Input()
@@ -31,11 +31,17 @@ class Builder:
         return self.append(Node(op, (), tensor, self._unique(name), c_name))
 
     def param(
-        self, name: str, value: Array, quant: Affine | None = None, *, c_name: str = ""
+        self,
+        name: str,
+        value: Array,
+        quant: Affine | None = None,
+        *,
+        role: Role = Role.CONSTANT,
+        c_name: str = "",
     ) -> Node:
         """Append a tensor that is kept between calls, with its initial value."""
         tensor = TensorType(value.shape, DType.of(value), quant)
-        node = Node(Param(), (), tensor, self._unique(name), c_name)
+        node = Node(Param(role), (), tensor, self._unique(name), c_name)
         self.data[node.name] = value
         return self.append(node)
 

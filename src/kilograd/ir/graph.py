@@ -8,6 +8,7 @@ function from graph to graph.
 from __future__ import annotations
 
 import abc
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -173,9 +174,22 @@ class StreamedInput(Input):
     """An input that comes row by row while a stream runs: it is never in memory as a whole."""
 
 
+class Role(enum.StrEnum):
+    """What a parameter is for: said where it is made, never read from its name."""
+
+    WEIGHT = "weight"  # of a layer of the network, or a part of it
+    BIAS = "bias"
+    HEAD = "head"  # weights and biases of the classifier, prototypes
+    OPTIMIZER = "optimizer"  # states of an update, sums of gradients
+    STATISTIC = "statistic"  # what inspection adds up
+    CONSTANT = "constant"
+
+
 @dataclass(frozen=True)
 class Param(Leaf):
     """Kept between calls; `Graph.data` holds the initial value."""
+
+    role: Role = field(default=Role.CONSTANT, repr=False)
 
 
 @dataclass(frozen=True)

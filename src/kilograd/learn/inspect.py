@@ -23,7 +23,7 @@ from kilograd.passes import (
     entries,
     inspection,
 )
-from kilograd.select import Inspect
+from kilograd.select import Inspect, Selection
 from kilograd.select.selection import weights
 from kilograd.targets import Driver, HostProgram, Sample, build_host
 
@@ -67,7 +67,7 @@ def inspector(
 
     @functools.cache
     def steps(layers: tuple[str, ...]) -> Mapping[str, Array]:
-        learn = weights(layers)
+        learn = Selection(weights(layers)).by_name
         training = Training(head, Sgd(0), learn, train_head=False, accumulate=True)
         host = program(("steps", layers), lambda: entries(model.graph, training))
         enrol(host, support)

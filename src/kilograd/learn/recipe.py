@@ -13,7 +13,7 @@ from kilograd import limits
 from kilograd.emit import Program, link
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
-from kilograd.ir import Graph
+from kilograd.ir import Graph, Role
 from kilograd.memory import exact, greedy
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.options import Option
@@ -228,8 +228,8 @@ def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
     constants and in how many bits a mantissa may use, of the 16 it has.
     """
     parts = sorted(
-        (name, part.axis, None if part.index is None else len(part.index))
-        for name, part in selection.learn.items()
+        (parameter, part.axis, None if part.index is None else len(part.index))
+        for parameter, part in selection.learn.items()
     )
     nodes = selection.graph and selection.graph.nodes
     return replace(recipe, method="", head=recipe.head_kind), (*parts,), selection.head, nodes
@@ -252,15 +252,15 @@ def _check(
             f"{option('compute')} {budget.compute}: {method} needs {macs} multiply-accumulates for "
             f"a backward pass; the smallest {option('compute')} that fits is {macs}"
         )
-    for name, part in selection.learn.items():
-        size = model.graph[name].type.shape[part.axis]
+    for parameter, part in selection.learn.items():
+        size = model.graph[str(parameter)].type.shape[part.axis]
         count = size if part.index is None else len(part.index)
-        weights = name.endswith(".weight")
+        weights = parameter.role is Role.WEIGHT
         if weights and budget.channels is not None and count > max(1, budget.channels * size):
             raise InputError(
                 f"{option('channels')} {budget.channels}: {method} learns {count} of {size} "
-                f"channels of {name}; leave the option away, or choose a method that takes it, as "
-                "tinytrain"
+                f"channels of {parameter}; leave the option away, or choose a method that takes "
+                "it, as tinytrain"
             )
 
 
@@ -273,7 +273,7 @@ def _training(recipe: Recipe, selection: Selection) -> Training:
     return Training(
         head=_head(recipe, selection),
         optimizer=_OPTIMIZERS[recipe.optimizer],
-        learn=selection.learn,
+        learn=selection.by_name,
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,
         rows=recipe.rows,

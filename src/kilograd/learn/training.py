@@ -14,11 +14,11 @@ from kilograd.data import Dataset, prepare
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
-from kilograd.ir import Array
+from kilograd.ir import Array, Role
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.settings import Schedule
 from kilograd.learn.views import Cached, Fresh, views_of
-from kilograd.passes import EntryPoint, PrototypeHead
+from kilograd.passes import EntryPoint
 from kilograd.targets import Driver, HostProgram
 
 Watch = Callable[[int, float], None]
@@ -134,7 +134,6 @@ def adapted_tensors(compiled: Compiled, host: HostProgram) -> dict[str, Array]:
             where = (slice(None),) * part.axis + (list(part.index or ()),)
             value[where] = host.state[f"{name}.learned"]
         tensors[name] = folder_layout(node, value)
-    head = compiled.training.head
-    names = ("head.prototypes",) if isinstance(head, PrototypeHead) else head.learned
-    tensors.update((name, host.state[name].copy()) for name in names if name in host.state)
+    heads = [s.name for s in compiled.program.state if s.role is Role.HEAD]
+    tensors.update((name, host.state[name].copy()) for name in heads)
     return tensors

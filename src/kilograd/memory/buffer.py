@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-ALIGN = 4
+Bytes = int
+"""A size, or an offset from the start of the memory."""
+
+Step = int
+"""A place in the order of execution, from 0."""
+
+ALIGN: Bytes = 4
 """Every offset is a multiple of this many bytes: the widest element on the device."""
 
-
-STAMP_BYTES = 4
+STAMP_BYTES: Bytes = 4
 """At the end of every state: a number that no other program has."""
 
 
-def aligned(size: int) -> int:
+def aligned(size: Bytes) -> Bytes:
     """Return the bytes up to the next aligned offset.
 
     >>> aligned(5), aligned(8)
@@ -24,15 +29,15 @@ def aligned(size: int) -> int:
 
 @dataclass(frozen=True)
 class Buffer:
-    """`size` bytes, in use at every step of the half-open range [first, last)."""
+    """Bytes that are in use for some steps, one after the other."""
 
     name: str
-    size: int
-    first: int
-    last: int
+    size: Bytes
+    first: Step
+    last: Step  # half-open: in use at first, ..., last - 1
 
     @property
-    def room(self) -> int:
+    def room(self) -> Bytes:
         """Bytes up to the next aligned offset."""
         return aligned(self.size)
 
@@ -49,9 +54,10 @@ class Plan:
     is optimal.
     """
 
-    offsets: Mapping[str, int]
-    peak: int
-    bound: int = 0
+    offsets: Mapping[str, Bytes]
+    peak: Bytes
+    bound: Bytes = 0
 
 
 Planner = Callable[[Sequence[Buffer]], Plan]
+"""Places buffers.  It always has an answer: a peak that is too high is for others to refuse."""

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from kilograd.errors import InputError, option
-from kilograd.memory.buffer import ALIGN, Buffer, Plan
+from kilograd.memory.buffer import ALIGN, Buffer, Bytes, Plan
 from kilograd.memory.greedy import greedy
 
 # In units of the solver's work, very roughly a minute each. A search for a place for everything
@@ -45,7 +45,7 @@ def exact(buffers: Sequence[Buffer]) -> Plan:
 
 
 def _solve(
-    buffers: Sequence[Buffer], start: Plan, limit: int, effort: float, seed: int = 0
+    buffers: Sequence[Buffer], start: Plan, limit: Bytes, effort: float, seed: int = 0
 ) -> Plan:
     """Return a plan of at most `limit` bytes, or `start`, with the best bound that is known.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Builder, Graph, Node, Param, rewrite
+from kilograd.ir import Affine, Array, Builder, Graph, Node, Role, rewrite
 from kilograd.ops import Add, Concat, Conv, Depthwise, Take, Upsample, Window, WindowPool
 
 _HALF = 2  # pixels a side of a square that becomes one
@@ -85,7 +85,7 @@ def _pointwise(n: Node) -> bool:
 
 
 def lite_residual(graph: Graph, blocks: Sequence[Block]) -> tuple[Graph, tuple[str, ...]]:
-    """Return the network with a module beside each block, and the names of what learns in them.
+    """Return the network with a module beside each block, and the names of the layers in them.
 
     Parameters of a module are called BLOCK.lite.group0.weight, BLOCK.lite.out.bias and so on; what
     they hold first depends on nothing but the block's name and shapes.
@@ -99,7 +99,7 @@ def lite_residual(graph: Graph, blocks: Sequence[Block]) -> tuple[Graph, tuple[s
         if n.name in beside:
             block, first = beside[n.name], len(b.nodes)
             made[n.name] = _with_module(b, block, made[block.begin.name], n)
-            new.extend(p.name for p in b.nodes[first:] if isinstance(p.op, Param))
+            new.extend(x.name for x in b.nodes[first:] if isinstance(x.op, Conv))
         return made[n.name]
 
     return rewrite(graph, rule), tuple(new)
@@ -146,8 +146,8 @@ def _layer(
     scale = _DEVIATIONS * deviation / 127
     codes = np.clip(np.rint(start / scale), -127, 127).astype(np.int8)
     scales = (scale,) * len(codes)
-    weight = b.param(f"{name}.weight", codes, Affine(scales, axis=0))
+    weight = b.param(f"{name}.weight", codes, Affine(scales, axis=0), role=Role.WEIGHT)
     unit = x.type.affine.scale[0]
     zeros = np.zeros(len(codes), np.int32)
-    bias = b.param(f"{name}.bias", zeros, Affine(scales, axis=0, unit=unit))
+    bias = b.param(f"{name}.bias", zeros, Affine(scales, axis=0, unit=unit), role=Role.BIAS)
     return b(Conv(window, out), x, weight, bias, name=name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kilograd.ir import Graph, Input, Leaf, Node, Param, StreamedInput, apart
-from kilograd.memory import Buffer, lower_bound
+from kilograd.memory import Buffer
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,6 @@ class Storage:
     buffers: tuple[Buffer, ...]
     tensor: Mapping[Node, str]
     scratch: Mapping[Node, str]
-
-
-def peak(buffers: Sequence[Buffer]) -> int:
-    """Return the most bytes in use at one step."""
-    return lower_bound(buffers)
 
 
 def store(graph: Graph, *, in_place: bool = True) -> Storage:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kilograd.ir import Affine, Array, Builder, Graph, Input, Node, Param
+from kilograd.ir import Affine, Array, Builder, Graph, Input, Node, Param, Role
 from kilograd.ops import Add, AvgPool, Conv, Depthwise
 
 RELU6_LIMIT = 6.0
@@ -112,6 +112,6 @@ def _parameters(b: Builder, x: Node, n: Node, weights: Mapping[str, Array]) -> t
     limit = (1 << 31) - 1  # a bias this large does not pass the proof of no overflow
     shift = np.clip(bias, -limit, limit).astype(np.int32)
     return (
-        b.param(old.name, codes, Affine(scale, axis=axis)),
-        b.param(old_bias.name, shift, Affine(scale, axis=0, unit=step)),
+        b.param(old.name, codes, Affine(scale, axis=axis), role=Role.WEIGHT),
+        b.param(old_bias.name, shift, Affine(scale, axis=0, unit=step), role=Role.BIAS),
     )

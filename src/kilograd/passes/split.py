@@ -41,7 +41,7 @@ def split(graph: Graph, parts: Mapping[str, Part]) -> tuple[Graph, dict[str, str
         if quant.axis == part.axis:
             quant = quant.take(part.index)
         value = np.ascontiguousarray(np.take(graph.data[n.name], part.index, part.axis))
-        own = b.param(f"{n.name}.learned", value, quant)
+        own = b.param(f"{n.name}.learned", value, quant, role=n.op.role)
         learned[n.name] = own.name
         return b(overlay, frozen, own)
 

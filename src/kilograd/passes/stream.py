@@ -4,6 +4,12 @@ The front of a network has the largest maps and learns nothing.  Between two ten
 connect what is before with what is after, all layers can become one `Stream`.  Which of them do
 is chosen so that the whole program's peak is as low as it can be, with as few streamed layers as
 that takes.
+
+How far off: of all ways to divide the layers at these tensors the best is found, by the bytes alive
+in the order given; only ends far behind the last large map are not tried.  Plans are a little
+harder to place: of the 15 published ones all meet their bound with a whole image, and 9 with an
+image by rows (docs/results/memory.md).  Less memory would take tiles,
+which compute borders twice.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from kilograd.ir import (
     Input,
     Node,
     Param,
+    Role,
     StreamedInput,
     TensorType,
     dead_code,
@@ -78,9 +79,9 @@ def _input(b: Builder, name: str, tensor: TensorType, op: Input) -> Node:
     return _own(b.input(name, tensor, op, c_name=name), name)
 
 
-def _param(b: Builder, name: str, value: Array, *, c_name: str = "") -> Node:
-    """Append a parameter of ours; `c_name` where it does not belong to a layer of the network."""
-    return _own(b.param(name, value, c_name=c_name), name)
+def _head_param(b: Builder, name: str, value: Array, c_name: str) -> Node:
+    """Append a parameter of a head."""
+    return _own(b.param(name, value, role=Role.HEAD, c_name=c_name), name)
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class LinearHead:
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""
         zeros = np.zeros((self.ways, features.type.size), np.float32)
-        w = _param(b, "head.weight", zeros, c_name="head_weight")
-        c = _param(b, "head.bias", zeros[:, 0].copy(), c_name="head_bias")
+        w = _head_param(b, "head.weight", zeros, "head_weight")
+        c = _head_param(b, "head.bias", zeros[:, 0].copy(), "head_bias")
         return _own(b(Dense(), features, w, c, name="logits", c_name="logits"), "logits")
 
     learned = ("head.weight", "head.bias")
@@ -114,7 +115,7 @@ class PrototypeHead:
     def prototypes(self, b: Builder, features: Node) -> Node:
         """Append the prototypes, all zero at first."""
         zeros = np.zeros((self.ways, features.type.size), np.float32)
-        return _param(b, "head.prototypes", zeros, c_name="head_prototypes")
+        return _head_param(b, "head.prototypes", zeros, "head_prototypes")
 
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""
@@ -191,16 +192,19 @@ def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> di
     loss = _loss(b, head, head.logits(b, features))
     maps = [n for n in b.nodes if n.name in layers]
     grads = differentiate(b, loss, maps)
-    sums = [
-        b(FisherSum(), _param(b, f"{n.name}.fisher", np.zeros(n.type.shape[2], np.float32)), n, g)
-        for n, g in grads.items()
-    ]
+    sums = [b(FisherSum(), _fisher(b, n), n, g) for n, g in grads.items()]
     graphs: dict[str, Graph] = {
         EntryPoint.ENROL: _enrol(network, head),
         EntryPoint.FORGET: _forget(network, head, gradients=False),
         EntryPoint.INSPECT: narrow_gradients(b.graph(loss, *sums), ()),
     }
     return _finished(graphs, EntryPoint.INSPECT, (), training)
+
+
+def _fisher(b: Builder, layer: Node) -> Node:
+    """Append the sums of a layer's channels, all zero at first."""
+    zeros, name = np.zeros(layer.type.shape[2], np.float32), f"{layer.name}.fisher"
+    return _own(b.param(name, zeros, role=Role.STATISTIC), name)
 
 
 def _finished(
@@ -366,7 +370,8 @@ def _beside(
     """Append what is kept beside a parameter that learns, float32, zero at first."""
     name = f"{param.name}.{kind}"
     c_name = f"{param.c_name}_{kind}" if param.c_name else ""
-    return _own(b.param(name, np.zeros(shape, np.float32), quant, c_name=c_name), name)
+    zeros = np.zeros(shape, np.float32)
+    return _own(b.param(name, zeros, quant, role=Role.OPTIMIZER, c_name=c_name), name)
 
 
 def _sum(b: Builder, param: Node) -> Node:

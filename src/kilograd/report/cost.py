@@ -16,11 +16,12 @@ from kilograd import ops
 from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
+from kilograd.ir import Role
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
 from kilograd.passes import EntryPoint
-from kilograd.select import Budget, Evidence, Selection, strategy
+from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight
 
 _FLOAT = 4  # bytes
 _MOMENTS = 2  # of Adam
@@ -253,15 +254,15 @@ class _Learned:
 
 
 def _learning(network: Sequence[Layer], selection: Selection) -> tuple[_Learned, ...]:
-    known = {f"{layer.name}.{kind}" for layer in network for kind in ("weight", "bias")}
-    if unknown := selection.learn.keys() - known:
+    known = {layer.name for layer in network}
+    if unknown := [p for p in selection.learn if p.layer not in known]:
         raise ValueError(f"{min(unknown)} belongs to no layer")
     return tuple(_learned(layer, selection) for layer in network)
 
 
 def _learned(layer: Layer, selection: Selection) -> _Learned:
-    biases = layer.outputs if f"{layer.name}.bias" in selection.learn else 0
-    part = selection.learn.get(f"{layer.name}.weight")
+    biases = layer.outputs if bias(layer.name) in selection.learn else 0
+    part = selection.learn.get(weight(layer.name))
     if part is None:
         return _Learned(0, biases, 0)
     inputs, filters = layer.inputs, 1 if layer.depthwise else layer.outputs
@@ -329,16 +330,16 @@ def planned(program: Program) -> Cost:
     The head is counted in both.  Layers that are run again for the backward pass are forward
     work.  A program that does not train costs its inference.
     """
-    held = dict.fromkeys(("weight", "bias", "optimizer", "head"), 0)
+    held = dict.fromkeys(Role, 0)
     for slot in program.state:
-        held[_holds(slot.name)] += aligned(slot.value.nbytes)
+        held[slot.role] += aligned(slot.value.nbytes)
     memory = Memory(
         total=program.sram_bytes,
         buffers=program.arena_bytes,
-        weights=held["weight"],
-        biases=held["bias"],
-        optimizer=held["optimizer"],
-        head=held["head"],
+        weights=held[Role.WEIGHT],
+        biases=held[Role.BIAS],
+        optimizer=held[Role.OPTIMIZER],
+        head=held[Role.HEAD],
         stamp=STAMP_BYTES if program.state else 0,
     )
     entry = program.entries.get(EntryPoint.STEP, program.entries[EntryPoint.INFER])
@@ -347,11 +348,3 @@ def planned(program: Program) -> Cost:
     # Every gradient of weights is computed by the update that reads it.
     dw = sum(m for n, m in macs.items() if isinstance(n.op, ops.RowUpdate))
     return Cost(memory, Macs(sum(macs.values()) - dx - dw, dx, dw))
-
-
-def _holds(slot: str) -> str:
-    """Say what a parameter of the state is: sums of gradients belong to the optimiser."""
-    *_, kind = slot.removesuffix(".learned").split(".")
-    if kind.startswith("state") or kind == "sum":
-        return "optimizer"
-    return "head" if slot.startswith("head.") else kind

@@ -1,4 +1,8 @@
-"""Evolution (pymoo): the best quarter has offspring, by crossing and by mutation."""
+"""Evolution (pymoo): the best quarter has offspring, by crossing and by mutation.
+
+How far off: with MCUNet's gains and 128 KiB, 5,000 samples reach 17.5 of the 18.9 points that
+`exact` proves best, with 192 KiB 51.4 of 51.8 (docs/results/search.md).  `exact` is faster, too.
+"""
 
 from __future__ import annotations
 

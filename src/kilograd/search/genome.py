@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kilograd.passes import Part
-from kilograd.select.selection import Evidence, Selection, biases, widest_inputs
+from kilograd.select.selection import Evidence, Selection, biases, weight, widest_inputs
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,5 @@ def selection(evidence: Evidence, genome: Genome) -> Selection:
         if share:
             channels = evidence.weights(layer).shape[-1]
             part = widest_inputs(evidence, layer, int(channels * share))
-            learn[f"{layer}.weight"] = Part() if share == 1 else part
+            learn[weight(layer)] = Part() if share == 1 else part
     return Selection(learn)

@@ -7,9 +7,12 @@ from kilograd.select.selection import (
     Demand,
     Evidence,
     Inspect,
+    Parameter,
     Reason,
     Selection,
     Strategy,
+    bias,
+    weight,
 )
 from kilograd.select.sparse_update import PLANS, UpdatePlan
 
@@ -20,11 +23,14 @@ __all__ = [
     "Demand",
     "Evidence",
     "Inspect",
+    "Parameter",
     "Reason",
     "Selection",
     "Strategy",
     "UpdatePlan",
+    "bias",
     "plan_file",
     "strategy",
+    "weight",
     "write_plan",
 ]

@@ -9,6 +9,7 @@ from kilograd.select.selection import (
     Selection,
     Strategy,
     biases,
+    weight,
     weights,
     widest_inputs,
 )
@@ -78,6 +79,6 @@ def layer_weights(number: int, share: float) -> Strategy:
                 f"{option('method')} weights:{number}: {share:g} of the {channels} input channels "
                 f"of {layer} cannot learn; give a share from {1 / channels:.3g} to 1"
             )
-        return Selection({f"{layer}.weight": widest_inputs(evidence, layer, int(channels * share))})
+        return Selection({weight(layer): widest_inputs(evidence, layer, int(channels * share))})
 
     return strategy

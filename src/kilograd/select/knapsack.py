@@ -4,6 +4,11 @@ For each layer that may be the earliest, the gradients that must be handed on to
 cost; what is left of both budgets is filled with channels, each with a gain, bytes and MACs: a
 knapsack with two limits.  It is solved by greedy orders, one for each exchange rate of bytes and
 MACs, and bounded by the relaxation of the same rates.
+
+How far off: of up to 10 items it gets 99.8 % of the best sum on average and 91 % at worst, by brute
+force; of 3,000, the size of a network, more than 99 % of its bound (tests/test_strategies.py).  An
+exact solver would close that, but the sum of Fisher information is itself a guess: the choice is
+no better than that of `tinytrain` (docs/results/strategies.md).
 """
 
 from __future__ import annotations
@@ -26,7 +31,16 @@ from kilograd.select.greedy import (
     reason,
     too_small,
 )
-from kilograd.select.selection import Budget, Demand, Evidence, Selection, best_first, filters
+from kilograd.select.selection import (
+    Budget,
+    Demand,
+    Evidence,
+    Parameter,
+    Selection,
+    best_first,
+    filters,
+    weight,
+)
 
 Gains = Mapping[str, Array]
 """What it is worth that a channel learns: [channels] for each layer, not negative."""
@@ -243,10 +257,10 @@ class _Search:
 
 def _learn(
     evidence: Evidence, candidates: Sequence[Candidate], chosen: Mapping[str, int]
-) -> dict[str, Part]:
+) -> dict[Parameter, Part]:
     """Return the parts that learn: of each layer chosen, so many of its best channels."""
     return {
-        f"{c.layer}.weight": filters(evidence, c.layer, c.order[: chosen[c.layer]])
+        weight(c.layer): filters(evidence, c.layer, c.order[: chosen[c.layer]])
         for c in candidates
         if c.layer in chosen
     }

@@ -22,7 +22,17 @@ from kilograd.ir import TensorType
 from kilograd.output import write_file
 from kilograd.passes import Part
 from kilograd.reading import read_json, there, typed
-from kilograd.select.selection import Budget, Evidence, Selection, Strategy
+from kilograd.select.selection import (
+    Budget,
+    Evidence,
+    Parameter,
+    Selection,
+    Strategy,
+    bias,
+    biases,
+    weight,
+    weights,
+)
 
 
 def plan_file(path: Path) -> Strategy:
@@ -39,16 +49,16 @@ def plan_file(path: Path) -> Strategy:
                 f"{path}: a plan of network {plan.network[:80]!r}, not of {evidence.name!r}; give "
                 f"{option('model')} {plan.network[:80]}, or a plan of {evidence.name}"
             )
-        names = {f"{layer}.{kind}" for layer in evidence.layers for kind in ("weight", "bias")}
-        parts: dict[str, Part] = {}
+        known = {str(p): p for p in (*weights(evidence.layers), *biases(evidence.layers))}
+        parts: dict[Parameter, Part] = {}
         for name, channels in plan.learn.items():
-            if name not in names:
+            if name not in known:
                 raise InputError(
                     f"{path}: {name:.99}: {evidence.name} has no such parameter; a layer is called "
-                    f"as in {evidence.layers[-1]}.weight or {evidence.layers[-1]}.bias"
+                    f"as in {weight(evidence.layers[-1])} or {bias(evidence.layers[-1])}"
                 )
             try:
-                parts[name] = _part(channels, evidence.graph[name].type)
+                parts[known[name]] = _part(channels, evidence.graph[name].type)
             except _BadEntryError as e:
                 raise InputError(f"{path}: {name}: {e}") from e
         return Selection(parts, plan.head)
@@ -76,7 +86,7 @@ def plan_text(path: Path, network: str, selection: Selection) -> str:
         )
     lines = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps(_channels(part))}"
-        for name, part in selection.learn.items()
+        for name, part in selection.by_name.items()
     )
     learn = f"{{\n{lines}\n }}" if lines else "{}"
     return (

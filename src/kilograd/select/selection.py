@@ -8,8 +8,33 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kilograd.errors import InputError, option
-from kilograd.ir import Array, Graph, TensorType
+from kilograd.ir import Array, Graph, Node, Role, TensorType
 from kilograd.passes import Part
+
+
+@dataclass(frozen=True, order=True)
+class Parameter:
+    """The weights or the biases of a layer; its name in graphs and files is LAYER.weight or .bias.
+
+    >>> str(weight("blocks.1.dw"))
+    'blocks.1.dw.weight'
+    """
+
+    layer: str
+    role: Role
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.role}"
+
+
+def weight(layer: str) -> Parameter:
+    """Return the weights of a layer."""
+    return Parameter(layer, Role.WEIGHT)
+
+
+def bias(layer: str) -> Parameter:
+    """Return the biases of a layer."""
+    return Parameter(layer, Role.BIAS)
 
 
 @dataclass(frozen=True)
@@ -90,9 +115,13 @@ class Evidence:
         """
         return 2 * sum(map(self.macs, self.layers))
 
+    def node(self, parameter: Parameter) -> Node:
+        """Return a parameter of the network."""
+        return self.graph[str(parameter)]
+
     def weights(self, layer: str) -> TensorType:
         """Return the type of a layer's weights: [out, kh, kw, in], depthwise [kh, kw, c]."""
-        return self.graph[f"{layer}.weight"].type
+        return self.node(weight(layer)).type
 
     def depthwise(self, layer: str) -> bool:
         """Say whether each output channel reads one input channel only."""
@@ -161,23 +190,28 @@ class Selection:
     `graph`: the network with what the strategy adds to it; `None`: as it is.
     """
 
-    learn: Mapping[str, Part] = field(default_factory=dict)
+    learn: Mapping[Parameter, Part] = field(default_factory=dict)
     head: bool = True
     reasons: tuple[Reason, ...] = field(default=(), compare=False)
     graph: Graph | None = None
+
+    @property
+    def by_name(self) -> dict[str, Part]:
+        """What learns, by its name in the graph: as `Training` takes it."""
+        return {str(parameter): part for parameter, part in self.learn.items()}
 
 
 Strategy = Callable[[Evidence, Budget], Selection]
 
 
-def biases(layers: tuple[str, ...]) -> dict[str, Part]:
+def biases(layers: Iterable[str]) -> dict[Parameter, Part]:
     """Select all biases of some layers."""
-    return {f"{layer}.bias": Part() for layer in layers}
+    return dict.fromkeys(map(bias, layers), Part())
 
 
-def weights(layers: tuple[str, ...]) -> dict[str, Part]:
+def weights(layers: Iterable[str]) -> dict[Parameter, Part]:
     """Select all weights of some layers."""
-    return {f"{layer}.weight": Part() for layer in layers}
+    return dict.fromkeys(map(weight, layers), Part())
 
 
 def filters(evidence: Evidence, layer: str, chosen: Iterable[int]) -> Part:
@@ -195,7 +229,7 @@ def best_first(values: Array) -> tuple[int, ...]:
 
 def energies(evidence: Evidence, layer: str, axis: int) -> Array:
     """Return the sum of squares of the real weights, float64, for each channel along `axis`."""
-    node = evidence.graph[f"{layer}.weight"]
+    node = evidence.node(weight(layer))
     quant = node.type.affine
     real = np.moveaxis(evidence.graph.data[node.name].astype(np.float64), quant.axis or 0, -1)
     real = np.moveaxis(real * np.array(quant.scale), -1, quant.axis or 0)

@@ -15,6 +15,7 @@ from kilograd.select.selection import (
     Selection,
     Strategy,
     biases,
+    weight,
     widest_inputs,
 )
 
@@ -89,8 +90,8 @@ def sparse_update(label: str) -> Strategy:
         learn = biases(evidence.layers[-plan.k :])
         for i, ratio in zip(plan.layers, plan.ratios, strict=True):
             layer = evidence.layers[i]
-            channels = evidence.graph[f"{layer}.weight"].type.shape[-1]
-            learn[f"{layer}.weight"] = widest_inputs(evidence, layer, int(channels * ratio))
+            channels = evidence.weights(layer).shape[-1]
+            learn[weight(layer)] = widest_inputs(evidence, layer, int(channels * ratio))
         return Selection(learn)
 
     return strategy

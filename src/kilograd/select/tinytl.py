@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kilograd.errors import InputError, option
 from kilograd.passes import Part, lite_residual, mobile_blocks
-from kilograd.select.selection import Budget, Evidence, Selection, Strategy, biases
+from kilograd.select.selection import Budget, Evidence, Selection, Strategy, bias, biases, weight
 
 BLOCKS = 6
 """How many blocks get a module where nothing else is said."""
@@ -30,6 +30,7 @@ def tinytl(k: int) -> Strategy:
             )
         graph, modules = lite_residual(evidence.graph, chosen)
         own = biases(tuple(n.name for block in chosen for n in block.layers))
-        return Selection({**own, **dict.fromkeys(modules, Part())}, graph=graph)
+        new = [parameter for layer in modules for parameter in (weight(layer), bias(layer))]
+        return Selection({**own, **dict.fromkeys(new, Part())}, graph=graph)
 
     return strategy
