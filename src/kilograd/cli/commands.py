@@ -48,7 +48,6 @@ from kilograd.cli.options import (
     Seed,
     Shots,
     Sram,
-    TargetKind,
     TargetName,
     Warmup,
     Ways,
@@ -57,9 +56,7 @@ from kilograd.cli.options import (
     check_seed,
     ram_of,
     split_names,
-    target_of,
     with_options,
-    with_tools,
 )
 from kilograd.cli.show import (
     ERR,
@@ -155,9 +152,11 @@ from kilograd.report import (
 )
 from kilograd.select import Budget, write_plan
 from kilograd.targets import (
+    CORTEX_M7,
     CrossCompiler,
     Emulator,
     build_host,
+    find_target,
     measure,
 )
 
@@ -586,7 +585,7 @@ def cost_command(
 @with_options
 def run_command(
     options: Options,
-    target: TargetName = TargetKind.CORTEX_M7,
+    target: TargetName = CORTEX_M7.name,
     ways: HeadWays = 10,
     board_ram: BoardRam = None,
     compiler: CompilerName = CrossCompiler.CLANG,
@@ -608,7 +607,7 @@ def run_command(
         task = bar.add_task("emulating", total=steps)
         found = measure(
             compiled.program,
-            with_tools(target_of(target), compiler, emulator),
+            find_target(target).with_tools(compiler, emulator),
             steps,
             seed,
             ram=ram_of(board_ram),
@@ -627,7 +626,7 @@ def run_command(
 def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
     options: Options,
-    target: TargetName = TargetKind.CORTEX_M7,
+    target: TargetName = CORTEX_M7.name,
     ways: HeadWays = 10,
     board_ram: BoardRam = None,
     force: Annotated[
@@ -639,7 +638,7 @@ def export_command(
     check_out(out, "model.h", *PROJECT_FILES, force=force)
     compiled = options.compile(ways)
     with whole_folder(out) as folder:
-        target_of(target).export(compiled.program, folder, ram_of(board_ram))
+        find_target(target).export(compiled.program, folder, ram_of(board_ram))
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
         sizes = {"sram_bytes": compiled.program.sram_bytes}

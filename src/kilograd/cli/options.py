@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 
@@ -22,17 +21,7 @@ from kilograd.frontend import (
 from kilograd.learn.augment import Augment
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
 from kilograd.select import METHODS, Budget, Evidence, Inspect
-from kilograd.targets import (
-    AARCH64,
-    CORTEX_M4,
-    CORTEX_M7,
-    TARGETS,
-    WASM32,
-    CrossCompiler,
-    ElfTarget,
-    Emulator,
-    Target,
-)
+from kilograd.targets import TARGETS, CrossCompiler, Emulator
 
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
 
@@ -244,18 +233,15 @@ def cache_limit(cache: int, text: str | None) -> int | None:
     return None if text is None else parse_bytes(text, "--cache-bytes")
 
 
-class TargetKind(enum.StrEnum):
-    """What can be built for."""
-
-    CORTEX_M7 = CORTEX_M7.name
-    CORTEX_M4 = CORTEX_M4.name
-    AARCH64 = AARCH64.name
-    WASM32 = WASM32.name
-
-
-TargetName = Annotated[TargetKind, typer.Option(help="The processor.")]
-
-
+_TARGETS = [t.name for t in TARGETS]
+TargetName = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        help=f"The processor: {', '.join(_TARGETS)}.",
+        autocompletion=lambda: _TARGETS,
+    ),
+]
 CompilerName = Annotated[
     CrossCompiler, typer.Option(help="clang comes with ziglang; gcc is the system's.")
 ]
@@ -265,23 +251,9 @@ EmulatorName = Annotated[
 BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
 
 
-def target_of(kind: TargetKind) -> Target:
-    """Return the target of that name."""
-    return next(t for t in TARGETS if t.name == kind)
-
-
 def ram_of(board_ram: str | None) -> int | None:
     """Read the RAM of a board."""
     return None if board_ram is None else parse_bytes(board_ram, "--board-ram")
-
-
-def with_tools(target: Target, compiler: CrossCompiler, emulator: Emulator) -> Target:
-    """Return a target with other tools; raises `InputError` where it has none."""
-    if isinstance(target, ElfTarget):
-        return replace(target, compiler=compiler, emulator=emulator)
-    if compiler is CrossCompiler.GCC or emulator is Emulator.QEMU:
-        raise InputError(f"--target {target.name}: has no other tools than {target.tools}")
-    return target
 
 
 def split_names(text: str) -> tuple[str, ...]:
