@@ -1,9 +1,10 @@
-"""Instructions on an emulated Cortex-M7: layers of mcunet-5fps alone, whole steps by kernel.
+"""Instructions on an emulated Cortex-M: layers of mcunet-5fps alone, whole steps by kernel.
 
-    python benchmarks/instructions.py [--functions] [--write]
+    python benchmarks/instructions.py [--target NAME] [--functions] [--write]
 
 Instructions are counted exactly; they are not cycles.  `--functions` lists the C functions of a
-training step with their sizes too, `--write` fills docs/results/studies/instructions.md.
+training step with their sizes too, `--write` puts the tables into
+docs/results/studies/instructions.md, which is about the Cortex-M7.
 Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 """
 
@@ -38,9 +39,8 @@ from kilograd.ops import (
 )
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget
-from kilograd.targets import Driver
-from kilograd.targets.cortex import CORTEX_M7
-from kilograd.targets.elf import FLASH, FLASH_BYTES, build_elf
+from kilograd.targets import CORTEX_M7, TARGETS, Cortex, Driver
+from kilograd.targets.elf import FLASH_BYTES, ElfFile, build_elf
 from kilograd.targets.toolchain import find_compiler
 from kilograd.targets.unicorn import UnicornDevice
 
@@ -87,23 +87,22 @@ class Function:
     size: int
 
 
-def functions(elf: Path) -> list[Function]:
+def functions(elf: ElfFile) -> list[Function]:
     """Return the functions of an ELF file in the order of their addresses."""
-    with elf.open("rb") as f:
+    base = elf.harness.flash
+    with elf.path.open("rb") as f:
         table = ELFFile(f).get_section_by_name(".symtab")
         found = {
-            (s["st_value"] & ~1) - FLASH: Function(
-                s.name, (s["st_value"] & ~1) - FLASH, s["st_size"]
-            )
+            (s["st_value"] & ~1) - base: Function(s.name, (s["st_value"] & ~1) - base, s["st_size"])
             for s in table.iter_symbols()
-            if s["st_info"]["type"] == "STT_FUNC" and s["st_value"] >= FLASH
+            if s["st_info"]["type"] == "STT_FUNC" and s["st_value"] >= base
         }
     return [found[at] for at in sorted(found)]
 
 
-def loaded(program: Program) -> UnicornDevice:
+def loaded(program: Program, target: Cortex) -> UnicornDevice:
     """Return a program in the emulator."""
-    device = CORTEX_M7.build(program)
+    device = target.build(program)
     assert isinstance(device, UnicornDevice)
     return device
 
@@ -111,10 +110,10 @@ def loaded(program: Program) -> UnicornDevice:
 class Profiler:
     """Charges every instruction of a firmware to a kernel, and to an address."""
 
-    def __init__(self, program: Program) -> None:
-        self._elf = build_elf(program, CORTEX_M7)
-        self.firmware = loaded(program)
-        self.functions = functions(self._elf.path)
+    def __init__(self, program: Program, target: Cortex) -> None:
+        self._elf = build_elf(program, target)
+        self.firmware = loaded(program, target)
+        self.functions = functions(self._elf)
         kernels = {
             n.op.kernel(n).symbol for e in program.entries.values() for n in computed(e.graph)
         }
@@ -140,7 +139,7 @@ class Profiler:
             self._library = ctypes.CDLL(f"{name}/profile.so")
         self._profile = _Profile(
             flash=self._elf.flash,
-            base=FLASH,
+            base=self._elf.harness.flash,
             by_address=self.by_address.ctypes.data,
             owner=self.owner.ctypes.data,
         )
@@ -255,7 +254,7 @@ class Cost:
     instructions: int
 
 
-def layers() -> list[Cost]:
+def layers(target: Cortex) -> list[Cost]:
     """Measure every distinct layer of the network, forwards and where everything learns."""
     model = load_model(str(SHARED / "models" / NETWORK))
     full = compile_recipe(model, Recipe("full", 10, HeadKind.LINEAR), Budget())
@@ -273,7 +272,7 @@ def layers() -> list[Cost]:
     rng = np.random.default_rng(0)
     names = {layer: f"layer{i}" for i, layer in enumerate(samples)}
     program = link({names[layer]: alone(n, names[layer], rng) for layer, n in samples.items()})
-    firmware = loaded(program)
+    firmware = loaded(program, target)
     out = []
     for layer, n in samples.items():
         entry = names[layer]
@@ -351,13 +350,13 @@ def program_table(counts: dict[str, int], times: int) -> Iterator[str]:
     yield f"| **all** | {every / times / 1e6:.2f} | |"
 
 
-def tables(*, show_functions: bool) -> Iterator[str]:
+def tables(target: Cortex, *, show_functions: bool) -> Iterator[str]:
     """Yield everything that is measured, as Markdown."""
     yield f"## Each layer of {NETWORK} alone\n"
-    yield from layer_tables(layers())
+    yield from layer_tables(layers(target))
     recipe = Recipe(METHOD, 10, HeadKind.LINEAR)
     made = compile_recipe(load_model(str(SHARED / "models" / NETWORK)), recipe, Budget())
-    profiler = Profiler(made.program)
+    profiler = Profiler(made.program, target)
     rng = np.random.default_rng(0)
     profiler.clear()
     Driver(profiler.firmware).infer(noise(rng))
@@ -393,9 +392,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--functions", action="store_true", help="list C functions too")
     parser.add_argument("--write", action="store_true", help="fill docs/results/studies")
+    processors = {t.name: t for t in TARGETS if isinstance(t, Cortex)}
+    parser.add_argument("--target", choices=processors, default=CORTEX_M7.name)
     options = parser.parse_args()
+    target = processors[options.target]
+    if options.write and target is not CORTEX_M7:
+        parser.error(f"--write: the page is about the {CORTEX_M7.name}")
     lines = []
-    for line in tables(show_functions=options.functions):
+    for line in tables(target, show_functions=options.functions):
         print(line, flush=True)
         lines.append(line)
     if options.write:

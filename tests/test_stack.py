@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from devices import ELF
 
 from kilograd.emit.project import write_project
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import Recipe, compile_recipe
 from kilograd.select import Budget
-from kilograd.targets import AARCH64, CORTEX_M4, CORTEX_M7, CrossCompiler, ElfTarget
+from kilograd.targets import AARCH64, CORTEX_M7, CrossCompiler, ElfTarget
 from kilograd.targets.stack import StackError, read_functions, stack_bound
 from kilograd.targets.toolchain import runtime_folder
 
@@ -154,8 +155,8 @@ def test_frames_are_those_that_gcc_reports(tmp_path: Path, variant: str | None) 
 
 @pytest.mark.parametrize(
     "target",
-    [replace(CORTEX_M7, variant=None), CORTEX_M7, CORTEX_M4, AARCH64],
-    ids=["m7 portable", "m7", "m4", "aarch64"],
+    [replace(CORTEX_M7, variant=None), *ELF],
+    ids=["cortex-m7 portable", *(t.name for t in ELF)],
 )
 def test_frames_are_those_that_clang_reports(tmp_path: Path, target: ElfTarget) -> None:
     from elftools.elf.elffile import ELFFile

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import itertools
 import math
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices import ELF, needs_emulator, skipped_without_tools
 from helpers import (
     SMALL_UNITS,
     clang,
@@ -36,9 +35,7 @@ from kilograd.ops import Adam, Sgd
 from kilograd.ops.inputs import Clock, Label, Rate, Share
 from kilograd.passes import LinearHead, PrototypeHead, Training, entries
 from kilograd.targets import (
-    AARCH64,
-    CORTEX_M7,
-    WASM32,
+    TARGETS,
     Emulator,
     HostProgram,
     RefusedError,
@@ -418,31 +415,15 @@ def test_a_stamp_costs_four_bytes_behind_everything() -> None:
     assert f"{stamp:#010x}" in source(program)
 
 
-needs_emulator = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools", "wasmtime"))),
-    reason="needs pip install 'kilograd[emulate]'",
-)
-QEMU = replace(CORTEX_M7, emulator=Emulator.QEMU)
-QEMU_USER = replace(AARCH64, emulator=Emulator.QEMU)
+IN_QEMU = [replace(t, emulator=Emulator.QEMU) for t in ELF]
 
 
 @needs_emulator
-@pytest.mark.parametrize(
-    ("target", "tool"),
-    [
-        (CORTEX_M7, ""),
-        (AARCH64, ""),
-        (WASM32, ""),
-        (QEMU, "qemu-system-arm"),
-        (QEMU_USER, "qemu-aarch64"),
-    ],
-    ids=["cortex-m7", "aarch64", "wasm32", "qemu", "qemu aarch64"],
-)
-def test_every_target_refuses_the_same(target: Target, tool: str) -> None:
-    if tool and not shutil.which(tool):
-        pytest.skip(f"{tool} is not here")
+@pytest.mark.parametrize("target", [*TARGETS, *IN_QEMU], ids=lambda t: f"{t.name} {t.tools}")
+def test_every_target_refuses_the_same(target: Target) -> None:
     training = Training(PrototypeHead(WAYS), Sgd(0), LAST)
-    device = target.build(link(entries(network(1, SMALL_UNITS), training)))
+    with skipped_without_tools():
+        device = target.build(link(entries(network(1, SMALL_UNITS), training)))
     graph = device.program.entries["step"].graph
     feeds: dict[str, Array] = {
         k: np.asarray(v)

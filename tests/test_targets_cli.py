@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -13,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from devices import CORTEX, ELF, needs_emulator
 
 import kilograd
+from kilograd.targets import TARGETS
 
 ROOM = "ü ñ 机"
 MODEL = ("--model", "digits", "--ways", "5")
 QUICK = (*MODEL, "--steps", "2")
 
-pytestmark = pytest.mark.skipif(
-    not all(
-        map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools", "capstone", "wasmtime"))
-    ),
-    reason="needs pip install 'kilograd[emulate]'",
-)
+NAMES = [t.name for t in TARGETS]
+KINDS = list({type(t): t.name for t in reversed(TARGETS)}.values())  # one of each class
+pytestmark = needs_emulator
 
 
 def start(*words: str, without: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +62,7 @@ def refusal(*words: str, without: str = "", **environment: str) -> str:
 # ---- what is missing ----
 
 
-@pytest.mark.parametrize("target", ["cortex-m7", "aarch64", "wasm32"])
+@pytest.mark.parametrize("target", NAMES)
 def test_no_cross_compiler(target: str) -> None:
     error = refusal("run", *QUICK, "--target", target, without="ziglang")
     assert error == f"--target {target}: no cross compiler; pip install 'kilograd[emulate]'"
@@ -73,8 +71,7 @@ def test_no_cross_compiler(target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "package"),
     [
-        ("cortex-m4", "unicorn"),
-        ("aarch64", "unicorn"),
+        *((t.name, "unicorn") for t in ELF),
         ("cortex-m7", "elftools"),
         ("cortex-m7", "capstone"),
         ("wasm32", "wasmtime"),
@@ -106,6 +103,7 @@ def test_no_program_of_the_system(words: tuple[str, ...], package: str, tmp_path
         (("--target", "wasm32", "--compiler", "gcc"), "--target wasm32: has no other tools than"),
         (("--target", "aarch64", "--compiler", "gcc"), "--compiler gcc: aarch64 is compiled by"),
         (("--board-ram", "much"), "--board-ram 'much': give bytes"),
+        (("--target", "cortex-m0"), f"--target cortex-m0: is none of {', '.join(NAMES)}"),
     ],
 )
 def test_what_does_not_go_together(words: tuple[str, ...], message: str) -> None:
@@ -131,7 +129,7 @@ def test_what_is_unknown_is_null_and_what_is_known_is_shown(target: str) -> None
 # ---- a board that is too small ----
 
 
-@pytest.mark.parametrize("target", ["cortex-m7", "aarch64", "wasm32"])
+@pytest.mark.parametrize("target", KINDS)
 def test_a_board_too_small_is_refused_and_the_smallest_runs(target: str, tmp_path: Path) -> None:
     words = (*MODEL, "--target", target)
     out = ("--out", str(tmp_path / "project"))
@@ -157,7 +155,7 @@ def test_a_board_too_small_is_refused_and_the_smallest_runs(target: str, tmp_pat
     less = str(int(smallest) - 1)
     assert smallest in refusal("run", *words, "--board-ram", less)
     assert start("export", *words, *out, "--board-ram", smallest).returncode == 0
-    if target == "cortex-m7":
+    if target in {t.name for t in CORTEX}:
         assert f"LENGTH = {smallest}\n" in (tmp_path / "project" / "link.ld").read_text("utf-8")
 
 
@@ -222,7 +220,7 @@ def test_run_in_a_folder_with_any_name(room: Path, words: tuple[str, ...], local
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
 @pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
-@pytest.mark.parametrize("target", ["cortex-m7", "aarch64", "wasm32"])
+@pytest.mark.parametrize("target", KINDS)
 def test_export_into_a_folder_with_any_name(room: Path, target: str) -> None:
     project = room / "prójekt"
     done = answer("export", *MODEL, "--target", target, "--out", str(project))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.emit.c import header, source
@@ -20,6 +21,16 @@ PROJECT_FILES = (
     *("startup.c", "link.ld", "wasm.c", "wasm.mk"),
     *("*.o", "libmodel.a", "example", "model.wasm"),
 )
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Where flash and RAM of a board begin, and their bytes."""
+
+    flash: int
+    flash_bytes: int
+    ram: int
+    ram_bytes: int
 
 
 def write_project(program: Program, folder: Path, runtime: Path, variant: str | None) -> list[Path]:
@@ -75,8 +86,8 @@ def _listed(files: list[Path]) -> str:
     return " ".join(p.as_posix() for p in files)
 
 
-def write_startup(program: Program, folder: Path, ram: int) -> None:
-    """Add a start for firmware, and a linker script for `ram` bytes; say so in the README."""
+def write_startup(program: Program, folder: Path, board: MemoryMap) -> None:
+    """Add a start for firmware, and a linker script for a board; say so in the README."""
     entries = program.entries.values()
     calls = "\n".join(
         f"        check(model_{e.name}(state, arena{', &camera' * len(e.rows)}));" for e in entries
@@ -84,7 +95,7 @@ def write_startup(program: Program, folder: Path, ram: int) -> None:
     camera = _DRIVER if any(e.rows for e in entries) else ""
     startup = _STARTUP.format(camera=camera, calls=calls)
     (folder / "startup.c").write_text(startup, encoding="utf-8")
-    (folder / "link.ld").write_text(_LINKER_SCRIPT.format(ram=ram), encoding="utf-8")
+    (folder / "link.ld").write_text(_LINKER_SCRIPT.format(board=board), encoding="utf-8")
     _append(folder / "README.md", _README_STARTUP)
 
 
@@ -225,8 +236,8 @@ static const kg_rows camera = {read_row, 0};
 
 _LINKER_SCRIPT = """\
 MEMORY {{
-    FLASH (rx) : ORIGIN = 0x08000000, LENGTH = 2M
-    RAM (rwx) : ORIGIN = 0x20000000, LENGTH = {ram}
+    FLASH (rx) : ORIGIN = {board.flash:#010x}, LENGTH = {board.flash_bytes}
+    RAM (rwx) : ORIGIN = {board.ram:#010x}, LENGTH = {board.ram_bytes}
 }}
 stack_top = ORIGIN(RAM) + LENGTH(RAM);
 SECTIONS {{

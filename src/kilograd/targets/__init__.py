@@ -1,27 +1,30 @@
 """Where programs run: one value a target, and how to build, run and measure there."""
 
-from kilograd.targets.aarch64 import AARCH64, AArch64
-from kilograd.targets.cortex import CORTEX_M4, CORTEX_M7, Cortex
+from kilograd.emit.project import MemoryMap
+from kilograd.targets.aarch64 import AArch64
+from kilograd.targets.cortex import Cortex, Machine
 from kilograd.targets.driver import Driven, Driver, Sample, Shown
-from kilograd.targets.elf import CrossCompiler, ElfTarget, Emulator
+from kilograd.targets.elf import ElfTarget
 from kilograd.targets.host import HostProgram, build_host
+from kilograd.targets.known import (
+    AARCH64,
+    CORTEX_M4,
+    CORTEX_M7,
+    CORTEX_M33,
+    TARGETS,
+    WASM32,
+    find_target,
+)
 from kilograd.targets.measure import Measurement, measure
 from kilograd.targets.runner import RefusedError, Runner, Status
-from kilograd.targets.target import Device, Target
-from kilograd.targets.wasm import WASM32, Wasm
-
-TARGETS = (CORTEX_M7, CORTEX_M4, AARCH64, WASM32)
-
-
-def find_target(name: str) -> Target:
-    """Stub."""
-    return next(t for t in TARGETS if t.name == name)
-
+from kilograd.targets.target import CrossCompiler, Device, Emulator, Target
+from kilograd.targets.wasm import Wasm
 
 __all__ = [
     "AARCH64",
     "CORTEX_M4",
     "CORTEX_M7",
+    "CORTEX_M33",
     "TARGETS",
     "WASM32",
     "AArch64",
@@ -33,7 +36,9 @@ __all__ = [
     "ElfTarget",
     "Emulator",
     "HostProgram",
+    "Machine",
     "Measurement",
+    "MemoryMap",
     "RefusedError",
     "Runner",
     "Sample",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from kilograd.emit import Program
 from kilograd.errors import InputError
-from kilograd.targets.elf import CrossCompiler, ElfFile, ElfTarget, Emulator, Harness
+from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu
-from kilograd.targets.target import Device
+from kilograd.targets.target import CrossCompiler, Device, Emulator
 from kilograd.targets.toolchain import Compiler, zig
 from kilograd.targets.unicorn import Registers, UnicornDevice
 
@@ -43,13 +43,6 @@ class AArch64(ElfTarget):
         return QemuDevice(program, firmware, (qemu, "-cpu", self.qemu_cpu, str(firmware.path)))
 
 
-AARCH64 = AArch64(
-    name="aarch64",
-    zig_cpu="cortex_a53",
-    unicorn_cpu="UC_CPU_ARM64_A53",
-    qemu_cpu="cortex-a53",
-)
-
 _UNICORN = Registers(
     architecture="ARM64",
     mode="ARM",
@@ -64,7 +57,9 @@ _UNICORN = Registers(
 )
 
 _HARNESS = Harness(
-    origin=0x80000,
+    origin=0x00080000,
+    flash=0x00100000,
+    ram=0x20000000,
     entry="_start",
     source="""\
 static inline long ask(long what, long a, long b, long c) {

@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kilograd.emit import Program
-from kilograd.emit.project import write_startup
+from kilograd.emit.project import MemoryMap, write_startup
 from kilograd.errors import InputError
-from kilograd.targets.elf import CrossCompiler, ElfFile, ElfTarget, Emulator, Harness
+from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu
-from kilograd.targets.target import Device
+from kilograd.targets.target import CrossCompiler, Device, Emulator
 from kilograd.targets.toolchain import LANGUAGE, Compiler, zig
 from kilograd.targets.unicorn import Registers, UnicornDevice
-
-#: One tick of the timer at 0x40000000, at 25 MHz, when an instruction takes a nanosecond.
-TICK_INSTRUCTIONS = 40
-
-_BOARD_RAM = 512 << 10  # what the exported linker script says if nobody knows better
 
 _GCC, _GCC_ABI = "arm-none-eabi-gcc", ("-mthumb", "-mfloat-abi=hard")
 _FLAGS = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-static")
 
 
+#: A board about which nobody knows better: the memory of many an STM32.
+_BOARD = MemoryMap(0x08000000, 2 << 20, 0x20000000, 512 << 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What is around the processor in an emulator; the memory of Arm's MPS2 boards by default.
+
+    `name` is what QEMU calls it, None where QEMU has no machine with the processor.  The vector
+    table lies at `code`, where the processor starts.  A timer of the CMSDK lies at `timer`;
+    `tick_instructions` are executed in a tick of it when each takes a nanosecond.
+    """
+
+    name: str | None = None
+    code: int = 0x00000000
+    ram: int = 0x20000000
+    timer: int = 0x40000000
+    tick_instructions: int = 40  # 25 MHz
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cortex(ElfTarget):
-    """A processor, as ziglang, GCC, unicorn and QEMU call it."""
+    """A Cortex-M, as ziglang, GCC and unicorn call it; its FPU must be named.
+
+    `machine` is where it is emulated, `board` what the exported linker script says.
+    """
 
     zig_cpu: str
     gcc_cpu: tuple[str, ...]
     unicorn_cpu: str
-    qemu_machine: str
+    machine: Machine = Machine()
+    board: MemoryMap = _BOARD
     variant: str | None = "arm_dsp"
 
     @property
@@ -41,7 +60,9 @@ class Cortex(ElfTarget):
 
     @property
     def harness(self) -> Harness:
-        return _HARNESS
+        m = self.machine
+        source = _HARNESS.replace("TIMER_ADDRESS", f"{m.timer:#010x}")
+        return Harness(m.code, m.code + _HARNESS_BYTES, m.ram, "Reset_Handler", source)
 
     def cross_compiler(self) -> Compiler:
         if self.compiler is CrossCompiler.CLANG:
@@ -60,34 +81,23 @@ class Cortex(ElfTarget):
     def start(self, program: Program, firmware: ElfFile) -> Device:
         if self.emulator is Emulator.UNICORN:
             return UnicornDevice(program, firmware, _UNICORN, self.unicorn_cpu)
+        if self.machine.name is None:
+            raise InputError(
+                f"--emulator qemu: QEMU has no machine with a {self.name}; leave the option away"
+            )
         qemu = find_qemu("qemu-system-arm", "qemu-system-arm")
-        machine = ("-M", self.qemu_machine, "-icount", "shift=0")
+        machine = ("-M", self.machine.name, "-icount", "shift=0")
         quiet = ("-nographic", "-serial", "null", "-monitor", "none")
         semihosting = ("-semihosting-config", "enable=on,target=native")
         command = (qemu, *machine, *quiet, *semihosting, "-kernel", str(firmware.path))
-        return QemuDevice(program, firmware, command, TICK_INSTRUCTIONS)
+        return QemuDevice(program, firmware, command, self.machine.tick_instructions)
 
     def write_start(
         self, program: Program, folder: Path, files: list[Path], ram: int | None
     ) -> None:
-        write_startup(program, folder, _BOARD_RAM if ram is None else ram)
+        board = self.board if ram is None else replace(self.board, ram_bytes=ram)
+        write_startup(program, folder, board)
 
-
-#: The FPU must be named: without it ziglang falls back to software floating point.
-CORTEX_M7 = Cortex(
-    name="cortex-m7",
-    zig_cpu="cortex_m7+fp_armv8d16",
-    gcc_cpu=("-mcpu=cortex-m7", "-mfpu=fpv5-d16"),
-    unicorn_cpu="UC_CPU_ARM_CORTEX_M7",
-    qemu_machine="mps2-an500",
-)
-CORTEX_M4 = Cortex(
-    name="cortex-m4",
-    zig_cpu="cortex_m4+vfp4d16sp",
-    gcc_cpu=("-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16"),
-    unicorn_cpu="UC_CPU_ARM_CORTEX_M4",
-    qemu_machine="mps2-an386",
-)
 
 # not UC_MODE_MCLASS: with it the CPU model has no effect
 _UNICORN = Registers(
@@ -103,10 +113,8 @@ _UNICORN = Registers(
     fpu=(("FPEXC", 0x40000000),),
 )
 
-_HARNESS = Harness(
-    origin=0,
-    entry="Reset_Handler",
-    source="""\
+_HARNESS_BYTES = 1 << 20  # below the flash
+_HARNESS = """\
 void Reset_Handler(void);
 void Fault_Handler(void);
 /* 0 to 15: the stack, the start, and faults */
@@ -145,7 +153,7 @@ HARNESS("code") void move(int32_t way, void *memory, uint32_t size) {
 
 #define take(memory, size) move(0, memory, size)
 #define give(memory, size) move(1, memory, size)
-#define TIMER ((volatile uint32_t *)0x40000000)
+#define TIMER ((volatile uint32_t *)TIMER_ADDRESS)
 #define ticks() (0xFFFFFFFFu - TIMER[1])
 
 __asm__(".section .harness.code,\\"ax\\",%progbits\\n.balign 4\\n.thumb_func\\n.global call\\n"
@@ -169,5 +177,4 @@ HARNESS("code") __attribute__((naked)) void Reset_Handler(void) {
 }
 
 HARNESS("code") void Fault_Handler(void) { quit(3); }
-""",
-)
+"""

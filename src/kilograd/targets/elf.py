@@ -8,10 +8,9 @@ that can start anywhere do not need it.
 
 from __future__ import annotations
 
-import enum
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kilograd.emit import Program
@@ -20,29 +19,14 @@ from kilograd.errors import InputError
 from kilograd.ir import Node
 from kilograd.targets.cache import cached, workplace
 from kilograd.targets.stack import StackBound, stack_bound
-from kilograd.targets.target import Device, Sizes, Target
+from kilograd.targets.target import CrossCompiler, Device, Emulator, Sizes, Target
 from kilograd.targets.toolchain import Compiler, digest, extra, runtime_folder
 
-FLASH, FLASH_BYTES = 0x00100000, 2 << 20
-RAM = 0x20000000
+FLASH_BYTES = 2 << 20
 PAGE = 4096
 PAINT = 0xC5
 _STACK = 4096  # what a program may use; how much it does is measured
 _INCLUDES = ("-I.", "-Iruntime/include", "-Iruntime/freestanding")
-
-
-class CrossCompiler(enum.StrEnum):
-    """What compiles: the clang inside ziglang, or the system's GCC for the processor."""
-
-    CLANG = "clang"
-    GCC = "gcc"
-
-
-class Emulator(enum.StrEnum):
-    """What executes: the library from PyPI, or the programs of the system."""
-
-    UNICORN = "unicorn"
-    QEMU = "qemu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +39,9 @@ class ElfTarget(Target):
     @property
     def tools(self) -> str:
         return f"{self.compiler}, {self.emulator}"
+
+    def with_tools(self, compiler: CrossCompiler, emulator: Emulator) -> ElfTarget:
+        return replace(self, compiler=compiler, emulator=emulator)
 
     @property
     @abstractmethod
@@ -82,13 +69,16 @@ class ElfTarget(Target):
 
 @dataclass(frozen=True)
 class Harness:
-    """Where the harness lies, and its C for one processor.
+    """Where the harness, flash and RAM of an emulated machine lie, and its C for one processor.
 
-    `source` defines `call(stack, function, state, arena)`, which gives the function `camera` as
-    well and returns its status, `take`, `give`, `ticks` and an entry.
+    The harness lies below the flash.  `source` defines `call(stack, function, state, arena)`,
+    which gives the function `camera` as well and returns its status, `take`, `give`, `ticks` and
+    an entry.
     """
 
     origin: int
+    flash: int
+    ram: int
     entry: str
     source: str
 
@@ -97,11 +87,12 @@ class Harness:
 class ElfFile:
     """A firmware file: what lies where.
 
-    `flash` holds the bytes from FLASH on; `functions` is the order in which the harness numbers
-    them.
+    `flash` holds what lies at `harness.flash`; `functions` is the order in which the harness
+    numbers them.
     """
 
     path: Path
+    harness: Harness
     flash: bytes
     symbols: Mapping[str, int]
     functions: tuple[str, ...]
@@ -204,10 +195,10 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
         (folder / "harness.c").write_text(text, encoding="utf-8")
         script = _LINKER_SCRIPT.format(
             harness=harness.origin,
-            harness_bytes=FLASH - harness.origin,
-            flash=FLASH,
+            harness_bytes=harness.flash - harness.origin,
+            flash=harness.flash,
             flash_bytes=FLASH_BYTES,
-            ram=RAM,
+            ram=harness.ram,
             ram_bytes=size,
         )
         (folder / "link.ld").write_text(script, encoding="utf-8")
@@ -222,14 +213,15 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
         elf = cached(f"firmware-{digest(compiler.fingerprint, *texts)}", make) / "firmware.elf"
     # what calls through a pointer calls the camera, if there is one
     called = ("kg_image_row",) if camera_image(program) else ()
-    return read_elf(elf, functions, size, {"kg_stream": called})
+    return _read_elf(elf, harness, functions, size, {"kg_stream": called})
 
 
-def read_elf(
+def _read_elf(
     path: Path,
+    harness: Harness,
     functions: tuple[str, ...],
     ram_bytes: int,
-    pointers: Mapping[str, tuple[str, ...]] | None = None,
+    pointers: Mapping[str, tuple[str, ...]],
 ) -> ElfFile:
     """Read a firmware file; `pointers` as `stack_bound` takes them."""
     elffile = extra("elftools.elf.elffile", "reading firmware")
@@ -237,7 +229,7 @@ def read_elf(
         file = elffile.ELFFile(f)
         flash, used = bytearray(FLASH_BYTES), 0
         for segment in file.iter_segments():
-            at, size = segment["p_paddr"] - FLASH, segment["p_filesz"]
+            at, size = segment["p_paddr"] - harness.flash, segment["p_filesz"]
             if segment["p_type"] == "PT_LOAD" and 0 <= at < FLASH_BYTES:
                 flash[at : at + size] = segment.data()
                 used += size
@@ -246,6 +238,7 @@ def read_elf(
         writable = sum(s["sh_size"] for s in file.iter_sections() if s.name in {".data", ".bss"})
     return ElfFile(
         path,
+        harness,
         bytes(flash),
         symbols,
         functions,

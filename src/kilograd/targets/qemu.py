@@ -16,6 +16,8 @@ from kilograd.targets.elf import ElfFile, camera_image
 from kilograd.targets.target import Device
 
 _LIMIT = 600  # seconds for one call
+#: What a QEMU says that is older than the machine or the processor.
+_LACKS = ("unsupported machine type", "unable to find CPU model")
 
 
 def find_qemu(command: str, package: str) -> str:
@@ -71,6 +73,11 @@ class QemuDevice(Device):
             answer = (made if made.exists() else Path(name, "out")).read_bytes()
         if done.returncode or len(answer) != 12 + len(self._state) + len(self._arena):
             words = done.stderr.decode(errors="replace").strip()
+            if any(lack in words for lack in _LACKS):
+                raise InputError(
+                    f"--emulator qemu: {words.splitlines()[0]} ({' '.join(self._command[1:3])}); "
+                    f"install a newer QEMU, or leave the option away"
+                )
             raise RuntimeError(
                 f"model_{function} failed in {Path(self._command[0]).name}: "
                 f"exit status {done.returncode}\n{words}"

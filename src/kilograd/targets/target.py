@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import abc
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.emit import Program
 from kilograd.emit.project import write_build_files, write_project
+from kilograd.errors import InputError
 from kilograd.targets.fit import check_fits
 from kilograd.targets.runner import Runner
 from kilograd.targets.stack import StackBound
 from kilograd.targets.toolchain import runtime_folder
+
+
+class CrossCompiler(enum.StrEnum):
+    """What compiles: the clang inside ziglang, or the system's GCC for the processor."""
+
+    CLANG = "clang"
+    GCC = "gcc"
+
+
+class Emulator(enum.StrEnum):
+    """What executes: a library from PyPI, unicorn for most, or the system's QEMU."""
+
+    UNICORN = "unicorn"
+    QEMU = "qemu"
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,12 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def make(self) -> str:
         """The command that builds an exported project for it."""
+
+    def with_tools(self, compiler: CrossCompiler, emulator: Emulator) -> Target:
+        """Return the target with other tools; raises `InputError` where it has no others."""
+        if compiler is not CrossCompiler.CLANG or emulator is not Emulator.UNICORN:
+            raise InputError(f"--target {self.name}: has no other tools than {self.tools}")
+        return self
 
     @abc.abstractmethod
     def load(self, program: Program, ram: int | None) -> Device:

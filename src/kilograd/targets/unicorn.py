@@ -17,11 +17,9 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.ir import Array
 from kilograd.targets.cache import cached
-from kilograd.targets.elf import FLASH, FLASH_BYTES, PAGE, PAINT, RAM, ElfFile
+from kilograd.targets.elf import FLASH_BYTES, PAGE, PAINT, ElfFile
 from kilograd.targets.target import Device
 from kilograd.targets.toolchain import digest, extra, find_compiler
-
-_EXIT = FLASH + FLASH_BYTES - PAGE  # where a call returns to: nothing lies there
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,16 @@ class UnicornDevice(Device):
     def __init__(self, program: Program, firmware: ElfFile, registers: Registers, cpu: str) -> None:
         self.sizes, self.stack_bound = firmware.sizes, firmware.stack_bound
         self._symbols = firmware.symbols
+        self._flash, ram = firmware.harness.flash, firmware.harness.ram
         self._registers = registers
         size = -(-firmware.ram_bytes // PAGE) * PAGE
         self._memory = np.zeros(size + PAGE, np.uint8)
         start = -self._memory.ctypes.data % PAGE
         self._ram = self._memory[start : start + size]
-        self._counter = _Counter(0, firmware.flash, FLASH)
-        self._emulator = self._started(firmware.flash, cpu)
+        self._counter = _Counter(0, firmware.flash, self._flash)
+        self._emulator = self._started(firmware.flash, ram, cpu)
         low, top, state, arena = (
-            self._symbols[name] - RAM for name in ("stack_low", "stack_top", "state", "arena")
+            self._symbols[name] - ram for name in ("stack_low", "stack_top", "state", "arena")
         )
         self._stack = self._ram[low:top]
         super().__init__(
@@ -74,7 +73,7 @@ class UnicornDevice(Device):
             self._ram[arena : arena + max(program.arena_bytes, 4)],
         )
 
-    def _started(self, flash: bytes, cpu: str) -> Any:  # noqa: ANN401 unicorn has no types
+    def _started(self, flash: bytes, ram: int, cpu: str) -> Any:  # noqa: ANN401 unicorn has no types
         unicorn = extra("unicorn", "running firmware")
         names = extra(f"unicorn.{self._registers.constants}_const", "running firmware")
         uc = unicorn.Uc(
@@ -82,14 +81,14 @@ class UnicornDevice(Device):
             getattr(unicorn, f"UC_MODE_{self._registers.mode}"),
         )
         uc.ctl_set_cpu_model(getattr(names, cpu))
-        uc.mem_map(FLASH, FLASH_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
-        uc.mem_write(FLASH, flash)
+        uc.mem_map(self._flash, FLASH_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        uc.mem_write(self._flash, flash)
         pointer = ctypes.c_void_p(self._ram.ctypes.data)
         both = unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
-        uc.mem_map_ptr(RAM, len(self._ram), both, pointer)
+        uc.mem_map_ptr(ram, len(self._ram), both, pointer)
         if picture := self._symbols.get("picture"):
             begin = picture // PAGE * PAGE
-            uc.mem_map(begin, FLASH - begin, unicorn.UC_PROT_READ)
+            uc.mem_map(begin, self._flash - begin, unicorn.UC_PROT_READ)
         self._names = names
         for name, value in self._registers.fpu:
             uc.reg_write(self._register(name), value)
@@ -115,16 +114,17 @@ class UnicornDevice(Device):
     def status(self, function: str, *images: Array) -> int:
         uc, r, symbols = self._emulator, self._registers, self._symbols
         thumb = int(r.mode == "THUMB")
+        back = self._flash + FLASH_BYTES - PAGE  # where a call returns to: nothing lies there
         self._stack[:] = PAINT
         uc.reg_write(self._register(r.stack), symbols["stack_top"])
-        uc.reg_write(self._register(r.link), _EXIT | thumb)
+        uc.reg_write(self._register(r.link), back | thumb)
         uc.reg_write(self._register(r.first), symbols["state"])
         uc.reg_write(self._register(r.second), symbols["arena"])
         uc.reg_write(self._register(r.third), symbols["camera"])
         for image in images:
             uc.mem_write(symbols["picture"], np.ascontiguousarray(image, np.int8).tobytes())
         self._counter.count = 0
-        uc.emu_start(symbols[f"model_{function}"] | thumb, _EXIT)
+        uc.emu_start(symbols[f"model_{function}"] | thumb, back)
         self.instructions = int(self._counter.count)
         touched = np.flatnonzero(self._stack != PAINT)
         used = len(self._stack) - int(touched[0]) if len(touched) else 0

@@ -57,9 +57,6 @@ class Wasm(Target):
         write_wasm_readme(folder)
 
 
-WASM32 = Wasm(name="wasm32", counted="wasm operations", ram=4 * 65536)
-
-
 def _build_module(program: Program, target: Wasm) -> Path:
     """Compile a program into a module, or find it compiled."""
     compiler = zig(target.name, _FLAGS)

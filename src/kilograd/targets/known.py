@@ -1,0 +1,56 @@
+"""The targets: a new one is a value here and its line in `TARGETS`, and nothing else."""
+
+from __future__ import annotations
+
+from kilograd.errors import InputError
+from kilograd.targets.aarch64 import AArch64
+from kilograd.targets.cortex import Cortex, Machine
+from kilograd.targets.target import Target
+from kilograd.targets.wasm import Wasm
+
+CORTEX_M7 = Cortex(
+    name="cortex-m7",
+    zig_cpu="cortex_m7+fp_armv8d16",
+    gcc_cpu=("-mcpu=cortex-m7", "-mfpu=fpv5-d16"),
+    unicorn_cpu="UC_CPU_ARM_CORTEX_M7",
+    machine=Machine(name="mps2-an500"),
+)
+CORTEX_M4 = Cortex(
+    name="cortex-m4",
+    zig_cpu="cortex_m4+vfp4d16sp",
+    gcc_cpu=("-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16"),
+    unicorn_cpu="UC_CPU_ARM_CORTEX_M4",
+    machine=Machine(name="mps2-an386"),
+)
+#: Starts in the secure state, to which memory and timer of the machine belong.
+CORTEX_M33 = Cortex(
+    name="cortex-m33",
+    zig_cpu="cortex_m33+dsp+fp_armv8d16sp",
+    gcc_cpu=("-mcpu=cortex-m33", "-mfpu=fpv5-sp-d16"),
+    unicorn_cpu="UC_CPU_ARM_CORTEX_M33",
+    machine=Machine(
+        name="mps2-an505",
+        code=0x10000000,
+        ram=0x38000000,
+        timer=0x50000000,
+        tick_instructions=50,  # 20 MHz
+    ),
+)
+AARCH64 = AArch64(
+    name="aarch64",
+    zig_cpu="cortex_a53",
+    unicorn_cpu="UC_CPU_ARM64_A53",
+    qemu_cpu="cortex-a53",
+)
+WASM32 = Wasm(name="wasm32", counted="wasm operations", ram=4 * 65536)
+
+TARGETS: tuple[Target, ...] = (CORTEX_M7, CORTEX_M4, CORTEX_M33, AARCH64, WASM32)
+
+
+def find_target(name: str) -> Target:
+    """Return the target of that name; raises `InputError` where there is none."""
+    for known in TARGETS:
+        if known.name == name:
+            return known
+    names = ", ".join(t.name for t in TARGETS)
+    raise InputError(f"--target {name}: is none of {names}")
