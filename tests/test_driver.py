@@ -273,7 +273,7 @@ TRACE = """\
 def example_of(program: Program, folder: Path) -> list[str]:
     """Build and run the exported example; return the names of its calls, and its losses."""
     files = write_project(program, folder, runtime_folder(), None)
-    write_build_files(program, folder, files)
+    write_build_files(program, folder, files, "make")
     macros = "\n".join(f"#define model_{e}(...) TRACED({e}, __VA_ARGS__)" for e in program.entries)
     (folder / "trace.c").write_text(TRACE.format(macros=macros), encoding="utf-8")
     flags = ("-O0", "-std=c99", "-ffp-contract=off", "-I.", "-Iruntime/include")

@@ -42,7 +42,6 @@ from kilograd.study.evaluate import (
     RESULTS,
     Evaluation,
     Line,
-    Network,
     _keys,
     _works,
     evaluate,
@@ -69,7 +68,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(home: Path) -> Evaluation:
     """Two data sets, one network, two methods, two episodes: eight rows."""
     sets = (load_dataset(home / "discs"), load_dataset(home / "others"))
-    network = Network(load_model(str(home / "models" / "small")), Budget())
+    network = load_model(str(home / "models" / "small"))
     return Evaluation(sets, (network,), ("none", "last:2"), 2, SMALL)
 
 
@@ -116,7 +115,7 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
     rows = evaluate(tmp_path / "run", replace(asked, methods=("none", method)))
     assert len(rows) == 8
     row = next(r for r in rows if (r.data, r.method, r.episode) == ("others", method, 1))
-    dataset, model = asked.sets[1], asked.networks[0].model
+    dataset, model = asked.sets[1], asked.networks[0]
     schedule = SMALL.numbered(1).schedule
     assert schedule.seed == 12
     episode = sample_episode(dataset, ways=None, shots=3, queries=4, seed=12)
@@ -153,12 +152,10 @@ def test_options_mean_what_they_do_for_adapt(
     asked: Evaluation, home: Path, tmp_path: Path, run: Run, method: str, other: dict[str, Any]
 ) -> None:
     settings = changed(SMALL, other)
-    model = asked.networks[0].model
-    network = Network(model, settings.budget(model))
+    model = asked.networks[0]
     one = replace(
         asked,
         sets=asked.sets[:1],
-        networks=(network,),
         methods=(method,),
         episodes=1,
         settings=settings,
@@ -173,7 +170,7 @@ def test_options_mean_what_they_do_for_adapt(
     code, text, err = run(*words, "--json")
     assert code == 0, err
     alone = json.loads(text)
-    if (latents := network.budget.cache) is not None:
+    if (latents := settings.budget(model).cache) is not None:
         assert 0 < alone["cache_bytes"] <= latents
     assert (row.accuracy_before, row.accuracy_after, row.sram_bytes, row.learned_parameters) == (
         alone["accuracy_before"],
@@ -222,7 +219,7 @@ def test_the_command_hands_on_every_option(
 
     def seen(_: Path, evaluation: Evaluation, *rest: object) -> None:
         asked.append(evaluation.settings)
-        budgets.append(evaluation.networks[0].budget.cache)
+        budgets.append(evaluation.settings.budget(evaluation.networks[0]).cache)
         raise InputError("seen")
 
     monkeypatch.setattr("kilograd.api.study", seen)
@@ -333,15 +330,14 @@ def test_what_methods_share_on_an_episode_is_done_once(
 
         monkeypatch.setattr(work, name, outer)
 
-    for name in ("load_samples", "inspector", "fit", "predict"):
+    for name in ("load_task", "inspector", "fit", "predict"):
         counted(name)
     # On a budget without a limit that binds, every criterion takes every layer.
     methods = ("tinytrain", "tinytrain:P", "tinytrain-l2", "none")
-    budget = Budget(compute=10**9)
-    network = replace(asked.networks[0], budget=budget)
-    one = replace(asked, sets=asked.sets[:1], networks=(network,), methods=methods, episodes=1)
+    wide = changed(SMALL, {"compute": 10**9})
+    one = replace(asked, sets=asked.sets[:1], methods=methods, episodes=1, settings=wide)
     rows = evaluate(tmp_path / "run", one)
-    assert Counter(done) == {"load_samples": 2, "inspector": 1, "fit": 2, "predict": 3}
+    assert Counter(done) == {"load_task": 1, "inspector": 1, "fit": 2, "predict": 3}
     assert replace(rows[1], method="tinytrain") == rows[0], "to the seconds"
     alone = [evaluate(tmp_path / m, replace(one, methods=(m,)))[0] for m in methods]
     assert timeless(alone) == timeless(rows)
@@ -602,7 +598,7 @@ def test_methods_that_cut_at_the_same_place_share_latents(
     monkeypatch.setattr(HostProgram, "call", noted)
     one = replace(asked, sets=asked.sets[:1], episodes=1)
     settings = changed(SMALL, {"cache": 2, "iterations": 3})
-    number = len(asked.networks[0].model.layers) - 1
+    number = len(asked.networks[0].layers) - 1
     methods = ("bias:1", f"weights:{number}:1", "bias:1@0.5")
     rows = evaluate(tmp_path / "all", replace(one, methods=methods, settings=settings))
     assert (rows[0].backward_macs, rows[0].ways) == (rows[2].backward_macs, 4)
@@ -768,13 +764,13 @@ def test_another_data_set_or_network_of_the_same_name_is_refused(
         evaluate(tmp_path / "run", replace(asked, sets=(images, asked.sets[1])))
     model = load_model(str(write_model(tmp_path / "small", seed=4)))
     with pytest.raises(InputError, match="network small has changed"):
-        evaluate(tmp_path / "run", replace(asked, networks=(Network(model, Budget()),)))
+        evaluate(tmp_path / "run", replace(asked, networks=(model,)))
 
 
 def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path) -> None:
-    network = replace(asked.networks[0], budget=Budget(sram=100))
+    settings = changed(SMALL, {"sram": 100})
     with pytest.raises(InputError, match="the smallest sram that fits"):
-        evaluate(tmp_path / "run", replace(asked, networks=(network,)))
+        evaluate(tmp_path / "run", replace(asked, settings=settings))
     other = replace(asked, settings=changed(SMALL, {"shots": 2}), episodes=1)
     assert len(evaluate(tmp_path / "run", other)) == 4
 
@@ -1032,9 +1028,7 @@ def test_a_suite_can_be_drawn(name: SuiteName) -> None:
     assert SHARED is not None
     suite = name.suite
     sets = tuple(map(load_dataset, find_sets(SHARED / "data", name)))
-    networks = tuple(
-        Network(load_model(str(model_path(model))), Budget()) for model in suite.models
-    )
+    networks = tuple(load_model(str(model_path(model))) for model in suite.models)
     asked = Evaluation(sets, networks, suite.methods, 2, suite.settings)
     assert len(asked.draw()) == 2 * len(sets)
 

@@ -23,9 +23,8 @@ from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn.settings import Settings
-from kilograd.select import Budget
 from kilograd.study import pools
-from kilograd.study.evaluate import RESULTS, Evaluation, Network, evaluate
+from kilograd.study.evaluate import RESULTS, Evaluation, evaluate
 from kilograd.study.work import Row
 
 needs_ray = pytest.mark.skipif(
@@ -119,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(home: Path) -> list[Row]:
     """What one process finds, in no order."""
-    network = Network(load_model(str(home / "small")), Budget())
+    network = load_model(str(home / "small"))
     asked = Evaluation((load_dataset(home / "discs"),), (network,), METHODS, EPISODES, SETTINGS)
     return timeless(evaluate(home / "alone", asked))
 
@@ -263,7 +262,7 @@ def test_an_error_of_a_node_is_one_line(
 def test_an_address_that_does_not_answer(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Network(load_model(str(home / "small")), Budget())
+    network = load_model(str(home / "small"))
     asked = Evaluation((load_dataset(home / "discs"),), (network,), METHODS, 1, SETTINGS)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

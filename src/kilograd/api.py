@@ -36,7 +36,7 @@ from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
 from kilograd.select import write_plan
 from kilograd.sizes import bytes_of
-from kilograd.study.evaluate import RESULTS, Evaluation, Line, Network, summarise
+from kilograd.study.evaluate import RESULTS, Evaluation, Line, summarise
 from kilograd.study.evaluate import evaluate as study
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
@@ -222,7 +222,7 @@ def evaluate(  # noqa: PLR0913 options by name
     check_folder(Path(out), RESULTS)
     asked = Evaluation(
         tuple(map(load_dataset, places)),
-        tuple(Network(model, settings.budget(model)) for model in networks),
+        networks,
         tuple(usual.methods if methods is None else methods),
         usual.episodes if episodes is None else episodes,
         settings,

@@ -45,7 +45,7 @@ from kilograd.search.search import Search, SolverName, search
 from kilograd.select import Budget, Evidence, Selection, plan_file, strategy, write_plan
 from kilograd.sizes import bytes_of, macs_of
 from kilograd.study.contribution import write_contribution
-from kilograd.study.evaluate import RESULTS, Evaluation, Network, evaluate, summarise
+from kilograd.study.evaluate import RESULTS, Evaluation, evaluate, summarise
 from kilograd.study.work import Key, Row
 
 RECIPE = Recipe("last", 3)
@@ -274,7 +274,7 @@ class Results(Target):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         settings = Settings.of(ways=2, shots=1, queries=1, iterations=1)
-        network = Network(small_model(home), Budget())
+        network = small_model(home)
         methods = ("none", "last", "head")
         self.asked = Evaluation((pictures(home),), (network,), methods, 2, settings)
         self.seed = home / "evaluation"

@@ -156,11 +156,11 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
     groups = by_method(lines)
     less = f"less {asked.methods[0]}"
     for network in asked.networks:
-        OUT.print(shown(f"{network.model.title}: accuracy in %, differences in points"))
+        OUT.print(shown(f"{network.title}: accuracy in %, differences in points"))
         table = Table("data set", "method", box=None)
         for name in ("RAM, B", "before", "after", less):
             table.add_column(name, justify="right", no_wrap=True)
-        found = [groups[network.model.name, method] for method in asked.methods]
+        found = [groups[network.name, method] for method in asked.methods]
         for column in zip(*found, strict=True):
             for line in column:
                 numbers = (

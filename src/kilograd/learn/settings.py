@@ -156,11 +156,11 @@ class Settings:
         return {k: v for k, v in found.items() if k != "method"}
 
 
-#: What a method may have of its own: what it compiles, and how it learns.
+#: What a method may have of its own: what it compiles, within which limits, and how it learns.
 _OWN = {
     leaf.name: leaf
     for leaf in leaves(Settings)
-    if leaf.group in {Recipe, Schedule, Settings} and leaf.name not in {"method", "ways", "seed"}
+    if leaf.group is not Draw and leaf.name not in {"method", "seed"}
 }
 
 

@@ -15,7 +15,7 @@ def sections_of(asked: Evaluation, lines: Sequence[Line]) -> tuple[Section, ...]
     sections = []
     groups = by_method(lines)
     for network in asked.networks:
-        found = [groups[network.model.name, method] for method in asked.methods]
+        found = [groups[network.name, method] for method in asked.methods]
         panels = []
         for column in zip(*found, strict=True):
             bars = tuple(
@@ -32,7 +32,7 @@ def sections_of(asked: Evaluation, lines: Sequence[Line]) -> tuple[Section, ...]
         prices = tuple(
             Price(f[-1].sram_bytes, f[-1].backward_macs, f[-1].learned_parameters) for f in found
         )
-        sections.append(Section(network.model.title, tuple(panels), prices))
+        sections.append(Section(network.title, tuple(panels), prices))
     return tuple(sections)
 
 

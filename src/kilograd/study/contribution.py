@@ -16,8 +16,8 @@ from kilograd.learn.recipe import HeadKind
 from kilograd.learn.settings import Settings
 from kilograd.output import check_file, write_file
 from kilograd.search import Contribution, Gain, Gains, choices, read_contribution
-from kilograd.select import Budget, Evidence
-from kilograd.study.evaluate import Evaluation, Network
+from kilograd.select import Evidence
+from kilograd.study.evaluate import Evaluation
 from kilograd.study.work import Row
 
 
@@ -48,18 +48,16 @@ def analysis(
     """
     if episodes < 2:
         raise InputError(f"{option('episodes')} {episodes}: must be at least 2, for an interval")
-    network = Network(model, Budget())
     methods = [_head(settings)]
     # From the last layer on: neighbours cut the network at the same place, and share what is kept.
     for bias, layer in zip(_biases(model), reversed(model.layers), strict=True):
         methods += [bias, *(m for choice, m in _weights(model).items() if choice[0] == layer)]
-    return Evaluation(sets, (network,), tuple(methods), episodes, settings)
+    return Evaluation(sets, (model,), tuple(methods), episodes, settings)
 
 
 def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
     """Return what the rows of an `analysis` say."""
-    (network,) = asked.networks
-    model = network.model
+    (model,) = asked.networks
     accuracy = {(r.data, r.episode, r.method): r.accuracy_after for r in rows}
     head = _head(asked.settings)
 

@@ -21,7 +21,7 @@ from kilograd.learn.settings import Settings, split_method
 from kilograd.output import write_file
 from kilograd.progress import Progress, silent
 from kilograd.reading import read_bytes
-from kilograd.select import Budget, strategy
+from kilograd.select import strategy
 from kilograd.study.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.study.store import key_of, opened
 from kilograd.study.work import Key, Row, Work
@@ -36,14 +36,6 @@ _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network, and what a program for it may cost."""
-
-    model: Model
-    budget: Budget
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """What to run: every method on every network on the same episodes of every data set.
 
@@ -52,7 +44,7 @@ class Evaluation:
     """
 
     sets: tuple[Dataset, ...]
-    networks: tuple[Network, ...]
+    networks: tuple[Model, ...]
     methods: tuple[str, ...]
     episodes: int
     settings: Settings = field(default_factory=Settings)
@@ -65,7 +57,7 @@ class Evaluation:
             )
         for field_, names in (
             ("data", [d.name for d in self.sets]),
-            ("models", [n.model.name for n in self.networks]),
+            ("models", [n.name for n in self.networks]),
             ("methods", list(self.methods)),
         ):
             if not names:
@@ -212,8 +204,8 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         content = (d.classes, d.labels.tolist(), d.split)
         found[f"data set {d.name}"] = _digest(repr(content), *map(_encoded, d.images))
     for n in evaluation.networks:
-        about = (n.model.layers, n.model.preprocess)
-        found[f"network {n.model.name}"] = _digest(fingerprint(n.model.graph), repr(about))
+        about = (n.layers, n.preprocess)
+        found[f"network {n.name}"] = _digest(fingerprint(n.graph), repr(about))
     for method in evaluation.methods:
         if (name := split_method(method)[0]).endswith(".json"):
             found[f"method {name}"] = _digest(read_bytes(Path(name), limits.PLAN_BYTES))
@@ -263,22 +255,21 @@ def _keys(evaluation: Evaluation) -> Iterator[Key]:
         for d in evaluation.sets:
             for n in evaluation.networks:
                 for method in evaluation.methods:
-                    yield Key(d.name, n.model.name, method, number)
+                    yield Key(d.name, n.name, method, number)
 
 
 def _works(
     evaluation: Evaluation, drawn: Mapping[tuple[str, int], Episode], keys: Sequence[Key]
 ) -> Iterator[Work]:
     sets = {d.name: d for d in evaluation.sets}
-    networks = {n.model.name: n for n in evaluation.networks}
+    networks = {n.name: n for n in evaluation.networks}
     for (data, model, number), some in groupby(keys, lambda k: (k.data, k.model, k.episode)):
         images, episode = _cut_out(sets[data], drawn[data, number])
         network = networks[model]
         methods = [key.method for key in some]
         for at in range(0, len(methods), _AT_ONCE):
             yield Work(
-                network.model,
-                network.budget,
+                network,
                 evaluation.settings,
                 tuple(methods[at : at + _AT_ONCE]),
                 images,

@@ -52,7 +52,6 @@ class Work:
     """
 
     model: Model
-    budget: Budget
     settings: Settings
     methods: tuple[str, ...]
     images: Dataset
@@ -115,11 +114,11 @@ class _Task:
     def row(self, method: str) -> Row:
         """Learn by a method, or find that another did the same."""
         work, settings = self._work, self._settings.varied(method)
-        schedule, budget = settings.schedule, work.budget
+        schedule, budget = settings.schedule, settings.budget(work.model)
         ways, images = len(work.episode.classes), len(work.episode.support)
         cache = settings.recipe.cache or int(budget.cache is not None)
         recipe = replace(settings.recipe, ways=ways, cache=cache)
-        compiled, host = self._compiled(recipe, schedule)
+        compiled, host = self._compiled(recipe, budget, schedule)
         compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
         before, found = self._measured(compiled, host, settings)
         return Row(
@@ -154,9 +153,11 @@ class _Task:
                 self._learned[end] = self._learn(compiled, host, settings, self._before[start])
         return self._before[start], self._learned[end]
 
-    def _compiled(self, recipe: Recipe, schedule: Schedule) -> tuple[Compiled, HostProgram | None]:
+    def _compiled(
+        self, recipe: Recipe, budget: Budget, schedule: Schedule
+    ) -> tuple[Compiled, HostProgram | None]:
         """Return the program of a recipe; where it is the same for all episodes, built."""
-        remembered, budget = self._remembered, self._work.budget
+        remembered = self._remembered
         if (recipe, budget) in remembered.fixed:
             return remembered.fixed[recipe, budget]
         asked = []
