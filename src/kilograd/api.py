@@ -7,6 +7,7 @@ used raises an `InputError`.  What a person should know is logged to the logger 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from kilograd.study.evaluate import evaluate as study
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
 from kilograd.targets import find_target
+
+_log = logging.getLogger(__name__)
 
 Place = str | Path
 
@@ -82,6 +85,7 @@ def adapt(  # noqa: PLR0913 options by name
         check_file(Path(save_plan), ".json", force=force, field="save_plan")
         check_apart(Path(save_plan), place, "save_plan")
     dataset = load_dataset(place)
+    _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
     remark_seen(dataset, network)
     drawn = _drawn(dataset, settings, str(episode), seed)
     settings = changed(settings, {"seed": drawn.seed})

@@ -115,7 +115,7 @@ def show_outcome(outcome: Outcome) -> None:
     """Print what was learned."""
     s, compiled = outcome.summary, outcome.compiled
     shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
-    optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
+    optimal = "met: the memory plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
     front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
     macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"

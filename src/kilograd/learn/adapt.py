@@ -94,6 +94,7 @@ class Outcome:
 
 def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
     """Decode the images of an episode."""
+    _log.debug("decoding %d + %d images", len(episode.support), len(episode.query))
     return Task(
         episode,
         load_samples(dataset, episode.support, episode.support_labels, preprocess),
@@ -141,6 +142,7 @@ def train(
     total = done * len(support.labels)
     enrol(host, support)
     before = predict(host, task.query.images)
+    _log.debug("training: %d passes over %d images", done, len(support.labels))
     losses = fit(
         host,
         compiled,

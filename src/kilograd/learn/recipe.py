@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from kilograd.passes import (
     entries,
 )
 from kilograd.select import METHODS, Budget, Demand, Evidence, Inspect, Selection, strategy
+
+_log = logging.getLogger(__name__)
 
 
 class HeadKind(enum.StrEnum):
@@ -79,7 +82,7 @@ class Recipe:
     recompute: Annotated[bool, Option("Run layers again to keep fewer maps: less RAM, slower.")] = (
         False
     )
-    exact: Annotated[bool, Option("Search longer for a plan proved optimal.")] = False
+    exact: Annotated[bool, Option("Search longer for a memory plan proved optimal.")] = False
     cache: Annotated[
         int,
         Option(
@@ -180,7 +183,16 @@ def compile_recipe(
     selection = strategy(recipe.method)(evidence, budget)
     model, program = _grown(model, selection), compiled(selection)
     _check(model, recipe, budget, selection, program)
-    return Compiled(model, recipe, _training(recipe, selection), program, selection)
+    made = Compiled(model, recipe, _training(recipe, selection), program, selection)
+    _log.debug(
+        "method %s on %s: %d parameters learn, %d bytes of RAM; %d programs compiled to choose",
+        recipe.method,
+        model.name,
+        made.learned_parameters,
+        program.sram_bytes,
+        len(known),
+    )
+    return made
 
 
 def compile_program(
