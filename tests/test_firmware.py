@@ -262,7 +262,15 @@ COMPILERS = [
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate": 4}, {"rows": True}, {"cache": 2}, {"rows": True, "cache": 2}],
+    [
+        {},
+        {"head": HeadKind.LINEAR},
+        {"accumulate": 4},
+        {"accumulate": 9, "prototype_gradients": True},
+        {"rows": True},
+        {"cache": 2},
+        {"rows": True, "cache": 2},
+    ],
     ids=str,
 )
 def test_an_exported_project_builds_without_a_warning_and_learns(
