@@ -44,10 +44,10 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Outcome, Task
 from kilograd.learn.adapt import adapt as learn
-from kilograd.learn.settings import Settings
 from kilograd.options import changed
 from kilograd.progress import Progress
 from kilograd.report.markup import escape
+from kilograd.settings import Settings
 
 KEYS = [
     *("accuracy_before", "accuracy_after", "ways", "shots", "max_shots", "queries", "iterations"),

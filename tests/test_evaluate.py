@@ -30,12 +30,12 @@ from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval, p_value, t_quantile
 from kilograd.learn.adapt import load_task, train
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.settings import Settings
+from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.training import load_samples
 from kilograd.options import changed
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Settings
 from kilograd.study import work
 from kilograd.study.evaluate import (
     EPISODES,

@@ -24,8 +24,9 @@ from kilograd.emit.project import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.ir import Array
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import (
     CORTEX_M4,
     CORTEX_M7,

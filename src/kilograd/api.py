@@ -21,7 +21,6 @@ from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.learn.settings import Build, Settings
 from kilograd.options import changed
 from kilograd.output import (
     check_apart,
@@ -36,6 +35,7 @@ from kilograd.report import choice, comparison, comparison_table
 from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
 from kilograd.select import write_plan
+from kilograd.settings import Build, Settings
 from kilograd.sizes import bytes_of
 from kilograd.study.evaluate import RESULTS, Evaluation, Line, summarise
 from kilograd.study.evaluate import evaluate as study

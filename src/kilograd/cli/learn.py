@@ -20,9 +20,9 @@ from kilograd.errors import shown
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.settings import Settings
 from kilograd.report.choice import cost_line
 from kilograd.select import Budget
+from kilograd.settings import Settings
 
 app = typer.Typer()
 

@@ -20,12 +20,12 @@ from kilograd.ir import Array
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.learn.settings import Schedule, Settings
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import latents_each, within
 from kilograd.output import whole_folder
 from kilograd.passes import EntryPoint
 from kilograd.progress import Progress, silent
+from kilograd.settings import Schedule, Settings
 from kilograd.targets import build_host
 
 RESULT = "result.json"

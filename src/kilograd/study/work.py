@@ -13,12 +13,12 @@ from kilograd.frontend import Model
 from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, Recipe, compile_recipe
-from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
+from kilograd.settings import Recipe, Schedule, Settings
 from kilograd.targets import HostProgram, build_host
 
 _log = logging.getLogger(__name__)
