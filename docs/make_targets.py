@@ -22,7 +22,7 @@ INTRODUCTION = """\
 runs it in an emulator and measures it.
 `kilograd export --target NAME` writes the C project.
 [CONTRIBUTING.md](../CONTRIBUTING.md#add-a-target) says how to add a target,
-and [results/firmware.md](results/firmware.md) what programs need on each.
+and [results/studies/firmware.md](results/studies/firmware.md) what programs need on each.
 
 - *Kernels*: the folder of `runtime/variants/` whose files replace the portable ones.
 - *Tools*: what compiles and what executes.
