@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kilograd.frontend import load_model
+from kilograd.ir import Role
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.passes import EntryPoint
 from kilograd.report import ablation, without
@@ -24,14 +25,15 @@ SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "sha
 ENGINE = {"arena": 189_800, "weights": 13_696, "biases": 26_688, "head": 0, "stack": 21_864}
 ENGINE_TOTAL = 252_448
 
+PARTS = {Role.WEIGHT: "weights", Role.BIAS: "biases", Role.HEAD: "head"}
+"""What the state of a program for SGD is made of, as the tables call it."""
+
 
 def parts(compiled: Compiled) -> dict[str, int]:
     """Return bytes by what they hold; the stack is not known here."""
     sizes = dict.fromkeys(ENGINE, 0) | {"arena": compiled.program.arena_bytes}
     for slot in compiled.program.state:
-        name = slot.name.removesuffix(".learned")
-        kind = "biases" if name.endswith("bias") else "weights"
-        sizes["head" if name.startswith("head.") else kind] += slot.value.nbytes
+        sizes[PARTS[slot.role]] += slot.value.nbytes
     return sizes
 
 
