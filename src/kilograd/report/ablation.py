@@ -49,12 +49,7 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
         ("naive", "gradients of all parameters, kept until the updates at the end", naive, False),
         ("+ pruned backward", "only what the learned parts need", pruned, False),
         ("+ in place", "a result may take over the memory of an operand", pruned, True),
-        (
-            "+ order",
-            "each update as early as the data allows; few bytes alive",
-            schedule(pruned),
-            True,
-        ),
+        ("+ order", early, schedule(pruned), True),
     )
     return (
         *(_variant(name, adds, graph, in_place=new) for name, adds, graph, new in first),

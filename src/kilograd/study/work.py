@@ -105,7 +105,7 @@ class _Task:
         self._remembered, self._work = remembered, work
         self._settings = work.settings.numbered(work.number)
         self._before: dict[Hashable, float] = {}
-        self._learned: list[tuple[object, _Learned]] = []  # trainings have no hash
+        self._learned: dict[Hashable, _Learned] = {}
         self._looks: dict[Schedule, Inspect] = {}
         self._kept: dict[Hashable, Fresh | Cached] = {}
 
@@ -149,17 +149,14 @@ class _Task:
         # All that training depends on: what learns and how, the size of updates, the views kept.
         how = settings.schedule, recipe.accumulate, recipe.cache, settings.guard
         end = start, compiled.training, how
-        before = self._before.get(start)
-        learned = next((x for known, x in self._learned if known == end), None)
-        if before is None or learned is None:
+        if start not in self._before or end not in self._learned:
             host = host or build_host(compiled.program, keep=False)
             host.reset()
-            if before is None:
-                before = self._before[start] = self._accuracy(host)
-            if learned is None:
-                learned = self._learn(compiled, host, settings, before)
-                self._learned.append((end, learned))
-        return before, learned
+            if start not in self._before:
+                self._before[start] = self._accuracy(host)
+            if end not in self._learned:
+                self._learned[end] = self._learn(compiled, host, settings, self._before[start])
+        return self._before[start], self._learned[end]
 
     def _compiled(
         self, recipe: Recipe, budget: Budget, schedule: Schedule
