@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
+import kilograd
 from kilograd.cli import app
 from kilograd.data import Augment, Draw, EpisodeKind
 from kilograd.errors import InputError, option
@@ -179,3 +183,20 @@ def test_a_shell_completes_commands() -> None:
 def test_defaults_are_those_of_the_records() -> None:
     assert values(Build()) == {k: values(Settings())[k] for k in values(Build())} | {"ways": 10}
     assert Settings().draw.episode is EpisodeKind.FIXED
+
+
+def test_the_library_names_no_option_of_the_command_line() -> None:
+    """Its messages speak of fields (`option`); only `cli` knows how they are typed."""
+    found = []
+    for path in Path(kilograd.__file__).parent.rglob("*.py"):
+        if path.parent.name == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "InputError":
+                texts = [x.value for x in ast.walk(node) if isinstance(x, ast.Constant)]
+                found += [
+                    (path.name, text)
+                    for text in texts
+                    if isinstance(text, str) and re.search(r"--[a-z]", text)
+                ]
+    assert found == [("toolchain.py", ": --version fails; mend or replace this C compiler")]
