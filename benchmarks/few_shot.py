@@ -37,10 +37,11 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.select import Budget, Demand, Inspect, strategy, write_plan
 from kilograd.select.greedy import INSPECTED
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import HostProgram, build_host
 
 Question = Callable[[tuple[str, ...]], Mapping[str, Array]]

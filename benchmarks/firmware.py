@@ -17,8 +17,9 @@ from pathlib import Path
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import Recipe
 from kilograd.targets import TARGETS, CrossCompiler, Emulator, Measurement, Target, measure
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))

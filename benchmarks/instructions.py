@@ -27,7 +27,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from kilograd.emit import Program, link
 from kilograd.frontend import load_model
 from kilograd.ir import Array, Builder, Graph, Leaf, Node
-from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.ops import (
     Conv,
     ConvInputGrad,
@@ -39,6 +39,7 @@ from kilograd.ops import (
 )
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, Recipe
 from kilograd.targets import CORTEX_M7, TARGETS, Cortex, Driver
 from kilograd.targets.elf import FLASH_BYTES, ElfFile, build_elf
 from kilograd.targets.toolchain import find_compiler

@@ -21,9 +21,10 @@ import numpy as np
 from kilograd.emit import Program, header, source
 from kilograd.frontend import load_model
 from kilograd.ir import Array
-from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import EntryPoint
 from kilograd.select import PLANS, Budget
+from kilograd.settings import HeadKind, Recipe
 from kilograd.targets.host import host_variant
 from kilograd.targets.toolchain import find_compiler, runtime_folder, runtime_sources
 

@@ -42,7 +42,7 @@ from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval
 from kilograd.ir import Array, DType, Graph, Node, dead_code
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
@@ -50,6 +50,7 @@ from kilograd.passes import EntryPoint, Part
 from kilograd.quant import fractions, stochastic_round
 from kilograd.select import Budget, Selection, write_plan
 from kilograd.select.selection import biases, weights
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from kilograd.frontend import load_model
 from kilograd.ir import Role
-from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.passes import EntryPoint
 from kilograd.report import ablation, without
 from kilograd.select import PLANS, Budget
+from kilograd.settings import HeadKind, Recipe
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 

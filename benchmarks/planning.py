@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kilograd.frontend import load_model
-from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.memory import Buffer, Plan, Planner, exact, greedy, lower_bound, place
 from kilograd.select import PLANS, Budget
+from kilograd.settings import HeadKind, Recipe
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -29,9 +29,10 @@ import typer
 from kilograd.data import Augment, Dataset, load_dataset, load_digits, sample_episode
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval
-from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.training import Schedule, adapt
 from kilograd.select import Budget
+from kilograd.settings import OptimizerKind, Recipe
 
 WAYS, SHOTS, QUERIES = 5, 5, 40
 DIGITS = (5, 6, 7, 8, 9)  # those that the bundled network has not seen

@@ -29,12 +29,13 @@ from few_shot import dataset, model
 from kilograd.data import Episode, sample_episode
 from kilograd.intervals import interval
 from kilograd.ir import Array
-from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Schedule, fit, load_samples, predict
 from kilograd.learn.views import Cached
 from kilograd.passes import EntryPoint
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, Recipe
 from kilograd.targets import HostProgram, build_host
 
 NETWORK, VIEWS, MOMENTUM = "mcunet-5fps", 4, 0.9

@@ -11,9 +11,10 @@ import os
 from pathlib import Path
 
 from kilograd.frontend import load_model
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import EntryPoint
 from kilograd.select import PLANS, Budget
+from kilograd.settings import Recipe
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 METHODS = ("none", "bias:18", "sparse-49kb", "last:6", "tinytl:3", "tinytl")

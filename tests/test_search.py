@@ -21,7 +21,7 @@ from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Graph, fingerprint
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
+from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.output import write_file
 from kilograd.report import frontier, steps
 from kilograd.search import (
@@ -49,6 +49,7 @@ from kilograd.search import (
 from kilograd.search import search as driver
 from kilograd.search.search import Results, Search, SolverName, search, shipped_contribution
 from kilograd.select import Budget, Demand, Evidence, Selection
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.study.contribution import write_contribution
 
 RECIPE = Recipe("search", 3)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
 from kilograd.select import (
     EXAMPLES,
@@ -26,6 +26,7 @@ from kilograd.select import (
     UpdatePlan,
     strategy,
 )
+from kilograd.settings import HeadKind, Recipe
 
 NETWORKS = {"mcunet-5fps": 42, "mbv2-w0.35": 51, "proxyless-w0.3": 60}
 

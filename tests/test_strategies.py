@@ -32,16 +32,7 @@ from kilograd.ir import (
     interpret,
 )
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import (
-    Compiled,
-    HeadKind,
-    OptimizerKind,
-    Recipe,
-    _linked,
-    _training,
-    compile_recipe,
-)
-from kilograd.learn.settings import Schedule
+from kilograd.learn.recipe import Compiled, _linked, _training, compile_recipe
 from kilograd.learn.training import Samples, load_samples
 from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part, Training
@@ -61,6 +52,7 @@ from kilograd.select.greedy import INSPECTED, least_macs
 from kilograd.select.knapsack import Knapsack, pack
 from kilograd.select.selection import best_first, filters, output_energies, weight
 from kilograd.select.tinytrain import Criterion, TinyTrain
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Schedule
 
 NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
 

@@ -34,7 +34,7 @@ from kilograd.errors import InputError
 if TYPE_CHECKING:
     from kilograd.api import Comparison, adapt, evaluate, export, plan
     from kilograd.learn.adapt import Outcome
-    from kilograd.learn.settings import Settings
+    from kilograd.settings import Settings
 
 __version__ = "0.1.0"
 

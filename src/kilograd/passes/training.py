@@ -144,7 +144,7 @@ class Training:
 
     head: Head
     optimizer: Update
-    learn: Mapping[str, Part] = field(default_factory=dict)
+    learn: Mapping[str, Part] = field(default_factory=dict, hash=False)  # a dict has none
     train_head: bool = True
     accumulate: bool = False
     stream: bool = True

@@ -18,7 +18,7 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
 from kilograd.ir import Graph, fingerprint
-from kilograd.learn.recipe import Recipe, demand, linked, lowered
+from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.limits import EPISODES, RECORD_BYTES
 from kilograd.output import Provenance, claim, make_folder, write_file
 from kilograd.progress import Progress, silent
@@ -46,6 +46,7 @@ from kilograd.search.contribution import Contribution, read_contribution
 from kilograd.select import PLANS, Budget, Demand, Evidence
 from kilograd.select.greedy import too_small
 from kilograd.select.plan_file import plan_text
+from kilograd.settings import Recipe
 
 RESULT = "search.json"
 
