@@ -105,7 +105,9 @@ class Schedule:
     iterations: Annotated[int, Option("Passes over the support images.", most=limits.COUNT)] = 10
     lr: Annotated[float, Option("Learning rate, in real units.")] = 0.003
     augment: Annotated[Augment, Option("Random views of the support images.")] = Augment.FULL
-    seed: Annotated[int, Option("Makes the run repeatable.")] = 0
+    seed: Annotated[
+        int, Option("Makes the run repeatable; of several episodes, number E has SEED + E.")
+    ] = 0
     warmup: Annotated[
         int, Option("Passes at first in which the rate rises from zero.", most=limits.COUNT)
     ] = 0
