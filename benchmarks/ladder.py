@@ -15,46 +15,48 @@ Needs PyTorch (kilograd[torch]) and the data and model folders: KILOGRAD_SHARED.
 
 from __future__ import annotations
 
-import csv
 import enum
 import functools
 import itertools
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 import typer
-from few_shot import Limits, compiled, dataset, model
 from ladder_network import Arithmetic, Network
 from numpy.typing import NDArray
+from rows import append, head, line, lines_of, shown
+from shared import load_images, load_network
 from torch import Tensor
 from torch.nn import functional
 
-from kilograd.data import Episode, augmented
+from kilograd.data import Episode, augmented, read_episodes
 from kilograd.emit import link
 from kilograd.frontend import Model
-from kilograd.intervals import Interval, interval
+from kilograd.intervals import interval
 from kilograd.ir import Array, DType, Graph, Node, dead_code
+from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
+from kilograd.learn.settings import Limits, Schedule
+from kilograd.learn.training import enrol, fit, predict
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
 from kilograd.passes import EntryPoint, Part
 from kilograd.quant import fractions, stochastic_round
-from kilograd.select import Budget, Selection, write_plan
+from kilograd.select import Budget, Demand, Selection, write_plan
 from kilograd.select.selection import biases, weights
 from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"
 METHODS = {"none": "none", "last": "last", "static": str(PLAN), "tinytrain": "tinytrain"}
-NETWORK, LIMITS = "mcunet-5fps", Limits(None, "15%", None)
+NETWORK, LIMITS = "mcunet-5fps", Limits(compute="15%")
 PASSES, RATE, VIEWS = 10, 0.001, 4
 OTHER_SEED = 1000
 SCALE = 10.0  # of the cosine, as the device has it
@@ -263,7 +265,7 @@ def taught(
 @functools.lru_cache(maxsize=8)
 def design(learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int) -> Compiled:
     """Compile what the device runs; the lower layers are an entry point of their own."""
-    network = model(NETWORK)
+    network = load_network(NETWORK)
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
         named = {str(p): p for p in (*weights(network.layers), *biases(network.layers))}
@@ -299,12 +301,10 @@ class Lesson:
     """An episode: its images, their views, and what the frozen layers leave of them."""
 
     def __init__(self, e: Episode) -> None:
-        self.episode, self.network = e, model(NETWORK)
+        self.episode, self.network = e, load_network(NETWORK)
         self.graph = features_of(self.network)
-        preprocess = self.network.preprocess
-        data = dataset(e.dataset)
-        self.support = load_samples(data, e.support, e.support_labels, preprocess)
-        self.query = load_samples(data, e.query, e.query_labels, preprocess)
+        task = load_task(load_images(e.dataset), e, self.network.preprocess)
+        self.support, self.query = task.support, task.query
         self.schedule = Schedule(PASSES, RATE, seed=e.seed)
         rng = np.random.default_rng(self.schedule.seed)
         self.views = [self._seen(rng) for _ in range(VIEWS)]
@@ -324,8 +324,8 @@ class Lesson:
         """Let a method choose within the budget, by the int8 network."""
         recipe = Recipe(METHODS[method], self.ways, optimizer=OptimizerKind.ROWRMS, rows=True)
         inspect = inspector(self.network, self.support, self.schedule, _inspections)
-        budget = LIMITS.budget(NETWORK) if method == "tinytrain" else Budget()
-        return compiled(NETWORK, recipe, budget, inspect).selection.by_name
+        budget = LIMITS.budget(self.network) if method == "tinytrain" else Budget()
+        return compile_recipe(self.network, recipe, budget, inspect, _prices).selection.by_name
 
     @property
     def ways(self) -> int:
@@ -344,7 +344,8 @@ class Lesson:
         return float((predictions == self.query.labels).mean())
 
 
-_inspections: dict[object, HostProgram] = {}
+_inspections: dict[Hashable, HostProgram] = {}
+_prices: dict[Hashable, Demand] = {}
 
 
 def on_torch(
@@ -429,29 +430,6 @@ def _latent(made: Compiled) -> tuple[str, ...]:
     return tuple(n.name for n in made.program.entries[EntryPoint.PREFIX].graph.outputs)
 
 
-def read(path: Path) -> list[Row]:
-    """Read results."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as f:
-        return [
-            Row(
-                r["data"],
-                int(r["episode"]),
-                r["method"],
-                r["rung"],
-                float(r["accuracy"]),
-                float(r["seconds"]),
-            )
-            for r in csv.DictReader(f)
-        ]
-
-
-def episodes_of(path: Path) -> list[Episode]:
-    """Read stored episodes."""
-    return [Episode.from_json(x) for x in path.read_text(encoding="utf-8").splitlines()]
-
-
 @app.command()
 def run(
     stored: Path,
@@ -463,35 +441,31 @@ def run(
 ) -> None:
     """Run what is missing, appending: the first episode of each set, then the second, ..."""
     torch.set_num_threads(1)
-    done = {(r.data, r.episode, r.method, r.rung) for r in read(out)}
-    new = not out.exists() or not out.stat().st_size
-    with out.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow([x.name for x in fields(Row)])
-        for e in sorted(episodes_of(stored), key=lambda e: e.seed):
-            if not first <= e.seed < first + episodes:
-                continue
-            if data is not None and e.dataset not in data.split(","):
-                continue
-            wanted = {
-                method: [
-                    rung
-                    for letter, rung in zip("abcdefg", RUNGS, strict=True)
-                    if letter in rungs
-                    and (method != "none" or rung in ARITHMETIC)
-                    and (e.dataset, e.seed, method, rung.value) not in done
-                ]
-                for method in METHODS
-            }
-            wanted = {method: rungs for method, rungs in wanted.items() if rungs}
-            if not wanted:
-                continue
+    done = {(r.data, r.episode, r.method, r.rung) for r in lines_of(out, Row)}
+    asked = [rung for letter, rung in zip("abcdefg", RUNGS, strict=True) if letter in rungs]
+    for e in episodes_of(stored, range(first, first + episodes)):
+        if data is not None and e.dataset not in data.split(","):
+            continue
+        wanted = {
+            method: [
+                rung
+                for rung in asked
+                if (method != "none" or rung in ARITHMETIC)
+                and (e.dataset, e.seed, method, rung.value) not in done
+            ]
+            for method in METHODS
+        }
+        wanted = {method: missing for method, missing in wanted.items() if missing}
+        if wanted:
             start = time.perf_counter()
-            found = list(rows(Lesson(e), wanted))
-            writer.writerows(map(astuple, found))
-            f.flush()
+            append(out, list(rows(Lesson(e), wanted)))
             print(f"{e.dataset} {e.seed}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def episodes_of(stored: Path, numbers: range) -> list[Episode]:
+    """Read stored episodes: the first of each set, then the second, ..."""
+    found = sorted(read_episodes(stored, "STORED"), key=lambda e: e.seed)
+    return [e for e in found if e.seed in numbers]
 
 
 Results = Mapping[tuple[str, str, str, int], float]
@@ -538,8 +512,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what each rung reaches, what each step costs, and both by method."""
     found = results(rows)
     sets = list(dict.fromkeys(r.data for r in rows))
-    yield f"| method | rung | episodes | {' | '.join(sets)} | all |"
-    yield "|---|---|---:" + "|---:" * (len(sets) + 1) + "|"
+    yield head("method", "rung", "episodes", *sets, "all", texts=2)
     whole = {(d, n) for m, _, d, n in found if m != "none"}
     whole = {
         key for key in whole if all((m, r.value, *key) in found for m in METHODS for r in CHAIN)
@@ -548,11 +521,9 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         for rung in CHAIN if method != "none" else CHAIN[:3]:
             own = {k: found[method, rung.value, *k] for k in sorted(whole)}
             cells = [f"{np.mean([v for (d, _), v in own.items() if d == x]):.1f}" for x in sets]
-            mean = _shown(interval(list(own.values())))
-            yield f"| `{method}` | {rung} | {len(own)} | {' | '.join(cells)} | {mean} |"
+            yield line(f"`{method}`", rung, len(own), *cells, shown(interval(list(own.values()))))
     yield ""
-    yield f"| step | methods | episodes | {' | '.join(sets)} | all | sets count once |"
-    yield "|---|---|---:" + "|---:" * (len(sets) + 2) + "|"
+    yield head("step", "methods", "episodes", *sets, "all", "sets count once", texts=2)
     for rung, less in STEPS:
         groups = [LEARNING, *((m,) for m in LEARNING)]
         if less in CHAIN[:2]:
@@ -562,30 +533,23 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
             if not by_data:
                 continue
             each = np.concatenate(list(by_data.values())).tolist()
-            cells = [
-                f"{round(by_data[x].mean(), 1) + 0.0:+.1f}" if x in by_data else "" for x in sets
-            ]
-            name = f"{rung} less {less}"
+            cells = [f"{by_data[x].mean():+z.1f}" if x in by_data else "" for x in sets]
             names = "all three" if methods == LEARNING else f"`{methods[0]}`"
-            once = _shown(interval([float(x.mean()) for x in by_data.values()]), "+")
-            mean = _shown(interval(each), "+")
-            yield f"| {name} | {names} | {len(each)} | {' | '.join(cells)} | {mean} | {once} |"
-
-
-def _shown(of: Interval, sign: str = "") -> str:
-    return f"{round(of.mean, 1) + 0.0:{sign}.1f}" + ("" if of.half is None else f" ± {of.half:.1f}")
+            once = shown(interval([float(x.mean()) for x in by_data.values()]), "+z")
+            mean = shown(interval(each), "+z")
+            yield line(f"{rung} less {less}", names, len(each), *cells, mean, once)
 
 
 @app.command()
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(read(path))))
+    print("\n".join(tables(lines_of(path, Row))))
 
 
 @app.command()
 def figure(path: Path, out: Path) -> None:
     """Draw what each step costs, mean and 95 % interval, as SVG."""
-    found = results(read(path))
+    found = results(lines_of(path, Row))
     steps = [(f"{a} less {b}", differences(found, LEARNING, a, b)) for a, b in STEPS]
     marks = [
         (name, interval(np.concatenate(list(by.values())).tolist())) for name, by in steps if by
@@ -621,9 +585,7 @@ def figure(path: Path, out: Path) -> None:
 def check(stored: Path, episodes: int = 1) -> None:
     """Compare what is computed here with the program that is flashed."""
     torch.set_num_threads(1)
-    for e in sorted(episodes_of(stored), key=lambda e: e.seed):
-        if e.seed >= episodes:
-            continue
+    for e in episodes_of(stored, range(episodes)):
         lesson = Lesson(e)
         images = np.concatenate([lesson.support.images, lesson.query.images])
         print(f"{e.dataset} {e.seed}")

@@ -1,4 +1,4 @@
-"""TinyTL as published, in float32 with PyTorch, on stored episodes of `few_shot.py`.
+"""TinyTL as published, in float32 with PyTorch, on stored episodes.
 
     python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps STORED.episodes.jsonl RESULTS.csv
 
@@ -11,20 +11,20 @@ Needs PyTorch (kilograd[torch]).
 
 from __future__ import annotations
 
-import csv
-from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 import typer
-from few_shot import Row, dataset, model, read
 from numpy.typing import NDArray
+from rows import Row, append, read
+from shared import load_images, load_network
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kilograd.data import Episode, augmented
-from kilograd.learn.training import Schedule, load_samples
+from kilograd.data import Episode, augmented, read_episodes
+from kilograd.learn.adapt import load_task
+from kilograd.learn.settings import Schedule
 from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
 from kilograd.select.tinytl import BLOCKS
@@ -72,7 +72,7 @@ class TinyTL(nn.Module):  # type: ignore[misc]
     def __init__(self, name: str, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        graph = model(name).graph
+        graph = load_network(name).graph
         self.network = FloatNetwork(graph)
         self.network.requires_grad_(requires_grad=False)
         self.modules_beside = nn.ModuleList()
@@ -102,15 +102,14 @@ class TinyTL(nn.Module):  # type: ignore[misc]
 def learn(name: str, e: Episode, rate: float, batch: int) -> tuple[float, float]:
     """Return accuracy before and after."""
     net, schedule = TinyTL(name, e.seed), Schedule(PASSES, rate, seed=e.seed)
-    preprocess = model(name).preprocess
-    support = load_samples(dataset(e.dataset), e.support, e.support_labels, preprocess)
-    query = load_samples(dataset(e.dataset), e.query, e.query_labels, preprocess)
-    labels, ways = torch.from_numpy(support.labels).long(), len(e.classes)
+    task = load_task(load_images(e.dataset), e, load_network(name).preprocess)
+    images, query = task.support.images, task.query
+    labels, ways = torch.from_numpy(task.support.labels).long(), len(e.classes)
 
     def prototypes() -> Tensor:
         with torch.no_grad():
             onehot = functional.one_hot(labels, ways).float()
-            return functional.normalize(onehot.T @ net(support.images))
+            return functional.normalize(onehot.T @ net(images))
 
     def accuracy() -> float:
         p = prototypes()
@@ -127,7 +126,7 @@ def learn(name: str, e: Episode, rate: float, batch: int) -> tuple[float, float]
         order = rng.permutation(count)
         for at in range(0, count, batch):
             chosen = order[at : at + batch]
-            views = [augmented(support.images[i], rng, schedule.augment) for i in chosen]
+            views = [augmented(images[i], rng, schedule.augment) for i in chosen]
             logits = SCALE * functional.normalize(net(np.stack(views))) @ p.T
             optimizer.param_groups[0]["lr"] = schedule.rate((turn + at / count) / PASSES)
             optimizer.zero_grad()
@@ -147,22 +146,13 @@ def main(
 ) -> None:
     """Run what is missing, appending to the results."""
     torch.set_num_threads(1)
-    recipe = f"tinytl-float-{batch}@{rate}"
-    done = {(r.data, r.episode) for r in read(out) if r.recipe == recipe}
-    lines = stored.read_text(encoding="utf-8").splitlines()
-    new = not out.exists()
-    with out.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow([x.name for x in fields(Row)])
-        for e in sorted(map(Episode.from_json, lines), key=lambda e: e.seed):
-            if e.dataset not in data.split(",") or e.seed >= episodes:
-                continue
-            if (e.dataset, e.seed) in done:
-                continue
+    method = f"tinytl-float-{batch}@{rate}"
+    done = {(r.data, r.episode) for r in read(out) if r.method == method}
+    for e in sorted(read_episodes(stored, "STORED"), key=lambda e: e.seed):
+        wanted = e.dataset in data.split(",") and e.seed < episodes
+        if wanted and (e.dataset, e.seed) not in done:
             before, after = learn(network, e, rate, batch)
-            writer.writerow(astuple(Row(network, e.dataset, recipe, e.seed, before, after, 0)))
-            f.flush()
+            append(out, [Row(network, e.dataset, method, e.seed, before, after, 0)])
             print(f"{e.dataset} {e.seed} {rate}: {after - before:+.3f}", flush=True)
 
 
