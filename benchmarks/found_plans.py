@@ -29,7 +29,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import interval
 from kilograd.ir import Role
-from kilograd.learn.recipe import OptimizerKind, Recipe, lowered
+from kilograd.learn.recipe import lowered
 from kilograd.search import (
     Contribution,
     Limits,
@@ -41,6 +41,7 @@ from kilograd.search import (
     selection,
 )
 from kilograd.select import Budget, Evidence, strategy, write_plan
+from kilograd.settings import OptimizerKind, Recipe
 from kilograd.sizes import bytes_of
 from kilograd.study.contribution import write_contribution
 

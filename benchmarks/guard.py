@@ -28,8 +28,8 @@ from shared import load_images, load_network
 from kilograd.data import Draw
 from kilograd.learn.adapt import compile_for, load_task
 from kilograd.learn.guard import Trial, passes_that_help, trials
-from kilograd.learn.settings import Settings, split_methods
 from kilograd.learn.training import enrol, predict, training
+from kilograd.settings import Settings, split_methods
 from kilograd.targets import build_host
 
 #: Standard deviations by which lost images must be ahead.

@@ -40,8 +40,9 @@ from torch.nn import functional
 from kilograd.frontend import load_model
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array
-from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, Recipe
 from kilograd.targets import Driver, HostProgram, build_host
 from kilograd.targets.host import find_compiler
 

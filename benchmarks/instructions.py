@@ -25,7 +25,6 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from kilograd.emit import Program, link
 from kilograd.ir import Array, Builder, Graph, Leaf, Node
-from kilograd.learn.recipe import HeadKind
 from kilograd.ops import (
     Conv,
     ConvInputGrad,
@@ -36,6 +35,7 @@ from kilograd.ops import (
     RowUpdate,
 )
 from kilograd.passes import EntryPoint
+from kilograd.settings import HeadKind
 from kilograd.targets import CORTEX_M7, TARGETS, Cortex, Driver
 from kilograd.targets.elf import FLASH_BYTES, ElfFile, build_elf
 from kilograd.targets.toolchain import find_compiler

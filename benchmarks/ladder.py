@@ -43,8 +43,7 @@ from kilograd.intervals import interval
 from kilograd.ir import Array, DType, Graph, Node, dead_code
 from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.settings import Limits, Schedule
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import enrol, fit, predict
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
@@ -52,6 +51,7 @@ from kilograd.passes import EntryPoint, Part
 from kilograd.quant import fractions, stochastic_round
 from kilograd.select import Budget, Demand, Selection, write_plan
 from kilograd.select.selection import biases, weights
+from kilograd.settings import HeadKind, Limits, OptimizerKind, Recipe, Schedule
 from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"

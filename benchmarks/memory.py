@@ -11,10 +11,11 @@ from rows import head, line
 from shared import compiled, load_network
 
 from kilograd.ir import Role
-from kilograd.learn.recipe import Compiled, HeadKind
+from kilograd.learn.recipe import Compiled
 from kilograd.passes import EntryPoint
 from kilograd.report import ablation, without
 from kilograd.select import PLANS
+from kilograd.settings import HeadKind
 
 #: Released Tiny Training Engine, MCUNet-5FPS, 49kb, 10 classes: measured from its ELF and stack.
 ENGINE = {"arena": 189_800, "weights": 13_696, "biases": 26_688, "head": 0, "stack": 21_864}

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from rows import head, line
 from shared import compiled
 
-from kilograd.learn.recipe import HeadKind
 from kilograd.memory import Buffer, Plan, Planner, exact, greedy, lower_bound, place
 from kilograd.select import PLANS
+from kilograd.settings import HeadKind
 
 
 def first_fit(buffers: Sequence[Buffer], key: Callable[[Buffer], tuple[int, ...]]) -> Plan:

@@ -29,7 +29,7 @@ from kilograd.data import Augment, load_dataset, load_digits
 from kilograd.frontend import load_model
 from kilograd.intervals import interval
 from kilograd.learn.adapt import compile_for, load_task, train
-from kilograd.learn.settings import Settings
+from kilograd.settings import Settings
 
 SHARED = Settings.of(ways=5, shots=5, queries=40)
 DIGITS = (5, 6, 7, 8, 9)  # those that the bundled network has not seen

@@ -30,13 +30,13 @@ from kilograd.data import Draw, Episode
 from kilograd.intervals import interval
 from kilograd.ir import Array
 from kilograd.learn.adapt import load_task
-from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
-from kilograd.learn.settings import Schedule
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import fit, predict
 from kilograd.learn.views import views_of
 from kilograd.passes import EntryPoint
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host
 
 NETWORK, VIEWS, MOMENTUM = "mcunet-5fps", 4, 0.9

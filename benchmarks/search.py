@@ -21,7 +21,7 @@ import numpy as np
 
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array, fingerprint
-from kilograd.learn.recipe import OptimizerKind, Recipe, demand, linked, lowered
+from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.search import (
     SHARES,
     Contribution,
@@ -41,6 +41,7 @@ from kilograd.search import (
     selection,
 )
 from kilograd.select import Evidence
+from kilograd.settings import OptimizerKind, Recipe
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "studies"

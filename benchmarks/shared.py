@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kilograd.data import Dataset, load_dataset
 from kilograd.frontend import Model, load_model
-from kilograd.learn.recipe import Compiled, HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, Recipe
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 

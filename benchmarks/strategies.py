@@ -36,10 +36,10 @@ from kilograd.ir import Array
 from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import compile_recipe
-from kilograd.learn.settings import Limits, Settings
 from kilograd.ops import Depthwise
 from kilograd.select import Budget, Inspect, write_plan
 from kilograd.select.greedy import INSPECTED
+from kilograd.settings import Limits, Settings
 
 AGAINST = "tinytrain"
 NEIGHBOURS = 10

@@ -24,10 +24,10 @@ from torch.nn import functional
 
 from kilograd.data import Episode, augmented, read_episodes
 from kilograd.learn.adapt import load_task
-from kilograd.learn.settings import Schedule
 from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
 from kilograd.select.tinytl import BLOCKS
+from kilograd.settings import Schedule
 
 CHANNELS_A_GROUP = 8
 KERNEL = 5

@@ -47,7 +47,7 @@ and its C kernel must give the same bits.
 A family is one file here and one of the same name in `runtime/src/` (`pool.py`, `kg_pool.c`);
 gradients of weights are apart there (`kg_conv_weight.c`).
 The formulas are in [arithmetic.md](arithmetic.md), and how to add an op is in
-[CONTRIBUTING.md](../CONTRIBUTING.md#add-an-op-in-three-edits).
+[CONTRIBUTING.md](../CONTRIBUTING.md#add-an-op).
 
 How to read the tables:
 

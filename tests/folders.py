@@ -143,10 +143,17 @@ def write_pictures(
     """Write `count` pictures a class, each a disc of the class's colour somewhere on noise."""
     rng = np.random.default_rng(seed)
     for name in classes:
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            picture(rng, _COLOURS[name]).save(folder / name / f"{i}.png")
+        write_class(folder / name, rng, _COLOURS[name], count)
     return folder
+
+
+def write_class(
+    folder: Path, rng: np.random.Generator, colour: tuple[int, int, int], count: int
+) -> None:
+    """Write pictures of discs of one colour."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        picture(rng, colour).save(folder / f"{i}.png")
 
 
 def picture(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:

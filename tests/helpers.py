@@ -228,54 +228,46 @@ def conv64(x: Array, w: Array, window: Window, *, depthwise: bool = False) -> Ar
     return out
 
 
+Formula = Callable[[Any, tuple[Array, ...], int], Array]
+
+#: (op, inputs as reals, label) -> what an op of the forward pass means, before any clamp.
+FORMULAS: dict[type[Op], Formula] = {
+    ops.Conv: lambda op, xs, label: conv64(xs[0], xs[1], op.window) + xs[2],
+    ops.Depthwise: lambda op, xs, label: conv64(xs[0], xs[1], op.window, depthwise=True) + xs[2],
+    ops.Add: lambda op, xs, label: xs[0] + xs[1],
+    ops.AvgPool: lambda op, xs, label: xs[0].mean(axis=(0, 1), keepdims=True),
+    ops.WindowPool: lambda op, xs, label: np.mean(
+        [xs[0][i :: op.size, j :: op.size] for i in range(op.size) for j in range(op.size)], axis=0
+    ),
+    ops.Upsample: lambda op, xs, label: np.kron(xs[0], np.ones((op.size, op.size, 1))),
+    ops.Take: lambda op, xs, label: np.moveaxis(
+        np.array([np.moveaxis(xs[0], op.axis, 0)[i] for i in op.index]), 0, op.axis
+    ),
+    ops.Concat: lambda op, xs, label: np.dstack(xs),
+    ops.Overlay: lambda op, xs, label: _overlaid(xs[0], xs[1], op.axis, op.index),
+    ops.Dequantise: lambda op, xs, label: xs[0].ravel(),
+    ops.Dense: lambda op, xs, label: xs[1] @ xs[0] + xs[2],
+    ops.Cosine: lambda op, xs, label: op.scale * _cosines(xs[0], xs[1]),
+    ops.Enrol: lambda op, xs, label: xs[0] + np.outer(np.arange(len(xs[0])) == label, xs[1]),
+    ops.CrossEntropy: lambda op, xs, label: np.array([np.log(np.exp(xs[0] - xs[0][label]).sum())]),
+}
+
+
+def _overlaid(whole: Array, part: Array, axis: int, index: tuple[int, ...]) -> Array:
+    out = whole.copy()
+    out[(slice(None),) * axis + (list(index),)] = part
+    return out
+
+
+def _cosines(x: Array, prototypes: Array) -> Array:
+    lengths = np.linalg.norm(prototypes, axis=1) * np.linalg.norm(x)
+    return np.divide(prototypes @ x, lengths, out=0 * lengths, where=lengths > 0)
+
+
 def formula(op: Op, xs: tuple[Array, ...], label: int = 0) -> Array | None:
     """What an op of the forward pass means over the reals, before any clamp; None: unknown."""
-    match op:
-        case ops.Conv(window=window):
-            return conv64(xs[0], xs[1], window) + xs[2]
-        case ops.Depthwise(window=window):
-            return conv64(xs[0], xs[1], window, depthwise=True) + xs[2]
-        case ops.Add():
-            return xs[0] + xs[1]
-        case ops.AvgPool():
-            return xs[0].mean(axis=(0, 1), keepdims=True)
-        case ops.Dequantise():
-            return xs[0].ravel()
-        case ops.Dense():
-            return xs[1] @ xs[0] + xs[2]
-        case ops.Cosine(scale=scale):
-            lengths = np.linalg.norm(xs[1], axis=1) * np.linalg.norm(xs[0])
-            return scale * np.divide(xs[1] @ xs[0], lengths, out=0 * lengths, where=lengths > 0)
-        case ops.Enrol() | ops.CrossEntropy():
-            return _labelled(op, xs, label)
-        case ops.Overlay(axis=axis, index=index):
-            out = xs[0].copy()
-            out[(slice(None),) * axis + (list(index),)] = xs[1]
-            return out
-    return _moved(op, xs)
-
-
-def _labelled(op: Op, xs: tuple[Array, ...], label: int) -> Array:
-    """What an op that knows the class means."""
-    if isinstance(op, ops.Enrol):
-        return xs[0] + np.outer(np.arange(len(xs[0])) == label, xs[1])
-    shifted = xs[0] - xs[0].max()
-    return np.array([np.log(np.exp(shifted).sum()) - shifted[label]])
-
-
-def _moved(op: Op, xs: tuple[Array, ...]) -> Array | None:
-    """What an op makes of maps that only averages pixels or puts them elsewhere."""
-    match op:
-        case ops.WindowPool(size=n):
-            corners = [xs[0][i::n, j::n] for i in range(n) for j in range(n)]
-            return np.mean(corners, axis=0)
-        case ops.Upsample(size=n):
-            return np.kron(xs[0], np.ones((n, n, 1)))
-        case ops.Take(axis=axis, index=index):
-            return np.moveaxis(np.array([np.moveaxis(xs[0], axis, 0)[i] for i in index]), 0, axis)
-        case ops.Concat():
-            return np.dstack(xs)
-    return None
+    known = FORMULAS.get(type(op))
+    return known(op, xs, label) if known else None
 
 
 #: Ops that pass int8 codes on or average them: they clamp nothing.

@@ -34,13 +34,13 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.adapt import ADAPTED, RESULT, RESULT_FILES, Outcome, load_task, save, train
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.settings import Schedule
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import within
 from kilograd.output import check_out
 from kilograd.progress import Progress, silent
 from kilograd.select import PLANS, Budget, UpdatePlan
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host
 
 WAYS, SHOTS, QUERIES = len(CLASSES), 3, 9

@@ -26,6 +26,7 @@ from folders import (
     listing,
     picture,
     replace_tensors,
+    write_class,
     write_model,
     write_pictures,
 )
@@ -43,10 +44,10 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Outcome, Task
 from kilograd.learn.adapt import adapt as learn
-from kilograd.learn.settings import Settings
 from kilograd.options import changed
 from kilograd.progress import Progress
 from kilograd.report.markup import escape
+from kilograd.settings import Settings
 
 KEYS = [
     *("accuracy_before", "accuracy_after", "ways", "shots", "max_shots", "queries", "iterations"),
@@ -140,9 +141,7 @@ def test_out_holds_the_tensors_the_episode_and_the_figures(adapt: Run, tmp_path:
 def test_episode_of_varying_shots(run: Run, home: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for label in range(6):
-        (tmp_path / "uneven" / str(label)).mkdir(parents=True)
-        for i in range(6 + 4 * label):
-            picture(rng, (40 * label, 9, 99)).save(tmp_path / "uneven" / str(label) / f"{i}.png")
+        write_class(tmp_path / "uneven" / str(label), rng, (40 * label, 9, 99), 6 + 4 * label)
     quick = ("--model", "small", "--iterations", 1)
     words = ("adapt", tmp_path / "uneven", *quick, "--episode", "meta-dataset", "--seed", 4)
     result = run(*words, "--json", "--out", tmp_path / "run").json

@@ -29,8 +29,6 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile
 from kilograd.ir import fingerprint
-from kilograd.learn.recipe import HeadKind
-from kilograd.learn.settings import Settings
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
 from kilograd.search import (
@@ -43,6 +41,7 @@ from kilograd.search import (
 )
 from kilograd.select import Budget, Evidence, strategy, weight
 from kilograd.select.selection import widest_inputs
+from kilograd.settings import HeadKind, Settings
 from kilograd.study.contribution import analysis, write_contribution
 
 EPISODES = 3

@@ -35,7 +35,7 @@ from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, with_last_conv
 from kilograd.ir import Graph
-from kilograd.learn.recipe import Compiled, HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.ops import Adam, Window
 from kilograd.passes import LinearHead, Part, Training, entries
 from kilograd.report.cost import (
@@ -50,6 +50,7 @@ from kilograd.report.cost import (
     tte,
 )
 from kilograd.select import PLANS, Budget, Evidence, Selection, bias, weight, write_plan
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 
 FIGURES = tuple(figures())
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import SHARED, needs_shared
+from memory import kilobytes
 from pictures import encode, photo, truncated, write
 
 from kilograd import limits
@@ -19,8 +21,7 @@ from kilograd.data.parquet import _Values
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
-SHARED_FILES = sorted(SHARED.glob("*.parquet"))
+SHARED_FILES = [] if SHARED is None else sorted((SHARED / "data").glob("*.parquet"))
 
 
 def write_parquet(
@@ -286,27 +287,22 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-LOADED = """
-import resource, sys
-import pyarrow.parquet
-from kilograd.data import load_dataset
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+REFUSED = """
 try:
-    load_dataset(sys.argv[1])
-except Exception as error:
-    print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    load_dataset(path)
+except InputError as error:
+    assert "no image in it can be read (6 tried, the first is row 0)" in str(error)
+else:
+    raise AssertionError("not refused")
 """
 
 
 def test_memory_of_a_parquet_file_whose_footer_lies(tmp_path: Path) -> None:
     """38 KB took 3.8 GB."""
     path = with_lying_footer(tmp_path / "x.parquet", 6, 200_000_000)
-    words = [sys.executable, "-c", LOADED, str(path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    error, used = done.stdout.splitlines()
-    assert "no image in it can be read (6 tried, the first is row 0)" in error
-    assert int(used) < 1_000_000  # KB
+    imports = "import pyarrow.parquet; from kilograd.data import load_dataset; "
+    imports += "from kilograd.errors import InputError"
+    assert kilobytes(imports, REFUSED, path) < 1_000_000
 
 
 def test_what_comes_of_a_parquet_file_is_counted(
@@ -346,7 +342,7 @@ def test_missing_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
 # -- the stored image sets ------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SHARED_FILES, reason=f"no *.parquet in {SHARED}; set KILOGRAD_SHARED")
+@needs_shared
 @pytest.mark.parametrize("path", SHARED_FILES, ids=lambda path: path.stem)
 def test_shared_sets_load_completely_and_fast(path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")

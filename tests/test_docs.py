@@ -66,8 +66,9 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def test_the_table_of_ops_is_up_to_date() -> None:
-    command = [sys.executable, "docs/make_ops.py", "--check"]
+@pytest.mark.parametrize("script", ["make_ops", "make_targets"])
+def test_a_page_that_is_generated_is_up_to_date(script: str) -> None:
+    command = [sys.executable, f"docs/{script}.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

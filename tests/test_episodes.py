@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from meta_dataset import OMNIGLOT_ALPHABETS, SIMULATED, TABLE_4, TEST_CLASSES, Averages
 from numpy.typing import NDArray
-from PIL import Image
+from pictures import write
 
 from kilograd.data import (
     Dataset,
@@ -461,9 +461,7 @@ def test_long_lists_of_small_classes_are_cut() -> None:
 def test_class_with_one_image_is_left_out(tmp_path: Path) -> None:
     for name, count in (("cat", 3), ("dog", 1), ("eel", 2)):
         for i in range(count):
-            file = tmp_path / name / f"{i}.png"
-            file.parent.mkdir(exist_ok=True)
-            Image.new("L", (4, 4), i).save(file)
+            write(tmp_path / name / f"{i}.png")
     dataset = load_dataset(tmp_path)
     assert usable_classes(dataset, 1) == ("cat", "eel")
     assert sample_episode(dataset, ways=None, shots=1, queries=5, seed=0).classes == ("cat", "eel")

@@ -30,12 +30,12 @@ from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval, p_value, t_quantile
 from kilograd.learn.adapt import load_task, train
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
-from kilograd.learn.settings import Settings
+from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.training import load_samples
 from kilograd.options import changed
 from kilograd.report import Bar, Estimate, Panel, Price, Section, comparison
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Settings
 from kilograd.study import work
 from kilograd.study.evaluate import (
     EPISODES,
@@ -384,7 +384,7 @@ def test_nothing_is_run_twice(asked: Evaluation, tmp_path: Path) -> None:
     assert evaluate(tmp_path / "run", asked) == first, "to the seconds that it took"
     seen: list[tuple[int, int]] = []
     more = replace(asked, episodes=3, methods=("none", "last:2", "bias:1"))
-    rows = evaluate(tmp_path / "run", more, progress=lambda *done: seen.append(done))
+    rows = evaluate(tmp_path / "run", more, progress=lambda done, of, _: seen.append((done, of)))
     assert seen == [(n, 18) for n in range(8, 19)]
     assert [r for r in rows if r.episode < 2 and r.method != "bias:1"] == list(first)
     assert timeless(rows) == timeless(evaluate(tmp_path / "whole", more))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_docs import COMMANDS
 
-from kilograd.learn.settings import Schedule
 from kilograd.select import strategy
+from kilograd.settings import Schedule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CALLS = [

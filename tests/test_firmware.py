@@ -24,8 +24,9 @@ from kilograd.emit.project import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.ir import Array
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import (
     CORTEX_M4,
     CORTEX_M7,
@@ -41,6 +42,7 @@ from kilograd.targets import (
     Target,
     build_host,
     find_target,
+    known,
     measure,
 )
 from kilograd.targets.elf import FLASH_BYTES, build_elf, ram_bytes
@@ -161,9 +163,10 @@ def test_wasm_memory_cannot_grow_and_constants_are_watched() -> None:
 
 
 @needs_emulator
-def test_floating_point_is_done_by_the_processor() -> None:
+@pytest.mark.parametrize("target", CORTEX, ids=lambda t: t.name)
+def test_floating_point_is_done_by_the_processor(target: Cortex) -> None:
     """Without its FPU named, the compiler would call soft-float routines without a word."""
-    symbols = build_elf(program(), CORTEX_M4).symbols
+    symbols = build_elf(program(), target).symbols
     assert "kg_sqrt" in symbols
     assert not {"__aeabi_fmul", "__aeabi_fadd"} & set(symbols)
 
@@ -262,7 +265,15 @@ COMPILERS = [
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate": 4}, {"rows": True}, {"cache": 2}, {"rows": True, "cache": 2}],
+    [
+        {},
+        {"head": HeadKind.LINEAR},
+        {"accumulate": 4},
+        {"accumulate": 9, "prototype_gradients": True},
+        {"rows": True},
+        {"cache": 2},
+        {"rows": True, "cache": 2},
+    ],
     ids=str,
 )
 def test_an_exported_project_builds_without_a_warning_and_learns(
@@ -361,6 +372,24 @@ def test_dsp_instructions_are_used_and_not_only_allowed() -> None:
     assert slow.instructions_forward is not None
     assert fast.instructions_forward < 3_200_000
     assert slow.instructions_forward > 4 * fast.instructions_forward
+
+
+@needs_emulator
+def test_the_target_of_contributing_is_one_value(tmp_path: Path) -> None:
+    """Who follows CONTRIBUTING has the fast kernels, a project that links, and no QEMU."""
+    page = Path(__file__).parents[1] / "CONTRIBUTING.md"
+    if not page.exists():
+        pytest.skip("the documents are not here")
+    section = page.read_text("utf-8").partition("## Add a target\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    names = dict(vars(known))
+    exec(block, names)  # noqa: S102 our own text
+    (new,) = (v for k, v in names.items() if isinstance(v, Cortex) and v is not vars(known).get(k))
+    found = measure(program("last"), new, steps=1)
+    assert found.bit_exact
+    assert found.instructions_forward is not None
+    assert found.instructions_forward < 3_200_000
+    test_an_exported_start_links(tmp_path, new)
 
 
 #: A board and a machine that nobody has: other addresses, and not in QEMU.

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folders import write_model
+from folders import write_class, write_model
 from helpers import Done, Run, gcc, needs_gcc
-from PIL import Image
 
 from kilograd.targets.toolchain import runtime_folder
 
@@ -118,11 +117,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _photos(root: Path, names: tuple[str, ...]) -> Path:
     rng = np.random.default_rng(0)
     for i, name in enumerate(names):
-        (root / name).mkdir(parents=True)
-        for k in range(4):
-            pixels = rng.integers(0, 90, (20, 20, 3), np.uint8)
-            pixels[..., i] += 120
-            Image.fromarray(pixels).save(root / name / f"{k}.png")
+        write_class(root / name, rng, (90 * i, 220 - 90 * i, 40), 4)
     return root
 
 

@@ -29,8 +29,7 @@ from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array, Builder, DType, Graph, TensorType, Value, interpret
-from kilograd.learn.recipe import Recipe, compile_recipe
-from kilograd.learn.settings import Schedule
+from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples
 from kilograd.ops import Adam, CrossEntropy, Dequantise, Sgd, Window
 from kilograd.passes import (
@@ -45,6 +44,7 @@ from kilograd.passes import (
 )
 from kilograd.select import Budget, strategy, write_plan
 from kilograd.select.selection import Evidence, Selection
+from kilograd.settings import Recipe, Schedule
 from kilograd.targets import CORTEX_M7, build_host, measure
 
 WAYS = 3

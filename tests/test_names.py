@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from kilograd import ops
 from kilograd.errors import InputError, shown
 from kilograd.frontend import load_model
-from kilograd.learn.recipe import OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.names import distinct, identifier, label, operator
 from kilograd.passes import PrototypeHead, inspection, lite_residual, mobile_blocks
 from kilograd.select import Budget
+from kilograd.settings import OptimizerKind, Recipe
 
 HOSTILE = [
     "",

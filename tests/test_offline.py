@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folders import LAYERS, picture, write_model, write_pictures
+from folders import LAYERS, write_class, write_model, write_pictures
 
 torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'kilograd[torch]'")
 pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install 'kilograd[torch]'")
@@ -54,10 +54,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pictures(home / "discs", count=20)
     rng = np.random.default_rng(0)
     for label in range(20):
-        (home / "many" / f"c{label:02}").mkdir(parents=True)
         red, green, blue = (int(125 + v) for v in rng.uniform(-70, 70, 3))
-        for i in range(8):
-            picture(rng, (red, green, blue)).save(home / "many" / f"c{label:02}" / f"{i}.png")
+        write_class(home / "many" / f"c{label:02}", rng, (red, green, blue), 8)
     return home
 
 

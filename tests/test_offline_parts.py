@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,7 @@ def shades(labels: Sequence[int], split: Sequence[str] | None = None) -> Dataset
     classes = [f"class {c}" for c in range(max(labels) + 1)]
     pairs = [(np.full((20, 20), i, np.uint8), c) for i, c in enumerate(labels)]
     made = wrap_dataset("shades", classes, pairs)
-    return Dataset(
-        made.name,
-        made.classes,
-        made.images,
-        made.image_names,
-        made.labels,
-        None if split is None else tuple(split),
-    )
+    return replace(made, groups=None, split=None if split is None else tuple(split))
 
 
 def content(part: Dataset) -> dict[int, str]:

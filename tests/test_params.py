@@ -31,7 +31,7 @@ from kilograd.ir import (
     TensorType,
 )
 from kilograd.ir.params import members
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.ops import (
     AvgPool,
     Conv,
@@ -43,6 +43,7 @@ from kilograd.ops import (
 )
 from kilograd.passes import LimitError, check_ranges
 from kilograd.select import Budget
+from kilograd.settings import Recipe
 from kilograd.targets.toolchain import runtime_folder
 
 ROOT = Path(__file__).parents[1]

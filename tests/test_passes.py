@@ -15,6 +15,8 @@ from helpers import (
     difference,
     environment,
     linked,
+    model_path,
+    needs_shared,
     network,
     real,
     same_bits,
@@ -26,6 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import activation, bias, gradient, weight
 
+from kilograd.frontend import load_model
 from kilograd.ir import (
     Array,
     Block,
@@ -33,6 +36,7 @@ from kilograd.ir import (
     Builder,
     Graph,
     Input,
+    Leaf,
     Node,
     Param,
     TensorType,
@@ -81,6 +85,7 @@ from kilograd.passes import (
     store,
 )
 from kilograd.passes.training import CLOCK, LABEL, RATE
+from kilograd.select import PLANS, Budget, Evidence, strategy
 
 WAYS = 4
 INT32 = (1 << 31) - 1
@@ -346,6 +351,29 @@ def test_schedules_need_no_more_memory_than_the_order_given(case: Case) -> None:
     graph = fuse_updates(push_takes(raw_step(case)))
     assert lower_bound(store(schedule(graph)).buffers) <= lower_bound(store(graph).buffers)
     assert sorted(n.name for n in schedule(graph).nodes) == sorted(n.name for n in graph.nodes)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("method", ["sparse-49kb", "full"])
+def test_the_order_of_a_published_step_is_near_the_best(name: str, method: str) -> None:
+    """No order needs less than its largest layer: what that reads, writes and works with."""
+    model = load_model(str(model_path(name)))
+    learn = strategy(method)(Evidence(name, model.graph, model.layers), Budget()).by_name
+    training = Training(LinearHead(10), Sgd(0), learn, stream=False)
+    step = entries(model.graph, training)["step"]
+
+    def needs(n: Node) -> int:
+        kept = [x.type.nbytes for x in {*n.reads()} if not isinstance(x.op, Param)]
+        own = 0 if n.op.writes or n.op.overwrites else n.type.nbytes  # perhaps in place
+        return sum(kept) + own + n.op.kernel(n).scratch
+
+    called = [n for n in step.nodes if not isinstance(n.op, Leaf) and not n.op.view]
+    least, peak = max(map(needs, called)), lower_bound(store(step).buffers)
+    if method == "full":
+        assert 0.25 < least / peak < 0.5
+    else:
+        assert least <= peak <= least + 16
 
 
 @settings(max_examples=40)

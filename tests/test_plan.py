@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.memory import Buffer, Flaw, Plan, PlanError, exact, greedy, lower_bound, validate
 from kilograd.memory.buffer import ALIGN
 from kilograd.select import PLANS, Budget
+from kilograd.settings import Recipe
 
 
 @st.composite

@@ -12,9 +12,10 @@ from helpers import model_path, needs_shared
 
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
 from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight, write_plan
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "plans"
 

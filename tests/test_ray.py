@@ -22,7 +22,7 @@ from folders import listing, write_model, write_pictures
 from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
-from kilograd.learn.settings import Settings
+from kilograd.settings import Settings
 from kilograd.study import pools
 from kilograd.study.evaluate import RESULTS, Evaluation, evaluate
 from kilograd.study.work import Row

@@ -12,7 +12,7 @@ from helpers import model_path, needs_shared
 
 from kilograd.frontend import load_model
 from kilograd.ir import Leaf
-from kilograd.learn.recipe import Compiled, Recipe, compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.report import (
     Bar,
     Estimate,
@@ -28,6 +28,7 @@ from kilograd.report import (
 from kilograd.report.document import document
 from kilograd.report.memory_map import Frame, Kind, draw, kind, peak_step
 from kilograd.select import Budget
+from kilograd.settings import Recipe
 
 FRAME = Frame(900, 500, detail=True)
 KINDS = {str(k) for k in Kind}

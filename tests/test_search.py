@@ -21,7 +21,7 @@ from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Graph, fingerprint
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, demand, linked, lowered
+from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.output import write_file
 from kilograd.report import frontier, steps
 from kilograd.search import (
@@ -46,9 +46,12 @@ from kilograd.search import (
     selection,
     shrunk,
 )
+from kilograd.search import folder as kept
 from kilograd.search import search as driver
-from kilograd.search.search import Results, Search, SolverName, search, shipped_contribution
+from kilograd.search.folder import Results
+from kilograd.search.search import Search, SolverName, search, shipped_contribution
 from kilograd.select import Budget, Demand, Evidence, Selection
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.study.contribution import write_contribution
 
 RECIPE = Recipe("search", 3)
@@ -383,7 +386,7 @@ def test_killed_while_the_first_plan_is_written_it_goes_on(
             raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "write_file", stopped)
+        patch.setattr(kept, "write_file", stopped)
         with pytest.raises(StopError):
             search(tmp_path / "out", look(digits))
     assert len(search(tmp_path / "out", look(digits)).plans) == 1

@@ -14,9 +14,19 @@ from safetensors.numpy import load_file
 
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.learn.recipe import HeadKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
-from kilograd.select import METHODS, PLANS, Budget, Evidence, Selection, UpdatePlan, strategy
+from kilograd.select import (
+    EXAMPLES,
+    METHODS,
+    PLANS,
+    Budget,
+    Evidence,
+    Selection,
+    UpdatePlan,
+    strategy,
+)
+from kilograd.settings import HeadKind, Recipe
 
 NETWORKS = {"mcunet-5fps": 42, "mbv2-w0.35": 51, "proxyless-w0.3": 60}
 
@@ -276,6 +286,14 @@ def test_partly_learned_layer_costs_its_part(small: Model, plan_for_small: None)
 
 
 # ---- refusals ----
+
+
+def test_there_is_an_example_of_every_method() -> None:
+    """All but the file; names agree up to what a number or a share stands for."""
+    kinds = [m.partition(":")[0] for m in METHODS if m != "FILE.json"]
+    assert [e.partition(":")[0] for e in EXAMPLES] == [k.partition(" ")[0] for k in kinds]
+    for method in EXAMPLES:
+        assert callable(strategy(method))
 
 
 @pytest.mark.parametrize(

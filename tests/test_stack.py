@@ -13,8 +13,9 @@ from devices import ELF
 
 from kilograd.emit.project import write_project
 from kilograd.frontend import load_model
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import Recipe
 from kilograd.targets import AARCH64, CORTEX_M7, CrossCompiler, ElfTarget
 from kilograd.targets.stack import StackError, read_functions, stack_bound
 from kilograd.targets.toolchain import runtime_folder

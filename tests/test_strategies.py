@@ -32,20 +32,12 @@ from kilograd.ir import (
     interpret,
 )
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import (
-    Compiled,
-    HeadKind,
-    OptimizerKind,
-    Recipe,
-    _linked,
-    _training,
-    compile_recipe,
-)
-from kilograd.learn.settings import Schedule
+from kilograd.learn.recipe import Compiled, _linked, _training, compile_recipe
 from kilograd.learn.training import Samples, load_samples
 from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part, Training
 from kilograd.select import (
+    EXAMPLES,
     Budget,
     Demand,
     Evidence,
@@ -60,15 +52,9 @@ from kilograd.select.greedy import INSPECTED, least_macs
 from kilograd.select.knapsack import Knapsack, pack
 from kilograd.select.selection import best_first, filters, output_energies, weight
 from kilograd.select.tinytrain import Criterion, TinyTrain
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Schedule
 
 NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
-#: Strategies that look at images, and all that choose.
-LOOKING = (
-    *("tinytrain", "tinytrain:P", "tinytrain:P/W", "tinytrain:P/M"),
-    *("tinytrain-l2", "tinytrain-random:1"),
-    *("knapsack", "pointwise-knapsack", "int8-knapsack"),
-)
-CHOOSING = (*LOOKING, "static-l2", "static-random:1", "random-layers:1")
 
 
 @functools.cache
@@ -113,6 +99,28 @@ def on_paper(model: Model, inspect: Inspect | None) -> Evidence:
         return Demand(counted(model, selection.by_name), least_macs(plain, selection.learn))
 
     return replace(plain, cost=cost, inspect=inspect)
+
+
+def asked(method: str, budget: Budget, *, images: bool = True) -> object:
+    """What a method selects of the digits network, or why it does not."""
+    model = load_model("digits")
+    inspect = invented(model.graph) if images else None
+    try:
+        return strategy(method)(on_paper(model, inspect), budget).learn
+    except InputError as error:
+        return str(error)
+
+
+#: Strategies that heed a budget; the others select what their names say, whatever it costs.
+CHOOSING = tuple(m for m in EXAMPLES if asked(m, Budget(sram=100)) != asked(m, Budget()))
+#: Those that look at images.
+LOOKING = tuple(m for m in CHOOSING if "looks at images" in str(asked(m, Budget(), images=False)))
+
+
+def test_the_strategies_that_choose_are_found() -> None:
+    assert {"tinytrain", "knapsack", "tinytrain-random:1"} < set(LOOKING) < set(CHOOSING)
+    assert {"static-l2", "random-layers:1"} <= set(CHOOSING) - set(LOOKING)
+    assert {"none", "full", "last:3", "sparse-49kb"} <= set(EXAMPLES) - set(CHOOSING)
 
 
 def layers_of(selection: Selection) -> set[str]:

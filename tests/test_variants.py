@@ -115,3 +115,19 @@ def test_this_machine_has_the_kernels_that_its_compiler_may_use(tmp_path: Path) 
         assert objects.keys() == {f"{p.stem}.o" for p in runtime_sources()}
         named = {name for name, data in objects.items() if b"variants/avx2" in data}
         assert named == ({f"{p.stem}.o" for p in AVX2} if avx2 else set())
+
+
+@needs_gcc
+@needs_avx2
+def test_gcc_fuses_nothing_in_its_own_dialect(tmp_path: Path) -> None:
+    """A build system may say gnu11, which fuses where the processor can: other bits."""
+
+    def fused(*flags: str) -> set[str]:
+        compiler = Compiler(gcc().command, ("-std=gnu11", "-O3", "-mfma", *flags))
+        for file in runtime_sources():
+            include = f"-I{runtime_folder() / 'include'}"
+            compiler.compile(tmp_path, include, "-S", str(file), "-o", f"{file.stem}.s")
+        return {p.stem for p in tmp_path.glob("*.s") if "vfm" in p.read_text(encoding="utf-8")}
+
+    assert fused() == set()
+    assert "kg_update" in fused("-D__STRICT_ANSI__"), "this test can fail"

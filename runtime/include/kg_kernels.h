@@ -45,6 +45,19 @@ static inline kg_factor kg_factor_of(const kg_scaling *s, int32_t c) {
 /* Where `key` stands in the overlay's index, or -1. */
 int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key);
 
+/* Is all the memory there that a convolution of either kind asks for, and its input gradient? */
+static inline int kg_has_conv(const int8_t *y, const int8_t *x, const int8_t *w,
+                              const int8_t *learned, const int32_t *b, const int8_t *scratch,
+                              const kg_overlay *overlay) {
+    return kg_aligned(scratch) && y && x && w && b && (!overlay->count || learned);
+}
+static inline int kg_has_input_grad(const kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
+                                    const int8_t *learned, const int8_t *scratch,
+                                    const kg_overlay *overlay) {
+    return kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w &&
+           (!overlay->count || learned);
+}
+
 /* First and one past the last kernel tap that falls inside the map. */
 static inline int32_t kg_tap_begin(int32_t origin) { return origin < 0 ? -origin : 0; }
 static inline int32_t kg_tap_end(int32_t origin, int32_t kernel, int32_t size) {

@@ -45,8 +45,7 @@ static inline void dot_rows(int32_t *acc, const int8_t *x, int32_t x_zero,
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p) {
     KG_ASSERT(kg_conv_params_ok(p));
-    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, length = taps * in;
     for (int32_t o = 0; o < g->out_c; o += KG_ROWS) {
@@ -115,8 +114,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
     KG_ASSERT(kg_conv_input_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_input_grad(dx, dy, w, learned, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);

@@ -3,6 +3,11 @@
 
 #include <string.h>
 
+/* What computes the sums of a filter: a variant has its own. */
+#ifndef KG_CONV_ROW
+#define KG_CONV_ROW conv_row
+#endif
+
 /* Sums for filter o: row[tap][i] = sum over pixels of (x - x_zero) * dy. */
 static void conv_row(int32_t *row, int32_t o, const int8_t *x, const kg_block16 *dy,
                      const kg_window *g, int32_t x_zero) {
@@ -33,7 +38,7 @@ void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
     const int32_t length = g->kernel_h * g->kernel_w * g->in_c;
     dw->exponent = dy->exponent;
     for (int32_t o = 0; o < g->out_c; o++)
-        conv_row(dw->mantissa + o * length, o, x, dy, g, p->x_zero);
+        KG_CONV_ROW(dw->mantissa + o * length, o, x, dy, g, p->x_zero);
 }
 
 void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
@@ -42,7 +47,7 @@ void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float
     KG_ASSERT(kg_conv_weight_update_params_ok(p));
     KG_ASSERT(kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w && x);
     for (int32_t o = 0; o < p->window.out_c; o++) {
-        conv_row(scratch, o, x, dy, &p->window, p->x_zero);
+        KG_CONV_ROW(scratch, o, x, dy, &p->window, p->x_zero);
         kg_update_row_i32(w, o, scratch, dy->exponent, s0, s1, lr, clock, &p->update);
     }
 }

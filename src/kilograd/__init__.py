@@ -14,11 +14,13 @@ network passes them, and from the simple to what is made of it:
     emit        graphs and offsets to C
     targets     building, running and measuring that C: here, in emulators, in WebAssembly
     data        images, episodes, random views
+    settings    all that a person may set, one field an option
     learn       one network learns one task
     study       many tasks: methods compared
     search      what should learn, found from what each part adds
     offline     training in float, with PyTorch, before a device sees the network
     report      pages, and cost as papers count it
+    api         what the commands do, as functions: the names below
     cli         the command line
 
 Imports point down only (pyproject.toml, `importlinter`); docs/design.md says how the rooms fit.
@@ -34,7 +36,7 @@ from kilograd.errors import InputError
 if TYPE_CHECKING:
     from kilograd.api import Comparison, adapt, evaluate, export, plan
     from kilograd.learn.adapt import Outcome
-    from kilograd.learn.settings import Settings
+    from kilograd.settings import Settings
 
 __version__ = "0.1.0"
 

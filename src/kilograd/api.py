@@ -7,6 +7,7 @@ used raises an `InputError`.  What a person should know is logged to the logger 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.learn.settings import Build, Settings
 from kilograd.options import changed
 from kilograd.output import (
     check_apart,
@@ -35,12 +35,15 @@ from kilograd.report import choice, comparison, comparison_table
 from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
 from kilograd.select import write_plan
+from kilograd.settings import Build, Settings
 from kilograd.sizes import bytes_of
 from kilograd.study.evaluate import RESULTS, Evaluation, Line, summarise
 from kilograd.study.evaluate import evaluate as study
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
 from kilograd.targets import find_target
+
+_log = logging.getLogger(__name__)
 
 Place = str | Path
 
@@ -82,6 +85,7 @@ def adapt(  # noqa: PLR0913 options by name
         check_file(Path(save_plan), ".json", force=force, field="save_plan")
         check_apart(Path(save_plan), place, "save_plan")
     dataset = load_dataset(place)
+    _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
     remark_seen(dataset, network)
     drawn = _drawn(dataset, settings, str(episode), seed)
     settings = changed(settings, {"seed": drawn.seed})

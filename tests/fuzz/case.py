@@ -131,7 +131,7 @@ def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Fi
 
 def _message(target: Target, error: InputError) -> bool | Finding:
     """See that a refusal is one clean line that says what is refused."""
-    text = str(error)
+    text = error.on_command_line()
     faults = {
         "not one printable line": not text.isprintable(),
         "too long": len(text) > LONGEST,

@@ -23,8 +23,9 @@ from kilograd.emit import source
 from kilograd.frontend import Model, load_model_folder, save_model
 from kilograd.ir import Value, interpret
 from kilograd.learn.recipe import Compiled as Recipes
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 
 
 def saved(model: Model) -> dict[str, bytes]:

@@ -21,8 +21,9 @@ from fuzz.mutate import flipped
 from fuzz.records import small_model
 from kilograd.emit import Entry
 from kilograd.ir import Value, interpret
-from kilograd.learn.recipe import HeadKind, OptimizerKind, Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import HostProgram, build_host
 from kilograd.targets.runner import RefusedError
 

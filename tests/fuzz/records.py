@@ -29,8 +29,7 @@ from kilograd.data import (
 )
 from kilograd.frontend import Model, Preprocess, load_model_folder
 from kilograd.ir import fingerprint
-from kilograd.learn.recipe import Recipe, linked
-from kilograd.learn.settings import Schedule, Settings, split_methods
+from kilograd.learn.recipe import linked
 from kilograd.offline.folder import agree
 from kilograd.report import contribution_page, frontier
 from kilograd.search import (
@@ -43,6 +42,7 @@ from kilograd.search import (
 )
 from kilograd.search.search import Search, SolverName, search
 from kilograd.select import Budget, Evidence, Selection, plan_file, strategy, write_plan
+from kilograd.settings import Recipe, Schedule, Settings, split_methods
 from kilograd.sizes import bytes_of, macs_of
 from kilograd.study.contribution import write_contribution
 from kilograd.study.evaluate import RESULTS, Evaluation, evaluate, summarise

@@ -353,8 +353,7 @@ ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const i
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p) {
     KG_ASSERT(kg_conv_params_ok(p));
-    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
     const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
@@ -460,8 +459,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
     KG_ASSERT(kg_conv_input_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_input_grad(dx, dy, w, learned, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     if (in < LANES || out % 2) {

@@ -2,19 +2,11 @@
  * as src/kg_conv_weight.c, which this file replaces. */
 #include "kg_arm_dsp.h"
 
-/* The portable kernels do what the others cannot. */
-#define kg_conv_weight_grad   portable_conv_weight_grad
-#define kg_conv_weight_update portable_conv_weight_update
-__attribute__((unused)) static void portable_conv_weight_grad(kg_block32 *dw, const int8_t *x,
-                                                              const kg_block16 *dy,
-                                                              const kg_conv_weight_grad_params *p);
-KG_COLD __attribute__((unused)) static void
-portable_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
-                            const float *lr, const int32_t *clock, void *scratch,
-                            const kg_conv_weight_update_params *p);
+/* Only the sums of a filter are computed otherwise. */
+static void filter_sums(int32_t *row, int32_t o, const int8_t *x, const kg_block16 *dy,
+                        const kg_window *g, int32_t x_zero);
+#define KG_CONV_ROW filter_sums
 #include "../../src/kg_conv_weight.c"
-#undef kg_conv_weight_grad
-#undef kg_conv_weight_update
 
 #define PIXELS 32
 
@@ -95,26 +87,4 @@ static void filter_sums(int32_t *row, int32_t o, const int8_t *x, const kg_block
     for (int32_t ky = 0; ky < g->kernel_h; ky++)
         for (int32_t kx = 0; kx < g->kernel_w; kx++, row += g->in_c)
             tap_sums(row, o, ky, kx, x, dy, g, x_zero);
-}
-
-void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
-                         const kg_conv_weight_grad_params *p) {
-    KG_ASSERT(kg_conv_weight_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dw) && kg_aligned(dy) && x);
-    const kg_window *g = &p->window;
-    const int32_t length = g->kernel_h * g->kernel_w * g->in_c;
-    dw->exponent = dy->exponent;
-    for (int32_t o = 0; o < g->out_c; o++)
-        filter_sums(dw->mantissa + o * length, o, x, dy, g, p->x_zero);
-}
-
-void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
-                           const float *lr, const int32_t *clock, void *scratch,
-                           const kg_conv_weight_update_params *p) {
-    KG_ASSERT(kg_conv_weight_update_params_ok(p));
-    KG_ASSERT(kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w && x);
-    for (int32_t o = 0; o < p->window.out_c; o++) {
-        filter_sums(scratch, o, x, dy, &p->window, p->x_zero);
-        kg_update_row_i32(w, o, scratch, dy->exponent, s0, s1, lr, clock, &p->update);
-    }
 }

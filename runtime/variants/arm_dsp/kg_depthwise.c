@@ -140,8 +140,7 @@ static void span(const uint32_t *x, tile *t, int32_t kernel) {
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
     KG_ASSERT(kg_depthwise_params_ok(p));
-    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride;
     if (!common(g) || !all_plain(&p->scaling)) {
@@ -243,8 +242,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p) {
     KG_ASSERT(kg_depthwise_input_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_input_grad(dx, dy, w, learned, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h;
     if (!common(g) || channels % LANES) {

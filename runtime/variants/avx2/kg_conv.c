@@ -107,8 +107,7 @@ static void patch(int8_t *to, const int8_t *x, int32_t oy, int32_t ox, const kg_
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p) {
     KG_ASSERT(kg_conv_params_ok(p));
-    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t size = round_up(taps * in, 4), pixels = g->out_h * g->out_w;
@@ -188,8 +187,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch,
                         const kg_conv_input_grad_params *p) {
     KG_ASSERT(kg_conv_input_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_input_grad(dx, dy, w, learned, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t pixels = g->in_h * g->in_w, size = round_up(out, 2);

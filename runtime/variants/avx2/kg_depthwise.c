@@ -136,8 +136,7 @@ static inline void block(int8_t *y, const int32_t *b, const source *s, int32_t c
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
     KG_ASSERT(kg_depthwise_params_ok(p));
-    KG_ASSERT(kg_aligned(scratch) && y && x && w && b);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const int32_t channels = p->window.in_c, n = kg_min(CHANNELS, channels);
     for (int32_t i = 0; i < channels; i += CHANNELS) {
         const int32_t c = first_channel(i, channels);
@@ -229,8 +228,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p) {
     KG_ASSERT(kg_depthwise_input_grad_params_ok(p));
-    KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && kg_aligned(scratch) && w);
-    KG_ASSERT(!p->overlay.count || learned);
+    KG_ASSERT(kg_has_input_grad(dx, dy, w, learned, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c;
     const int32_t left = kg_max(0, (g->kernel_w - 1 - g->pad_left + g->stride - 1) / g->stride);

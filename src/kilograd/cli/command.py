@@ -14,9 +14,8 @@ import typer
 from kilograd.cli.console import speak
 from kilograd.data import Draw
 from kilograd.errors import InputError, as_typed
-from kilograd.learn.recipe import Recipe
-from kilograd.learn.settings import Limits, Schedule, Settings
 from kilograd.options import Leaf, changed, leaves, values
+from kilograd.settings import Limits, Recipe, Schedule, Settings
 
 
 class Group(enum.StrEnum):

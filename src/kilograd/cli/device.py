@@ -15,7 +15,7 @@ from kilograd.cli.console import OUT, Table, bar, fail, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.errors import InputError, option
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.settings import Build
+from kilograd.settings import Build
 from kilograd.sizes import bytes_of
 from kilograd.targets import (
     CORTEX_M7,

@@ -20,9 +20,9 @@ from kilograd.errors import shown
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.settings import Settings
 from kilograd.report.choice import cost_line
 from kilograd.select import Budget
+from kilograd.settings import Settings
 
 app = typer.Typer()
 
@@ -115,7 +115,7 @@ def show_outcome(outcome: Outcome) -> None:
     """Print what was learned."""
     s, compiled = outcome.summary, outcome.compiled
     shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
-    optimal = "met: the plan is optimal" if s.sram_proved_optimal else "not met"
+    optimal = "met: the memory plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
     front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
     macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"

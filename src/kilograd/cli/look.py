@@ -25,12 +25,12 @@ from kilograd.frontend import (
     model_places,
     with_last_conv,
 )
-from kilograd.learn.recipe import Compiled, Recipe
-from kilograd.learn.settings import Build
+from kilograd.learn.recipe import Compiled
 from kilograd.output import check_file, write_file
 from kilograd.passes import EntryPoint, accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
 from kilograd.report.cost import Convention, Cost, count
+from kilograd.settings import Build, Recipe
 
 app = typer.Typer()
 

@@ -124,21 +124,9 @@ def metatrain_command(
     from kilograd.offline.metatrain import Metatraining, metatrain
     from kilograd.offline.views import Views
 
-    how = Metatraining(
-        epochs,
-        steps,
-        ways,
-        shots,
-        queries,
-        episode,
-        validation_episodes,
-        lr,
-        floor,
-        warmup,
-        momentum,
-        last,
-        Views(augment, crop, seed),
-    )
+    task = (ways, shots, queries, episode, validation_episodes)
+    speed = (lr, floor, warmup, momentum, last)
+    how = Metatraining(epochs, steps, *task, *speed, Views(augment, crop, seed))
     check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
     other = None if validation is None else load_dataset(validation)

@@ -18,13 +18,12 @@ from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, load_model
 from kilograd.interruption import goes_on
-from kilograd.learn.recipe import Recipe
-from kilograd.learn.settings import Build
 from kilograd.limits import SEED
 from kilograd.output import write_file
 from kilograd.report import frontier, gap, steps
 from kilograd.search import Contribution, Found, Front, Published, read_contribution
 from kilograd.search.search import Search, SolverName, search, shipped_contribution
+from kilograd.settings import Build, Recipe
 
 app = typer.Typer()
 _log = logging.getLogger(__name__)

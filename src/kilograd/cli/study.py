@@ -19,13 +19,12 @@ from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.errors import shown
 from kilograd.frontend import Model, load_model
 from kilograd.interruption import goes_on
-from kilograd.learn.recipe import OptimizerKind
-from kilograd.learn.settings import Settings, split_methods
 from kilograd.output import check_apart, write_file
 from kilograd.report import Role, contribution_page, mean_gain, roles
 from kilograd.report.evaluation import by_method, estimate, facts_of
 from kilograd.search import SHARES, Contribution, Gain
 from kilograd.select import Evidence
+from kilograd.settings import OptimizerKind, Settings, split_methods
 from kilograd.study.contribution import (
     analysis,
     check_contribution,

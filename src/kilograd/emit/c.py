@@ -169,8 +169,7 @@ class _Writer:
 
     def _define(self, name: str, value: Array) -> str:
         """Write a table and return its name."""
-        text = np.char.mod("%d", value.ravel()) if value.dtype.kind in "iu" else None
-        items = [_literal(v) for v in value.ravel().tolist()] if text is None else text.tolist()
+        items = [_literal(v) for v in value.ravel().tolist()]
         rows = ",\n    ".join(
             ", ".join(items[i : i + _PER_LINE]) for i in range(0, len(items), _PER_LINE)
         )
@@ -212,8 +211,10 @@ class _Writer:
             fields = [f".{field} = {value}" for field, value in stage.layout.values()]
             if stage.kernel:
                 fields.append(f".params = &{self._params(stage.kernel)}")
-            named = zip("wb", stage.weights, strict=False)
-            fields += [f".{f} = {self.fixed[n.name]}" for f, n in named]
+            if stage.weight:
+                fields.append(f".w = {self.fixed[stage.weight.name]}")
+            if stage.bias:
+                fields.append(f".b = {self.fixed[stage.bias.name]}")
             rows.append(f"    {{{', '.join(fields)}}}")
         return self._constant("kg_stage", "stages", "[]", "{\n" + ",\n".join(rows) + "}")
 

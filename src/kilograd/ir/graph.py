@@ -50,13 +50,14 @@ class Kernel:
 class StageCall:
     """A call that a kernel makes itself, row by row; it becomes an entry of a table.
 
-    `layout` says where its rows lie, `weights` are its constant weights and bias.  Without a
-    `kernel` the rows come from the caller.
+    `layout` says where its rows lie; `weight` and `bias` are constants.  Without a `kernel` the
+    rows come from the caller.
     """
 
     kernel: Kernel | None
     layout: Params
-    weights: tuple[Node, ...] = ()
+    weight: Node | None = None
+    bias: Node | None = None
 
 
 class Op(abc.ABC):

@@ -20,12 +20,12 @@ from kilograd.ir import Array
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.learn.settings import Schedule, Settings
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import latents_each, within
 from kilograd.output import whole_folder
 from kilograd.passes import EntryPoint
 from kilograd.progress import Progress, silent
+from kilograd.settings import Schedule, Settings
 from kilograd.targets import build_host
 
 RESULT = "result.json"
@@ -94,6 +94,7 @@ class Outcome:
 
 def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
     """Decode the images of an episode."""
+    _log.debug("decoding %d + %d images", len(episode.support), len(episode.query))
     return Task(
         episode,
         load_samples(dataset, episode.support, episode.support_labels, preprocess),
@@ -141,6 +142,7 @@ def train(
     total = done * len(support.labels)
     enrol(host, support)
     before = predict(host, task.query.images)
+    _log.debug("training: %d passes over %d images", done, len(support.labels))
     losses = fit(
         host,
         compiled,

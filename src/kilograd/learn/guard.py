@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from kilograd.errors import InputError, option
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.settings import Schedule
 from kilograd.learn.training import Samples, enrol, predict, training
+from kilograd.settings import Schedule
 from kilograd.targets import HostProgram
 
 _FOLDS = 5

@@ -12,7 +12,6 @@ from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
-from kilograd.learn.settings import Schedule
 from kilograd.learn.training import Samples, enrol
 from kilograd.ops import Sgd
 from kilograd.passes import (
@@ -25,6 +24,7 @@ from kilograd.passes import (
 )
 from kilograd.select import Inspect, Selection
 from kilograd.select.selection import weights
+from kilograd.settings import Schedule
 from kilograd.targets import Driver, HostProgram, Sample, build_host
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import enum
+import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated
 
-from kilograd import limits
 from kilograd.emit import Program, link
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.ir import Graph, Role
 from kilograd.memory import exact, greedy
 from kilograd.ops import Adam, RowRms, Sgd
-from kilograd.options import Option
 from kilograd.passes import (
     AccumulatorError,
     EntryPoint,
@@ -27,22 +24,10 @@ from kilograd.passes import (
     Training,
     entries,
 )
-from kilograd.select import METHODS, Budget, Demand, Evidence, Inspect, Selection, strategy
+from kilograd.select import Budget, Demand, Evidence, Inspect, Selection, strategy
+from kilograd.settings import HeadKind, OptimizerKind, Recipe
 
-
-class HeadKind(enum.StrEnum):
-    """How features become a class."""
-
-    PROTO = "proto"
-    LINEAR = "linear"
-
-
-class OptimizerKind(enum.StrEnum):
-    """How a gradient becomes a step."""
-
-    SGD = "sgd"
-    ROWRMS = "rowrms"
-    ADAM = "adam"
+_log = logging.getLogger(__name__)
 
 
 _OPTIMIZERS = {
@@ -50,61 +35,6 @@ _OPTIMIZERS = {
     OptimizerKind.ROWRMS: RowRms(0),
     OptimizerKind.ADAM: Adam(0),
 }
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to compile.  `head` None: linear for the method `head`, else prototypes.
-
-    `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
-    needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
-    `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
-    `exact`: where the plan does not meet its bound, search for the best.
-    `cache`: views of each image whose latents are kept, so that the layers in front of what learns
-    run once for each; 0 keeps none.  Where the first layer learns, the views themselves are kept.
-    `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
-    support for each update.
-    """
-
-    method: Annotated[str, Option(f"What learns: {', '.join(METHODS)}.")] = "last"
-    ways: Annotated[int, Option("Classes of the head.", most=limits.WAYS)] = 10
-    head: Annotated[
-        HeadKind | None, Option("proto (default) or linear (default of method head).")
-    ] = None
-    optimizer: Annotated[OptimizerKind, Option("How a gradient becomes a step.")] = (
-        OptimizerKind.SGD
-    )
-    accumulate: Annotated[int, Option("Samples averaged for one update.", most=limits.COUNT)] = 1
-    rows: Annotated[bool, Option("Take images row by row, from a callback; never whole.")] = False
-    recompute: Annotated[bool, Option("Run layers again to keep fewer maps: less RAM, slower.")] = (
-        False
-    )
-    exact: Annotated[bool, Option("Search longer for a plan proved optimal.")] = False
-    cache: Annotated[
-        int,
-        Option(
-            "Keep the frozen layers' output for so many views of an image; 0: none.",
-            most=limits.COUNT,
-        ),
-    ] = 0
-    prototype_gradients: Annotated[
-        bool, Option("Learn through prototypes too; a further pass.")
-    ] = False
-
-    def __post_init__(self) -> None:
-        """Raise `InputError` for numbers that make no sense."""
-        for name, least in (("ways", 1), ("accumulate", 1)):
-            if (value := getattr(self, name)) < least:
-                raise InputError(f"{option(name)} {value}: must be at least {least}")
-        if self.cache < 0:
-            raise InputError(f"{option('cache')} {self.cache}: must not be negative")
-
-    @property
-    def head_kind(self) -> HeadKind:
-        """The head, after its default."""
-        if self.head is not None:
-            return self.head
-        return HeadKind.LINEAR if self.method == "head" else HeadKind.PROTO
 
 
 @dataclass(frozen=True)
@@ -180,7 +110,16 @@ def compile_recipe(
     selection = strategy(recipe.method)(evidence, budget)
     model, program = _grown(model, selection), compiled(selection)
     _check(model, recipe, budget, selection, program)
-    return Compiled(model, recipe, _training(recipe, selection), program, selection)
+    made = Compiled(model, recipe, _training(recipe, selection), program, selection)
+    _log.debug(
+        "method %s on %s: %d parameters learn, %d bytes of RAM; %d programs compiled to choose",
+        recipe.method,
+        model.name,
+        made.learned_parameters,
+        program.sram_bytes,
+        len(known),
+    )
+    return made
 
 
 def compile_program(

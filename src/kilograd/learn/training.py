@@ -16,9 +16,9 @@ from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Role
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.settings import Schedule
 from kilograd.learn.views import Cached, Fresh, views_of
 from kilograd.passes import EntryPoint
+from kilograd.settings import Schedule
 from kilograd.targets import Driver, HostProgram
 
 Watch = Callable[[int, float], None]

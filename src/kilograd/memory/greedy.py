@@ -1,8 +1,8 @@
 """Greedy placement: each buffer at the lowest offset that is free for its whole life.
 
 How far off: every plan carries its own proof, `bound`.  Of 18 training steps of the three published
-networks 17 met it, and one was 216 bytes of 921,604 above (docs/results/planning.md).  There is no
-guarantee for others; `exact` is better, and proves it.
+networks 17 met it, and one was 216 bytes of 921,604 above (docs/results/studies/planning.md).
+There is no guarantee for others; `exact` is better, and proves it.
 """
 
 from __future__ import annotations

@@ -151,12 +151,12 @@ class Stream(Op):
             if isinstance(stage.op, Add):
                 assert isinstance(k.params, AddParams)  # noqa: S101 says so to the type checker
                 k = replace(k, params=replace(k.params, size=row_bytes))
-            weights = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
+            constants = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
             source = (stage.sources[0] + delivered, stage.sources[-1] + delivered)
             layout = StageParams(
                 row_bytes, offset, _KINDS[type(stage.op)], source, n.type.shape[0], rows
             )
-            stages.append(StageCall(k, layout, weights))
+            stages.append(StageCall(k, layout, *constants))
             offset += aligned(rows * row_bytes)
             work = max(work, k.scratch)
         return Kernel(

@@ -26,8 +26,8 @@ def recompute(graph: Graph) -> Graph:
     Of the layers that may run again those do that the peak needs.
 
     How far off: where all layers of the published networks learn, the arena is 1.2 to 1.3 times
-    what their largest layer alone needs, for 17 to 21 % more work (docs/results/memory.md).  Better
-    would be to choose what is kept and the order together, as a linear program does (Checkmate).
+    what their largest layer alone needs, for 17 to 21 % more work (docs/results/studies/memory.md).
+    Better would be to choose what is kept and the order together, by a linear program (Checkmate).
     """
     forward = _forward(graph)
     chosen = _segments(graph, forward)

@@ -8,7 +8,7 @@ that takes.
 How far off: of all ways to divide the layers at these tensors the best is found, by the bytes alive
 in the order given; only ends far behind the last large map are not tried.  Plans are a little
 harder to place: of the 15 published ones all meet their bound with a whole image, and 9 with an
-image by rows (docs/results/memory.md).  Less memory would take tiles,
+image by rows (docs/results/studies/memory.md).  Less memory would take tiles,
 which compute borders twice.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kilograd.emit import Entry
@@ -43,62 +44,40 @@ def ablation(network: Graph, training: Training) -> tuple[Variant, ...]:
     split, names = learning(network, whole)
     naive = differentiated(split, whole, names, everything=True)
     pruned = push_takes(differentiated(split, whole, names))
-    variants = [
-        _variant(
-            "naive",
-            "gradients of all parameters, kept until the updates at the end",
-            naive,
-            in_place=False,
-        ),
-        _variant(
-            "+ pruned backward",
-            "only what the learned parts need",
-            pruned,
-            in_place=False,
-        ),
-        _variant("+ in place", "a result may take over the memory of an operand", pruned),
-        _variant(
-            "+ order", "each update as early as the data allows; few bytes alive", schedule(pruned)
-        ),
-        _variant(
-            "+ fused updates",
-            "weight gradients row by row, each row used up at once",
-            entries(network, whole)[EntryPoint.STEP],
-        ),
-    ]
+    early = "each update as early as the data allows; few bytes alive"
+    first = (
+        ("naive", "gradients of all parameters, kept until the updates at the end", naive, False),
+        ("+ pruned backward", "only what the learned parts need", pruned, False),
+        ("+ in place", "a result may take over the memory of an operand", pruned, True),
+        ("+ order", early, schedule(pruned), True),
+    )
+    return (
+        *(_variant(name, adds, graph, in_place=new) for name, adds, graph, new in first),
+        *_compiled(network, plain, training, cuts=bool(cut(split, names))),
+    )
+
+
+def _compiled(
+    network: Graph, plain: Training, training: Training, *, cuts: bool
+) -> Iterator[Variant]:
+    """Yield the steps that the passes make, from those that all programs have on."""
+
+    def variant(name: str, adds: str, made: Training) -> Variant:
+        return _variant(name, adds, entries(network, made)[EntryPoint.STEP])
+
+    whole = replace(plain, stream=False, rows=False, recompute=False)
+    yield variant("+ fused updates", "weight gradients row by row, each row used up at once", whole)
     if training.stream:
-        variants.append(
-            _variant(
-                "+ streaming",
-                "the largest maps row by row, never whole",
-                entries(network, replace(plain, rows=False, recompute=False))[EntryPoint.STEP],
-            )
-        )
+        streamed = replace(plain, rows=False, recompute=False)
+        yield variant("+ streaming", "the largest maps row by row, never whole", streamed)
     if training.rows:
-        variants.append(
-            _variant(
-                "+ image by rows",
-                "the image comes row by row from the caller",
-                entries(network, replace(plain, recompute=False))[EntryPoint.STEP],
-            )
-        )
+        rows = replace(plain, recompute=False)
+        yield variant("+ image by rows", "the image comes row by row from the caller", rows)
     if training.recompute:
-        variants.append(
-            _variant(
-                "+ recomputing",
-                "layers run again in place of maps that wait",
-                entries(network, plain)[EntryPoint.STEP],
-            )
-        )
-    if training.cache and cut(split, names):
-        variants.append(
-            _variant(
-                "+ cache",
-                "begins with what the frozen layers left of the image",
-                entries(network, training)[EntryPoint.STEP],
-            )
-        )
-    return tuple(variants)
+        yield variant("+ recomputing", "layers run again in place of maps that wait", plain)
+    if training.cache and cuts:
+        adds = "begins with what the frozen layers left of the image"
+        yield variant("+ cache", adds, training)
 
 
 def without(network: Graph, training: Training) -> tuple[Variant, ...]:

@@ -17,11 +17,12 @@ from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.ir import Role
-from kilograd.learn.recipe import Recipe, compile_recipe
+from kilograd.learn.recipe import compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight
+from kilograd.settings import Recipe
 
 _FLOAT = 4  # bytes
 _MOMENTS = 2  # of Adam

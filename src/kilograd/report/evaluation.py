@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kilograd.intervals import Interval
-from kilograd.learn.settings import Settings
 from kilograd.report.comparison import Bar, Estimate, Panel, Price, Section
+from kilograd.settings import Settings
 from kilograd.study.evaluate import Evaluation, Line
 
 

@@ -1,4 +1,4 @@
-"""Plans of what learns, by the sum of what their parts bring, within a budget."""
+"""Update plans by the sum of what their parts bring, within a budget."""
 
 from kilograd.search.contribution import (
     SHARES,

@@ -1,7 +1,7 @@
 """Evolution (pymoo): the best quarter has offspring, by crossing and by mutation.
 
 How far off: with MCUNet's gains and 128 KiB, 5,000 samples reach 17.5 of the 18.9 points that
-`exact` proves best, with 192 KiB 51.4 of 51.8 (docs/results/search.md).  `exact` is faster, too.
+`exact` proves best, with 192 KiB 51.4 of 51.8 (docs/results/studies/search.md).  `exact` is faster.
 """
 
 from __future__ import annotations

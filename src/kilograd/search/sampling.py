@@ -1,7 +1,7 @@
 """Random choices that fit: what every search must beat.
 
 How far off: with MCUNet's gains and 128 KiB, 20,000 samples reach 14.0 of the 18.9 points that
-`exact` proves best, with 192 KiB 38.7 of 51.8 (docs/results/search.md).
+`exact` proves best, with 192 KiB 38.7 of 51.8 (docs/results/studies/search.md).
 """
 
 from __future__ import annotations

@@ -1,28 +1,21 @@
-"""Plans from a contribution analysis, in a folder: compiled, checked, and resumable."""
+"""Update plans from a contribution analysis: searched for, compiled, checked."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
-
-from msgspec import Meta, Struct, structs
 
 import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
 from kilograd.ir import Graph, fingerprint
-from kilograd.learn.recipe import Recipe, demand, linked, lowered
-from kilograd.limits import EPISODES, RECORD_BYTES
-from kilograd.output import Provenance, claim, make_folder, write_file
+from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.progress import Progress, silent
-from kilograd.reading import inside, read_json, require_checksum, there, typed, with_checksum
 from kilograd.search import (
     UNLIMITED,
     Answer,
@@ -43,11 +36,11 @@ from kilograd.search import (
     shrunk,
 )
 from kilograd.search.contribution import Contribution, read_contribution
-from kilograd.select import PLANS, Budget, Demand, Evidence
+from kilograd.search.folder import Results, SearchFolder
+from kilograd.select import PLANS, Budget, Demand, Evidence, Selection
 from kilograd.select.greedy import too_small
 from kilograd.select.plan_file import plan_text
-
-RESULT = "search.json"
+from kilograd.settings import Recipe
 
 RUNG = 16 << 10
 """Bytes of RAM from one plan of a front to the next."""
@@ -58,8 +51,6 @@ SHARE = 5
 SHIPPED = Path(__file__).parent / "contributions"
 """The analyses that come with Kilograd, one a network."""
 
-_DIGESTS = {"fingerprint": "the network", "gains": "the contribution analysis"}
-_OPTIONS = ("sram", "compute", "solver", "seed", "pareto", "shrink")
 _TRIES = 50  # programs that are compiled until one is within its limits
 
 
@@ -116,14 +107,6 @@ class Search:
         }
 
 
-@dataclass(frozen=True)
-class Results:
-    """Plans in the order of their budgets, and the published ones, if there are any."""
-
-    plans: tuple[Found, ...]
-    published: tuple[Published, ...] = ()
-
-
 def shipped_contribution(graph: Graph) -> Path | None:
     """Return the analysis of a network that comes with Kilograd, if there is one."""
     mine = fingerprint(graph)
@@ -140,112 +123,54 @@ def search(out: Path, asked: Search, progress: Progress = silent) -> Results:
     smallest budget that does; where nothing that fits gains anything; and without the library that
     a solver needs.
     """
-    settings = json.loads(json.dumps(asked.named()))
-    begun = claim(out, RESULT, _provenance(settings), _begun)
-    if begun is not None and begun.done:
-        return begun.results()
+    folder = SearchFolder(out, asked.named())
+    if folder.finished is not None:
+        return folder.finished
     run = _Run(asked, progress)
     plans: list[Found] = []
-    kept = {_limits(f): f for f in begun.results().plans} if begun else {}
-
-    def store(published: Sequence[Published] = (), *, done: bool = False) -> None:
-        found = {
-            "settings": settings,
-            "done": done,
-            "plans": [asdict(f) for f in plans],
-            "published": [asdict(p) for p in published],
-        }
-        write_file(out / RESULT, json.dumps(with_checksum(found), indent=1) + "\n")
-
     rungs = list(run.rungs())
     for i, (front, limits) in enumerate(rungs):
         progress(i, len(rungs), "")
-        if known := kept.get((front, limits)):
+        if known := folder.known(front, limits):
             plans.append(known)
-        elif chosen := run.plan(front, limits, plans):
-            found, text = chosen
-            if not (out / RESULT).exists():  # says whose folder it is, whatever happens now
-                make_folder(out, RESULT)
-                store()
-            if text:
-                write_file(out / found.plan, text)
-            plans.append(found)
-            store()
+        elif chosen := run.plan(front, limits):
+            better = chosen.unless_known(plans)
+            plans.append(better)
+            if better is chosen.found:
+                folder.add(plans, plan_text(Path(better.plan), asked.model.name, chosen.selection))
+            else:
+                folder.add(plans)
     if not plans:
-        raise run.useless()
-    published = run.published() if asked.pareto else ()
-    store(published, done=True)
-    return Results(tuple(plans), tuple(published))
+        raise InputError(
+            f"{_given(asked.budget)}: nothing that fits gains accuracy on {asked.model.name}, by "
+            "its contribution analysis; give more"
+        )
+    return folder.finish(Results(tuple(plans), tuple(run.published() if asked.pareto else ())))
 
 
-def _limits(f: Found) -> tuple[Front | None, Limits]:
-    limits = (UNLIMITED if x is None else x for x in (f.sram_limit, f.compute_limit))
-    return f.front, Limits(*limits)
+@dataclass(frozen=True)
+class _Chosen:
+    """A plan as it will be reported, and what it selects."""
 
+    found: Found
+    selection: Selection
 
-def _begun(file: Path) -> tuple[_Begun, Provenance]:
-    """Return what a folder holds of a search, and what it depends on."""
-    value = read_json(file, dict[str, Any], RECORD_BYTES)
-    found = typed(value, _Begun, f"{file}: no search, or a damaged one")
-    require_checksum(value, str(file))
-    out = file.parent
-    for i, plan in enumerate(found.plans):
-        if not there(inside(out, plan.plan, f"{file}: plans[{i}].plan")):
-            raise InputError(f"{option('out')} {out}: {plan.plan} is gone; choose another folder")
-    return found, _provenance(found.settings)
+    def unless_known(self, before: Sequence[Found]) -> Found:
+        """Return the last plan of the same front that is as good, under these limits; else this.
 
-
-def _provenance(stored: Mapping[str, Any]) -> Provenance:
-    """Return what `Search.named` says, one by one."""
-    version, network, recipe = (stored.get(k) for k in ("version", "network", "recipe"))
-    others = {k: v for k, v in stored.items() if k in _OPTIONS}
-    options = {"model": network, **others, **(recipe if isinstance(recipe, dict) else {})}
-    return Provenance(
-        {"kilograd": version, **{option(k): v for k, v in options.items()}},
-        {called: str(stored.get(k)) for k, called in _DIGESTS.items()},
-    )
-
-
-_Bytes = Annotated[int, Meta(ge=0)]
-_Some = Annotated[int, Meta(ge=1)]
-
-
-class _Plan(Struct, frozen=True):
-    """`Found`, with the range of each number."""
-
-    plan: str
-    front: Front | None
-    sram_limit: _Bytes | None
-    compute_limit: _Bytes | None
-    sram_bytes: _Bytes
-    predicted_sram_bytes: int
-    backward_macs: _Bytes
-    predicted_gain: float
-    gain_bound: float | None
-    k: _Some
-    weights: dict[str, Annotated[float, Meta(gt=0, le=1)]]
-    programs: _Some
-
-
-class _Published(Struct, frozen=True):
-    method: str
-    sram_bytes: _Bytes
-    backward_macs: _Bytes
-    predicted_gain: float
-
-
-class _Begun(Struct, frozen=True):
-    """What a folder holds of a search."""
-
-    settings: dict[str, Any]
-    done: bool
-    plans: Annotated[tuple[_Plan, ...], Meta(max_length=EPISODES)]
-    published: Annotated[tuple[_Published, ...], Meta(max_length=EPISODES)]
-
-    def results(self) -> Results:
-        """Return it as what a search hands back."""
-        plans = tuple(Found(**structs.asdict(f)) for f in self.plans)
-        return Results(plans, tuple(Published(**structs.asdict(p)) for p in self.published))
+        What fits less is an answer too, and a solver may be a random one.
+        """
+        mine = self.found
+        for known in reversed(before):
+            if known.front == mine.front and known.predicted_gain >= mine.predicted_gain:
+                return replace(
+                    known,
+                    sram_limit=mine.sram_limit,
+                    compute_limit=mine.compute_limit,
+                    gain_bound=mine.gain_bound,
+                    programs=mine.programs,
+                )
+        return mine
 
 
 class _Run:
@@ -289,14 +214,8 @@ class _Run:
         for limit in _steps(least_macs, most_macs, share, macs):
             yield Front.COMPUTE, Limits(sram, limit)
 
-    def plan(
-        self, front: Front | None, limits: Limits, before: Sequence[Found]
-    ) -> tuple[Found, str] | None:
-        """Return the best plan within limits and its file; `None` where what fits gains nothing.
-
-        What fits less is an answer too: a plan from `before` is kept, and has its file, where the
-        solver, which may be a random one, finds nothing better.
-        """
+    def plan(self, front: Front | None, limits: Limits) -> _Chosen | None:
+        """Return the best plan within limits; `None` where what fits gains nothing."""
         solver, seed = self.asked.solver.solver, self.asked.seed
         room = self.problem.within(limits)
         bound = None
@@ -313,26 +232,13 @@ class _Run:
             chosen = selection(self.evidence, answer.genome)
             cost = self.evidence.cost(chosen)
             if cost.sram <= limits.sram and cost.backward_macs <= limits.macs:
-                break
+                return _Chosen(self._found(front, limits, answer, cost, bound, tried), chosen)
             said = self.problem.cost(answer.k, answer.genes)
             room = room.tightened(answer.k, (cost.sram - said[0], cost.backward_macs - said[1]))
-        else:
-            raise InputError(
-                f"{option('sram')} {limits.sram}: {_TRIES} plans were predicted to fit, and none "
-                "did when it was compiled; give a little more"
-            )
-        found = self._found(front, limits, answer, cost, bound, tried)
-        as_good = [f for f in before if f.front == front and f.predicted_gain >= answer.gain]
-        if as_good:
-            same = replace(
-                as_good[-1],
-                sram_limit=found.sram_limit,
-                compute_limit=found.compute_limit,
-                gain_bound=bound,
-                programs=tried,
-            )
-            return same, ""
-        return found, plan_text(Path(found.plan), self.model.name, chosen)
+        raise InputError(
+            f"{option('sram')} {limits.sram}: {_TRIES} plans were predicted to fit, and none "
+            "did when it was compiled; give a little more"
+        )
 
     def published(self) -> list[Published]:
         """Return what the published plans of the network cost and should gain."""
@@ -351,13 +257,6 @@ class _Run:
             gain += sum(self.gains.weights[layers[i], r].mean for i, r in shares.items())
             found.append(Published(f"sparse-{label}", cost.sram, cost.backward_macs, gain))
         return found
-
-    def useless(self) -> InputError:
-        """Return the error for a budget within which nothing helps."""
-        return InputError(
-            f"{self._given()}: nothing that fits gains accuracy on {self.model.name}, by its "
-            f"contribution analysis; give more"
-        )
 
     def _found(
         self,
@@ -410,11 +309,10 @@ class _Run:
         smallest = selection(self.evidence, Genome(k, (0.0,) * len(none)))
         return too_small(self.evidence, self.asked.budget, [smallest])
 
-    def _given(self) -> str:
-        limits = ("sram", self.asked.budget.sram), ("compute", self.asked.budget.compute)
-        return (
-            ", ".join(f"{option(name)} {x}" for name, x in limits if x is not None) or "no budget"
-        )
+
+def _given(budget: Budget) -> str:
+    limits = (("sram", budget.sram), ("compute", budget.compute))
+    return ", ".join(f"{option(name)} {x}" for name, x in limits if x is not None) or "no budget"
 
 
 def _steps(least: int, most: int, step: int, limit: int) -> list[int]:

@@ -1,6 +1,6 @@
 """What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
 
-from kilograd.select.methods import METHODS, strategy
+from kilograd.select.methods import EXAMPLES, METHODS, strategy
 from kilograd.select.plan_file import plan_file, write_plan
 from kilograd.select.selection import (
     Budget,
@@ -17,6 +17,7 @@ from kilograd.select.selection import (
 from kilograd.select.sparse_update import PLANS, UpdatePlan
 
 __all__ = [
+    "EXAMPLES",
     "METHODS",
     "PLANS",
     "Budget",

@@ -2,7 +2,7 @@
 
 How far off: nothing is proved.  At 15 % of the work the choice is 4.0 points better than random
 layers and as good as `knapsack`; within 64 KiB of RAM random layers are 2.6 points better than it,
-and a plan chosen once, by `pointwise-knapsack`, 2.7 (docs/results/strategies.md).
+and a plan chosen once, by `pointwise-knapsack`, 2.7 (docs/results/studies/strategies.md).
 """
 
 from __future__ import annotations

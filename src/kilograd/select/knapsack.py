@@ -8,7 +8,7 @@ MACs, and bounded by the relaxation of the same rates.
 How far off: of up to 10 items it gets 99.8 % of the best sum on average and 91 % at worst, by brute
 force; of 3,000, the size of a network, more than 99 % of its bound (tests/test_strategies.py).  An
 exact solver would close that, but the sum of Fisher information is itself a guess: the choice is
-no better than that of `tinytrain` (docs/results/strategies.md).
+no better than that of `tinytrain` (docs/results/studies/strategies.md).
 """
 
 from __future__ import annotations
@@ -160,12 +160,9 @@ class _Search:
         self.values = np.concatenate(
             [gains[c.layer][list(t)] for c, t in zip(candidates, tops, strict=True)]
         ).astype(np.float64)
-        each = [
-            (evidence.weights(c.layer).size / n, evidence.macs(c.layer) / n)
-            for c in candidates
-            for n in (len(c.order),)
-        ]
-        self.costs = np.array(each)[self.layer]
+        counts = np.array([len(c.order) for c in candidates])
+        whole = [(evidence.weights(c.layer).size, evidence.macs(c.layer)) for c in candidates]
+        self.costs = (np.array(whole) / counts[:, None])[self.layer]
 
     def best(self) -> dict[str, int]:
         """Return how many channels of each layer learn, best first.

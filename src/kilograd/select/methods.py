@@ -1,9 +1,13 @@
-"""Strategies by the names of the command line.  A new one is a line in one of two tables."""
+"""Strategies by the names of the command line.  A new one is a line in one of two tables.
+
+What holds for every strategy is tested on `EXAMPLES`, one of each.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,13 +38,24 @@ _NAMED: Mapping[str, Strategy] = {
     "static-l2": static_l2,
     "tinytl": tinytl(BLOCKS),
 }
-_NUMBERED: Mapping[str, Callable[[int], Strategy]] = {
-    "last:K": last_k,
-    "bias:K": bias_k,
-    "tinytl:K": tinytl,
-    "tinytrain-random:SEED": lambda seed: TinyTrain(order=at_random(seed)),
-    "static-random:SEED": static_random,
-    "random-layers:SEED": random_layers,
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """Strategies that a number tells apart; `NAME:example` stands for all of them in tests."""
+
+    make: Callable[[int], Strategy]
+    number: str
+    example: int
+
+
+_NUMBERED: Mapping[str, _Numbered] = {
+    "last": _Numbered(last_k, "K", 3),
+    "bias": _Numbered(bias_k, "K", 3),
+    "tinytl": _Numbered(tinytl, "K", 1),
+    "tinytrain-random": _Numbered(lambda s: TinyTrain(order=at_random(s)), "SEED", 1),
+    "static-random": _Numbered(static_random, "SEED", 1),
+    "random-layers": _Numbered(random_layers, "SEED", 1),
 }
 
 _WHOLE = "[0-9]{1,9}"
@@ -48,11 +63,20 @@ _SHARE = rf"{_WHOLE}|[0-9]{{0,9}}\.{_WHOLE}|{_WHOLE}/[1-9][0-9]{{0,8}}"
 
 METHODS = (
     *_NAMED,
-    *_NUMBERED,
+    *(f"{name}:{kind.number}" for name, kind in _NUMBERED.items()),
     "weights:LAYER:SHARE",
     "sparse-49kb ... sparse-148kb",
     "FILE.json",
 )
+"""What a method may be, for people to read."""
+
+EXAMPLES = (
+    *_NAMED,
+    *(f"{name}:{kind.example}" for name, kind in _NUMBERED.items()),
+    "weights:0:1",
+    "sparse-49kb",
+)
+"""One method of each kind but the file, as it is typed."""
 
 
 def strategy(method: str) -> Strategy:
@@ -61,7 +85,7 @@ def strategy(method: str) -> Strategy:
     >>> strategy("last:0x")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    kilograd.errors.InputError: --method 'last:0x': unknown; known are none, head, last, full, ...
+    kilograd.errors.InputError: method 'last:0x': unknown; known are none, head, last, full, ...
     """
     if method.endswith(".json"):
         return plan_file(Path(method))
@@ -72,7 +96,6 @@ def strategy(method: str) -> Strategy:
         return sparse_update(name.removeprefix("sparse-"))
     if parts := re.fullmatch(rf"weights:({_WHOLE}):({_SHARE})", method):
         return layer_weights(int(parts[1]), float(Fraction(parts[2])))
-    for known, make in _NUMBERED.items():
-        if known.partition(":")[0] == name and re.fullmatch(_WHOLE, number):
-            return make(int(number))
+    if name in _NUMBERED and re.fullmatch(_WHOLE, number):
+        return _NUMBERED[name].make(int(number))
     raise InputError(f"{option('method')} {method!r}: unknown; known are {', '.join(METHODS)}")

@@ -12,11 +12,10 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import interval
 from kilograd.ir import fingerprint
-from kilograd.learn.recipe import HeadKind
-from kilograd.learn.settings import Settings
 from kilograd.output import check_file, write_file
 from kilograd.search import Contribution, Gain, Gains, choices, read_contribution
 from kilograd.select import Evidence
+from kilograd.settings import HeadKind, Settings
 from kilograd.study.evaluate import Evaluation
 from kilograd.study.work import Row
 

@@ -17,11 +17,11 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
 from kilograd.ir import fingerprint
-from kilograd.learn.settings import Settings, split_method
 from kilograd.output import write_file
 from kilograd.progress import Progress, silent
 from kilograd.reading import read_bytes
 from kilograd.select import strategy
+from kilograd.settings import Settings, split_method
 from kilograd.study.pools import check_cluster, here, in_processes, on_cluster
 from kilograd.study.store import key_of, opened
 from kilograd.study.work import Key, Row, Work

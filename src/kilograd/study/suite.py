@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kilograd.errors import InputError, option
-from kilograd.learn.recipe import OptimizerKind
-from kilograd.learn.settings import Settings
+from kilograd.settings import OptimizerKind, Settings
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -12,13 +13,15 @@ from kilograd.frontend import Model
 from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
-from kilograd.learn.recipe import Compiled, Recipe, compile_recipe
-from kilograd.learn.settings import Schedule, Settings
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
+from kilograd.settings import Recipe, Schedule, Settings
 from kilograd.targets import HostProgram, build_host
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class _Task:
         compiled, host = self._compiled(recipe, budget, schedule)
         compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
         before, found = self._measured(compiled, host, settings)
+        shown = (work.episode.dataset, work.number, work.model.name, method)
+        _log.debug("%s, episode %d, %s, %s: %.3f -> %.3f", *shown, before, found.accuracy)
         return Row(
             work.episode.dataset,
             work.model.name,

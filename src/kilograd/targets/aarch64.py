@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kilograd.emit import Program
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu
 from kilograd.targets.target import CrossCompiler, Device, Emulator
@@ -31,7 +31,7 @@ class AArch64(ElfTarget):
 
     def cross_compiler(self) -> Compiler:
         if self.compiler is CrossCompiler.GCC:
-            raise InputError(f"--compiler gcc: {self.name} is compiled by clang only")
+            raise InputError(f"{option('compiler')} gcc: {self.name} is compiled by clang only")
         machine = ("-target", "aarch64-freestanding", f"-mcpu={self.zig_cpu}")
         sections = ("-ffunction-sections", "-fdata-sections", "-fno-unwind-tables")
         return zig(self.name, (*machine, "-O3", "-g0", *sections, "-static"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
+import logging
 import multiprocessing
 import os
 import re
@@ -24,6 +25,8 @@ from pathlib import Path
 
 from kilograd.errors import InputError
 from kilograd.output import FULL, put_folder, scratch_folder
+
+_log = logging.getLogger(__name__)
 
 Make = Callable[[Path], None]
 """Fills an empty folder with files."""
@@ -45,6 +48,7 @@ def cached(name: str, make: Make) -> Path:
     cannot be made at all, and what `make` raises.
     """
     if found := kept(name):
+        _log.debug("compiled before: %s", found)
         return found
     try:
         return _made(cache_folder(), name, make)
@@ -219,6 +223,7 @@ def _made(root: Path, name: str, make: Make) -> Path:
         except OSError:
             if not _is_whole(entry):  # else another process was quicker
                 raise
+    _log.debug("compiled: %s", entry)
     return entry
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kilograd.emit import Program
 from kilograd.emit.project import MemoryMap, write_startup
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu
 from kilograd.targets.target import CrossCompiler, Device, Emulator
@@ -70,7 +70,7 @@ class Cortex(ElfTarget):
             return zig(self.name, (*machine, *_FLAGS, "-fno-unwind-tables"))
         if shutil.which(_GCC) is None:
             raise InputError(
-                f"--compiler gcc: no {_GCC}; "
+                f"{option('compiler')} gcc: no {_GCC}; "
                 f"apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
             )
         cpu = (*self.gcc_cpu, *_GCC_ABI)
@@ -83,7 +83,8 @@ class Cortex(ElfTarget):
             return UnicornDevice(program, firmware, _UNICORN, self.unicorn_cpu)
         if self.machine.name is None:
             raise InputError(
-                f"--emulator qemu: QEMU has no machine with a {self.name}; leave the option away"
+                f"{option('emulator')} qemu: QEMU has no machine with a {self.name}; leave the "
+                "option away"
             )
         qemu = find_qemu("qemu-system-arm", "qemu-system-arm")
         machine = ("-M", self.machine.name, "-icount", "shift=0")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kilograd.emit import Program
 from kilograd.emit.project import write_project
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Node
 from kilograd.targets.cache import cached, workplace
 from kilograd.targets.stack import StackBound, stack_bound
@@ -61,7 +61,8 @@ class ElfTarget(Target):
         need = firmware.sizes.data_bss_bytes + firmware.stack_bound.bytes
         if ram is not None and need > ram:  # check() cannot know the stack as well as this
             raise InputError(
-                f"--board-ram {ram}: {firmware.stack_bound.bytes} bytes of stack do not fit; "
+                f"{option('board_ram')} {ram}: {firmware.stack_bound.bytes} bytes of stack do "
+                "not fit; "
                 f"the smallest RAM that fits is {need}"
             )
         return self.start(program, firmware)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.targets.aarch64 import AArch64
 from kilograd.targets.cortex import Cortex, Machine
 from kilograd.targets.target import Target
@@ -53,4 +53,4 @@ def find_target(name: str) -> Target:
         if known.name == name:
             return known
     names = ", ".join(t.name for t in TARGETS)
-    raise InputError(f"--target {name}: is none of {names}")
+    raise InputError(f"{option('target')} {name}: is none of {names}")

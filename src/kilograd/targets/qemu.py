@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kilograd.emit import Program
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Array
 from kilograd.targets.elf import ElfFile, camera_image
 from kilograd.targets.target import Device
@@ -24,7 +24,7 @@ def find_qemu(command: str, package: str) -> str:
     """Return the path of an emulator; raises `InputError` where it is not installed."""
     path = shutil.which(command)
     if path is None:
-        raise InputError(f"--emulator qemu: no {command}; apt-get install {package}")
+        raise InputError(f"{option('emulator')} qemu: no {command}; apt-get install {package}")
     return path
 
 
@@ -75,7 +75,8 @@ class QemuDevice(Device):
             words = done.stderr.decode(errors="replace").strip()
             if any(lack in words for lack in _LACKS):
                 raise InputError(
-                    f"--emulator qemu: {words.splitlines()[0]} ({' '.join(self._command[1:3])}); "
+                    f"{option('emulator')} qemu: {words.splitlines()[0]} "
+                    f"({' '.join(self._command[1:3])}); "
                     f"install a newer QEMU, or leave the option away"
                 )
             raise RuntimeError(

@@ -139,7 +139,25 @@ def read_functions(elf: Path) -> dict[int, Function]:
 _CODE = 4  # SHF_EXECINSTR
 _JUMP, _CALL = 1, 2  # groups of instructions
 _REGISTER, _NUMBER, _MEMORY = 1, 2, 3  # kinds of operands
+
+# Instructions by how their names begin; what follows says width, flags or a condition (`sub.w`,
+# `subs`).  The Arm Architecture Reference Manuals define them in alphabetical order: DDI 0403
+# A7.7 (Armv7-M), DDI 0553 C2.4 (Armv8-M), DDI 0487 C6.2 (A64).
+#
+#: Store every register in the list below SP, and move SP there: STMDB SP!, VSTMDB SP!.
+_PUSH = ("push", "vpush")
+#: Only read SP where it is their first operand: they compare it, or access memory without moving
+#: it (what moves it is disassembled as PUSH or POP).
+_READ_SP = ("cmp", "tst", "stm", "ldm", "vstm", "vldm")
+#: Copies a frame pointer into SP at the end of a function, which releases the frame.
+_COPY = ("mov",)
+#: The stack grows down: ADD releases, SUB takes.
+_RELEASE, _TAKE = ("add",), ("sub",)
+#: Where compilers keep SP as it was in the middle of a function: r7 in Thumb, r11 or fp in the
+#: procedure call standard of Arm, x29 in that of AArch64.  Nothing but SP is copied there.
 _FRAME_POINTERS = {"r7", "r11", "fp", "x29"}
+#: Go elsewhere where they write PC: MOV PC, register and LDR PC, table.
+_TO_PC = ("mov", "ldr")
 
 
 def _decoder(*, thumb: bool) -> Any:  # noqa: ANN401 capstone has no types
@@ -179,19 +197,21 @@ def _taken(insn: Any) -> int | None:  # noqa: ANN401
     """Return the bytes that an instruction takes from the stack; None if that is no constant."""
     name, operands = insn.mnemonic, insn.operands
     registers = [insn.reg_name(o.reg) if o.type == _REGISTER else "" for o in operands]
-    if name.startswith(("push", "vpush")):
+    if name.startswith(_PUSH):  # a D register has 8 bytes, core and S registers have 4
         return sum(8 if r.startswith("d") else 4 for r in registers)
     memory = next((o for o in operands if o.type == _MEMORY), None)
     if memory is not None and insn.reg_name(memory.mem.base) == "sp" and insn.writeback:
+        # STP x29, x30, [sp, #-16]! takes 16 bytes; LDP with [sp], #16 releases them
         return None if memory.mem.index else max(0, -memory.mem.disp)
-    if registers[:1] != ["sp"] or name.startswith(("cmp", "stm", "ldm", "vstm", "vldm", "tst")):
+    if registers[:1] != ["sp"] or name.startswith(_READ_SP):
         return 0
     source, last = registers[-2] or registers[-1], operands[-1]
-    if name.startswith("mov") and registers[1] in _FRAME_POINTERS:
+    if name.startswith(_COPY) and registers[1] in _FRAME_POINTERS:
         return 0
-    if last.type == _NUMBER and name.startswith("add"):
+    if last.type == _NUMBER and name.startswith(_RELEASE):
         return 0
-    if last.type == _NUMBER and name.startswith("sub"):
+    if last.type == _NUMBER and name.startswith(_TAKE):
+        # SUB sp, x29, #n is back at an earlier SP; A64 may shift the number left by 12
         return 0 if source in _FRAME_POINTERS else last.imm << last.shift.value
     return None
 
@@ -209,5 +229,6 @@ def _is_indirect(insn: Any) -> bool:  # noqa: ANN401
     if insn.group(_JUMP):
         return len(registers) == len(insn.operands) == 1 and registers != ["lr"]
     memory = next((o for o in insn.operands if o.type == _MEMORY), None)
+    # LDR PC, [sp], #4 is POP {pc}
     returns = memory is not None and insn.reg_name(memory.mem.base) == "sp"
-    return registers[:1] == ["pc"] and insn.mnemonic.startswith(("mov", "ldr")) and not returns
+    return registers[:1] == ["pc"] and insn.mnemonic.startswith(_TO_PC) and not returns

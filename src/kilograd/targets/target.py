@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kilograd.emit import Program
 from kilograd.emit.project import write_build_files, write_project
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.targets.fit import check_fits
 from kilograd.targets.runner import Runner
 from kilograd.targets.stack import StackBound
@@ -77,7 +77,9 @@ class Target(abc.ABC):
     def with_tools(self, compiler: CrossCompiler, emulator: Emulator) -> Target:
         """Return the target with other tools; raises `InputError` where it has no others."""
         if compiler is not CrossCompiler.CLANG or emulator is not Emulator.UNICORN:
-            raise InputError(f"--target {self.name}: has no other tools than {self.tools}")
+            raise InputError(
+                f"{option('target')} {self.name}: has no other tools than {self.tools}"
+            )
         return self
 
     @abc.abstractmethod
@@ -111,6 +113,6 @@ class Target(abc.ABC):
     def check(self, program: Program, ram: int | None) -> None:
         """Raise `InputError` where a program does not fit into the RAM there is."""
         if ram is not None:
-            check_fits(program, ram, f"--board-ram {ram}")
+            check_fits(program, ram, f"{option('board_ram')} {ram}")
         elif self.ram is not None:
-            check_fits(program, self.ram, f"--target {self.name}")
+            check_fits(program, self.ram, f"{option('target')} {self.name}")

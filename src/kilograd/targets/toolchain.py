@@ -18,7 +18,7 @@ from types import ModuleType
 
 import kilograd
 from kilograd.emit.project import c_files
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.interruption import later
 from kilograd.output import FULL
 
@@ -150,7 +150,9 @@ def zig(target: str, flags: tuple[str, ...]) -> Compiler:
     Raises `InputError` where it is not installed.
     """
     if importlib.util.find_spec("ziglang") is None:
-        raise InputError(f"--target {target}: no cross compiler; pip install 'kilograd[emulate]'")
+        raise InputError(
+            f"{option('target')} {target}: no cross compiler; pip install 'kilograd[emulate]'"
+        )
     return Compiler((sys.executable, "-m", "ziglang", "cc"), (*LANGUAGE, *flags))
 
 

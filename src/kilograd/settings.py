@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import re
 from collections.abc import Mapping
@@ -14,13 +15,82 @@ from kilograd import limits
 from kilograd.data import Augment, Draw
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
-from kilograd.learn.recipe import Recipe
 from kilograd.options import Option, changed, checked, leaves, values
-from kilograd.select import Budget, Evidence
+from kilograd.select import METHODS, Budget, Evidence
 from kilograd.sizes import bytes_of, macs_of
 
 _SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 """Of rates: normal numbers of float32."""
+
+
+class HeadKind(enum.StrEnum):
+    """How features become a class."""
+
+    PROTO = "proto"
+    LINEAR = "linear"
+
+
+class OptimizerKind(enum.StrEnum):
+    """How a gradient becomes a step."""
+
+    SGD = "sgd"
+    ROWRMS = "rowrms"
+    ADAM = "adam"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to compile.  `head` None: linear for the method `head`, else prototypes.
+
+    `accumulate`: samples whose gradients are averaged for one update; 1 updates at once and
+    needs no memory for sums.  `rows`: the image comes row by row, never as a whole.
+    `recompute`: maps that the backward pass reads are computed again, not kept, where that helps.
+    `exact`: where the plan does not meet its bound, search for the best.
+    `cache`: views of each image whose latents are kept, so that the layers in front of what learns
+    run once for each; 0 keeps none.  Where the first layer learns, the views themselves are kept.
+    `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
+    support for each update.
+    """
+
+    method: Annotated[str, Option(f"What learns: {', '.join(METHODS)}.")] = "last"
+    ways: Annotated[int, Option("Classes of the head.", most=limits.WAYS)] = 10
+    head: Annotated[
+        HeadKind | None, Option("proto (default) or linear (default of method head).")
+    ] = None
+    optimizer: Annotated[OptimizerKind, Option("How a gradient becomes a step.")] = (
+        OptimizerKind.SGD
+    )
+    accumulate: Annotated[int, Option("Samples averaged for one update.", most=limits.COUNT)] = 1
+    rows: Annotated[bool, Option("Take images row by row, from a callback; never whole.")] = False
+    recompute: Annotated[bool, Option("Run layers again to keep fewer maps: less RAM, slower.")] = (
+        False
+    )
+    exact: Annotated[bool, Option("Search longer for a memory plan proved optimal.")] = False
+    cache: Annotated[
+        int,
+        Option(
+            "Keep the frozen layers' output for so many views of an image; 0: none.",
+            most=limits.COUNT,
+        ),
+    ] = 0
+    prototype_gradients: Annotated[
+        bool, Option("Learn through prototypes too; a further pass.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for numbers that make no sense."""
+        for name, least in (("ways", 1), ("accumulate", 1)):
+            if (value := getattr(self, name)) < least:
+                raise InputError(f"{option(name)} {value}: must be at least {least}")
+        if self.cache < 0:
+            raise InputError(f"{option('cache')} {self.cache}: must not be negative")
+
+    @property
+    def head_kind(self) -> HeadKind:
+        """The head, after its default."""
+        if self.head is not None:
+            return self.head
+        return HeadKind.LINEAR if self.method == "head" else HeadKind.PROTO
 
 
 @dataclass(frozen=True)
@@ -35,7 +105,9 @@ class Schedule:
     iterations: Annotated[int, Option("Passes over the support images.", most=limits.COUNT)] = 10
     lr: Annotated[float, Option("Learning rate, in real units.")] = 0.003
     augment: Annotated[Augment, Option("Random views of the support images.")] = Augment.FULL
-    seed: Annotated[int, Option("Makes the run repeatable.")] = 0
+    seed: Annotated[
+        int, Option("Makes the run repeatable; of several episodes, number E has SEED + E.")
+    ] = 0
     warmup: Annotated[
         int, Option("Passes at first in which the rate rises from zero.", most=limits.COUNT)
     ] = 0
