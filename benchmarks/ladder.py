@@ -327,14 +327,12 @@ def _latent(learn: Learn, ways: int) -> tuple[str, ...]:
 
 
 @app.command()
-def run(
-    stored: Path, out: Path, episodes: int = 8, rungs: str = "abcdefg", data: str | None = None
-) -> None:
+def run(stored: Path, out: Path, episodes: int = 8, rungs: str = "abcdefg") -> None:
     """Run what is missing, appending: the first episode of each set, then the second, ..."""
     torch.set_num_threads(1)
     done = {(r.data, r.episode, r.method, r.rung) for r in read(out, Row)}
     asked = [rung for letter, rung in zip("abcdefg", RUNGS, strict=True) if letter in rungs]
-    for e in episodes_of(stored, episodes, data):
+    for e in episodes_of(stored, episodes):
         wanted = {
             method: [
                 rung

@@ -37,7 +37,7 @@ PASSES = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One episode; the last columns are those of results on a device, where they mean something."""
+    """One episode, learned by one recipe."""
 
     model: str
     data: str
@@ -45,11 +45,6 @@ class Row:
     episode: int
     before: float
     after: float
-    sram_bytes: int = 0
-    budget: str = ""
-    backward_macs: int = 0
-    learned: int = 0
-    layers: str = ""
 
 
 class Standardised(nn.Conv2d):  # type: ignore[misc]  # torch is untyped here
