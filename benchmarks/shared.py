@@ -6,7 +6,7 @@ import functools
 import os
 from pathlib import Path
 
-from kilograd.data import Dataset, load_dataset
+from kilograd.data import Dataset, Episode, load_dataset, read_episodes
 from kilograd.frontend import Model, load_model
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.select import Budget
@@ -39,3 +39,11 @@ def compiled(
 def load_images(name: str) -> Dataset:
     """Load a data set of the folder `data`."""
     return load_dataset(SHARED / "data" / f"{name}.parquet")
+
+
+def first_episodes(path: Path, count: int, names: str | None = None) -> list[Episode]:
+    """Read the first stored episodes of each data set: all first ones, then all second ones."""
+    wanted = None if names is None else names.split(",")
+    found = read_episodes(path, str(path))
+    some = [e for e in found if e.seed < count and (wanted is None or e.dataset in wanted)]
+    return sorted(some, key=lambda e: e.seed)

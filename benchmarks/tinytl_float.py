@@ -18,11 +18,11 @@ import torch
 import typer
 from numpy.typing import NDArray
 from rows import Row, append, read
-from shared import load_images, load_network
+from shared import first_episodes, load_images, load_network
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kilograd.data import Episode, augmented, read_episodes
+from kilograd.data import Episode, augmented
 from kilograd.learn.adapt import load_task
 from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
@@ -99,40 +99,43 @@ class TinyTL(nn.Module):  # type: ignore[misc]
         return self.network(torch.from_numpy(images))[0]
 
 
-def learn(name: str, e: Episode, rate: float, batch: int) -> tuple[float, float]:
-    """Return accuracy before and after."""
-    net, schedule = TinyTL(name, e.seed), Schedule(PASSES, rate, seed=e.seed)
-    task = load_task(load_images(e.dataset), e, load_network(name).preprocess)
-    images, query = task.support.images, task.query
-    labels, ways = torch.from_numpy(task.support.labels).long(), len(e.classes)
+class Learner:
+    """An episode, and a network that learns it."""
 
-    def prototypes() -> Tensor:
+    def __init__(self, name: str, e: Episode) -> None:
+        self.net = TinyTL(name, e.seed)
+        task = load_task(load_images(e.dataset), e, load_network(name).preprocess)
+        self.support, self.query = task.support, task.query
+        self.labels = torch.from_numpy(self.support.labels).long()
+
+    def prototypes(self) -> Tensor:
+        """Return the directions of the classes."""
         with torch.no_grad():
-            onehot = functional.one_hot(labels, ways).float()
-            return functional.normalize(onehot.T @ net(images))
+            member = functional.one_hot(self.labels).float().T
+            return functional.normalize(member @ self.net(self.support.images))
 
-    def accuracy() -> float:
-        p = prototypes()
+    def accuracy(self) -> float:
+        """Return the share of the query that is recognised."""
         with torch.no_grad():
-            found = (functional.normalize(net(query.images)) @ p.T).argmax(1)
-        return float((found.numpy() == query.labels).mean())
+            cosines = functional.normalize(self.net(self.query.images)) @ self.prototypes().T
+        return float((cosines.argmax(1).numpy() == self.query.labels).mean())
 
-    before = accuracy()
-    optimizer = torch.optim.Adam(net.learned, rate)
-    rng = np.random.default_rng(schedule.seed)
-    count = len(labels)
-    for turn in range(PASSES):
-        p = prototypes()
-        order = rng.permutation(count)
-        for at in range(0, count, batch):
-            chosen = order[at : at + batch]
-            views = [augmented(images[i], rng, schedule.augment) for i in chosen]
-            logits = SCALE * functional.normalize(net(np.stack(views))) @ p.T
-            optimizer.param_groups[0]["lr"] = schedule.rate((turn + at / count) / PASSES)
-            optimizer.zero_grad()
-            functional.cross_entropy(logits, labels[chosen]).backward()
-            optimizer.step()
-    return before, accuracy()
+    def learn(self, schedule: Schedule, batch: int) -> None:
+        """Teach the support, some images at a time."""
+        optimizer = torch.optim.Adam(self.net.learned, schedule.lr)
+        rng, count = np.random.default_rng(schedule.seed), len(self.labels)
+        for turn in range(schedule.iterations):
+            p = self.prototypes()
+            order = rng.permutation(count)
+            for at in range(0, count, batch):
+                chosen = order[at : at + batch]
+                views = [augmented(self.support.images[i], rng, schedule.augment) for i in chosen]
+                logits = SCALE * functional.normalize(self.net(np.stack(views))) @ p.T
+                done = (turn + at / count) / schedule.iterations
+                optimizer.param_groups[0]["lr"] = schedule.rate(done)
+                optimizer.zero_grad()
+                functional.cross_entropy(logits, self.labels[chosen]).backward()
+                optimizer.step()
 
 
 def main(
@@ -148,10 +151,12 @@ def main(
     torch.set_num_threads(1)
     method = f"tinytl-float-{batch}@{rate}"
     done = {(r.data, r.episode) for r in read(out) if r.method == method}
-    for e in sorted(read_episodes(stored, "STORED"), key=lambda e: e.seed):
-        wanted = e.dataset in data.split(",") and e.seed < episodes
-        if wanted and (e.dataset, e.seed) not in done:
-            before, after = learn(network, e, rate, batch)
+    for e in first_episodes(stored, episodes, data):
+        if (e.dataset, e.seed) not in done:
+            learner = Learner(network, e)
+            before = learner.accuracy()
+            learner.learn(Schedule(PASSES, rate, seed=e.seed), batch)
+            after = learner.accuracy()
             append(out, [Row(network, e.dataset, method, e.seed, before, after, 0)])
             print(f"{e.dataset} {e.seed} {rate}: {after - before:+.3f}", flush=True)
 
