@@ -90,7 +90,7 @@ def plan_command(
     if out is not None:
         check_file(out, ".html", force=force)
     recipe = settings.recipe
-    compiled = api.plan(model, recipe.method, recipe.ways, settings)
+    compiled = api.plan(model, build=settings)
     program = compiled.program
     chosen = _entry(program, entry)
     trains = EntryPoint.STEP in program.entries
