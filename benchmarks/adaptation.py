@@ -31,12 +31,12 @@ from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import Samples, Schedule, enrol, fit, load_samples
+from kilograd.learn.training import Samples, enrol, fit, load_samples
 from kilograd.learn.views import latents_each
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Evidence
 from kilograd.select.greedy import INSPECTED
-from kilograd.settings import OptimizerKind, Recipe
+from kilograd.settings import OptimizerKind, Recipe, Schedule
 from kilograd.targets import CORTEX_M7, Driver, HostProgram, Runner, build_host
 from kilograd.targets.target import Device
 

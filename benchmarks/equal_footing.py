@@ -1,6 +1,6 @@
 """Every method with and without meta-training: the tables of docs/results/studies/equal-footing.md.
 
-    python benchmarks/equal_footing.py keep FOLDER RESULTS.csv
+    python benchmarks/rows.py keep FOLDER RESULTS.csv
     python benchmarks/equal_footing.py floats FOLDER DATA NETWORK,... RESULTS.csv
     python benchmarks/equal_footing.py table RESULTS.csv | \
         python benchmarks/fill.py docs/results/studies/equal-footing.md
@@ -12,22 +12,20 @@ PyTorch (kilograd[torch]), and DATA, a folder of NAME.parquet.
 
 from __future__ import annotations
 
-import csv
-import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import typer
+from rows import after, append, grouped, head, line, paired, read, shown
 
-from kilograd.data import Dataset, Episode, load_dataset
-from kilograd.frontend import Preprocess, load_model
+from kilograd.data import load_dataset, read_episodes
+from kilograd.frontend import load_model
 from kilograd.intervals import interval
-from kilograd.learn.training import load_samples
+from kilograd.learn.adapt import Task, load_task
 from kilograd.offline.network import FloatNetwork
-from kilograd.study.evaluate import EPISODES, RESULTS
+from kilograd.study.evaluate import EPISODES
+from kilograd.study.work import Row
 
 META = "meta-"
 
@@ -48,124 +46,88 @@ PAPER_META = {
     "tinytl": {"mcunet-5fps": 68.6},
     "full": {"mcunet-5fps": 67.3},
 }
+ORDER = ["none float", *PAPER]
 app = typer.Typer(add_completion=False)
-Key = tuple[str, int]
-"""A data set and an episode of it."""
-Rows = dict[str, dict[str, dict[Key, float]]]
-"""Accuracy in per cent, by network and method."""
-
-
-@app.command()
-def keep(folder: Path, out: Path) -> None:
-    """Append the rows of an evaluation to a CSV file that can be read without SQLite."""
-    with closing(sqlite3.connect(folder / RESULTS)) as db:
-        found = db.execute("SELECT * FROM rows ORDER BY episode, data, model, method")
-        new = not out.exists()
-        with out.open("a", newline="", encoding="utf-8") as f:
-            writer = csv.writer(f)
-            if new:
-                writer.writerow([c[0] for c in found.description])
-            method = [c[0] for c in found.description].index("method")
-            for row in map(list, found):  # a plan is called by its file, wherever that was
-                row[method] = row[method].rpartition("/")[2]
-                writer.writerow(row)
+Found = dict[tuple[str, int], float]
+"""Accuracy in per cent, by data set and episode."""
+Rows = dict[str, dict[str, Found]]
+"""The same by network and method."""
 
 
 @app.command()
 def floats(folder: Path, data: Path, networks: str, out: Path) -> None:
     """Append rows of the method `none float`: prototypes of float32 features."""
-    stored = (folder / EPISODES).read_text(encoding="utf-8").splitlines()
-    episodes = [Episode.from_json(line) for line in stored]
+    episodes = read_episodes(folder / EPISODES, "FOLDER")
     sets = {name: load_dataset(data / f"{name}.parquet") for name in {e.dataset for e in episodes}}
-    with out.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        for model in map(load_model, networks.split(",")):
-            network = FloatNetwork(model.graph)
-            for e in episodes:
-                right = _right(network, model.preprocess, sets[e.dataset], e)
-                row = (e.dataset, model.name, "none float", e.seed, len(e.classes), right, right)
-                writer.writerow([*row, 0, 0, 0, 0])
-            f.flush()
+    for model in map(load_model, networks.split(",")):
+        network = FloatNetwork(model.graph)
+        for e in episodes:
+            right = share(network, load_task(sets[e.dataset], e, model.preprocess))
+            key = e.dataset, model.name, "none float", e.seed
+            append(out, [Row(*key, len(e.classes), right, right, 0, 0, 0, 0)])
 
 
-def _right(network: FloatNetwork, preprocess: Preprocess, images: Dataset, e: Episode) -> float:
+def share(network: FloatNetwork, task: Task) -> float:
     """Return the share of the query that is nearest to the prototype of its class."""
-    support, query = (
-        load_samples(images, indices, labels, preprocess)
-        for indices, labels in ((e.support, e.support_labels), (e.query, e.query_labels))
-    )
-    prototypes = np.eye(len(e.classes))[support.labels].T @ network.infer(support.images)[0]
+    labels = np.eye(len(task.episode.classes))[task.support.labels]
+    prototypes = labels.T @ network.infer(task.support.images)[0]
     prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
-    found = (network.infer(query.images)[0] @ prototypes.T).argmax(axis=1)
-    return float((found == query.labels).mean())
+    found = (network.infer(task.query.images)[0] @ prototypes.T).argmax(axis=1)
+    return float((found == task.query.labels).mean())
 
 
 @app.command()
 def table(path: Path) -> None:
     """Print a table for each network, and one of what meta-training changes."""
-    rows: Rows = defaultdict(lambda: defaultdict(dict))
-    sram: dict[tuple[str, str], int] = defaultdict(int)
-    with path.open(newline="", encoding="utf-8") as f:
-        for r in csv.DictReader(f):
-            method = r["method"].partition("@")[0].removesuffix(".json")
-            after = 100 * float(r["accuracy_after"])
-            rows[r["model"]][method][r["data"], int(r["episode"])] = after
-            used = sram[r["model"], method]
-            sram[r["model"], method] = max(used, int(r["sram_bytes"]))
-    print("\n".join(lines(rows, sram)))
-
-
-def lines(rows: Rows, sram: dict[tuple[str, str], int]) -> Iterator[str]:
-    """Yield the tables."""
+    rows: Rows = {}
+    sram: dict[tuple[str, str], int] = {}
+    by_method = grouped(read(path), lambda r: (r.model, r.name.removesuffix(".json")))
+    for (model, method), own in by_method.items():
+        found = {key: 100 * x for key, x in after(own).items()}
+        rows.setdefault(model, {})[method] = found
+        sram[model, method] = max(r.sram_bytes for r in own)
     networks = [name for name in rows if not name.startswith(META)]
-    order = ["none float", *PAPER]
-    for network in networks:
-        plain, meta = rows[network], rows[META + network]
-        sets = list(dict.fromkeys(data for found in plain.values() for data, _ in found))
-        yield f"| {network} | RAM, B | episodes | {' | '.join(sets)} | all | less `none` | paper |"
-        yield "|---" + "|---:" * (len(sets) + 5) + "|"
-        for title, some, paper in (("", plain, PAPER), (" (meta)", meta, PAPER_META)):
-            for method, found in sorted(some.items(), key=lambda x: order.index(x[0])):
-                used = sram[network, method]
-                cells = [_mean([x for (d, _), x in found.items() if d == data]) for data in sets]
-                gain = "" if method.startswith("none") else _difference(found, some["none"])
-                known = paper.get(method, {}).get(network, "")
-                yield (
-                    f"| `{method}`{title} | {f'{used:,}' if used else ''} | {len(found)} | "
-                    f"{' | '.join(cells)} | "
-                    f"{_interval(list(found.values()))} | {gain} | {known} |"
-                )
-        yield ""
+    for name in networks:
+        print("\n".join([*network_table(name, rows, sram), ""]))
     every = [name for n in networks for name in (n, META + n)]
-    yield f"| `tinytrain` less | {' | '.join(every)} |"
-    yield "|---" + "|---:" * len(every) + "|"
-    for method in PAPER:
-        if method != "tinytrain":
-            cells = [_difference(rows[n]["tinytrain"], rows[n][method]) for n in every]
-            yield f"| `{method}` | {' | '.join(cells)} |"
-    yield ""
-    yield f"| meta-training gains | {' | '.join(networks)} |"
-    yield "|---" + "|---:" * len(networks) + "|"
-    for method in sorted(rows[networks[0]], key=order.index):
-        gains = [_difference(rows[META + n][method], rows[n][method]) for n in networks]
-        yield f"| `{method}` | {' | '.join(gains)} |"
+    print(head("`tinytrain` less", *every, texts=1))
+    for method in filter(lambda method: method != "tinytrain", PAPER):
+        gains = [difference(rows[n]["tinytrain"], rows[n].get(method, {})) for n in every]
+        print(line(f"`{method}`", *gains))
+    print()
+    print(head("meta-training gains", *networks, texts=1))
+    for method in sorted(rows[networks[0]], key=ORDER.index):
+        gains = [
+            difference(rows[META + n].get(method, {}), rows[n].get(method, {})) for n in networks
+        ]
+        print(line(f"`{method}`", *gains))
 
 
-def _difference(found: dict[Key, float], base: dict[Key, float]) -> str:
-    both = [found[k] - base[k] for k in found if k in base]
-    if len(both) < 2:
-        return ""
-    mean = interval(both)
-    return f"{mean.mean:+.1f} ± {mean.half:.1f}"
+def network_table(name: str, rows: Rows, sram: dict[tuple[str, str], int]) -> Iterator[str]:
+    """Yield the table of a network, without meta-training and with it."""
+    sets = list(dict.fromkeys(data for found in rows[name].values() for data, _ in found))
+    yield head(name, "RAM, B", "episodes", *sets, "all", "less `none`", "paper", texts=1)
+    for title, some, paper in (
+        ("", rows[name], PAPER),
+        (" (meta)", rows[META + name], PAPER_META),
+    ):
+        for method, found in sorted(some.items(), key=lambda x: ORDER.index(x[0])):
+            each = [[x for (d, _), x in found.items() if d == data] for data in sets]
+            yield line(
+                f"`{method}`{title}",
+                f"{sram[name, method]:,}" if sram[name, method] else "",
+                len(found),
+                *(f"{interval(x).mean:.1f}" if x else "" for x in each),
+                shown(interval(list(found.values()))),
+                "" if method.startswith("none") else difference(found, some["none"]),
+                paper.get(method, {}).get(name, ""),
+            )
 
 
-def _interval(values: Sequence[float]) -> str:
-    mean = interval(values)
-    return f"{mean.mean:.1f} ± {mean.half:.1f}" if mean.half is not None else f"{mean.mean:.1f}"
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{interval(values).mean:.1f}" if values else ""
+def difference(found: Found, base: Found) -> str:
+    """Write the mean difference on the episodes that both have."""
+    both = paired(found, base)
+    return shown(interval(both), "+") if len(both) > 1 else ""
 
 
 if __name__ == "__main__":

@@ -9,20 +9,16 @@ Tools of the system that are not installed (QEMU, GCC for Arm) leave their rows 
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+
+from rows import head, line
+from shared import compiled
 
 from kilograd.emit import Program
 from kilograd.errors import InputError
-from kilograd.frontend import load_model
-from kilograd.learn.recipe import compile_recipe
-from kilograd.select import Budget
-from kilograd.settings import Recipe
 from kilograd.targets import TARGETS, CrossCompiler, Emulator, Measurement, Target, measure
 
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 STEPS = 20
 
 NETWORKS = (
@@ -31,12 +27,6 @@ NETWORKS = (
     ("mbv2-w0.35", "sparse-49kb"),
     ("proxyless-w0.3", "sparse-49kb"),
 )
-
-
-def program(name: str, method: str, *, rows: bool = False) -> Program:
-    folder = SHARED / "models" / name
-    network = load_model(str(folder) if folder.is_dir() else name)
-    return compile_recipe(network, Recipe(method, 10, rows=rows), Budget()).program
 
 
 def with_all_tools() -> Iterator[Target]:
@@ -48,7 +38,8 @@ def with_all_tools() -> Iterator[Target]:
             print(f"left out: {e}", file=sys.stderr)
 
 
-def cells(found: Measurement) -> str:
+def cells(found: Measurement) -> list[str]:
+    """Return what was measured."""
     numbers = (
         found.ram_bytes,
         found.stack_bytes,
@@ -58,7 +49,7 @@ def cells(found: Measurement) -> str:
         found.instructions_step,
     )
     shown = ["unknown" if n is None else f"{n:,}" for n in numbers]
-    return " | ".join([*shown, "yes" if found.bit_exact else "NO"])
+    return [*shown, "yes" if found.bit_exact else "NO"]
 
 
 def row(made: Program, target: Target, *first: str) -> None:
@@ -67,24 +58,24 @@ def row(made: Program, target: Target, *first: str) -> None:
     except InputError as e:
         print(f"left out: {e}", file=sys.stderr)
         return
-    print(f"| {' | '.join(first)} | {cells(found)} |", flush=True)
+    print(line(*first, *cells(found)), flush=True)
 
 
-def head(*first: str) -> None:
+def begin(*first: str) -> None:
     names = (*first, "RAM", "stack", "bound", "flash", "forward", "step", "bit exact")
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    print(head(*names, texts=len(names)))
 
 
 def main() -> None:
-    head("network", "method", "image", "target")
+    begin("network", "method", "image", "target")
     for name, method in NETWORKS:
         for image in ("whole", "by rows"):
-            made = program(name, method, rows=image == "by rows")
+            made = compiled(name, method, rows=image == "by rows").program
             for target in TARGETS:
                 row(made, target, name, method, image, target.name)
     print()
-    made = program("mcunet-5fps", "sparse-49kb")
-    head("target", "compiler", "emulator")
+    made = compiled("mcunet-5fps", "sparse-49kb").program
+    begin("target", "compiler", "emulator")
     for target in with_all_tools():
         row(made, target, target.name, *target.tools.split(", "))
 

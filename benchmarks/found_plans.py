@@ -7,24 +7,24 @@
 
 `draw` writes random plans that fit, whatever they promise.  `once` takes off every gain what
 learning in any layer brings on average, so that a sum does not count it again and again.
-RESULTS.csv are rows of `kilograd evaluate` (kept by `equal_footing.py keep`), made in the folder
+RESULTS.csv are rows of `kilograd evaluate` (kept by `rows.py keep`), made in the folder
 in which plans are named as their methods say; the first has the method `none`.  Plans are compiled
 for five classes, `rowrms` and an image that comes row by row.
 """
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from rows import after, grouped, head, line, paired, read, shown
 
-from kilograd.cli import Options
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import interval
@@ -42,6 +42,7 @@ from kilograd.search import (
 )
 from kilograd.select import Budget, Evidence, strategy, write_plan
 from kilograd.settings import OptimizerKind, Recipe
+from kilograd.sizes import bytes_of
 from kilograd.study.contribution import write_contribution
 
 RECIPE = Recipe("search", 5, optimizer=OptimizerKind.ROWRMS, rows=True)
@@ -50,13 +51,21 @@ ALIKE = 0.06
 app = typer.Typer(add_completion=False)
 
 
+@dataclass(frozen=True)
+class Reached:
+    """The most bytes of a method, and its accuracy in per cent by data set and episode."""
+
+    sram: int
+    accuracy: Mapping[tuple[str, int], float]
+
+
 @app.command()
 def draw(contribution: Path, model: str, out: Path, sram: str = "128K", count: int = 12) -> None:
     """Write random plans that are predicted to fit."""
     network, gains = load_model(model), read_contribution(contribution)
     evidence = Evidence(network.name, network.graph, network.layers)
     parts = footprint(evidence, lambda s: lowered(network, RECIPE, s), helpful(gains))
-    room = problem(gains, parts).within(Limits(Options(model, sram=sram).budget.sram or 0))
+    room = problem(gains, parts).within(Limits(sram=bytes_of(sram, "sram")))
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(count):
         if answer := Sampling(1)(room, seed):
@@ -79,51 +88,62 @@ def table(contribution: Path, model: str, results: Annotated[list[Path], typer.A
     """Print what was promised and measured, plan by plan, and how well one tells the other."""
     network, gains = load_model(model), read_contribution(contribution)
     evidence = Evidence(network.name, network.graph, network.layers)
-    after: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    bytes_of: dict[str, int] = defaultdict(int)
+    reached: dict[str, Reached] = {}
     for path in results:
-        with path.open(newline="", encoding="utf-8") as f:
-            for r in csv.DictReader(f):
-                name = r["method"] + (f" {path.stem}" if path != results[0] else "")
-                after[name][r["data"], r["episode"]] = 100 * float(r["accuracy_after"])
-                bytes_of[name] = max(bytes_of[name], int(r["sram_bytes"]))
-    base = after["none"]
-    promises = {name: promise(name, evidence, gains) for name in after}
+        where = "" if path == results[0] else f" {path.stem}"
+        for method, own in grouped(read(path), lambda r: r.method).items():
+            found = {key: 100 * x for key, x in after(own).items()}
+            reached[method + where] = Reached(max(r.sram_bytes for r in own), found)
+    reached = dict(sorted(reached.items(), key=lambda x: x[1].sram))
+    promises = {name: promise(name, evidence, gains) for name in reached}
+    print("\n".join([*gained(reached, promises), "", *compared(reached)]))
+    brought = {
+        name: interval(paired(x.accuracy, reached["none"].accuracy)).mean
+        for name, x in reached.items()
+    }
+    known = [
+        (said, brought[name])
+        for name, said in promises.items()
+        if said is not None and not name.startswith(("none", "once-"))
+    ]
+    ours, theirs = np.array(known).T
+    linear = np.corrcoef(ours, theirs)[0, 1]
+    ranked = np.corrcoef(np.argsort(np.argsort(ours)), np.argsort(np.argsort(theirs)))[0, 1]
+    print(f"\n{head('plans', 'correlation', 'of ranks', texts=0)}")
+    print(line(len(known), f"{linear:.2f}", f"{ranked:.2f}"))
+
+
+def gained(reached: dict[str, Reached], promises: dict[str, float | None]) -> Iterator[str]:
+    """Yield what each plan promised, and its gain over no training."""
+    base = reached["none"].accuracy
     sets = list(dict.fromkeys(data for data, _ in base))
-    print(f"| plan | RAM, B | promised | episodes | {' | '.join(sets)} | gain |")
-    print("|---|---:|---:|---:" + "|---:" * (len(sets) + 1) + "|")
-    pairs: list[tuple[float, float]] = []
-    for name in sorted(after, key=bytes_of.__getitem__):
+    yield head("plan", "RAM, B", "promised", "episodes", *sets, "gain", texts=1)
+    for name, found in reached.items():
         if name.startswith("none"):
             continue
-        gain = {key: x - base[key] for key, x in after[name].items() if key in base}
-        each = [f"{np.mean([x for (d, _), x in gain.items() if d == data]):+.1f}" for data in sets]
-        all_ = interval(list(gain.values()))
-        known = promises[name]
-        if known is not None and not name.startswith("once-"):
-            pairs.append((known, all_.mean))
-        print(
-            f"| `{name}` | {bytes_of[name]:,} | {'' if known is None else f'{known:+.1f}'} | "
-            f"{len(gain)} | {' | '.join(each)} | {all_.mean:+.1f} ± {all_.half:.1f} |"
-        )
-    print("\n| compared | RAM, B | difference |\n|---|---:|---:|")
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for a, b in product(sorted(after, key=bytes_of.__getitem__), repeat=2):
-        same = abs(bytes_of[a] - bytes_of[b]) < ALIKE * bytes_of[a]
-        if a.startswith("sparse-") and same and not b.startswith(("sparse-", "random-")):
-            both = {key: x - after[a][key] for key, x in after[b].items() if key in after[a]}
-            if b.startswith("ram-"):
-                for key, x in both.items():
-                    found[key].append(x)
-            d = interval(list(both.values()))
-            print(f"| `{b}` less `{a}` | {bytes_of[b]:,} | {d.mean:+.1f} ± {d.half:.1f} |")
-    d = interval([float(np.mean(each)) for each in found.values()])
-    print(f"| all `ram-BYTES` less these, mean of each task | | {d.mean:+.1f} ± {d.half:.1f} |")
-    said, brought = np.array(pairs).T
-    linear = np.corrcoef(said, brought)[0, 1]
-    ranked = np.corrcoef(np.argsort(np.argsort(said)), np.argsort(np.argsort(brought)))[0, 1]
-    print("\n| plans | correlation | of ranks |\n|---:|---:|---:|")
-    print(f"| {len(pairs)} | {linear:.2f} | {ranked:.2f} |")
+        gain = {key: x - base[key] for key, x in found.accuracy.items() if key in base}
+        each = [np.mean([x for (d, _), x in gain.items() if d == data]) for data in sets]
+        said = "" if promises[name] is None else f"{promises[name]:+.1f}"
+        cells = (f"{x:+.1f}" for x in each)
+        all_ = shown(interval(list(gain.values())), "+")
+        yield line(f"`{name}`", f"{found.sram:,}", said, len(gain), *cells, all_)
+
+
+def compared(reached: dict[str, Reached]) -> Iterator[str]:
+    """Yield found plans less the published ones of about the same RAM."""
+    yield head("compared", "RAM, B", "difference", texts=1)
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for (a, published), (b, other) in product(reached.items(), repeat=2):
+        same = abs(published.sram - other.sram) < ALIKE * published.sram
+        if not (a.startswith("sparse-") and same) or b.startswith(("sparse-", "random-")):
+            continue
+        less = shown(interval(paired(other.accuracy, published.accuracy)), "+")
+        yield line(f"`{b}` less `{a}`", f"{other.sram:,}", less)
+        for key, x in other.accuracy.items():
+            if b.startswith("ram-") and key in published.accuracy:
+                found[key].append(x - published.accuracy[key])
+    of = interval([float(np.mean(each)) for each in found.values()])
+    yield f"| all `ram-BYTES` less these, mean of each task | | {shown(of, '+')} |"
 
 
 def promise(method: str, evidence: Evidence, gains: Contribution) -> float | None:

@@ -1,9 +1,8 @@
 """Instructions on an emulated Cortex-M: layers of mcunet-5fps alone, whole steps by kernel.
 
-    python benchmarks/instructions.py [--target NAME] [--functions] [--write]
+    python benchmarks/instructions.py [--target NAME] [--write]
 
-Instructions are counted exactly; they are not cycles.  `--functions` lists the C functions of a
-training step with their sizes too, `--write` puts the tables into
+Instructions are counted exactly; they are not cycles.  `--write` puts the tables into
 docs/results/studies/instructions.md, which is about the Cortex-M7.
 Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 """
@@ -12,22 +11,20 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import os
 import tempfile
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
+from rows import grouped, head, line
+from shared import compiled, load_network
 from unicorn import UC_HOOK_BLOCK
 from unicorn.unicorn_py3.unicorn import uclib
 
 from kilograd.emit import Program, link
-from kilograd.frontend import load_model
 from kilograd.ir import Array, Builder, Graph, Leaf, Node
-from kilograd.learn.recipe import compile_recipe
 from kilograd.ops import (
     Conv,
     ConvInputGrad,
@@ -38,14 +35,12 @@ from kilograd.ops import (
     RowUpdate,
 )
 from kilograd.passes import EntryPoint
-from kilograd.select import Budget
-from kilograd.settings import HeadKind, Recipe
+from kilograd.settings import HeadKind
 from kilograd.targets import CORTEX_M7, TARGETS, Cortex, Driver
 from kilograd.targets.elf import FLASH_BYTES, ElfFile, build_elf
 from kilograd.targets.toolchain import find_compiler
 from kilograd.targets.unicorn import UnicornDevice
 
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "studies" / "instructions.md"
 NETWORK, METHOD = "mcunet-5fps", "sparse-49kb"
 STEPS = 3
@@ -53,8 +48,7 @@ STEPS = 3
 PROFILER = """
 #include <stdint.h>
 /* `owner`: for each half word of flash, who is charged from there on, or 0: as before. */
-struct profile { const uint8_t *flash; uint64_t base, current, by_owner[256], *by_address;
-                 const uint8_t *owner; };
+struct profile { const uint8_t *flash, *owner; uint64_t base, current, by_owner[256]; };
 void profile_block(void *emulator, uint64_t address, uint32_t size, struct profile *p) {
     const uint64_t at = address - p->base;
     uint64_t count = 0;
@@ -63,7 +57,6 @@ void profile_block(void *emulator, uint64_t address, uint32_t size, struct profi
         i += (p->flash[i + 1] >> 3) >= 0x1D ? 4 : 2;
     if (p->owner[at / 2]) p->current = p->owner[at / 2];
     p->by_owner[p->current] += count;
-    p->by_address[at / 2] += count;
 }
 """
 
@@ -71,11 +64,10 @@ void profile_block(void *emulator, uint64_t address, uint32_t size, struct profi
 class _Profile(ctypes.Structure):
     _fields_ = (
         ("flash", ctypes.c_char_p),
+        ("owner", ctypes.c_void_p),
         ("base", ctypes.c_uint64),
         ("current", ctypes.c_uint64),
         ("by_owner", ctypes.c_uint64 * 256),
-        ("by_address", ctypes.c_void_p),
-        ("owner", ctypes.c_void_p),
     )
 
 
@@ -89,16 +81,14 @@ class Function:
 
 
 def functions(elf: ElfFile) -> list[Function]:
-    """Return the functions of an ELF file in the order of their addresses."""
+    """Return the functions of an ELF file."""
     base = elf.harness.flash
     with elf.path.open("rb") as f:
-        table = ELFFile(f).get_section_by_name(".symtab")
-        found = {
-            (s["st_value"] & ~1) - base: Function(s.name, (s["st_value"] & ~1) - base, s["st_size"])
-            for s in table.iter_symbols()
+        return [
+            Function(s.name, (s["st_value"] & ~1) - base, s["st_size"])
+            for s in ELFFile(f).get_section_by_name(".symtab").iter_symbols()
             if s["st_info"]["type"] == "STT_FUNC" and s["st_value"] >= base
-        }
-    return [found[at] for at in sorted(found)]
+        ]
 
 
 def loaded(program: Program, target: Cortex) -> UnicornDevice:
@@ -109,12 +99,11 @@ def loaded(program: Program, target: Cortex) -> UnicornDevice:
 
 
 class Profiler:
-    """Charges every instruction of a firmware to a kernel, and to an address."""
+    """Charges every instruction of a firmware to a kernel."""
 
     def __init__(self, program: Program, target: Cortex) -> None:
         self._elf = build_elf(program, target)
         self.firmware = loaded(program, target)
-        self.functions = functions(self._elf)
         kernels = {
             n.op.kernel(n).symbol for e in program.entries.values() for n in computed(e.graph)
         }
@@ -122,31 +111,26 @@ class Profiler:
         callers = {f"model_{e}" for e in program.entries} | {"kg_stream"}
         self.names = ["program", *sorted(kernels)]
         self.owner = np.zeros(FLASH_BYTES // 2, np.uint8)
-        for f in self.functions:
+        for f in functions(self._elf):
             at = f.offset // 2
             if f.name in callers:  # control comes back to them in the middle
                 owner = self.names.index(f.name) if f.name in kernels else 255
                 self.owner[at : at + f.size // 2] = owner
             elif f.name in kernels:
                 self.owner[at] = self.names.index(f.name)
-        self.by_address = np.zeros(FLASH_BYTES // 2, np.uint64)
         self._hook()
 
     def _hook(self) -> None:
-        firmware = self.firmware
         with tempfile.TemporaryDirectory() as name:
             (Path(name) / "profile.c").write_text(PROFILER, encoding="utf-8")
             find_compiler().compile(Path(name), "-fPIC", "-shared", "profile.c", "-o", "profile.so")
             self._library = ctypes.CDLL(f"{name}/profile.so")
         self._profile = _Profile(
-            flash=self._elf.flash,
-            base=self._elf.harness.flash,
-            by_address=self.by_address.ctypes.data,
-            owner=self.owner.ctypes.data,
+            flash=self._elf.flash, owner=self.owner.ctypes.data, base=self._elf.harness.flash
         )
         hook = ctypes.c_size_t()
         status = uclib.uc_hook_add(
-            firmware._emulator._uch,  # noqa: SLF001 a hook in Python would be fifty times slower
+            self.firmware._emulator._uch,  # noqa: SLF001 a hook in Python would be fifty times slower
             ctypes.byref(hook),
             UC_HOOK_BLOCK,
             ctypes.cast(self._library.profile_block, ctypes.c_void_p),
@@ -158,7 +142,6 @@ class Profiler:
 
     def clear(self) -> None:
         """Forget what was counted."""
-        self.by_address[:] = 0
         ctypes.memset(self._profile.by_owner, 0, ctypes.sizeof(self._profile.by_owner))
 
     def by_kernel(self) -> dict[str, int]:
@@ -166,14 +149,6 @@ class Profiler:
         counts = dict(zip(self.names, self._profile.by_owner, strict=False))
         counts["program"] += self._profile.by_owner[255]
         return {k: v for k, v in sorted(counts.items(), key=lambda x: -x[1]) if v}
-
-    def by_function(self) -> list[tuple[Function, int]]:
-        """Instructions of each function itself."""
-        counts = [
-            int(self.by_address[f.offset // 2 : (f.offset + f.size) // 2].sum())
-            for f in self.functions
-        ]
-        return sorted(zip(self.functions, counts, strict=True), key=lambda x: -x[1])
 
 
 def computed(graph: Graph) -> list[Node]:
@@ -257,72 +232,49 @@ class Cost:
 
 def layers(target: Cortex) -> list[Cost]:
     """Measure every distinct layer of the network, forwards and where everything learns."""
-    model = load_model(str(SHARED / "models" / NETWORK))
-    full = compile_recipe(model, Recipe("full", 10, HeadKind.LINEAR), Budget())
-    step = full.program.entries[EntryPoint.STEP].graph
-    nodes = [
-        *model.graph.nodes,
-        *(n for n in step.nodes if not isinstance(n.op, Conv | Depthwise)),
-    ]
-    times: Counter[Layer] = Counter()
-    samples: dict[Layer, Node] = {}
-    for n in nodes:
-        if layer := layer_of(n):
-            times[layer] += 1
-            samples.setdefault(layer, n)
+    step = compiled(NETWORK, "full", HeadKind.LINEAR).program.entries[EntryPoint.STEP].graph
+    backward = (n for n in step.nodes if not isinstance(n.op, Conv | Depthwise))
+    found = grouped([*load_network(NETWORK).graph.nodes, *backward], layer_of)
+    same = [(layer, nodes) for layer, nodes in found.items() if layer]
     rng = np.random.default_rng(0)
-    names = {layer: f"layer{i}" for i, layer in enumerate(samples)}
-    program = link({names[layer]: alone(n, names[layer], rng) for layer, n in samples.items()})
+    program = link({f"layer{i}": alone(n, f"layer{i}", rng) for i, (_, (n, *_)) in enumerate(same)})
     firmware = loaded(program, target)
     out = []
-    for layer, n in samples.items():
-        entry = names[layer]
-        given = dict(feeds(program.entries[entry].graph, rng))
-        firmware.call(entry, **given)
-        out.append(Cost(layer, times[layer], n.op.macs(n), firmware.instructions or 0))
+    for i, (layer, nodes) in enumerate(same):
+        firmware.call(f"layer{i}", **dict(feeds(program.entries[f"layer{i}"].graph, rng)))
+        macs = nodes[0].op.macs(nodes[0])
+        out.append(Cost(layer, len(nodes), macs, firmware.instructions or 0))
     return out
-
-
-def size_of(shape: tuple[int, ...]) -> str:
-    """Write a shape."""
-    return "x".join(map(str, shape))
 
 
 def layer_tables(costs: list[Cost]) -> Iterator[str]:
     """Yield a table of totals by kind of layer, and one of all layers."""
-    groups: dict[tuple[str, str], list[Cost]] = defaultdict(list)
-    for c in costs:
-        groups[c.layer.part, c.layer.kind].append(c)
-    parts = list(dict.fromkeys(c.layer.part for c in costs))
-    yield "| what | layer | count | million MAC | million instructions | MAC per instruction |"
-    yield "|---|---|---|---|---|---|"
-    for part in parts:
-        whole: list[Cost] = []
+    groups = grouped(costs, lambda c: (c.layer.part, c.layer.kind))
+    names = "MAC", "instructions"
+    sums = (*(f"million {name}" for name in names), "MAC per instruction")
+    yield head("what", "layer", "count", *sums, texts=6)
+    for part, whole in grouped(costs, lambda c: c.layer.part).items():
         for (p, kind), group in groups.items():
             if p == part:
                 yield total(part, kind, group)
-                whole += group
         yield total(part, "**all**", whole)
     yield ""
-    yield "| what | layer | stride | from | to | count | MAC | instructions | MAC per instruction |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    shape = "what", "layer", "stride", "from", "to", "count"
+    yield head(*shape, *names, "MAC per instruction", texts=9)
     for (part, kind), group in groups.items():
         for c in group:
-            yield (
-                f"| {part} | {kind} | {c.layer.stride} | {size_of(c.layer.x)} "
-                f"| {size_of(c.layer.y)} | {c.times} | {c.macs:,} | {c.instructions:,} "
-                f"| {c.macs / c.instructions:.2f} |"
-            )
+            sizes = ("x".join(map(str, shape)) for shape in (c.layer.x, c.layer.y))
+            rate = f"{c.macs / c.instructions:.2f}"
+            each = f"{c.macs:,}", f"{c.instructions:,}", rate
+            yield line(part, kind, c.layer.stride, *sizes, c.times, *each)
 
 
 def total(part: str, kind: str, group: list[Cost]) -> str:
     """Return a row with the sums over a group, each layer as often as the network has it."""
     macs = sum(c.times * c.macs for c in group)
     instructions = sum(c.times * c.instructions for c in group)
-    return (
-        f"| {part} | {kind} | {sum(c.times for c in group)} | {macs / 1e6:.2f} "
-        f"| {instructions / 1e6:.2f} | {macs / instructions:.2f} |"
-    )
+    sums = macs / 1e6, instructions / 1e6, macs / instructions
+    return line(part, kind, sum(c.times for c in group), *(f"{x:.2f}" for x in sums))
 
 
 # ---- whole programs ----
@@ -344,20 +296,17 @@ def run_steps(profiler: Profiler, rng: np.random.Generator) -> None:
 def program_table(counts: dict[str, int], times: int) -> Iterator[str]:
     """Yield instructions by kernel."""
     every = sum(counts.values())
-    yield "| kernel | million instructions | share |"
-    yield "|---|---|---|"
+    yield head("kernel", "million instructions", "share", texts=3)
     for kernel, count in counts.items():
-        yield f"| `{kernel}` | {count / times / 1e6:.2f} | {count / every:.1%} |"
+        yield line(f"`{kernel}`", f"{count / times / 1e6:.2f}", f"{count / every:.1%}")
     yield f"| **all** | {every / times / 1e6:.2f} | |"
 
 
-def tables(target: Cortex, *, show_functions: bool) -> Iterator[str]:
+def tables(target: Cortex) -> Iterator[str]:
     """Yield everything that is measured, as Markdown."""
     yield f"## Each layer of {NETWORK} alone\n"
     yield from layer_tables(layers(target))
-    recipe = Recipe(METHOD, 10, HeadKind.LINEAR)
-    made = compile_recipe(load_model(str(SHARED / "models" / NETWORK)), recipe, Budget())
-    profiler = Profiler(made.program, target)
+    profiler = Profiler(compiled(NETWORK, METHOD, HeadKind.LINEAR).program, target)
     rng = np.random.default_rng(0)
     profiler.clear()
     Driver(profiler.firmware).infer(noise(rng))
@@ -367,11 +316,6 @@ def tables(target: Cortex, *, show_functions: bool) -> Iterator[str]:
     run_steps(profiler, rng)
     yield f"\n## A training step of {METHOD} by kernel\n"
     yield from program_table(profiler.by_kernel(), STEPS)
-    if show_functions:
-        yield "\n| function | bytes | million instructions |"
-        yield "|---|---|---|"
-        for f, count in profiler.by_function():
-            yield f"| `{f.name}` | {f.size} | {count / STEPS / 1e6:.2f} |"
 
 
 HEADER = f"""\
@@ -391,7 +335,6 @@ so that `dW` skips nothing.  In a step, kernels inside `kg_stream` count as them
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--functions", action="store_true", help="list C functions too")
     parser.add_argument("--write", action="store_true", help="fill docs/results/studies")
     processors = {t.name: t for t in TARGETS if isinstance(t, Cortex)}
     parser.add_argument("--target", choices=processors, default=CORTEX_M7.name)
@@ -400,9 +343,9 @@ def main() -> None:
     if options.write and target is not CORTEX_M7:
         parser.error(f"--write: the page is about the {CORTEX_M7.name}")
     lines = []
-    for line in tables(target, show_functions=options.functions):
-        print(line, flush=True)
-        lines.append(line)
+    for text in tables(target):
+        print(text, flush=True)
+        lines.append(text)
     if options.write:
         PAGE.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
 

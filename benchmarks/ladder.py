@@ -15,47 +15,47 @@ Needs PyTorch (kilograd[torch]) and the data and model folders: KILOGRAD_SHARED.
 
 from __future__ import annotations
 
-import csv
-import enum
+import copy
 import functools
 import itertools
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 import typer
-from few_shot import Limits, compiled, dataset, model
-from ladder_network import Arithmetic, Network
+from ladder_network import IN_TORCH, RUNGS, Network, Rung, graph_layout
 from numpy.typing import NDArray
+from rows import append, head, line, lines_of, shown
+from shared import first_episodes, load_images, load_network
 from torch import Tensor
 from torch.nn import functional
 
 from kilograd.data import Episode, augmented
-from kilograd.emit import link
-from kilograd.frontend import Model
-from kilograd.intervals import Interval, interval
-from kilograd.ir import Array, DType, Graph, Node, dead_code
+from kilograd.intervals import interval
+from kilograd.ir import Array, DType, Node, dead_code
+from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import Schedule, enrol, fit, load_samples, predict
+from kilograd.learn.training import adapted_tensors, enrol, fit, predict
+from kilograd.learn.views import Cached
+from kilograd.offline.network import int8_outputs
 from kilograd.ops import Update
 from kilograd.ops.update import BIAS_LIMIT, row_axis
 from kilograd.passes import EntryPoint, Part
 from kilograd.quant import fractions, stochastic_round
-from kilograd.select import Budget, Selection, write_plan
-from kilograd.select.selection import biases, weights
-from kilograd.settings import HeadKind, OptimizerKind, Recipe
+from kilograd.select import Budget, Demand, Selection, write_plan
+from kilograd.select.selection import Parameter
+from kilograd.settings import HeadKind, Limits, OptimizerKind, Recipe, Schedule
 from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"
 METHODS = {"none": "none", "last": "last", "static": str(PLAN), "tinytrain": "tinytrain"}
-NETWORK, LIMITS = "mcunet-5fps", Limits(None, "15%", None)
+NETWORK, LIMITS = "mcunet-5fps", Limits(compute="15%")
 PASSES, RATE, VIEWS = 10, 0.001, 4
 OTHER_SEED = 1000
 SCALE = 10.0  # of the cosine, as the device has it
@@ -63,27 +63,8 @@ SCALE = 10.0  # of the cosine, as the device has it
 app = typer.Typer(add_completion=False)
 
 
-class Rung(enum.StrEnum):
-    """How a network learns; each differs in one thing from the one before.
-
-    The last is no step down: it shows how far chance alone moves a training.
-    """
-
-    FLOAT = "float32"
-    ROUNDED = "fake-quantised forward"
-    INTEGER = "int8 forward"
-    BACKWARD = "integer backward"
-    DEVICE = "int8 updates"
-    FRESH = "fresh views"
-    AGAIN = "other random numbers"
-
-
-RUNGS = tuple(Rung)
-ARITHMETIC = {
-    Rung.FLOAT: Arithmetic.FLOAT,
-    Rung.ROUNDED: Arithmetic.ROUNDED,
-    Rung.INTEGER: Arithmetic.INTEGER,
-}
+Learn = tuple[tuple[Parameter, Part], ...]
+Maps = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -98,33 +79,24 @@ class Row:
     seconds: float
 
 
-class Kept(enum.Enum):
-    """What is kept of a weight between two steps."""
-
-    FLOAT = "a float"
-    BOUNDED = "a float, within the codes; the forward pass sees the nearest code"
-    CODES = "the code, rounded stochastically as on the device"
-
-
 class Master:
     """What learns: a parameter in real units, and the state of its optimiser.
 
-    `update` is the node that would update it on the device.
+    `update` is the node that would update it on the device.  Kept of it between two steps is, as
+    the rung says: a float; one within the codes, of which the forward pass sees the nearest; or the
+    code, rounded stochastically as on the device.
     """
 
-    def __init__(self, update: Node, codes: Array, kept: Kept, seed: int = 0) -> None:
+    def __init__(self, update: Node, codes: Array, rung: Rung, seed: int = 0) -> None:
         self.name, self.kind = update.inputs[0].name, update.inputs[0].type
         assert isinstance(update.op, Update)
-        self.rule, self._kept, self._seed, self._steps = update.op, kept, seed, 0
-        shapes = self.rule.state_shapes(self.kind)
-        self._states = [np.zeros(shape, np.float32) for shape in shapes]
-        self._codes, self._unit = codes, np.float32(1)
-        if self.kind.quant is not None:
-            table, exponent = fractions(self.kind.affine.scale)
-            per_real = np.float32(2.0 ** (31 - exponent) / self.kind.affine.unit)
-            self._per_real = self._by_row(per_real / table.astype(np.float32))
-            scale = np.array(self.kind.affine.scale) * self.kind.affine.unit
-            self._unit = self._by_row(scale.astype(np.float32))
+        self.rule, self._rung, self._seed, self._steps = update.op, rung, seed, 0
+        self._states = [np.zeros(shape, np.float32) for shape in self.rule.state_shapes(self.kind)]
+        table, exponent = fractions(self.kind.affine.scale)
+        per_real = np.float32(2.0 ** (31 - exponent) / self.kind.affine.unit)
+        self._per_real = self._by_row(per_real / table.astype(np.float32))
+        scale = np.array(self.kind.affine.scale) * self.kind.affine.unit
+        self._codes, self._unit = codes, self._by_row(scale.astype(np.float32))
         self.real = (codes * self._unit).astype(np.float32)
 
     def learn(self, gradient: Array, rate: float) -> None:
@@ -133,25 +105,21 @@ class Master:
         flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
         direction, *self._states = self.rule.step(flat, self._states, self._steps + 1)
         by_rows = (direction * np.float32(rate)).reshape(rows.shape)
-        self._step(-np.moveaxis(by_rows, 0, row_axis(self.kind)))
+        step = -np.moveaxis(by_rows, 0, row_axis(self.kind))
+        limit = 127 if self.kind.dtype is DType.I8 else BIAS_LIMIT
+        if self._rung is Rung.AGAIN:
+            by = stochastic_round(step * self._per_real, self._seed, self._steps, self.rule.salt)
+            self._codes = np.clip(self._codes + by, -limit, limit).astype(self.kind.dtype.numpy)
+            self.real = (self._codes * self._unit).astype(np.float32)
+        else:
+            self.real = self.real + step
+            if self._rung is not Rung.FLOAT and self.kind.dtype is DType.I8:
+                self.real = np.clip(self.real, -limit * self._unit, limit * self._unit)
         self._steps += 1
 
-    def _step(self, step: Array) -> None:
-        if self.kind.quant is None or self._kept is not Kept.CODES:
-            self.real = self.real + step
-            if self._kept is Kept.BOUNDED and self.kind.dtype is DType.I8:
-                self.real = np.clip(self.real, -127 * self._unit, 127 * self._unit)
-            return
-        limit = 127 if self.kind.dtype is DType.I8 else BIAS_LIMIT
-        by = stochastic_round(step * self._per_real, self._seed, self._steps, self.rule.salt)
-        self._codes = np.clip(self._codes + by, -limit, limit).astype(self.kind.dtype.numpy)
-        self.real = (self._codes * self._unit).astype(np.float32)
-
     def codes(self) -> Array:
-        """Return the codes that the device would hold, or the floats themselves."""
-        if self.kind.quant is None:
-            return self.real
-        if self._kept is Kept.CODES:
+        """Return the codes that the device would hold."""
+        if self._rung is Rung.AGAIN:
             return self._codes
         return np.rint(self.real / self._unit).astype(self.kind.dtype.numpy)
 
@@ -160,115 +128,69 @@ class Master:
         return x.reshape([-1 if a == axis else 1 for a in range(len(self.kind.shape))])
 
 
-class Student(Protocol):
-    """Something that has gradients, takes weights and knows prototypes."""
-
-    def enrol(self) -> None:
-        """Make the prototypes anew."""
-
-    def gradients(self, i: int, turn: int) -> Mapping[str, Array]:
-        """Return the gradient of the loss of a view of image i, in real units, by parameter."""
-
-    def put(self, master: Master) -> None:
-        """Take the value of a parameter."""
-
-
 class InTorch:
-    """A `Student` in PyTorch, fed with what the frozen layers leave of each view."""
+    """Gives gradients, in PyTorch; fed with what the frozen layers leave of each view."""
 
-    def __init__(
-        self,
-        network: Network,
-        plain: Mapping[str, Tensor],
-        views: Sequence[Mapping[str, Tensor]],
-        labels: Array,
-    ) -> None:
-        self.network, self._plain, self._views = network, plain, views
-        self._labels = torch.from_numpy(labels).long()
+    def __init__(self, network: Network, fronts: Sequence[Maps], labels: Array) -> None:
+        self.network, self._plain, self._views = network, fronts[0], fronts[1:-1]
+        self._labels, self._query = torch.from_numpy(labels).long(), fronts[-1]
         self._prototypes = torch.zeros(0)
 
     def enrol(self) -> None:
+        """Make the prototypes anew."""
         with torch.no_grad():
             onehot = functional.one_hot(self._labels).float()
             self._prototypes = functional.normalize(onehot.T @ self.network.features(self._plain))
 
-    def logits(self, given: Mapping[str, Tensor]) -> Tensor:
+    def logits(self, given: Maps) -> Tensor:
         """Return scaled cosines."""
         return SCALE * functional.normalize(self.network.features(given)) @ self._prototypes.T
 
     def gradients(self, i: int, turn: int) -> Mapping[str, Array]:
+        """Return the gradient of the loss of a view of image i, in real units, by parameter."""
         view = self._views[turn % len(self._views)]
         logits = self.logits({name: x[i : i + 1] for name, x in view.items()})
         functional.cross_entropy(logits, self._labels[i : i + 1]).backward()
         return self.network.gradients()
 
     def put(self, master: Master) -> None:
+        """Take the value of a parameter."""
         self.network.put(master.name, master.real)
 
-    def predict(self, query: Mapping[str, Tensor]) -> NDArray[np.int64]:
-        """Return the most likely class of each image."""
+    def predict(self) -> NDArray[np.int64]:
+        """Return the most likely class of each image of the query."""
         with torch.no_grad():
-            return self.logits(query).argmax(1).numpy()
+            return self.logits(self._query).argmax(1).numpy()
 
 
 class OnDevice:
-    """A `Student` that is the device's program: it adds gradients up, and is never told to step."""
+    """The same in the device's program: it adds gradients up, and is never told to step."""
 
-    def __init__(
-        self,
-        host: HostProgram,
-        plain: Sequence[Mapping[str, Array]],
-        views: Sequence[Sequence[Mapping[str, Array]]],
-        labels: Array,
-    ) -> None:
-        self._host, self._driver = host, Driver(host)
-        self._plain, self._views, self._labels = plain, views, labels
+    def __init__(self, host: HostProgram, views: Cached, labels: Array) -> None:
+        self._host, self._views, self._labels = host, views, labels
 
     def enrol(self) -> None:
-        self._driver.enrol(zip(self._plain, self._labels, strict=True))
+        Driver(self._host).enrol(zip(self._views.plain(), self._labels, strict=True))
 
     def gradients(self, i: int, turn: int) -> Mapping[str, Array]:
-        latent = self._views[turn % len(self._views)][i]
-        self._driver.accumulate(latent, self._labels[i])
-        found = {}
-        for name, value in self._host.state.items():
-            if name.endswith(".sum"):
-                found[name.removesuffix(".sum")] = value.copy()
-                value[...] = 0
+        Driver(self._host).accumulate(self._views.view(i, turn), self._labels[i])
+        sums = {k: v for k, v in self._host.state.items() if k.endswith(".sum")}
+        found = {name.removesuffix(".sum"): value.copy() for name, value in sums.items()}
+        for value in sums.values():
+            value[...] = 0
         return found
 
     def put(self, master: Master) -> None:
         self._host.state[master.name][...] = master.codes()
 
 
-def taught(
-    student: Student,
-    learns: Sequence[Master],
-    count: int,
-    schedule: Schedule,
-    rng: np.random.Generator,
-) -> None:
-    """Teach `count` images, one at a time, in the order of `kilograd adapt`."""
-    seen, total = 0, schedule.iterations * count
-    for turn in range(schedule.iterations):
-        student.enrol()
-        for i in rng.permutation(count):
-            found = student.gradients(i, turn)
-            for master in learns:
-                master.learn(found[master.name], schedule.rate(seen / total))
-                student.put(master)
-            seen += 1
-    student.enrol()
-
-
 @functools.lru_cache(maxsize=8)
-def design(learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int) -> Compiled:
+def design(learn: Learn, ways: int, accumulate: int) -> Compiled:
     """Compile what the device runs; the lower layers are an entry point of their own."""
-    network = model(NETWORK)
+    network = load_network(NETWORK)
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
-        named = {str(p): p for p in (*weights(network.layers), *biases(network.layers))}
-        write_plan(plan, network.name, Selection({named[name]: part for name, part in learn}))
+        write_plan(plan, network.name, Selection(dict(learn)))
         recipe = Recipe(
             str(plan), ways, HeadKind.PROTO, OptimizerKind.ROWRMS, accumulate, cache=VIEWS
         )
@@ -276,130 +198,110 @@ def design(learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int) -> C
 
 
 @functools.lru_cache(maxsize=8)
-def program(
-    learn: tuple[tuple[str, Part], ...], ways: int, accumulate: int
-) -> tuple[Compiled, HostProgram]:
-    """Return the same, and built for this machine."""
-    made = design(learn, ways, accumulate)
-    return made, build_host(made.program, keep=False)
-
-
-def updates(made: Compiled) -> list[Node]:
-    """Return the nodes that update what learns, one a parameter."""
-    return [
-        n for n in made.program.entries[EntryPoint.APPLY].graph.nodes if isinstance(n.op, Update)
-    ]
-
-
-def features_of(network: Model) -> Graph:
-    """Return a network up to its features."""
-    return dead_code(replace(network.graph, outputs=network.graph.outputs[:1]))
+def program(learn: Learn, ways: int, accumulate: int) -> HostProgram:
+    """Build it for this machine."""
+    return build_host(design(learn, ways, accumulate).program, keep=False)
 
 
 class Lesson:
-    """An episode: its images, their views, and what the frozen layers leave of them."""
+    """An episode, and how it is learned in PyTorch and on the device."""
 
     def __init__(self, e: Episode) -> None:
-        self.episode, self.network = e, model(NETWORK)
-        self.graph = features_of(self.network)
-        preprocess = self.network.preprocess
-        data = dataset(e.dataset)
-        self.support = load_samples(data, e.support, e.support_labels, preprocess)
-        self.query = load_samples(data, e.query, e.query_labels, preprocess)
+        self.episode, self.network, self.ways = e, load_network(NETWORK), len(e.classes)
+        features = replace(self.network.graph, outputs=self.network.graph.outputs[:1])
+        self.graph = dead_code(features)
+        task = load_task(load_images(e.dataset), e, self.network.preprocess)
+        self.support, self.query = task.support, task.query
         self.schedule = Schedule(PASSES, RATE, seed=e.seed)
-        rng = np.random.default_rng(self.schedule.seed)
-        self.views = [self._seen(rng) for _ in range(VIEWS)]
-        self._rng = rng
-        self._fronts: dict[Arithmetic, list[Mapping[str, Tensor]]] = {}
+        self.rng = np.random.default_rng(self.schedule.seed)
+        augment = self.schedule.augment
+        self.views = [
+            np.stack([augmented(x, self.rng, augment) for x in self.support.images])
+            for _ in range(VIEWS)
+        ]
 
-    def _seen(self, rng: np.random.Generator) -> Array:
-        return np.stack([augmented(x, rng, self.schedule.augment) for x in self.support.images])
-
-    def rng(self) -> np.random.Generator:
-        """Return what shuffles, as it is once the views have been drawn."""
-        copy = np.random.default_rng()
-        copy.bit_generator.state = self._rng.bit_generator.state
-        return copy
-
-    def selection(self, method: str) -> Mapping[str, Part]:
+    def selection(self, method: str) -> Learn:
         """Let a method choose within the budget, by the int8 network."""
         recipe = Recipe(METHODS[method], self.ways, optimizer=OptimizerKind.ROWRMS, rows=True)
         inspect = inspector(self.network, self.support, self.schedule, _inspections)
-        budget = LIMITS.budget(NETWORK) if method == "tinytrain" else Budget()
-        return compiled(NETWORK, recipe, budget, inspect).selection.by_name
+        budget = LIMITS.budget(self.network) if method == "tinytrain" else Budget()
+        made = compile_recipe(self.network, recipe, budget, inspect, _prices)
+        return tuple(sorted(made.selection.learn.items()))
 
-    @property
-    def ways(self) -> int:
-        """The number of classes."""
-        return len(self.episode.classes)
-
-    def latents(self, kind: Arithmetic, names: Sequence[str]) -> list[Mapping[str, Tensor]]:
+    def fronts(self, rung: Rung, names: Sequence[str]) -> list[Maps]:
         """Return maps of the support, of its views one after the other, and of the query."""
+        network = Network(self.graph, {}, rung)
         stacks = [self.support.images, *self.views, self.query.images]
-        network = Network(self.graph, {}, kind)
-        network.check()
         return [network.front(images, names) for images in stacks]
 
-    def accuracy(self, predictions: NDArray[np.int64]) -> float:
-        """Return the share of the query that was recognised."""
-        return float((predictions == self.query.labels).mean())
+    def on_torch(self, learn: Learn, rung: Rung, fronts: Sequence[Maps]) -> InTorch:
+        """Return an untaught network in PyTorch."""
+        network = Network(self.graph, Selection(dict(learn)).by_name, rung)
+        return InTorch(network, fronts, self.support.labels)
 
+    def on_device(self, learn: Learn) -> OnDevice:
+        """Return the untaught program that only adds gradients up."""
+        host, given = program(learn, self.ways, 2), self.schedule
+        host.reset()
+        rng = np.random.default_rng(given.seed)
+        views = Cached(host, self.support.images, given.augment, rng, VIEWS)
+        return OnDevice(host, views, self.support.labels)
 
-_inspections: dict[object, HostProgram] = {}
+    def taught(
+        self, student: InTorch | OnDevice, learn: Learn, rung: Rung, seed: int = 0
+    ) -> list[Master]:
+        """Teach a student, one image at a time, in the order of `kilograd adapt`.
 
-
-def on_torch(
-    lesson: Lesson, learn: Mapping[str, Part], kind: Arithmetic, fronts: list[Mapping[str, Tensor]]
-) -> InTorch:
-    """Return an untaught network in PyTorch."""
-    plain, *views, _ = fronts
-    return InTorch(Network(lesson.graph, learn, kind), plain, views, lesson.support.labels)
-
-
-def on_device(lesson: Lesson, learn: tuple[tuple[str, Part], ...]) -> OnDevice:
-    """Return the untaught program that only adds gradients up."""
-    _, host = program(learn, lesson.ways, 2)
-    host.reset()
-    plain, *views = (
-        list(map(Driver(host).show, images)) for images in (lesson.support.images, *lesson.views)
-    )
-    return OnDevice(host, plain, views, lesson.support.labels)
-
-
-def masters(made: Compiled, kept: Kept, seed: int = 0) -> list[Master]:
-    """Return what learns, as it is before."""
-    data = {s.name: s.value for s in made.program.state}
-    return [Master(n, data[n.inputs[0].name], kept, seed) for n in updates(made)]
-
-
-def learned(
-    lesson: Lesson, learn: Mapping[str, Part], rung: Rung, fronts: list[Mapping[str, Tensor]]
-) -> float:
-    """Return the accuracy after learning on a rung."""
-    key = tuple(sorted(learn.items()))
-    count = len(lesson.support.labels)
-    if rung in ARITHMETIC:
-        student = on_torch(lesson, learn, ARITHMETIC[rung], fronts)
-        if learn:
-            made = design(key, lesson.ways, 2)
-            kept = Kept.FLOAT if rung is Rung.FLOAT else Kept.BOUNDED
-            taught(student, masters(made, kept), count, lesson.schedule, lesson.rng())
-            student.network.check()
+        `seed`: of what is rounded stochastically.
+        """
+        made = design(learn, self.ways, 2)
+        data = {s.name: s.value for s in made.program.state}
+        nodes = made.program.entries[EntryPoint.APPLY].graph.nodes
+        learns = [
+            Master(n, data[n.inputs[0].name], rung, seed) for n in nodes if isinstance(n.op, Update)
+        ]
+        rng, count = copy.deepcopy(self.rng), len(self.support.labels)
+        seen, total = 0, self.schedule.iterations * count
+        for turn in range(self.schedule.iterations):
+            student.enrol()
+            for i in rng.permutation(count):
+                found = student.gradients(i, turn)
+                for master in learns:
+                    master.learn(found[master.name], self.schedule.rate(seen / total))
+                    student.put(master)
+                seen += 1
         student.enrol()
-        return lesson.accuracy(student.predict(fronts[-1]))
-    if rung in {Rung.BACKWARD, Rung.AGAIN}:
-        made, host = program(key, lesson.ways, 2)
-        kept = Kept.BOUNDED if rung is Rung.BACKWARD else Kept.CODES
-        own = masters(made, kept, OTHER_SEED + lesson.schedule.seed)
-        taught(on_device(lesson, key), own, count, lesson.schedule, lesson.rng())
-        return lesson.accuracy(predict(host, lesson.query.images))
-    made, host = program(key, lesson.ways, 1)
-    host.reset()
-    if rung is Rung.FRESH:  # the same program, asked for a new latent in every step
-        made = replace(made, recipe=replace(made.recipe, cache=0))
-    fit(host, made, lesson.support, lesson.schedule)
-    enrol(host, lesson.support)
-    return lesson.accuracy(predict(host, lesson.query.images))
+        return learns
+
+    def by_device(self, learn: Learn, rung: Rung = Rung.DEVICE) -> tuple[Compiled, HostProgram]:
+        """Let the device's own program learn."""
+        made, host = design(learn, self.ways, 1), program(learn, self.ways, 1)
+        host.reset()
+        if rung is Rung.FRESH:  # the same program, asked for a new latent in every step
+            made = replace(made, recipe=replace(made.recipe, cache=0))
+        fit(host, made, self.support, self.schedule)
+        enrol(host, self.support)
+        return made, host
+
+
+_inspections: dict[Hashable, HostProgram] = {}
+_prices: dict[Hashable, Demand] = {}
+
+
+def learned(lesson: Lesson, learn: Learn, rung: Rung, fronts: list[Maps]) -> float:
+    """Return the accuracy after learning on a rung."""
+    if rung in IN_TORCH:
+        student = lesson.on_torch(learn, rung, fronts)
+        if learn:
+            lesson.taught(student, learn, rung)
+        student.enrol()
+        found = student.predict()
+    elif rung in {Rung.BACKWARD, Rung.AGAIN}:
+        lesson.taught(lesson.on_device(learn), learn, rung, OTHER_SEED + lesson.schedule.seed)
+        found = predict(program(learn, lesson.ways, 2), lesson.query.images)
+    else:
+        found = predict(lesson.by_device(learn, rung)[1], lesson.query.images)
+    return float((found == lesson.query.labels).mean())
 
 
 def rows(lesson: Lesson, wanted: Mapping[str, Sequence[Rung]]) -> Iterator[Row]:
@@ -407,91 +309,43 @@ def rows(lesson: Lesson, wanted: Mapping[str, Sequence[Rung]]) -> Iterator[Row]:
     e = lesson.episode
     chosen = {method: lesson.selection(method) for method in wanted}
     last = lesson.graph.outputs[0].inputs[0].name
-    cuts = {
-        method: _latent(design(tuple(sorted(learn.items())), lesson.ways, 2)) if learn else (last,)
-        for method, learn in chosen.items()
-    }
+    cuts = {m: _latent(learn, lesson.ways) if learn else (last,) for m, learn in chosen.items()}
     names = sorted({name for cut in cuts.values() for name in cut})
-    for kind in Arithmetic:
-        in_torch = any(ARITHMETIC.get(r) is kind for rungs in wanted.values() for r in rungs)
-        fronts = lesson.latents(kind, names) if in_torch else []
-        for method, rungs in wanted.items():
-            for rung in rungs:
-                if ARITHMETIC.get(rung, Arithmetic.INTEGER) is not kind:
-                    continue
-                own = [{name: f[name] for name in cuts[method]} for f in fronts]
-                start = time.process_time()
-                found = learned(lesson, chosen[method], rung, own)
-                seconds = round(time.process_time() - start, 2)
-                yield Row(e.dataset, e.seed, method, rung.value, found, seconds)
+    for rung in RUNGS:
+        asked = [method for method, rungs in wanted.items() if rung in rungs]
+        fronts = lesson.fronts(rung, names) if asked and rung in IN_TORCH else []
+        for method in asked:
+            own = [{name: f[name] for name in cuts[method]} for f in fronts]
+            start = time.process_time()
+            found = learned(lesson, chosen[method], rung, own)
+            seconds = round(time.process_time() - start, 2)
+            yield Row(e.dataset, e.seed, method, rung.value, found, seconds)
 
 
-def _latent(made: Compiled) -> tuple[str, ...]:
+def _latent(learn: Learn, ways: int) -> tuple[str, ...]:
+    made = design(learn, ways, 2)
     return tuple(n.name for n in made.program.entries[EntryPoint.PREFIX].graph.outputs)
 
 
-def read(path: Path) -> list[Row]:
-    """Read results."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as f:
-        return [
-            Row(
-                r["data"],
-                int(r["episode"]),
-                r["method"],
-                r["rung"],
-                float(r["accuracy"]),
-                float(r["seconds"]),
-            )
-            for r in csv.DictReader(f)
-        ]
-
-
-def episodes_of(path: Path) -> list[Episode]:
-    """Read stored episodes."""
-    return [Episode.from_json(x) for x in path.read_text(encoding="utf-8").splitlines()]
-
-
 @app.command()
-def run(
-    stored: Path,
-    out: Path,
-    episodes: int = 8,
-    first: int = 0,
-    rungs: str = "abcdefg",
-    data: str | None = None,
-) -> None:
+def run(stored: Path, out: Path, episodes: int = 8, rungs: str = "abcdefg") -> None:
     """Run what is missing, appending: the first episode of each set, then the second, ..."""
     torch.set_num_threads(1)
-    done = {(r.data, r.episode, r.method, r.rung) for r in read(out)}
-    new = not out.exists() or not out.stat().st_size
-    with out.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow([x.name for x in fields(Row)])
-        for e in sorted(episodes_of(stored), key=lambda e: e.seed):
-            if not first <= e.seed < first + episodes:
-                continue
-            if data is not None and e.dataset not in data.split(","):
-                continue
-            wanted = {
-                method: [
-                    rung
-                    for letter, rung in zip("abcdefg", RUNGS, strict=True)
-                    if letter in rungs
-                    and (method != "none" or rung in ARITHMETIC)
-                    and (e.dataset, e.seed, method, rung.value) not in done
-                ]
-                for method in METHODS
-            }
-            wanted = {method: rungs for method, rungs in wanted.items() if rungs}
-            if not wanted:
-                continue
+    done = {(r.data, r.episode, r.method, r.rung) for r in lines_of(out, Row)}
+    asked = [rung for letter, rung in zip("abcdefg", RUNGS, strict=True) if letter in rungs]
+    for e in first_episodes(stored, episodes):
+        wanted = {
+            method: [
+                rung
+                for rung in asked
+                if (method != "none" or rung in IN_TORCH)
+                and (e.dataset, e.seed, method, rung.value) not in done
+            ]
+            for method in METHODS
+        }
+        if wanted := {method: missing for method, missing in wanted.items() if missing}:
             start = time.perf_counter()
-            found = list(rows(Lesson(e), wanted))
-            writer.writerows(map(astuple, found))
-            f.flush()
+            append(out, list(rows(Lesson(e), wanted)))
             print(f"{e.dataset} {e.seed}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
@@ -508,22 +362,20 @@ def results(rows: Sequence[Row]) -> Results:
     return found
 
 
-def differences(found: Results, methods: Sequence[str], rung: Rung, less: Rung) -> dict[str, Array]:
-    """Return rung less another by data set: an array with an entry for each episode.
+def differences(
+    found: Results, methods: Sequence[str], rung: Rung, less: Rung
+) -> dict[str, list[float]]:
+    """Return rung less another for each episode of each data set.
 
     It is the mean over the methods, of which each must have both.
     """
     by_data: dict[str, list[float]] = defaultdict(list)
-    episodes = {(data, n): None for _, _, data, n in found}
-    for data, n in episodes:
-        pairs = [
-            (found.get((m, rung.value, data, n)), found.get((m, less.value, data, n)))
-            for m in methods
-        ]
+    for data, n in dict.fromkeys((data, n) for _, _, data, n in found):
+        pairs = [[found.get((m, r.value, data, n)) for r in (rung, less)] for m in methods]
         own = [a - b for a, b in pairs if a is not None and b is not None]
         if len(own) == len(methods):
             by_data[data].append(float(np.mean(own)))
-    return {data: np.array(values) for data, values in by_data.items()}
+    return by_data
 
 
 LEARNING = ("last", "static", "tinytrain")
@@ -537,165 +389,88 @@ STEPS = (
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
     """Yield what each rung reaches, what each step costs, and both by method."""
-    found = results(rows)
-    sets = list(dict.fromkeys(r.data for r in rows))
-    yield f"| method | rung | episodes | {' | '.join(sets)} | all |"
-    yield "|---|---|---:" + "|---:" * (len(sets) + 1) + "|"
-    whole = {(d, n) for m, _, d, n in found if m != "none"}
-    whole = {
-        key for key in whole if all((m, r.value, *key) in found for m in METHODS for r in CHAIN)
-    }
+    found, sets = results(rows), list(dict.fromkeys(r.data for r in rows))
+    yield head("method", "rung", "episodes", *sets, "all", texts=2)
+    tried = sorted({(d, n) for m, _, d, n in found if m != "none"})
+    whole = [k for k in tried if all((m, r.value, *k) in found for m in METHODS for r in CHAIN)]
     for method in METHODS:
         for rung in CHAIN if method != "none" else CHAIN[:3]:
-            own = {k: found[method, rung.value, *k] for k in sorted(whole)}
-            cells = [f"{np.mean([v for (d, _), v in own.items() if d == x]):.1f}" for x in sets]
-            mean = _shown(interval(list(own.values())))
-            yield f"| `{method}` | {rung} | {len(own)} | {' | '.join(cells)} | {mean} |"
+            own = {x: [found[method, rung.value, d, n] for d, n in whole if d == x] for x in sets}
+            yield line(f"`{method}`", rung, *_means(own, sets))
     yield ""
-    yield f"| step | methods | episodes | {' | '.join(sets)} | all | sets count once |"
-    yield "|---|---|---:" + "|---:" * (len(sets) + 2) + "|"
+    yield head("step", "methods", "episodes", *sets, "all", "sets count once", texts=2)
     for rung, less in STEPS:
-        groups = [LEARNING, *((m,) for m in LEARNING)]
-        if less in CHAIN[:2]:
-            groups.append(("none",))
-        for methods in groups:
-            by_data = differences(found, methods, rung, less)
-            if not by_data:
-                continue
-            each = np.concatenate(list(by_data.values())).tolist()
-            cells = [
-                f"{round(by_data[x].mean(), 1) + 0.0:+.1f}" if x in by_data else "" for x in sets
-            ]
-            name = f"{rung} less {less}"
-            names = "all three" if methods == LEARNING else f"`{methods[0]}`"
-            once = _shown(interval([float(x.mean()) for x in by_data.values()]), "+")
-            mean = _shown(interval(each), "+")
-            yield f"| {name} | {names} | {len(each)} | {' | '.join(cells)} | {mean} | {once} |"
+        untaught = [("none",)] if less in CHAIN[:2] else []
+        for methods in (LEARNING, *((m,) for m in LEARNING), *untaught):
+            if own := differences(found, methods, rung, less):
+                names = "all three" if methods == LEARNING else f"`{methods[0]}`"
+                once = shown(interval([float(np.mean(x)) for x in own.values()]), "+z")
+                yield line(f"{rung} less {less}", names, *_means(own, sets, "+"), once)
 
 
-def _shown(of: Interval, sign: str = "") -> str:
-    return f"{round(of.mean, 1) + 0.0:{sign}.1f}" + ("" if of.half is None else f" ± {of.half:.1f}")
+def _means(by_data: Mapping[str, list[float]], sets: Sequence[str], sign: str = "") -> list[str]:
+    each = [x for own in by_data.values() for x in own]
+    means = (f"{np.mean(by_data[x]):{sign}z.1f}" if x in by_data else "" for x in sets)
+    return [str(len(each)), *means, shown(interval(each), f"{sign}z")]
 
 
 @app.command()
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(read(path))))
-
-
-@app.command()
-def figure(path: Path, out: Path) -> None:
-    """Draw what each step costs, mean and 95 % interval, as SVG."""
-    found = results(read(path))
-    steps = [(f"{a} less {b}", differences(found, LEARNING, a, b)) for a, b in STEPS]
-    marks = [
-        (name, interval(np.concatenate(list(by.values())).tolist())) for name, by in steps if by
-    ]
-    left, unit, top, height = 300, 45, 34, 26
-    middle = left + 4 * unit
-    bottom = top + height * len(marks)
-    size = f"{left + 8 * unit + 30} {bottom + 30}"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" font-family="sans-serif">',
-        "<style>text {font-size: 13px}</style>",
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="18">points of accuracy, mean and 95 % interval</text>',
-    ]
-    for x in range(-4, 5):
-        at = middle + x * unit
-        colour = "#333" if x == 0 else "#ddd"
-        parts.append(f'<path d="M{at} {top}V{bottom}" stroke="{colour}"/>')
-        parts.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{x:+d}</text>')
-    for i, (name, of) in enumerate(marks):
-        y, at, half = top + height * (i + 0.5), middle + of.mean * unit, (of.half or 0) * unit
-        last = i == len(marks) - 1
-        bold = ' font-weight="bold"' if last else ""
-        parts += [
-            f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end"{bold}>{name}</text>',
-            f'<path d="M{at - half:.1f} {y}H{at + half:.1f}" stroke="#1f6f8b" stroke-width="2"/>',
-            f'<circle cx="{at:.1f}" cy="{y}" r="4" fill="#1f6f8b"/>',
-        ]
-    out.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+    print("\n".join(tables(lines_of(path, Row))))
 
 
 @app.command()
 def check(stored: Path, episodes: int = 1) -> None:
     """Compare what is computed here with the program that is flashed."""
     torch.set_num_threads(1)
-    for e in sorted(episodes_of(stored), key=lambda e: e.seed):
-        if e.seed >= episodes:
-            continue
+    for e in first_episodes(stored, episodes):
         lesson = Lesson(e)
-        images = np.concatenate([lesson.support.images, lesson.query.images])
+        count = len(lesson.support.labels) + len(lesson.query.labels)
         print(f"{e.dataset} {e.seed}")
-        print(f"  features that differ, of {len(images)} images: {_differing(lesson, {}, images)}")
-        for method in METHODS:
+        print(f"  features that differ, of {count} images: {_differing(lesson, {})}")
+        for method in LEARNING:
             learn = lesson.selection(method)
-            if not learn:
-                continue
-            key = tuple(sorted(learn.items()))
-            made, adding = program(key, lesson.ways, 2)
             cosine, ratio = _gradients(lesson, learn)
             print(f"  {method}: worst cosine of gradients 1 - {1 - cosine:.1e}, norms {ratio:.4f}")
-            own = masters(made, Kept.CODES, lesson.schedule.seed)
-            count = len(lesson.support.labels)
-            taught(on_device(lesson, key), own, count, lesson.schedule, lesson.rng())
-            found = {m.name: adding.state[m.name].copy() for m in own}
-            learned(lesson, learn, Rung.DEVICE, [])
-            _, host = program(key, lesson.ways, 1)
-            differ = sum(int((found[name] != host.state[name]).sum()) for name in found)
-            size = sum(x.size for x in found.values())
+            own = lesson.taught(lesson.on_device(learn), learn, Rung.AGAIN, e.seed)
+            made, host = lesson.by_device(learn)
+            differ = sum(int((m.codes() != host.state[m.name]).sum()) for m in own)
+            size = sum(m.real.size for m in own)
             print(f"  {method}: weights that differ from the device's: {differ} of {size}")
-            differ = _differing(lesson, {m.name: m.real for m in own}, images, learn)
-            print(f"  {method}: features that differ afterwards: {differ}")
+            tensors = adapted_tensors(made, host)
+            print(f"  {method}: features that differ afterwards: {_differing(lesson, tensors)}")
 
 
-def _differing(
-    lesson: Lesson,
-    real: Mapping[str, Array],
-    images: Array,
-    learn: Mapping[str, Part] | None = None,
-) -> int:
+def _differing(lesson: Lesson, tensors: Mapping[str, Array]) -> int:
     """Return how many features PyTorch computes otherwise than C."""
-    network = Network(lesson.graph, learn or {}, Arithmetic.INTEGER)
-    data = dict(lesson.graph.data)
-    for name, value in real.items():
-        network.put(name, value)
-        whole = name.removesuffix(".learned")
-        part = (learn or {})[whole]
-        kind = lesson.graph[whole].type
-        scale = np.array(kind.affine.scale) * kind.affine.unit
-        scale = scale.reshape([-1 if a == row_axis(kind) else 1 for a in range(value.ndim)])
-        index = (slice(None),) * part.axis + (list(part.index) if part.index else slice(None),)
-        full = data[whole].astype(np.float64) * scale
-        full[index] = value
-        data[whole] = np.rint(full / scale).astype(kind.dtype.numpy)
-    out = lesson.graph.outputs[0].name
-    host = build_host(link({EntryPoint.INFER: replace(lesson.graph, data=data)}), keep=False)
-    want = np.stack([host.call(EntryPoint.INFER, image=x)[out] for x in images])
-    return int((network.codes(out, network.front(images, [out])[out]) != want).sum())
+    images = np.concatenate([lesson.support.images, lesson.query.images])
+    params = {n.name: n for n in lesson.graph.params()}
+    new = {k: graph_layout(v, params[k]) for k, v in tensors.items() if k in params}
+    graph = replace(lesson.graph, data={**lesson.graph.data, **new})
+    (out,) = graph.outputs
+    network = Network(graph, {}, Rung.INTEGER)
+    ours = network.features({out.name: network.front(images, [out.name])[out.name]})
+    return int((ours.numpy() != int8_outputs(graph, images)[0]).sum())
 
 
-def _gradients(lesson: Lesson, learn: Mapping[str, Part]) -> tuple[float, float]:
+def _gradients(lesson: Lesson, learn: Learn) -> tuple[float, float]:
     """Compare the first gradients of PyTorch and of the device; return the worst."""
-    key = tuple(sorted(learn.items()))
-    device = on_device(lesson, key)
-    made = design(key, lesson.ways, 2)
-    fronts = lesson.latents(Arithmetic.INTEGER, _latent(made))
-    student = on_torch(lesson, learn, Arithmetic.INTEGER, fronts)
+    fronts = lesson.fronts(Rung.INTEGER, _latent(learn, lesson.ways))
+    device = lesson.on_device(learn)
+    student = lesson.on_torch(learn, Rung.INTEGER, fronts)
     device.enrol()
     student.enrol()
-    worst = ratio = 1.0
+    cosines, ratios = [1.0], [1.0]
     for i in range(len(lesson.support.labels)):
-        ours, theirs = student.gradients(i, 0), device.gradients(i, 0)
-        for name, g in ours.items():
+        theirs = device.gradients(i, 0)
+        for name, g in student.gradients(i, 0).items():
             a, b = g.ravel().astype(np.float64), theirs[name].ravel().astype(np.float64)
             sizes = np.linalg.norm(a), np.linalg.norm(b)
             if min(sizes) > 0:
-                worst = min(worst, float(a @ b / (sizes[0] * sizes[1])))
-                off = float(sizes[1] / sizes[0])
-                ratio = off if abs(off - 1) > abs(ratio - 1) else ratio
-    return worst, ratio
+                cosines.append(float(a @ b / (sizes[0] * sizes[1])))
+                ratios.append(float(sizes[1] / sizes[0]))
+    return min(cosines), max(ratios, key=lambda x: abs(x - 1))
 
 
 if __name__ == "__main__":

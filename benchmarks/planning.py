@@ -7,18 +7,15 @@ Needs the model folders: KILOGRAD_SHARED, by default ../shared; and pip install 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from kilograd.frontend import load_model
-from kilograd.learn.recipe import compile_recipe
+from rows import head, line
+from shared import compiled
+
 from kilograd.memory import Buffer, Plan, Planner, exact, greedy, lower_bound, place
-from kilograd.select import PLANS, Budget
-from kilograd.settings import HeadKind, Recipe
-
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
+from kilograd.select import PLANS
+from kilograd.settings import HeadKind
 
 
 def first_fit(buffers: Sequence[Buffer], key: Callable[[Buffer], tuple[int, ...]]) -> Plan:
@@ -51,8 +48,7 @@ def timed(planner: Planner, buffers: Sequence[Buffer]) -> tuple[Plan, float]:
 
 def main() -> None:
     columns = ("network", "method", "buffers", "lower bound", "in time order", "by size")
-    print(f"| {' | '.join((*columns, 'greedy', 's', 'exact', 's'))} |")
-    print("|---|---|" + "---:|" * 8)
+    print(head(*columns, "greedy", "s", "exact", "s", texts=2))
     proved = {greedy: 0, exact: 0}
     methods = [
         (model, method)
@@ -60,8 +56,7 @@ def main() -> None:
         for method in (*(f"sparse-{label}" for label in plans), "full")
     ]
     for model, method in methods:
-        network = load_model(str(SHARED / "models" / model))
-        program = compile_recipe(network, Recipe(method, 10, HeadKind.LINEAR), Budget()).program
+        program = compiled(model, method, HeadKind.LINEAR).program
         largest = max(program.entries.values(), key=lambda e: e.plan.peak)
         buffers = largest.storage.buffers
         bound = lower_bound(buffers)
@@ -74,7 +69,7 @@ def main() -> None:
             optimal = plan.peak == plan.bound
             proved[planner] += optimal
             cells += ["optimal" if optimal else f"+{plan.peak - bound:,}", f"{seconds:.1f}"]
-        print(f"| {model} | {method} | {len(buffers)} | {' | '.join(cells)} |", flush=True)
+        print(line(model, method, len(buffers), *cells), flush=True)
     print()
     for planner, count in proved.items():
         print(f"{planner.__name__}: {count} of {len(methods)} proved optimal")

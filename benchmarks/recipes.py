@@ -14,28 +14,29 @@ Four views of an image are kept.  A run goes on where it was interrupted.
 
 from __future__ import annotations
 
-import csv
 import functools
+import itertools
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import typer
-from few_shot import dataset, model
+from rows import append, grouped, head, line, lines_of, paired, shown
+from shared import load_images, load_network
 
-from kilograd.data import Episode, sample_episode
+from kilograd.data import Draw, Episode
 from kilograd.intervals import interval
 from kilograd.ir import Array
+from kilograd.learn.adapt import load_task
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import Schedule, fit, load_samples, predict
-from kilograd.learn.views import Cached
+from kilograd.learn.training import fit, predict
+from kilograd.learn.views import views_of
 from kilograd.passes import EntryPoint
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget
-from kilograd.settings import HeadKind, Recipe
+from kilograd.settings import HeadKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host
 
 NETWORK, VIEWS, MOMENTUM = "mcunet-5fps", 4, 0.9
@@ -87,7 +88,8 @@ class Row:
 @functools.cache
 def program(method: str, ways: int, *, sums: bool) -> tuple[Compiled, HostProgram]:
     """Compile what runs."""
-    made = compile_recipe(model(NETWORK), _recipe(method, ways, sums=sums, views=VIEWS), Budget())
+    recipe = _recipe(method, ways, sums=sums, views=VIEWS)
+    made = compile_recipe(load_network(NETWORK), recipe, Budget())
     return made, build_host(made.program)
 
 
@@ -95,7 +97,7 @@ def program(method: str, ways: int, *, sums: bool) -> tuple[Compiled, HostProgra
 def sram(method: str, ways: int, *, sums: bool) -> int:
     """Return the bytes of RAM of a device that keeps no views, and takes images row by row."""
     recipe = replace(_recipe(method, ways, sums=sums, views=0), rows=True)
-    return compile_recipe(model(NETWORK), recipe, Budget()).program.sram_bytes
+    return compile_recipe(load_network(NETWORK), recipe, Budget()).program.sram_bytes
 
 
 def _recipe(method: str, ways: int, *, sums: bool, views: int) -> Recipe:
@@ -107,7 +109,7 @@ class Int8Head:
     """Codes in place of the floats of a linear head."""
 
     def __init__(self, host: HostProgram, seed: int) -> None:
-        feature = model(NETWORK).graph.outputs[0].type.affine.scale[0]
+        feature = load_network(NETWORK).graph.outputs[0].type.affine.scale[0]
         weight = HEAD_RANGE / 127
         scales = {"head.weight": weight, "head.bias": weight * feature}
         self._scales = {name: np.float32(scale) for name, scale in scales.items()}
@@ -150,13 +152,10 @@ class Varied:
 
 def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Iterator[Row]:
     """Learn an episode by some recipes, with the same views in the same order."""
-    preprocess, data = model(NETWORK).preprocess, dataset(e.dataset)
-    support = load_samples(data, e.support, e.support_labels, preprocess)
-    query = load_samples(data, e.query, e.query_labels, preprocess)
+    task = load_task(load_images(e.dataset), e, load_network(NETWORK).preprocess)
     ways = len(e.classes)
-    rng = np.random.default_rng(given.seed)
-    _, host = program(method, ways, sums=False)
-    views = Cached(host, support.images, given.augment, rng, VIEWS)
+    made, host = program(method, ways, sums=False)
+    views = views_of(host, made, task.support.images, given.augment, given.seed)
     for text in recipes:
         cell = Cell.parse(text)
         made, host = program(method, ways, sums=cell.sums)
@@ -164,35 +163,13 @@ def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Ite
         made = replace(made, recipe=replace(made.recipe, accumulate=cell.batch))
         schedule = replace(given, lr=cell.rate)
         start = time.process_time()
-        losses = fit(Varied(host, cell, given.seed), made, support, schedule, views=views)
-        loss = float(np.mean(losses[-len(support.labels) :]))
+        losses = fit(Varied(host, cell, given.seed), made, task.support, schedule, views=views)
         seconds = round(time.process_time() - start, 2)
-        accuracy = float((predict(host, query.images) == query.labels).mean())
-        bytes_ = sram(method, ways, sums=cell.sums)
+        accuracy = float((predict(host, task.query.images) == task.query.labels).mean())
+        loss = float(np.mean(losses[-len(task.support.labels) :]))
         largest = float(np.abs(host.state["head.weight"]).max())
+        bytes_ = sram(method, ways, sums=cell.sums)
         yield Row(e.dataset, e.seed, ways, method, text, accuracy, loss, largest, bytes_, seconds)
-
-
-def read(path: Path) -> list[Row]:
-    """Read results."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as f:
-        return [
-            Row(
-                r["data"],
-                int(r["episode"]),
-                int(r["ways"]),
-                r["method"],
-                r["recipe"],
-                float(r["accuracy"]),
-                float(r["loss"]),
-                float(r["largest"]),
-                int(r["sram_bytes"]),
-                float(r["seconds"]),
-            )
-            for r in csv.DictReader(f)
-        ]
 
 
 @app.command()
@@ -210,67 +187,42 @@ def run(
     first: int = 0,
 ) -> None:
     """Run what is missing, appending: the first episode of each set, then the second, ..."""
-    done = {(r.data, r.episode, r.ways, r.method, r.recipe) for r in read(out)}
-    new = not out.exists() or not out.stat().st_size
-    with out.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow([x.name for x in fields(Row)])
-        for number in range(first, first + episodes):
-            for name in data.split(","):
-                missing = [
-                    x for x in recipes.split(",") if (name, number, ways, method, x) not in done
-                ]
-                if not missing:
-                    continue
-                e = sample_episode(
-                    dataset(name), ways=ways, shots=shots, queries=queries, seed=number
-                )
-                schedule = Schedule(passes, 1.0, seed=number, warmup=warmup)
-                for row in learned(e, method, missing, schedule):
-                    writer.writerow(astuple(row))
-                    f.flush()
-                    print(f"{name} {number} {row.recipe}: {row.accuracy:.3f}", flush=True)
+    done = {(r.data, r.episode, r.ways, r.method, r.recipe) for r in lines_of(out, Row)}
+    for number, name in itertools.product(range(first, first + episodes), data.split(",")):
+        missing = [x for x in recipes.split(",") if (name, number, ways, method, x) not in done]
+        e = Draw(ways=ways, shots=shots, queries=queries)(load_images(name), number)
+        schedule = Schedule(passes, 1.0, seed=number, warmup=warmup)
+        for row in learned(e, method, missing, schedule) if missing else ():
+            append(out, [row])
+            print(f"{name} {number} {row.recipe}: {row.accuracy:.3f}", flush=True)
 
 
 def tables(rows: list[Row]) -> Iterator[str]:
     """Yield a table for each method and number of classes; the first recipe is compared with."""
-    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
-    for r in rows:
-        groups[r.method, r.ways].append(r)
-    for (method, ways), own in groups.items():
+    for (method, ways), own in grouped(rows, lambda r: (r.method, r.ways)).items():
         sets = list(dict.fromkeys(r.data for r in own))
-        recipes = list(dict.fromkeys(r.recipe for r in own))
-        first = {(r.data, r.episode): r.accuracy for r in own if r.recipe == recipes[0]}
-        head = f"| `{method}`, {ways} classes | RAM, B | episodes | {' | '.join(sets)} | all"
-        yield f"{head} | less `{recipes[0]}` |"
-        yield "|---|---:|---:" + "|---:" * (len(sets) + 2) + "|"
-        for recipe in recipes:
-            some = [r for r in own if r.recipe == recipe]
-            cells = [[100 * r.accuracy for r in some if r.data == x] for x in sets]
-            means = [f"{np.mean(x):.1f}" if x else "" for x in cells]
-            keys = [(r, (r.data, r.episode)) for r in some]
-            gains = [100 * (r.accuracy - first[key]) for r, key in keys if key in first]
-            less = "" if recipe == recipes[0] else _shown(gains, "+")
-            all_ = _shown([100 * r.accuracy for r in some], "")
-            yield (
-                f"| `{recipe}` | {some[0].sram_bytes:,} | {len(some)} | {' | '.join(means)} | "
-                f"{all_} | {less} |"
-            )
+        after = {
+            recipe: {(r.data, r.episode): 100 * r.accuracy for r in some}
+            for recipe, some in grouped(own, lambda r: r.recipe).items()
+        }
+        first, *_ = after
+        about = f"`{method}`, {ways} classes"
+        yield head(about, "RAM, B", "episodes", *sets, "all", f"less `{first}`", texts=1)
+        for recipe, found in after.items():
+            each = [[x for (data, _), x in found.items() if data == name] for name in sets]
+            means = [f"{np.mean(x):.1f}" if x else "" for x in each]
+            gains = [] if recipe == first else paired(found, after[first])
+            ram = next(f"{r.sram_bytes:,}" for r in own if r.recipe == recipe)
+            all_ = shown(interval(list(found.values())))
+            less = shown(interval(gains), "+") if gains else ""
+            yield line(f"`{recipe}`", ram, len(found), *means, all_, less)
         yield ""
-
-
-def _shown(values: list[float], sign: str) -> str:
-    if not values:
-        return ""
-    of = interval(values)
-    return f"{of.mean:{sign}.1f}" + ("" if of.half is None else f" ± {of.half:.1f}")
 
 
 @app.command()
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(read(path))))
+    print("\n".join(tables(lines_of(path, Row))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TinyTL as published, in float32 with PyTorch, on stored episodes of `few_shot.py`.
+"""TinyTL as published, in float32 with PyTorch, on stored episodes.
 
     python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps STORED.episodes.jsonl RESULTS.csv
 
@@ -11,23 +11,23 @@ Needs PyTorch (kilograd[torch]).
 
 from __future__ import annotations
 
-import csv
-from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 import typer
-from few_shot import Row, dataset, model, read
 from numpy.typing import NDArray
+from rows import Row, append, read
+from shared import first_episodes, load_images, load_network
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kilograd.data import Episode, augmented
-from kilograd.learn.training import Schedule, load_samples
+from kilograd.learn.adapt import load_task
 from kilograd.offline.network import FloatNetwork
 from kilograd.passes import mobile_blocks
 from kilograd.select.tinytl import BLOCKS
+from kilograd.settings import Schedule
 
 CHANNELS_A_GROUP = 8
 KERNEL = 5
@@ -72,7 +72,7 @@ class TinyTL(nn.Module):  # type: ignore[misc]
     def __init__(self, name: str, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        graph = model(name).graph
+        graph = load_network(name).graph
         self.network = FloatNetwork(graph)
         self.network.requires_grad_(requires_grad=False)
         self.modules_beside = nn.ModuleList()
@@ -99,41 +99,43 @@ class TinyTL(nn.Module):  # type: ignore[misc]
         return self.network(torch.from_numpy(images))[0]
 
 
-def learn(name: str, e: Episode, rate: float, batch: int) -> tuple[float, float]:
-    """Return accuracy before and after."""
-    net, schedule = TinyTL(name, e.seed), Schedule(PASSES, rate, seed=e.seed)
-    preprocess = model(name).preprocess
-    support = load_samples(dataset(e.dataset), e.support, e.support_labels, preprocess)
-    query = load_samples(dataset(e.dataset), e.query, e.query_labels, preprocess)
-    labels, ways = torch.from_numpy(support.labels).long(), len(e.classes)
+class Learner:
+    """An episode, and a network that learns it."""
 
-    def prototypes() -> Tensor:
+    def __init__(self, name: str, e: Episode) -> None:
+        self.net = TinyTL(name, e.seed)
+        task = load_task(load_images(e.dataset), e, load_network(name).preprocess)
+        self.support, self.query = task.support, task.query
+        self.labels = torch.from_numpy(self.support.labels).long()
+
+    def prototypes(self) -> Tensor:
+        """Return the directions of the classes."""
         with torch.no_grad():
-            onehot = functional.one_hot(labels, ways).float()
-            return functional.normalize(onehot.T @ net(support.images))
+            member = functional.one_hot(self.labels).float().T
+            return functional.normalize(member @ self.net(self.support.images))
 
-    def accuracy() -> float:
-        p = prototypes()
+    def accuracy(self) -> float:
+        """Return the share of the query that is recognised."""
         with torch.no_grad():
-            found = (functional.normalize(net(query.images)) @ p.T).argmax(1)
-        return float((found.numpy() == query.labels).mean())
+            cosines = functional.normalize(self.net(self.query.images)) @ self.prototypes().T
+        return float((cosines.argmax(1).numpy() == self.query.labels).mean())
 
-    before = accuracy()
-    optimizer = torch.optim.Adam(net.learned, rate)
-    rng = np.random.default_rng(schedule.seed)
-    count = len(labels)
-    for turn in range(PASSES):
-        p = prototypes()
-        order = rng.permutation(count)
-        for at in range(0, count, batch):
-            chosen = order[at : at + batch]
-            views = [augmented(support.images[i], rng, schedule.augment) for i in chosen]
-            logits = SCALE * functional.normalize(net(np.stack(views))) @ p.T
-            optimizer.param_groups[0]["lr"] = schedule.rate((turn + at / count) / PASSES)
-            optimizer.zero_grad()
-            functional.cross_entropy(logits, labels[chosen]).backward()
-            optimizer.step()
-    return before, accuracy()
+    def learn(self, schedule: Schedule, batch: int) -> None:
+        """Teach the support, some images at a time."""
+        optimizer = torch.optim.Adam(self.net.learned, schedule.lr)
+        rng, count = np.random.default_rng(schedule.seed), len(self.labels)
+        for turn in range(schedule.iterations):
+            p = self.prototypes()
+            order = rng.permutation(count)
+            for at in range(0, count, batch):
+                chosen = order[at : at + batch]
+                views = [augmented(self.support.images[i], rng, schedule.augment) for i in chosen]
+                logits = SCALE * functional.normalize(self.net(np.stack(views))) @ p.T
+                done = (turn + at / count) / schedule.iterations
+                optimizer.param_groups[0]["lr"] = schedule.rate(done)
+                optimizer.zero_grad()
+                functional.cross_entropy(logits, self.labels[chosen]).backward()
+                optimizer.step()
 
 
 def main(
@@ -147,22 +149,15 @@ def main(
 ) -> None:
     """Run what is missing, appending to the results."""
     torch.set_num_threads(1)
-    recipe = f"tinytl-float-{batch}@{rate}"
-    done = {(r.data, r.episode) for r in read(out) if r.recipe == recipe}
-    lines = stored.read_text(encoding="utf-8").splitlines()
-    new = not out.exists()
-    with out.open("a", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow([x.name for x in fields(Row)])
-        for e in sorted(map(Episode.from_json, lines), key=lambda e: e.seed):
-            if e.dataset not in data.split(",") or e.seed >= episodes:
-                continue
-            if (e.dataset, e.seed) in done:
-                continue
-            before, after = learn(network, e, rate, batch)
-            writer.writerow(astuple(Row(network, e.dataset, recipe, e.seed, before, after, 0)))
-            f.flush()
+    method = f"tinytl-float-{batch}@{rate}"
+    done = {(r.data, r.episode) for r in read(out) if r.method == method}
+    for e in first_episodes(stored, episodes, data):
+        if (e.dataset, e.seed) not in done:
+            learner = Learner(network, e)
+            before = learner.accuracy()
+            learner.learn(Schedule(PASSES, rate, seed=e.seed), batch)
+            after = learner.accuracy()
+            append(out, [Row(network, e.dataset, method, e.seed, before, after, 0)])
             print(f"{e.dataset} {e.seed} {rate}: {after - before:+.3f}", flush=True)
 
 
