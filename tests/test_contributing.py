@@ -107,7 +107,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).stdout.split("\0")
     tree = tmp_path_factory.mktemp("copy")
     for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith("docs/results/"):
+        hidden = name.startswith(".") and "/" in name  # a folder of some tool
+        if (ROOT / name).is_file() and not hidden and not name.startswith("docs/results/"):
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, tree / name)
     return tree
