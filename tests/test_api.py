@@ -89,6 +89,8 @@ def test_settings_can_be_used_again(home: Path) -> None:
     same = kilograd.adapt(home / "discs", home / "small", shots=2, queries=2, iterations=1, ways=2)
     assert asdict(one.summary) | {"seconds": 0} == asdict(same.summary) | {"seconds": 0}
     assert one.summary.ways == 2
+    other = kilograd.Settings.of(shots=2, queries=2, iterations=1, method="none")
+    assert kilograd.adapt(home / "discs", home / "small", settings=other).losses == ()
 
 
 def test_plan_and_export_do_what_the_commands_do(home: Path, tmp_path: Path, run: Run) -> None:
@@ -230,3 +232,9 @@ def test_what_is_offered_is_there() -> None:
         assert getattr(kilograd, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'adopt'"):
         kilograd.adopt  # noqa: B018
+
+
+def test_settings_say_how_episodes_are_drawn(home: Path) -> None:
+    drawn = kilograd.Settings.of(episode="meta-dataset", iterations=0, seed=3)
+    with pytest.raises(InputError, match="a Meta-Dataset episode needs 5"):
+        kilograd.adapt(home / "discs", home / "small", settings=drawn)

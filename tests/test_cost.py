@@ -502,8 +502,11 @@ def test_full_training_is_counted_for_a_batch() -> None:
         (["--method", "some"], "known are none, head, last"),
         (["--convention", "mine"], "'tinytrain', 'tte', 'kilograd'"),
         (["--method", "bias:2", "--convention", "tinytrain"], "--convention tte or kilograd"),
-        (["--optimizer", "adam", "--convention", "tte"], "leave out --head and --optimizer"),
-        (["--head", "linear", "--convention", "tinytrain"], "leave out --head and --optimizer"),
+        (["--optimizer", "adam", "--convention", "tte"], "leave out --optimizer, or use"),
+        (
+            ["--head", "linear", "--rows", "--convention", "tinytrain"],
+            "leave out --head and --rows, or use",
+        ),
         (["--last-conv", "0"], "--last-conv 0"),
         (["--method", "last:99", "--convention", "tte"], "has 21 convolutions"),
         (["--method", "sparse-49kb", "--convention", "tte"], "no plan was published for digits"),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kilograd.data import Dataset, Episode, EpisodeKind, load_dataset, stored_episode
+from kilograd.data import EpisodeKind, load_dataset, stored_episode
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
@@ -21,7 +21,7 @@ from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.options import changed
+from kilograd.options import Record, changed
 from kilograd.output import (
     check_apart,
     check_file,
@@ -51,10 +51,10 @@ Place = str | Path
 def adapt(  # noqa: PLR0913 options by name
     data: Place,
     model: Place = "digits",
-    method: str = "last",
+    method: str | None = None,
     settings: Settings | None = None,
     *,
-    episode: Place = EpisodeKind.FIXED,
+    episode: Place | None = None,
     seed: int | None = None,
     out: Place | None = None,
     save_plan: Place | None = None,
@@ -65,6 +65,7 @@ def adapt(  # noqa: PLR0913 options by name
     """Learn new classes from a few images, and return what was gained.
 
     `data`: a folder of class folders, or a Parquet file.  `model`: a network's name or folder.
+    `method`: what learns; the last layer where nobody says otherwise.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
     `out` and `save_plan`: where results and the update plan go; `force` replaces what is there.
     `settings`, or `options` by name: how to draw and learn, as `kilograd adapt --help` lists them.
@@ -75,9 +76,14 @@ def adapt(  # noqa: PLR0913 options by name
     ...
     kilograd.errors.InputError: shots 0.5: cannot be used (Expected `int | null`, got `float`)
     """
-    settings = changed(settings or Settings(), {"method": method, **options})
+    settings = _given(settings or Settings(), {"method": method, **options})
     network, place = load_model(str(model)), Path(data)
-    settings = _with_episode(settings, str(episode), seed)
+    settings = _given(settings, {"seed": seed})
+    stored = _stored(episode)
+    if stored is None:
+        settings = _given(settings, {"episode": episode})
+    else:
+        _check_as_it_is(settings, stored)
     if out is not None:
         check_out(Path(out), ADAPTED, *RESULT_FILES, force=force)
         check_apart(Path(out), place)
@@ -87,8 +93,12 @@ def adapt(  # noqa: PLR0913 options by name
     dataset = load_dataset(place)
     _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
     remark_seen(dataset, network)
-    drawn = _drawn(dataset, settings, str(episode), seed)
-    settings = changed(settings, {"seed": drawn.seed})
+    if stored is None:
+        remark_left_out(dataset, settings.draw.least_shots)
+        drawn = settings.draw(dataset, settings.schedule.seed)
+    else:
+        drawn = stored_episode(stored, dataset, seed)
+        settings = _given(settings, {"seed": drawn.seed if seed is None else None})
     outcome = learn(network, load_task(dataset, drawn, network.preprocess), settings, progress)
     if out is not None:
         save(Path(out), outcome, _pages(outcome, settings))
@@ -97,30 +107,30 @@ def adapt(  # noqa: PLR0913 options by name
     return outcome
 
 
-def _with_episode(settings: Settings, episode: str, seed: int | None) -> Settings:
-    """Add how the episode is found; `InputError` where a stored one would have to be another."""
-    settings = changed(settings, {} if seed is None else {"seed": seed})
-    if episode in set(EpisodeKind):
-        return changed(settings, {"episode": episode})
-    if not episode.endswith((".json", ".jsonl")):
+def _given(record: Record, options: Mapping[str, object]) -> Record:
+    """Return a record with the options that were given: `None` leaves one as it is."""
+    return changed(record, {k: v for k, v in options.items() if v is not None})
+
+
+def _stored(episode: Place | None) -> Path | None:
+    """Return the file of an episode that is stored; `None` where one is to be drawn."""
+    if episode is None or episode in set(EpisodeKind):
+        return None
+    if not str(episode).endswith((".json", ".jsonl")):
         raise InputError(
             f"{option('episode')} {episode}: give {', '.join(EpisodeKind)}, or a file .json or "
             ".jsonl of episodes"
         )
-    for name, value in vars(settings.draw).items():
-        if name != "episode" and value is not None:
+    return Path(episode)
+
+
+def _check_as_it_is(settings: Settings, stored: Path) -> None:
+    """Raise `InputError` where a stored episode would have to be another."""
+    for name in ("ways", "shots", "queries"):
+        if (value := getattr(settings.draw, name)) is not None:
             raise InputError(
-                f"{option(name)} {value}: the episode in {episode} is as it is; leave this out"
+                f"{option(name)} {value}: the episode in {stored} is as it is; leave this out"
             )
-    return settings
-
-
-def _drawn(dataset: Dataset, settings: Settings, episode: str, seed: int | None) -> Episode:
-    """Name what cannot be used, and draw from the rest; or read an episode that is stored."""
-    if episode not in set(EpisodeKind):
-        return stored_episode(Path(episode), dataset, seed)
-    remark_left_out(dataset, settings.draw.least_shots)
-    return settings.draw(dataset, settings.schedule.seed)
 
 
 def _pages(outcome: Outcome, settings: Settings) -> dict[str, str]:
@@ -135,18 +145,18 @@ def _pages(outcome: Outcome, settings: Settings) -> dict[str, str]:
 
 def plan(
     model: Place = "digits",
-    method: str = "last",
-    ways: int = 10,
+    method: str | None = None,
+    ways: int | None = None,
     build: Build | None = None,
     **options: object,
 ) -> Compiled:
-    """Compile a training program of `ways` classes, and return it with its memory plan.
+    """Compile a training program of `ways` classes, by default 10, and return its memory plan.
 
     >>> program = plan("digits", "last:3", ways=5).program
     >>> program.sram_bytes >= program.sram_lower_bound_bytes
     True
     """
-    build = changed(build or Build(), {"method": method, "ways": ways, **options})
+    build = _given(build or Build(), {"method": method, "ways": ways, **options})
     network = load_model(str(model))
     return compile_program(network, build.recipe, build.limits.budget(network))
 
@@ -154,8 +164,8 @@ def plan(
 def export(
     out: Place,
     model: Place = "digits",
-    method: str = "last",
-    ways: int = 10,
+    method: str | None = None,
+    ways: int | None = None,
     build: Build | None = None,
     *,
     target: str = "cortex-m7",
@@ -217,7 +227,7 @@ def evaluate(  # noqa: PLR0913 options by name
     module.  `ray`: the address of a cluster that learns, in place of this machine.
     """
     usual = Suite(settings=settings or Settings()) if suite is None else suite.suite
-    settings = changed(usual.settings, options)
+    settings = _given(usual.settings, options)
     names = usual.models if models is None else models
     networks = tuple(map(load_model, map(str, names)))
     places = _places(data, suite)

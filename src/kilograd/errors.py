@@ -31,7 +31,9 @@ def option(name: str) -> str:
     >>> print(error, "|", error.on_command_line())
     cache_bytes 7: holds no image; give cache | --cache-bytes 7: holds no image; give --cache
     """
-    return f"\x1a{name}\x1a"
+    if not _OPTION.fullmatch(marked := f"\x1a{name}\x1a"):
+        raise ValueError(f"{name!r} is the name of no field")
+    return marked
 
 
 def as_typed(text: str) -> str:

@@ -60,8 +60,7 @@ def run_command(
         if not least <= value <= most:
             raise InputError(f"{option(name)} {value}: must be in {least} ... {most}")
     device = find_target(target).with_tools(compiler, emulator)
-    recipe = settings.recipe
-    compiled = api.plan(model, recipe.method, recipe.ways, settings)
+    compiled = api.plan(model, build=settings)
     ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
     with bar("emulating") as progress:
         found = measure(
@@ -95,16 +94,8 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
-    recipe = settings.recipe
     compiled = api.export(
-        out,
-        model,
-        recipe.method,
-        recipe.ways,
-        settings,
-        target=target,
-        board_ram=board_ram,
-        force=force,
+        out, model, build=settings, target=target, board_ram=board_ram, force=force
     )
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())

@@ -63,13 +63,11 @@ def adapt_command(
     as_json: AsJson = False,
 ) -> None:
     """Learn new classes from a few images, and show what was gained."""
-    method = settings.recipe.method
     with bar("learning") as progress:
         outcome = api.adapt(
             data,
             model,
-            method,
-            settings,
+            settings=settings,
             episode=episode,
             seed=seed,
             out=out,

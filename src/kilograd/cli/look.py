@@ -34,9 +34,6 @@ from kilograd.settings import Build, Recipe
 
 app = typer.Typer()
 
-#: What the formulas of the papers do not know.
-_NOT_COUNTED = ("accumulate", "cache", "prototype_gradients", "rows", "recompute", "exact")
-
 
 @command(app, "models", Group.LOOK)
 def models(as_json: AsJson = False) -> None:
@@ -93,7 +90,7 @@ def plan_command(
     if out is not None:
         check_file(out, ".html", force=force)
     recipe = settings.recipe
-    compiled = api.plan(model, recipe.method, recipe.ways, settings)
+    compiled = api.plan(model, build=settings)
     program = compiled.program
     chosen = _entry(program, entry)
     trains = EntryPoint.STEP in program.entries
@@ -129,7 +126,7 @@ def _entry(program: Program, name: str | None) -> Entry:
 
 
 @command(app, "cost", Group.LOOK)
-@with_settings(Recipe(), without=_NOT_COUNTED)
+@with_settings(Recipe())
 def cost_command(
     *,
     model: ModelName = "digits",

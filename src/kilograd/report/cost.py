@@ -20,6 +20,7 @@ from kilograd.ir import Role
 from kilograd.learn.recipe import compile_recipe
 from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.ops import Add
+from kilograd.options import values
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight
 from kilograd.settings import Recipe
@@ -308,11 +309,11 @@ def count(model: Model, recipe: Recipe, convention: Convention) -> Cost:
     """
     if convention is Convention.KILOGRAD:
         return planned(compile_recipe(model, recipe, Budget()).program)
-    if recipe != Recipe(recipe.method, recipe.ways):
+    usual = values(Recipe(recipe.method, recipe.ways))
+    if own := [name for name, value in values(recipe).items() if value != usual[name]]:
         raise InputError(
-            f"{option('convention')} {convention}: has a head and an optimiser of its own; leave "
-            f"out {option('head')} and {option('optimizer')}, or use {option('convention')} "
-            "kilograd"
+            f"{option('convention')} {convention}: the formulas know the method alone; leave out "
+            f"{' and '.join(map(option, own))}, or use {option('convention')} kilograd"
         )
     evidence = Evidence(model.name, model.graph, model.layers)
     network = layers(evidence)

@@ -11,7 +11,8 @@ before it.  Two things decide what a share adds: the share, and whether its laye
 that learns, since no gradient passes through that one.
 
 The prediction is the most bytes alive at once: no plan of that order can need less, and a greedy
-one may need a little more.
+one may need a little more.  Of 260 random update plans of MCUNet 229 needed what was predicted and
+none less; the largest lack was 2,048 bytes (docs/results/studies/search.md).
 """
 
 from __future__ import annotations
