@@ -102,10 +102,10 @@ class Feed:
 # --- Kilograd ---------------------------------------------------------------------------------
 
 
-def ours(compiled: Compiled, head: Head, feed: Feed) -> tuple[Run, Run]:
+def ours(compiled: Compiled, linear: Head, feed: Feed) -> tuple[Run, Run]:
     """Return a forward and a step."""
     host = build_host(compiled.program)
-    host.state["head.weight"][...], host.state["head.bias"][...] = head.weight, head.bias
+    host.state["head.weight"][...], host.state["head.bias"][...] = linear.weight, linear.bias
     driver = Driver(host)
 
     def forward() -> object:
@@ -125,11 +125,11 @@ def ours(compiled: Compiled, head: Head, feed: Feed) -> tuple[Run, Run]:
 class Network(FloatNetwork):
     """The float network up to its features, and a linear head; images are float32 [n, c, h, w]."""
 
-    def __init__(self, graph: Graph, head: Head) -> None:
+    def __init__(self, graph: Graph, linear: Head) -> None:
         super().__init__(graph)
-        self.head = torch.nn.Linear(head.weight.shape[1], WAYS)
-        self.head.weight.data = torch.from_numpy(head.weight.copy())
-        self.head.bias.data = torch.from_numpy(head.bias.copy())
+        self.head = torch.nn.Linear(linear.weight.shape[1], WAYS)
+        self.head.weight.data = torch.from_numpy(linear.weight.copy())
+        self.head.bias.data = torch.from_numpy(linear.bias.copy())
 
     def forward(self, image: Tensor) -> Tensor:
         values: dict[Node, Tensor] = {}
@@ -156,8 +156,8 @@ class Network(FloatNetwork):
         return getattr(self.layer(layer), part)
 
 
-def torch_forward(graph: Graph, head: Head, feed: Feed, layout: torch.memory_format) -> Run:
-    network = Network(graph, head).eval().to(memory_format=layout)
+def torch_forward(graph: Graph, linear: Head, feed: Feed, layout: torch.memory_format) -> Run:
+    network = Network(graph, linear).eval().to(memory_format=layout)
     images = torch.from_numpy(feed.real).to(memory_format=layout)
 
     def forward() -> object:
@@ -168,9 +168,9 @@ def torch_forward(graph: Graph, head: Head, feed: Feed, layout: torch.memory_for
     return forward
 
 
-def torch_step(compiled: Compiled, head: Head, feed: Feed, layout: torch.memory_format) -> Run:
+def torch_step(compiled: Compiled, linear: Head, feed: Feed, layout: torch.memory_format) -> Run:
     """Return a step on what `compiled` learns; a channel that is frozen has its gradient zeroed."""
-    network = Network(features_of(compiled.model), head).to(memory_format=layout)
+    network = Network(features_of(compiled.model), linear).to(memory_format=layout)
     network.requires_grad_(requires_grad=False)
     learned, masks = [*network.head.parameters()], []
     for name, part in compiled.training.learn.items():
@@ -211,14 +211,14 @@ def options() -> ort.SessionOptions:
     return o
 
 
-def exported(graph: Graph, head: Head) -> onnx.ModelProto:
+def exported(graph: Graph, linear: Head) -> onnx.ModelProto:
     """Return PyTorch's export of the float network."""
     h, w, c = graph.inputs()[0].type.shape
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = str(Path(name, "network.onnx"))
         torch.onnx.export(
-            Network(graph, head).eval(),
+            Network(graph, linear).eval(),
             (torch.zeros(1, c, h, w),),
             file,
             input_names=["image"],
@@ -234,8 +234,8 @@ def exported(graph: Graph, head: Head) -> onnx.ModelProto:
 class Qdq:
     """The int8 network with the published codes and scales, as quantise and dequantise nodes."""
 
-    def __init__(self, graph: Graph, head: Head) -> None:
-        self._graph, self._head = graph, head
+    def __init__(self, graph: Graph, linear: Head) -> None:
+        self._graph, self._head = graph, linear
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
 
@@ -256,9 +256,9 @@ class Qdq:
                     codes = self._coded("QuantizeLinear", self._node("GlobalAveragePool", xs), n)
             real[n] = self._coded("DequantizeLinear", codes, n)
         flat = self._node("Flatten", [real[self._graph.outputs[0]]])
-        head = [self._constant("head.weight", self._head.weight)]
-        head += [self._constant("head.bias", self._head.bias)]
-        self.nodes.append(helper.make_node("Gemm", [flat, *head], ["logits"], transB=1))
+        linear = [self._constant("head.weight", self._head.weight)]
+        linear += [self._constant("head.bias", self._head.bias)]
+        self.nodes.append(helper.make_node("Gemm", [flat, *linear], ["logits"], transB=1))
         h, w, c = self._graph.inputs()[0].type.shape
         image = helper.make_tensor_value_info("image", TensorProto.INT8, (1, c, h, w))
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, WAYS))
@@ -318,12 +318,12 @@ def ort_forward(model: onnx.ModelProto, images: Array, feed: Feed) -> Run:
     return forward
 
 
-def ort_step(compiled: Compiled, head: Head, feed: Feed) -> Run:
+def ort_step(compiled: Compiled, linear: Head, feed: Feed) -> Run:
     """Return a step of ONNX Runtime training; channels cannot be frozen, so layers learn whole."""
     from onnxruntime.training import api, artifacts
 
     graph = features_of(compiled.model)
-    model, network = exported(graph, head), Network(graph, head)
+    model, network = exported(graph, linear), Network(graph, linear)
     learn = {id(network.parameter(name)) for name in compiled.training.learn}
     learn |= set(map(id, network.head.parameters()))
     names = {name: id(p) in learn for name, p in network.named_parameters()}
@@ -397,24 +397,24 @@ def check(programs: Mapping[str, Run]) -> str:
 def benchmark(name: str, turns: int, *, training: bool) -> Iterator[str]:
     made = {method: compiled(name, method, HeadKind.LINEAR) for method in METHODS}
     graph = features_of(load_network(name))
-    head, feed = Head.of(graph), partial(Feed.noise, graph.inputs()[0].type.shape)
+    linear, feed = Head.of(graph), partial(Feed.noise, graph.inputs()[0].type.shape)
     images = feed()
     codes = np.ascontiguousarray(images.codes.transpose(0, 3, 1, 2))
     programs = {
-        OURS: ours(made["sparse-49kb"], head, feed())[0],
-        **{k: torch_forward(graph, head, feed(), v) for k, v in EAGER.items()},
-        "ONNX Runtime float32": ort_forward(exported(graph, head), images.real, feed()),
-        "ONNX Runtime int8": ort_forward(Qdq(graph, head).model(), codes, feed()),
+        OURS: ours(made["sparse-49kb"], linear, feed())[0],
+        **{k: torch_forward(graph, linear, feed(), v) for k, v in EAGER.items()},
+        "ONNX Runtime float32": ort_forward(exported(graph, linear), images.real, feed()),
+        "ONNX Runtime int8": ort_forward(Qdq(graph, linear).model(), codes, feed()),
     }
     yield f"<!-- {name}: {check(programs)} -->"
     yield from rows(name, "forward", measure(programs, turns))
     for method, program in made.items():
         programs = {
-            OURS: ours(program, head, feed())[1],
-            **{k: torch_step(program, head, feed(), v) for k, v in EAGER.items()},
+            OURS: ours(program, linear, feed())[1],
+            **{k: torch_step(program, linear, feed(), v) for k, v in EAGER.items()},
         }
         if training:
-            programs["ONNX Runtime training"] = ort_step(program, head, feed())
+            programs["ONNX Runtime training"] = ort_step(program, linear, feed())
         yield from rows(name, f"step, {method}", measure(programs, turns))
 
 
