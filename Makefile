@@ -69,12 +69,11 @@ tools: ## Add QEMU and GCC for Arm from apt: more tests then run
 
 figures: .venv/dev.stamp ## Measure again what docs/results/studies says of programs (needs the networks)
 	@mkdir -p build
-	for page in memory planning firmware; do \
+	for page in memory planning firmware instructions; do \
 		$(BIN)/python benchmarks/$$page.py > build/$$page.tables && \
 		$(BIN)/python benchmarks/fill.py docs/results/studies/$$page.md < build/$$page.tables || exit 1; \
 	done
 	$(BIN)/python benchmarks/cost.py
-	$(BIN)/python benchmarks/instructions.py --write
 
 torch: .venv/dev.stamp ## Add PyTorch: more tests then run (large; CPU builds: pytorch.org)
 	$(PIP) torch==2.13.0 tensorboard

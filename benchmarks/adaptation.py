@@ -18,34 +18,35 @@ import functools
 import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from rows import head, line
+from shared import load_network
 
-from kilograd.data import Augment, augmented, load_dataset, sample_episode
+from kilograd.data import Augment, Draw, augmented, load_dataset
 from kilograd.emit import Program
-from kilograd.frontend import Model, load_model
 from kilograd.ir import Array
+from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import Samples, enrol, fit, load_samples
+from kilograd.learn.training import Samples, enrol, fit
 from kilograd.learn.views import latents_each
 from kilograd.passes import EntryPoint
-from kilograd.select import Budget, Evidence
 from kilograd.select.greedy import INSPECTED
-from kilograd.settings import OptimizerKind, Recipe, Schedule
+from kilograd.settings import Limits, OptimizerKind, Recipe, Schedule
 from kilograd.targets import CORTEX_M7, Driver, HostProgram, Runner, build_host
 from kilograd.targets.target import Device
 
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 PLANS = Path(__file__).parents[1] / "examples" / "plans"
 NETWORK, WAYS, SHOTS = "mcunet-5fps", 5, 5
 SCHEDULE = Schedule(iterations=40, lr=0.001, augment=Augment.NOFLIP)
 GENTLE = replace(SCHEDULE, lr=0.0001)  # at 0.001 `full` ends at chance, with zeros to skip
-SHARE = 0.15  # of a full backward pass, for what is chosen for the task
+SHARE = "15%"  # of a full backward pass, for what is chosen for the task
 STATIC = "static-pointwise-knapsack-15.json"
 METHODS = ("full", "tinytl", "sparse-49kb", STATIC, "tinytrain", "last", "none")
 KEPT = (0, 4, 40)
@@ -53,27 +54,25 @@ CLOCK, ISSUE = 216e6, 2  # an STM32F746; a Cortex-M7 issues so many instructions
 
 
 class Meter:
-    """A runner that counts its calls, and what they take."""
+    """A runner that counts its calls, and what they take: instructions, or seconds here."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner, self.program, self.state = runner, runner.program, runner.state
         self.calls: Counter[str] = Counter()
-        self.instructions: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.spent: dict[str, float] = defaultdict(float)
 
     def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
         """Run an entry point."""
-        start = time.process_time()
-        out = self.runner.call(entry, **inputs)
-        self.seconds[entry] += time.process_time() - start
+        start, runner = time.process_time(), self.runner
+        out = runner.call(entry, **inputs)
+        took = time.process_time() - start
+        self.spent[entry] += (runner.instructions or 0) if isinstance(runner, Device) else took
         self.calls[entry] += 1
-        if isinstance(self.runner, Device):
-            self.instructions[entry] += self.runner.instructions or 0
         return out
 
-    def each(self, spent: Counter[str]) -> dict[str, float]:
-        """Return the mean of a call, in instructions or seconds."""
-        return {name: spent[name] / n for name, n in self.calls.items()}
+    def each(self) -> dict[str, float]:
+        """Return the mean of a call."""
+        return {name: self.spent[name] / n for name, n in self.calls.items()}
 
 
 class Idle:
@@ -98,39 +97,40 @@ class Load:
     ram: int
     flash: int
 
+    def cells(self, entries: Sequence[str]) -> list[str]:
+        """Write what a call of each entry point takes, and the sizes."""
+        calls = (f"{self.each[x] / 1e6:.1f} M" if x in self.each else "" for x in entries)
+        return [*calls, f"{self.ram:,}", f"{self.flash:,}"]
+
 
 class Task:
     """A network and the images of a task, and what asks them which channels matter."""
 
     def __init__(self, data: Path, seed: int) -> None:
-        self.model: Model = load_model(str(SHARED / "models" / NETWORK))
-        dataset = load_dataset(data)
-        e = sample_episode(dataset, ways=WAYS, shots=SHOTS, queries=1, seed=seed)
-        self.support = load_samples(dataset, e.support, e.support_labels, self.model.preprocess)
+        self.model, dataset = load_network(NETWORK), load_dataset(data)
+        e = Draw(ways=WAYS, shots=SHOTS, queries=1)(dataset, seed)
+        self.support = load_task(dataset, e, self.model.preprocess).support
         self._layers = self.model.layers[-INSPECTED:]
         self._programs: dict[Hashable, HostProgram] = {}
         self._inspect = inspector(self.model, self.support, SCHEDULE, self._programs)
         self._inspect.fisher(self._layers)
         (host,) = self._programs.values()
         self.inspection = host.program
-        full = Evidence(self.model.name, self.model.graph, self.model.layers).full_backward()
-        self._budget = Budget(compute=int(SHARE * full))
 
     @functools.cached_property
     def ways(self) -> list[Compiled]:
         """Every method, with nothing kept and with some views."""
-        found = []
-        for method in METHODS:
-            for views in KEPT:
-                if not views or method not in {"full", "none"}:
-                    found.append(self.compile(method, views))  # noqa: PERF401 a loop reads better
-        return found
+        return [
+            self.compile(method, views)
+            for method, views in product(METHODS, KEPT)
+            if not views or method not in {"full", "none"}
+        ]
 
     def compile(self, method: str, views: int) -> Compiled:
         """Choose for the task where a method does that, and compile."""
         name = str(PLANS / method) if method.endswith(".json") else method
         recipe = Recipe(name, WAYS, optimizer=OptimizerKind.ROWRMS, cache=views)
-        budget = self._budget if method == "tinytrain" else Budget()
+        budget = Limits(compute=SHARE if method == "tinytrain" else None).budget(self.model)
         return compile_recipe(self.model, recipe, budget, self._inspect)
 
     def look(self) -> float:
@@ -189,21 +189,19 @@ def host_tables(task: Task, turns: int) -> Iterator[str]:
                 hosts[key].reset()
                 meter = Meter(hosts[key])
                 learn(meter, one, task.support, passes=1)
-                each[key] = meter.each(meter.seconds)
+                each[key] = meter.each()
             views = called[i][EntryPoint.PREFIX] - len(task.support.labels) * 2 if key[1] else 0
             viewing[turn, i] = view * (views or called[i][EntryPoint.STEP])
             learning[turn, i] = viewing[turn, i] + total(each[key], called[i])
         looking[turn] = task.look()
-    yield "| method | views kept | CPU s | of these views | of these the look | full takes |"
-    yield "|---|---:|---:|---:|---:|---:|"
+    parts = "of these views", "of these the look", "full takes"
+    yield head("method", "views kept", "CPU s", *parts, texts=1)
     for i, w in enumerate(task.ways):
         look = looking * (w.recipe.method == "tinytrain")
         whole = learning[:, i] + look
         seen = f"{np.median(look):.2f}, {np.median(look / whole):.1%}" if look.any() else ""
-        yield (
-            f"| {named(w)} | {np.median(whole):.2f} | {np.median(viewing[:, i]):.2f} | {seen} "
-            f"| {np.median(learning[:, 0] / whole):.1f} x |"
-        )
+        each_ = (f"{np.median(x):.2f}" for x in (whole, viewing[:, i]))
+        yield line(named(w), *each_, seen, f"{np.median(learning[:, 0] / whole):.1f} x")
 
 
 def seconds_of_a_view(support: Samples) -> float:
@@ -217,14 +215,13 @@ def seconds_of_a_view(support: Samples) -> float:
 
 def whole_tables(task: Task) -> Iterator[str]:
     """Yield the seconds of whole adaptations, and of what a workstation does before them."""
-    yield "| method | views kept | whole, CPU s |"
-    yield "|---|---:|---:|"
+    yield head("method", "views kept", "whole, CPU s", texts=1)
     for method, views in (("full", 0), ("tinytrain", 0), ("tinytrain", 4)):
         w = task.compile(method, views)
         host = build_host(w.program)
         start = time.process_time()
         learn(Meter(host), w, task.support)
-        yield f"| {named(w)} | {time.process_time() - start:.2f} |"
+        yield line(named(w), f"{time.process_time() - start:.2f}")
     start = time.process_time()
     made = task.compile("tinytrain", 0)
     chosen = time.process_time() - start
@@ -250,7 +247,7 @@ def measured(meter: Meter) -> Load:
     """Return what was counted on a device, and what it has."""
     sizes = meter.runner.sizes
     ram = sizes.data_bss_bytes + meter.runner.stack_bytes
-    return Load(meter.each(meter.instructions), ram, sizes.flash_bytes)
+    return Load(meter.each(), ram, sizes.flash_bytes)
 
 
 def load(way: Compiled, support: Samples) -> Load:
@@ -277,27 +274,19 @@ def total(each: dict[str, float], calls: Counter[str]) -> float:
     return sum(each[name] * n for name, n in calls.items())
 
 
-def million(each: dict[str, float], entry: str) -> str:
-    """Write the instructions of a call, if there is one."""
-    return f"{each[entry] / 1e6:.1f} M" if entry in each else ""
-
-
 def target_tables(task: Task) -> Iterator[str]:
     """Yield instructions of a call, and of all of them."""
     entries = (EntryPoint.PREFIX, EntryPoint.ENROL, EntryPoint.STEP, EntryPoint.INSPECT)
-    yield f"| program | cut | {' | '.join(entries)} | RAM, B | flash, B |"
-    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    yield head("program", "cut", *entries, "RAM, B", "flash, B", texts=2)
     loads: dict[tuple[str, bool], Load] = {}
     for w in task.ways:
         key = program_of(w)
         if key not in loads:
             loads[key] = made = load(w, task.support)
-            cells = " | ".join(million(made.each, x) for x in entries)
-            name = f"`{Path(w.recipe.method).name}` | {'cut' if key[1] else ''}"
-            yield f"| {name} | {cells} | {made.ram:,} | {made.flash:,} |"
+            name = f"`{Path(w.recipe.method).name}`", "cut" if key[1] else ""
+            yield line(*name, *made.cells(entries))
     asked = look(task)
-    cells = " | ".join(million(asked.each, x) for x in entries)
-    yield f"| the look at the images | | {cells} | {asked.ram:,} | {asked.flash:,} |\n"
+    yield f"| the look at the images | {line('', *asked.cells(entries))[2:]}\n"
     count = len(task.support.labels)
     questions = Counter({EntryPoint.ENROL: count, EntryPoint.INSPECT: count, EntryPoint.FORGET: 1})
     yield (
@@ -305,7 +294,7 @@ def target_tables(task: Task) -> Iterator[str]:
         "| G instructions | of these the look | instructions of full | at least |"
     )
     yield "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|"
-    first: tuple[float, float] | None = None
+    full: tuple[float, float] | None = None
     for w in task.ways:
         asks = w.recipe.method == "tinytrain"
         called = calls(w, count)
@@ -313,20 +302,23 @@ def target_tables(task: Task) -> Iterator[str]:
         macs += asks * sum(n * task.inspection.macs(name) for name, n in questions.items())
         extra = asks * total(asked.each, questions)
         spent = extra + total(loads[program_of(w)].each, called)
-        first = first or (macs, spent)
-        latents = count * latents_each(w, SCHEDULE.augment) * w.latent_bytes
-        each = ", ".join(f"{called[x]:,}" for x in entries[:3])
-        seen = f"{extra / 1e9:.2f}, {extra / spent:.1%}" if asks else ""
-        yield (
-            f"| {named(w)} | {latents:,} | {each} | {macs / 1e9:.2f} | {first[0] / macs:.1f} x "
-            f"| {spent / 1e9:.2f} | {seen} | {first[1] / spent:.1f} x "
-            f"| {spent / CLOCK / ISSUE:,.0f} s |"
+        full = full or (macs, spent)
+        yield line(
+            named(w),
+            f"{count * latents_each(w, SCHEDULE.augment) * w.latent_bytes:,}",
+            ", ".join(f"{called[x]:,}" for x in entries[:3]),
+            f"{macs / 1e9:.2f}",
+            f"{full[0] / macs:.1f} x",
+            f"{spent / 1e9:.2f}",
+            f"{extra / 1e9:.2f}, {extra / spent:.1%}" if asks else "",
+            f"{full[1] / spent:.1f} x",
+            f"{spent / CLOCK / ISSUE:,.0f} s",
         )
 
 
 def check_table(task: Task) -> Iterator[str]:
     """Yield how far products are from counts: of the first pass, and of one more at the end."""
-    yield "| method | views kept | images | pass | counted | product | less counted |"
+    yield line("method", "views kept", "images", "pass", "counted", "product", "less counted")
     yield "|---|---:|---:|---|---:|---:|---:|"
     every, some = task.support, few(task.support)
     for method, views, images in (
@@ -344,11 +336,9 @@ def check_table(task: Task) -> Iterator[str]:
                 for key, value in meter.state.items():
                     value[...] = host.state[key]
             learn(meter, w, images, passes=1)
-            counted, product = sum(meter.instructions.values()), total(each, meter.calls)
-            yield (
-                f"| {named(w)} | {len(images.labels)} | {name} | {counted / 1e6:,.1f} M "
-                f"| {product / 1e6:,.1f} M | {product / counted - 1:+.2%} |"
-            )
+            counted, expected = sum(meter.spent.values()), total(each, meter.calls)
+            sums = (f"{x / 1e6:,.1f} M" for x in (counted, expected))
+            yield line(named(w), len(images.labels), name, *sums, f"{expected / counted - 1:+.2%}")
 
 
 def main() -> None:
@@ -366,8 +356,8 @@ def main() -> None:
         "target": lambda: target_tables(task),
         "check": lambda: check_table(task),
     }
-    for line in tables[given.part]():
-        print(line, flush=True)
+    for text in tables[given.part]():
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rows import head, line
 
 from kilograd.intervals import t_quantile
 from kilograd.ir import Array
@@ -36,17 +37,15 @@ def shown(gain: Gain) -> str:
 
 def biases(found: list[Contribution]) -> None:
     """Print gains of the biases of the last k layers."""
-    print(f"| biases of the last | {' | '.join(c.network for c in found)} |")
-    print("|---:" + "|---:" * len(found) + "|")
+    print(head("biases of the last", *(c.network for c in found), texts=0))
     for k in DEPTHS:
-        print(f"| {k} | {' | '.join(shown(c.biases[k - 1]) for c in found)} |")
-    print(f"| all | {' | '.join(shown(c.biases[-1]) for c in found)} |\n")
+        print(line(k, *(shown(c.biases[k - 1]) for c in found)))
+    print(f"{line('all', *(shown(c.biases[-1]) for c in found))}\n")
 
 
 def roles(found: list[Contribution]) -> None:
     """Print mean gains by what a layer is in its block, early and late."""
-    print("| network | layers | weights of | " + " | ".join(f"{s:g}" for s in SHARES) + " |")
-    print("|---|---|---" + "|---:" * len(SHARES) + "|")
+    print(head("network", "layers", "weights of", *(f"{s:g}" for s in SHARES), texts=3))
     for c in found:
         half = len(c.layers) // 2
         for part, layers in (("first half", c.layers[:half]), ("second half", c.layers[half:])):
@@ -59,7 +58,7 @@ def roles(found: list[Contribution]) -> None:
                         if s == share and layer in layers and layer.endswith(suffix)
                     ]
                     cells.append(f"{100 * np.mean(some):+.1f}" if some else "")
-                print(f"| {c.network} | {part} | {role} | {' | '.join(cells)} |")
+                print(line(c.network, part, role, *cells))
     print()
 
 
@@ -73,15 +72,14 @@ def best(found: list[Contribution], count: int = 8) -> None:
         ranked = sorted(whole, key=lambda x: -x[0].mean)[:count]
         columns.append([f"{c.layers.index(x)} `{x}` {shown(g)}" for g, x in ranked])
     for i, cells in enumerate(zip(*columns, strict=True)):
-        print(f"| {i + 1} | {' | '.join(cells)} |")
+        print(line(i + 1, *cells))
     print()
 
 
 def noise(found: list[Contribution]) -> None:
     """Print how far apart gains of weights are, and how sure."""
-    print(
-        "| network | choices of weights | mean gain | spread | standard error | kept by --shrink |"
-    )
+    said = "mean gain", "spread", "standard error", "kept by --shrink"
+    print(line("network", "choices of weights", *said))
     print("|---|---:|---:|---:|---:|---|")
     for c in found:
         quantile = t_quantile(c.overall.episodes - 1)
@@ -90,10 +88,8 @@ def noise(found: list[Contribution]) -> None:
         less = shrunk(c, quantile).weights
         kept = [less[key].mean / g.mean for key, g in c.weights.items() if g.mean]
         low, middle, high = np.quantile(kept, (0.1, 0.5, 0.9))
-        print(
-            f"| {c.network} | {len(gains)} | {gains.mean():+.1f} | {gains.std():.1f} | "
-            f"{errors.mean():.1f} | {middle:.2f} ({low:.2f} to {high:.2f}) |"
-        )
+        spread = f"{gains.mean():+.1f}", f"{gains.std():.1f}", f"{errors.mean():.1f}"
+        print(line(c.network, len(gains), *spread, f"{middle:.2f} ({low:.2f} to {high:.2f})"))
     print()
 
 

@@ -16,7 +16,6 @@ import argparse
 import gc
 import importlib.metadata
 import importlib.util
-import json
 import logging
 import os
 import platform
@@ -24,29 +23,32 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file
+from rows import head, line
+from shared import compiled, load_network
+from torch import Tensor
 from torch.nn import functional
 
-from kilograd.frontend import load_model
+from kilograd.frontend import Model
 from kilograd.frontend.model_folder import folder_layout
-from kilograd.ir import Array
-from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.select import Budget
-from kilograd.settings import HeadKind, Recipe
-from kilograd.targets import Driver, HostProgram, build_host
+from kilograd.ir import Array, Graph, Input, Node, Param, dead_code
+from kilograd.learn.recipe import Compiled
+from kilograd.offline.network import FloatNetwork
+from kilograd.ops import Add, AvgPool, Conv, Depthwise
+from kilograd.passes import clamp
+from kilograd.settings import HeadKind
+from kilograd.targets import Driver, build_host
 from kilograd.targets.host import find_compiler
 
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
 WAYS, LR, IMAGES = 10, 1e-4, 10
 METHODS = ("last", "sparse-49kb", "full")
 OURS = "Kilograd int8"
@@ -60,31 +62,19 @@ Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A network as it is on disk: operators, float and int8 tensors; and a head of ours."""
+class Head:
+    """A linear classifier of ours: weight float32 [ways, c] and bias."""
 
-    path: Path
-    graph: Mapping[str, Any]
-    float: Mapping[str, Array]
-    int8: Mapping[str, Array]
-    head: Array
+    weight: Array
     bias: Array
 
     @staticmethod
-    def read(path: Path) -> Folder:
-        graph = json.loads((path / "graph.json").read_text(encoding="utf-8"))
-        files = graph["files"]
-        (width,) = graph["activations"][graph["outputs"]["features"]]["shape"]
+    def of(graph: Graph) -> Head:
+        """Draw one for the features of a network."""
         rng = np.random.default_rng(1)
-        head = rng.normal(0, 0.05, (WAYS, width)).astype(np.float32)
-        bias = rng.normal(0, 0.05, WAYS).astype(np.float32)  # exporters drop a bias of zero
-        real, codes = (load_file(path / files[k]) for k in ("float32", "int8_sanitised"))
-        return Folder(path, graph, real, codes, head, bias)
-
-    @property
-    def ops(self) -> list[Mapping[str, Any]]:
-        """Every operator up to the features."""
-        return [o for o in self.graph["ops"] if o["type"] != "linear"]
+        width = graph.outputs[0].type.size
+        weight = rng.normal(0, 0.05, (WAYS, width)).astype(np.float32)
+        return Head(weight, rng.normal(0, 0.05, WAYS).astype(np.float32))  # zero would be dropped
 
 
 @dataclass(frozen=True)
@@ -112,11 +102,10 @@ class Feed:
 # --- Kilograd ---------------------------------------------------------------------------------
 
 
-def ours(compiled: Compiled, folder: Folder, feed: Feed) -> tuple[HostProgram, Run, Run]:
-    """Return the program, a forward and a step."""
+def ours(compiled: Compiled, linear: Head, feed: Feed) -> tuple[Run, Run]:
+    """Return a forward and a step."""
     host = build_host(compiled.program)
-    host.state["head.weight"][...] = folder.head
-    host.state["head.bias"][...] = folder.bias
+    host.state["head.weight"][...], host.state["head.bias"][...] = linear.weight, linear.bias
     driver = Driver(host)
 
     def forward() -> object:
@@ -127,69 +116,48 @@ def ours(compiled: Compiled, folder: Folder, feed: Feed) -> tuple[HostProgram, R
         sample = driver.show(feed.codes[i]), np.array([i], np.int32)
         return list(driver.update([sample], share=1, rate=LR, clock=(0, i)))
 
-    return host, forward, step
+    return forward, step
 
 
 # --- PyTorch ----------------------------------------------------------------------------------
 
 
-class Network(torch.nn.Module):
-    """The float network that graph.json describes, and a linear head."""
+class Network(FloatNetwork):
+    """The float network up to its features, and a linear head; images are float32 [n, c, h, w]."""
 
-    def __init__(self, folder: Folder) -> None:
-        super().__init__()
-        self.ops = folder.ops
-        self.first = folder.graph["input"]["tensor"]
-        self.features = folder.graph["outputs"]["features"]
-        self.layers = torch.nn.ModuleDict()
-        for op in self.ops:
-            if op["type"] not in {"conv", "depthwise_conv"}:
-                continue
-            top, bottom, left, right = op["padding"]
-            assert top == bottom == left == right
-            conv = torch.nn.Conv2d(
-                op["in_channels"],
-                op["out_channels"],
-                tuple(op["kernel"]),
-                tuple(op["stride"]),
-                top,
-                groups=op["groups"],
-            )
-            for part in ("weight", "bias"):
-                getattr(conv, part).data = torch.from_numpy(folder.float[f"{op['name']}.{part}"])
-            self.layers[module_name(op["name"])] = conv
-        self.head = torch.nn.Linear(folder.head.shape[1], WAYS)
-        self.head.weight.data = torch.from_numpy(folder.head.copy())
-        self.head.bias.data = torch.from_numpy(folder.bias.copy())
+    def __init__(self, graph: Graph, linear: Head) -> None:
+        super().__init__(graph)
+        self.head = torch.nn.Linear(linear.weight.shape[1], WAYS)
+        self.head.weight.data = torch.from_numpy(linear.weight.copy())
+        self.head.bias.data = torch.from_numpy(linear.bias.copy())
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        values = {self.first: image}
-        for op in self.ops:
-            x, *others = (values[name] for name in op["inputs"])
-            match op["type"]:
-                case "add":
-                    x = x + others[0]
-                case "avgpool":
-                    x = x.mean((2, 3))
+    def forward(self, image: Tensor) -> Tensor:
+        values: dict[Node, Tensor] = {}
+        for n in self.graph.nodes:
+            xs = [values[x] for x in n.inputs if x in values]
+            match n.op:
+                case Param():
+                    continue
+                case Input():
+                    values[n] = image
+                case Add():
+                    values[n] = xs[0] + xs[1]
+                case AvgPool():
+                    values[n] = xs[0].mean((2, 3))
                 case _:
-                    x = self.layers[module_name(op["name"])](x)
-                    if op["activation"] == "relu6":
-                        x = functional.relu6(x, inplace=True)
-            values[op["output"]] = x
-        return self.head(values[self.features])
+                    y = self.layer(n.name)(*xs)
+                    relu6 = clamp(n.type.affine)[0] == 0
+                    values[n] = functional.relu6(y, inplace=True) if relu6 else y
+        return self.head(values[self.graph.outputs[0]])
 
     def parameter(self, name: str) -> torch.nn.Parameter:
         """Return a parameter by Kilograd's name."""
         layer, _, part = name.rpartition(".")
-        return getattr(self.layers[module_name(layer)], part)
+        return getattr(self.layer(layer), part)
 
 
-def module_name(layer: str) -> str:
-    return layer.replace(".", "_")
-
-
-def torch_forward(folder: Folder, feed: Feed, layout: torch.memory_format) -> Run:
-    network = Network(folder).eval().to(memory_format=layout)
+def torch_forward(graph: Graph, linear: Head, feed: Feed, layout: torch.memory_format) -> Run:
+    network = Network(graph, linear).eval().to(memory_format=layout)
     images = torch.from_numpy(feed.real).to(memory_format=layout)
 
     def forward() -> object:
@@ -200,9 +168,9 @@ def torch_forward(folder: Folder, feed: Feed, layout: torch.memory_format) -> Ru
     return forward
 
 
-def torch_step(folder: Folder, compiled: Compiled, feed: Feed, layout: torch.memory_format) -> Run:
+def torch_step(compiled: Compiled, linear: Head, feed: Feed, layout: torch.memory_format) -> Run:
     """Return a step on what `compiled` learns; a channel that is frozen has its gradient zeroed."""
-    network = Network(folder).to(memory_format=layout)
+    network = Network(features_of(compiled.model), linear).to(memory_format=layout)
     network.requires_grad_(requires_grad=False)
     learned, masks = [*network.head.parameters()], []
     for name, part in compiled.training.learn.items():
@@ -243,15 +211,15 @@ def options() -> ort.SessionOptions:
     return o
 
 
-def exported(folder: Folder) -> onnx.ModelProto:
+def exported(graph: Graph, linear: Head) -> onnx.ModelProto:
     """Return PyTorch's export of the float network."""
-    shape = (1, *folder.graph["input"]["shape"])
+    h, w, c = graph.inputs()[0].type.shape
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = str(Path(name, "network.onnx"))
         torch.onnx.export(
-            Network(folder).eval(),
-            (torch.zeros(shape),),
+            Network(graph, linear).eval(),
+            (torch.zeros(1, c, h, w),),
             file,
             input_names=["image"],
             output_names=["logits"],
@@ -266,45 +234,53 @@ def exported(folder: Folder) -> onnx.ModelProto:
 class Qdq:
     """The int8 network with the published codes and scales, as quantise and dequantise nodes."""
 
-    def __init__(self, folder: Folder) -> None:
-        self.folder = folder
+    def __init__(self, graph: Graph, linear: Head) -> None:
+        self._graph, self._head = graph, linear
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
 
     def model(self) -> onnx.ModelProto:
-        graph = self.folder.graph
-        x = graph["input"]
-        real = {x["tensor"]: self._dequantised("image", x)}
-        for op in self.folder.ops:
-            y = self._op(op, [real[name] for name in op["inputs"]])
-            real[op["output"]] = self._dequantised(self._quantised(y, op["out"]), op["out"])
-        flat = self._node("Flatten", [real[graph["outputs"]["features"]]])
-        head = [self._constant("head.weight", self.folder.head)]
-        head += [self._constant("head.bias", self.folder.bias)]
-        self.nodes.append(helper.make_node("Gemm", [flat, *head], ["logits"], transB=1))
-        image = helper.make_tensor_value_info("image", TensorProto.INT8, (1, *x["shape"]))
+        real: dict[Node, str] = {}
+        for n in self._graph.nodes:
+            xs = [real[x] for x in n.inputs if x in real]
+            match n.op:
+                case Param():
+                    continue
+                case Input():
+                    codes = "image"
+                case Conv() | Depthwise():
+                    codes = self._coded("QuantizeLinear", self._layer(n, *xs), n)
+                case Add():
+                    codes = self._coded("QuantizeLinear", self._node("Add", xs), n)
+                case AvgPool():
+                    codes = self._coded("QuantizeLinear", self._node("GlobalAveragePool", xs), n)
+            real[n] = self._coded("DequantizeLinear", codes, n)
+        flat = self._node("Flatten", [real[self._graph.outputs[0]]])
+        linear = [self._constant("head.weight", self._head.weight)]
+        linear += [self._constant("head.bias", self._head.bias)]
+        self.nodes.append(helper.make_node("Gemm", [flat, *linear], ["logits"], transB=1))
+        h, w, c = self._graph.inputs()[0].type.shape
+        image = helper.make_tensor_value_info("image", TensorProto.INT8, (1, c, h, w))
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, WAYS))
         body = helper.make_graph(self.nodes, "int8", [image], [logits], self.tensors)
         return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
-    def _op(self, op: Mapping[str, Any], inputs: list[str]) -> str:
-        match op["type"]:
-            case "add":
-                return self._node("Add", inputs)
-            case "avgpool":
-                return self._node("GlobalAveragePool", inputs)
-        name, tensors = op["name"], self.folder.int8
-        scale = tensors[f"{name}.weight_scale"]
-        weight = self._constants(f"{name}.weight", tensors[f"{name}.weight"], scale)
-        step = (scale.astype(np.float64) * op["input"]["scale"]).astype(np.float32)
-        bias = self._constants(f"{name}.bias", tensors[f"{name}.bias"], step)
+    def _layer(self, n: Node, x: str) -> str:
+        source, w, b = n.inputs
+        filters = np.ascontiguousarray(folder_layout(w, self._graph.data[w.name]))
+        scale = np.broadcast_to(np.array(w.type.affine.scale), (len(filters),))
+        weight = self._constants(w.name, filters, scale)
+        bias = self._constants(
+            b.name, self._graph.data[b.name], scale * source.type.affine.scale[0]
+        )
+        top, bottom, left, right = n.op.window.pad
         return self._node(
             "Conv",
-            [*inputs, weight, bias],
-            kernel_shape=op["kernel"],
-            strides=op["stride"],
-            pads=[op["padding"][i] for i in (0, 2, 1, 3)],
-            group=op["groups"],
+            [x, weight, bias],
+            kernel_shape=filters.shape[2:],
+            strides=[n.op.window.stride] * 2,
+            pads=[top, left, bottom, right],
+            group=len(filters) if isinstance(n.op, Depthwise) else 1,
         )
 
     def _node(self, kind: str, inputs: list[str], **attributes: object) -> str:
@@ -317,22 +293,17 @@ class Qdq:
         return name
 
     def _constants(self, name: str, codes: Array, scale: Array) -> str:
+        """Return parameters in real units: codes, with a scale for each output channel."""
         zero = self._constant(f"{name}.zero", np.zeros(len(scale), codes.dtype))
-        codes_, scale_ = self._constant(name, codes), self._constant(f"{name}.scale", scale)
-        return self._node("DequantizeLinear", [codes_, scale_, zero], axis=0)
+        of = self._constant(f"{name}.scale", scale.astype(np.float32))
+        return self._node("DequantizeLinear", [self._constant(name, codes), of, zero], axis=0)
 
-    def _affine(self, affine: Mapping[str, Any]) -> list[str]:
-        n = len(self.tensors)
-        return [
-            self._constant(f"c{n}.scale", np.array(affine["scale"], np.float32)),
-            self._constant(f"c{n}.zero", np.array(affine["zero_point"], np.int8)),
-        ]
-
-    def _quantised(self, x: str, affine: Mapping[str, Any]) -> str:
-        return self._node("QuantizeLinear", [x, *self._affine(affine)])
-
-    def _dequantised(self, x: str, affine: Mapping[str, Any]) -> str:
-        return self._node("DequantizeLinear", [x, *self._affine(affine)])
+    def _coded(self, kind: str, x: str, n: Node) -> str:
+        """Quantise or dequantise as the map of a node is."""
+        quant, name = n.type.affine, f"c{len(self.tensors)}"
+        scale = self._constant(f"{name}.scale", np.array(quant.scale[0], np.float32))
+        zero = self._constant(f"{name}.zero", np.array(quant.zero_point, np.int8))
+        return self._node(kind, [x, scale, zero])
 
 
 def ort_forward(model: onnx.ModelProto, images: Array, feed: Feed) -> Run:
@@ -347,22 +318,21 @@ def ort_forward(model: onnx.ModelProto, images: Array, feed: Feed) -> Run:
     return forward
 
 
-def ort_step(folder: Folder, compiled: Compiled, feed: Feed) -> Run:
+def ort_step(compiled: Compiled, linear: Head, feed: Feed) -> Run:
     """Return a step of ONNX Runtime training; channels cannot be frozen, so layers learn whole."""
     from onnxruntime.training import api, artifacts
 
-    model = exported(folder)
-    names = [name for name, _ in Network(folder).named_parameters()]
-    learned = {"head.weight", "head.bias"}
-    for name in compiled.training.learn:
-        layer, _, part = name.rpartition(".")
-        learned.add(f"layers.{module_name(layer)}.{part}")
-    assert learned <= set(names) <= {t.name for t in model.graph.initializer}
+    graph = features_of(compiled.model)
+    model, network = exported(graph, linear), Network(graph, linear)
+    learn = {id(network.parameter(name)) for name in compiled.training.learn}
+    learn |= set(map(id, network.head.parameters()))
+    names = {name: id(p) in learn for name, p in network.named_parameters()}
+    assert set(names) <= {t.name for t in model.graph.initializer}
     with tempfile.TemporaryDirectory() as place:
         artifacts.generate_artifacts(
             model,
-            requires_grad=sorted(learned),
-            frozen_params=[n for n in names if n not in learned],
+            requires_grad=[name for name, learns in names.items() if learns],
+            frozen_params=[name for name, learns in names.items() if not learns],
             loss=artifacts.LossType.CrossEntropyLoss,
             optimizer=artifacts.OptimType.SGD,
             artifact_directory=place,
@@ -410,13 +380,11 @@ def rows(model: str, what: str, times: Mapping[str, Array]) -> Iterator[str]:
     for name, ms in times.items():
         low, mid, high = (f(ms[:, 0]) for f in (np.min, np.median, np.max))
         ratio = np.median(ms / times[OURS], axis=0)
-        yield (
-            f"| {model} | {what} | {name} | {low:.2f} / {mid:.2f} / {high:.2f} "
-            f"| {np.median(ms[:, 1]):.2f} | {ratio[0]:.2f} | {ratio[1]:.2f} |"
-        )
+        wall, cpu = f"{low:.2f} / {mid:.2f} / {high:.2f}", np.median(ms[:, 1])
+        yield line(model, what, name, wall, *(f"{x:.2f}" for x in (cpu, *ratio)))
 
 
-def check(programs: Mapping[str, Run], folder: Folder, codes: Array) -> str:
+def check(programs: Mapping[str, Run]) -> str:
     """Compare logits: the float ones must be close, the int8 ones almost the same."""
     feeds = [[np.asarray(run()).ravel() for _ in range(IMAGES)] for run in programs.values()]
     int8, eager, _, runtime, qdq = (np.array(f) for f in feeds)
@@ -427,35 +395,32 @@ def check(programs: Mapping[str, Run], folder: Folder, codes: Array) -> str:
 
 
 def benchmark(name: str, turns: int, *, training: bool) -> Iterator[str]:
-    folder = Folder.read(SHARED / "models" / name)
-    network = load_model(str(folder.path))
-    made = {m: compile_recipe(network, Recipe(m, WAYS, HeadKind.LINEAR), Budget()) for m in METHODS}
-    side = network.preprocess.size
-    shape = (side, side, network.preprocess.channels)
-
-    def feed() -> Feed:
-        return Feed.noise(shape)
-
-    infer = ours(made["sparse-49kb"], folder, feed())[1]
+    made = {method: compiled(name, method, HeadKind.LINEAR) for method in METHODS}
+    graph = features_of(load_network(name))
+    linear, feed = Head.of(graph), partial(Feed.noise, graph.inputs()[0].type.shape)
     images = feed()
+    codes = np.ascontiguousarray(images.codes.transpose(0, 3, 1, 2))
     programs = {
-        OURS: infer,
-        **{k: torch_forward(folder, feed(), v) for k, v in EAGER.items()},
-        "ONNX Runtime float32": ort_forward(exported(folder), images.real, feed()),
-        "ONNX Runtime int8": ort_forward(
-            Qdq(folder).model(), np.ascontiguousarray(images.codes.transpose(0, 3, 1, 2)), feed()
-        ),
+        OURS: ours(made["sparse-49kb"], linear, feed())[0],
+        **{k: torch_forward(graph, linear, feed(), v) for k, v in EAGER.items()},
+        "ONNX Runtime float32": ort_forward(exported(graph, linear), images.real, feed()),
+        "ONNX Runtime int8": ort_forward(Qdq(graph, linear).model(), codes, feed()),
     }
-    yield f"<!-- {name}: {check(programs, folder, images.codes)} -->"
+    yield f"<!-- {name}: {check(programs)} -->"
     yield from rows(name, "forward", measure(programs, turns))
-    for method, compiled in made.items():
+    for method, program in made.items():
         programs = {
-            OURS: ours(compiled, folder, feed())[2],
-            **{k: torch_step(folder, compiled, feed(), v) for k, v in EAGER.items()},
+            OURS: ours(program, linear, feed())[1],
+            **{k: torch_step(program, linear, feed(), v) for k, v in EAGER.items()},
         }
         if training:
-            programs["ONNX Runtime training"] = ort_step(folder, compiled, feed())
+            programs["ONNX Runtime training"] = ort_step(program, linear, feed())
         yield from rows(name, f"step, {method}", measure(programs, turns))
+
+
+def features_of(model: Model) -> Graph:
+    """Return a network up to its features."""
+    return dead_code(replace(model.graph, outputs=model.graph.outputs[:1]))
 
 
 def machine() -> Iterator[str]:
@@ -485,11 +450,11 @@ def main() -> None:
     training = importlib.util.find_spec("onnxruntime.training") is not None
     print("\n".join(machine()))
     print(f"load before {os.getloadavg()}")
-    print("| network | what | program | ms: min / median / max | CPU ms | ratio | CPU ratio |")
-    print("|---|---|---|---|---|---|---|")
+    names = "program", "ms: min / median / max", "CPU ms", "ratio", "CPU ratio"
+    print(head("network", "what", *names, texts=7))
     for name in chosen.models.split(","):
-        for line in benchmark(name, chosen.turns, training=training):
-            print(line, flush=True)
+        for text in benchmark(name, chosen.turns, training=training):
+            print(text, flush=True)
     print(f"load after {os.getloadavg()}")
 
 

@@ -1,9 +1,9 @@
 """Instructions on an emulated Cortex-M: layers of mcunet-5fps alone, whole steps by kernel.
 
-    python benchmarks/instructions.py [--target NAME] [--write]
+    python benchmarks/instructions.py [--target NAME] | \
+        python benchmarks/fill.py docs/results/studies/instructions.md
 
-Instructions are counted exactly; they are not cycles.  `--write` puts the tables into
-docs/results/studies/instructions.md, which is about the Cortex-M7.
+Instructions are counted exactly; they are not cycles.  The page is about the Cortex-M7.
 Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 """
 
@@ -41,7 +41,6 @@ from kilograd.targets.elf import FLASH_BYTES, ElfFile, build_elf
 from kilograd.targets.toolchain import find_compiler
 from kilograd.targets.unicorn import UnicornDevice
 
-PAGE = Path(__file__).parents[1] / "docs" / "results" / "studies" / "instructions.md"
 NETWORK, METHOD = "mcunet-5fps", "sparse-49kb"
 STEPS = 3
 
@@ -293,10 +292,10 @@ def run_steps(profiler: Profiler, rng: np.random.Generator) -> None:
         list(driver.update([sample], share=1, rate=0.01, clock=(0, step)))
 
 
-def program_table(counts: dict[str, int], times: int) -> Iterator[str]:
+def program_table(what: str, counts: dict[str, int], times: int) -> Iterator[str]:
     """Yield instructions by kernel."""
     every = sum(counts.values())
-    yield head("kernel", "million instructions", "share", texts=3)
+    yield head(f"kernel, {what}", "million instructions", "share", texts=3)
     for kernel, count in counts.items():
         yield line(f"`{kernel}`", f"{count / times / 1e6:.2f}", f"{count / every:.1%}")
     yield f"| **all** | {every / times / 1e6:.2f} | |"
@@ -304,50 +303,25 @@ def program_table(counts: dict[str, int], times: int) -> Iterator[str]:
 
 def tables(target: Cortex) -> Iterator[str]:
     """Yield everything that is measured, as Markdown."""
-    yield f"## Each layer of {NETWORK} alone\n"
     yield from layer_tables(layers(target))
+    yield ""
     profiler = Profiler(compiled(NETWORK, METHOD, HeadKind.LINEAR).program, target)
     rng = np.random.default_rng(0)
     profiler.clear()
     Driver(profiler.firmware).infer(noise(rng))
-    yield f"\n## A forward pass of {METHOD} by kernel\n"
-    yield from program_table(profiler.by_kernel(), 1)
+    yield from program_table("forward pass", profiler.by_kernel(), 1)
+    yield ""
     profiler.clear()
     run_steps(profiler, rng)
-    yield f"\n## A training step of {METHOD} by kernel\n"
-    yield from program_table(profiler.by_kernel(), STEPS)
-
-
-HEADER = f"""\
-# Instructions on a Cortex-M7
-
-How many instructions do the kernels need, and how many multiply-accumulates does one do?
-
-These are instructions, counted exactly in an emulator, not cycles:
-a real Cortex-M7 issues up to two at once, and waits for flash and for loads of many registers.
-The network is {NETWORK}; layers alone have random inputs, and gradients without zeros,
-so that `dW` skips nothing.  In a step, kernels inside `kg_stream` count as themselves.
-
-    python benchmarks/instructions.py --write
-
-"""
+    yield from program_table("training step", profiler.by_kernel(), STEPS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="fill docs/results/studies")
     processors = {t.name: t for t in TARGETS if isinstance(t, Cortex)}
     parser.add_argument("--target", choices=processors, default=CORTEX_M7.name)
-    options = parser.parse_args()
-    target = processors[options.target]
-    if options.write and target is not CORTEX_M7:
-        parser.error(f"--write: the page is about the {CORTEX_M7.name}")
-    lines = []
-    for text in tables(target):
+    for text in tables(processors[parser.parse_args().target]):
         print(text, flush=True)
-        lines.append(text)
-    if options.write:
-        PAGE.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

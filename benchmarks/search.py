@@ -1,11 +1,11 @@
 """How good the searches are, and how far predictions are off: docs/results/studies/search.md.
 
-    python benchmarks/search.py course [CONTRIBUTION.json]   # the figure, and a table
+    python benchmarks/search.py course [CONTRIBUTION.json]   # the best gain after N samples
     python benchmarks/search.py predictions                  # what plans need, against their parts
 
-`course` draws the best sum of gains against the number of samples, as Figure S2 of the supplement
-of "On-Device Training Under 256KB Memory" does.  Without a file gains are those of the weights of
-MCUNet-5FPS in a figure of that paper's released code, read off to about 0.2 points; biases gain
+`course` prints the best sum of gains after some numbers of samples, as Figure S2 of the supplement
+of "On-Device Training Under 256KB Memory" draws it.  Without a file gains are those of the weights
+of MCUNet-5FPS in a figure of that paper's released code, read off to about 0.2 points; biases gain
 nothing then.  Needs the model folders (KILOGRAD_SHARED, by default ../shared), and
 pip install 'kilograd[search]'.
 """
@@ -13,13 +13,14 @@ pip install 'kilograd[search]'.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import numpy as np
+from rows import head, line
+from shared import load_network
 
-from kilograd.frontend import Model, load_model
+from kilograd.frontend import Model
 from kilograd.ir import Array, fingerprint
 from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.search import (
@@ -43,8 +44,6 @@ from kilograd.search import (
 from kilograd.select import Evidence
 from kilograd.settings import OptimizerKind, Recipe
 
-SHARED = Path(os.environ.get("KILOGRAD_SHARED", Path(__file__).parents[2] / "shared"))
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "studies"
 SAMPLES = (100, 200, 500, 1000, 2000, 3000, 5000, 10000, 20000)
 EVOLVED = 5000
 """Samples of the evolution; random sampling goes on."""
@@ -84,9 +83,9 @@ def parts(model: Model, recipe: Recipe, options: list[tuple[int, int]]) -> Footp
 
 
 def course(path: Path | None, budgets: list[int], seeds: int) -> None:
-    """Print how the searches go, and draw it."""
+    """Print how the searches go."""
     found = None if path is None else read_contribution(path)
-    model = load_model(str(SHARED / "models" / (found.network if found else "mcunet-5fps")))
+    model = load_network(found.network if found else "mcunet-5fps")
     if found is not None and path is not None:
         found.check(model.name, model.graph, path)
     found = found or published(model)
@@ -95,33 +94,28 @@ def course(path: Path | None, budgets: list[int], seeds: int) -> None:
     p = problem(found, parts(model, recipe, helpful(found)))
     took = time.process_time() - start
     print(f"{model.name}: {len(helpful(found))} shares gain; parts took {took:.0f} s of one core\n")
-    print(f"| RAM, KiB | solver | s | {' | '.join(map(str, SAMPLES))} | best |")
+    print(line("RAM, KiB", "solver", "s", *SAMPLES, "best"))
     print(f"|---:|---|---:|{'---:|' * (len(SAMPLES) + 1)}")
-    panels = []
     for budget in budgets:
         within = p.within(Limits(sram=budget))
         start = time.process_time()
         best = exact(within)
         assert best is not None
         seconds = time.process_time() - start
-        proved = 100 * best.gain
-        print(f"| {budget >> 10} | exact | {seconds:.1f} |{' |' * len(SAMPLES)} {proved:.1f} |")
-        lines = {}
+        proved = f"{' |' * len(SAMPLES)} {100 * best.gain:.1f} |"
+        print(f"| {budget >> 10} | exact | {seconds:.1f} |{proved}")
         for name, solver in (("evolution", Evolution(EVOLVED)), ("random", Sampling(SAMPLES[-1]))):
             start = time.process_time()
             answers = [solver(within, seed) for seed in range(seeds)]
             seconds = (time.process_time() - start) / seeds
-            courses = 100 * np.array([_at_samples(a.course if a else ()) for a in answers])
-            lines[name] = courses
-            mean, spread = courses.mean(axis=0), courses.std(axis=0, ddof=1)
+            gains = 100 * np.array([_at_samples(a.course if a else ()) for a in answers])
+            mean, spread = gains.mean(axis=0), gains.std(axis=0, ddof=1)
             cells = [
                 f"{m:.1f} ± {s:.1f}" if n <= EVOLVED or name == "random" else ""
                 for n, m, s in zip(SAMPLES, mean, spread, strict=True)
             ]
-            top = courses[:, -1].max()
-            print(f"| | {name} | {seconds:.1f} | {' | '.join(cells)} | {top:.1f} |", flush=True)
-        panels.append((budget, proved, lines))
-        (RESULTS / "search.svg").write_text(figure(panels), encoding="utf-8")
+            top = f"{gains[:, -1].max():.1f}"
+            print(f"| {line(name, f'{seconds:.1f}', *cells, top)}", flush=True)
 
 
 def _at_samples(best: tuple[float, ...]) -> Array:
@@ -129,80 +123,18 @@ def _at_samples(best: tuple[float, ...]) -> Array:
     return np.array([best[min(n, len(best)) - 1] for n in SAMPLES])
 
 
-_STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#66707a}path{fill:none}"
-    ".evolution{stroke:#5f93d6;fill:#5f93d6}.random{stroke:#f5a04a;fill:#f5a04a}"
-    ".band{stroke:none;opacity:.22}.line{fill:none;stroke-width:2}"
-)
-
-
-def figure(panels: list[tuple[int, float, dict[str, Array]]]) -> str:
-    """Draw the mean over seeds, and the lowest and highest of them; the dashed line is proved."""
-    width, height, left, top = 460, 300, 44, 34
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(panels)} {height}">',
-        f"<style>{_STYLE}</style>",
-        f'<rect width="{width * len(panels)}" height="{height}" fill="#fff"/>',
-    ]
-    for i, (budget, proved, lines) in enumerate(panels):
-        low = min(float(c.min()) for c in lines.values())
-        x0 = i * width + left
-
-        def x(n: int, x0: int = x0) -> float:
-            share = np.log(n / SAMPLES[0]) / np.log(SAMPLES[-1] / SAMPLES[0])
-            return float(x0 + share * (width - left - 24))
-
-        def y(gain: float, low: float = low, proved: float = proved) -> float:
-            room = proved - low or 1.0
-            return top + (proved + 0.05 * room - gain) / (1.05 * room) * (height - top - 44)
-
-        out.append(f'<text x="{x0}" y="16">{budget >> 10} KiB: gain, points</text>')
-        out += [
-            f'<text x="{x(n):.0f}" y="{height - 26}" text-anchor="middle">{n:,}</text>'
-            for n in (100, 1000, 5000, 20000)
-        ]
-        out.append(f'<text x="{x(1500):.0f}" y="{height - 8}" text-anchor="middle">samples</text>')
-        for gain in np.linspace(low, proved, 5):
-            out.append(
-                f'<text x="{x0 - 6}" y="{y(gain) + 4:.0f}" text-anchor="end">{gain:.0f}</text>'
-            )
-            out.append(f'<path stroke="#e3e7ea" d="M{x0} {y(gain):.1f}H{x(SAMPLES[-1]):.1f}"/>')
-        out.append(
-            f'<path stroke="#1c2126" stroke-dasharray="5 4" d="M{x0} {y(proved):.1f}'
-            f'H{x(SAMPLES[-1]):.1f}"/>'
-        )
-        for name, courses in lines.items():
-            ns = [n for n in SAMPLES if n <= EVOLVED or name == "random"]
-            at = list(enumerate(ns))
-            upper = [f"{x(n):.1f},{y(courses[:, j].max()):.1f}" for j, n in at]
-            lower = [f"{x(n):.1f},{y(courses[:, j].min()):.1f}" for j, n in reversed(at)]
-            mean = [f"{x(n):.1f},{y(courses[:, j].mean()):.1f}" for j, n in at]
-            out.append(f'<polygon class="band {name}" points="{" ".join(upper + lower)}"/>')
-            out.append(f'<polyline class="line {name}" points="{" ".join(mean)}"/>')
-            end = y(courses[:, len(ns) - 1].mean())
-            out.append(
-                f'<text x="{x(ns[-1]) - 4:.1f}" y="{end + 18:.1f}" text-anchor="end">{name}</text>'
-            )
-    return "\n".join([*out, "</svg>", ""])
-
-
 def predictions(name: str, count: int) -> None:
     """Print how far predicted bytes are from those of compiled programs."""
-    model = load_model(str(SHARED / "models" / name))
+    model = load_network(name)
     evidence = evidence_of(model)
     options = [(model.layers.index(x), SHARES.index(share) + 1) for x, share in choices(evidence)]
-    print(
-        "| options | plans | RAM, KiB | exact | above, at most | below, at most | mean | MACs off |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    off = "above, at most", "below, at most", "mean", "MACs off"
+    print(head("options", "plans", "RAM, KiB", "exact", *off, texts=1))
+    by_rows = Recipe("search", 10, optimizer=OptimizerKind.ROWRMS, rows=True)
     for text, recipe, plans in (
         ("", Recipe("search", 10), count),
-        (
-            "--optimizer rowrms --rows",
-            Recipe("search", 10, None, OptimizerKind.ROWRMS, rows=True),
-            60,
-        ),
-        ("--recompute", Recipe("search", 10, recompute=True), 40),
+        ("--optimizer rowrms --rows", by_rows, min(count, 60)),
+        ("--recompute", Recipe("search", 10, recompute=True), min(count, 40)),
     ):
         f = parts(model, recipe, options)
         rng = np.random.default_rng(1)
@@ -216,11 +148,9 @@ def predictions(name: str, count: int) -> None:
             macs_off = max(macs_off, abs(int(macs[0]) - cost.backward_macs))
             real.append(cost.sram)
         e = np.array(errors)
-        print(
-            f"| `{text}` | {plans} | {min(real) >> 10}–{max(real) >> 10} | {(e == 0).sum()} | "
-            f"{e.max():,} B | {-e.min():,} B | {np.abs(e).mean():.1f} B | {macs_off:,} |",
-            flush=True,
-        )
+        spread = f"{e.max():,} B", f"{-e.min():,} B", f"{np.abs(e).mean():.1f} B"
+        ram = f"{min(real) >> 10}–{max(real) >> 10}"
+        print(line(f"`{text}`", plans, ram, (e == 0).sum(), *spread, f"{macs_off:,}"), flush=True)
 
 
 def _random(

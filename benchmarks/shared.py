@@ -25,12 +25,12 @@ def load_network(name: str) -> Model:
 def compiled(
     name: str,
     method: str,
-    head: HeadKind = HeadKind.PROTO,
+    head: HeadKind | None = None,
     *,
     rows: bool = False,
     recompute: bool = False,
 ) -> Compiled:
-    """Compile what a method makes of a network, for ten classes."""
+    """Compile what a method makes of a network, for ten classes; by prototypes if not said."""
     recipe = Recipe(method, 10, head, rows=rows, recompute=recompute)
     return compile_recipe(load_network(name), recipe, Budget())
 
