@@ -286,7 +286,7 @@ def target_tables(task: Task) -> Iterator[str]:
             name = f"`{Path(w.recipe.method).name}`", "cut" if key[1] else ""
             yield line(*name, *made.cells(entries))
     asked = look(task)
-    yield f"| the look at the images | {line('', *asked.cells(entries))[2:]}\n"
+    yield f"| the look at the images | {line(*asked.cells(entries))}\n"
     count = len(task.support.labels)
     questions = Counter({EntryPoint.ENROL: count, EntryPoint.INSPECT: count, EntryPoint.FORGET: 1})
     yield (
