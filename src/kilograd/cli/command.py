@@ -138,7 +138,7 @@ def _parameter(leaf: Leaf, default: object, *, unset: bool) -> inspect.Parameter
     about = typer.Option(
         flag,
         help=text,
-        rich_help_panel=None if leaf.name in _FIRST else _PANELS[leaf.group],
+        rich_help_panel=None if leaf.name in _FIRST else _PANELS.get(leaf.group, "Training"),
     )
     kind = leaf.kind
     if str in get_args(kind):  # a size: 256K, or a number of bytes
