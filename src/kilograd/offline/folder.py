@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kilograd import limits
 from kilograd.data import Dataset
-from kilograd.errors import option
+from kilograd.errors import field_of, flag, option
 from kilograd.frontend import Model, save_model
 from kilograd.ir import fingerprint
 from kilograd.names import identifier
@@ -77,7 +77,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     now = {
         "--model": f"{model.name} ({fingerprint(model.graph)[:12]})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
-        **{f"--{k.replace('_', '-')}": str(v) for k, v in values(how).items()},
+        **{flag(k): str(v) for k, v in values(how).items()},
     }
     identifier(
         out.resolve().name, f"{option('out')} {out}: the folder's name, which will be the network's"
@@ -103,7 +103,7 @@ def _provenance(stored: Mapping[str, str]) -> Provenance:
     plain = {"None": None, "False": False, "True": True}
     return Provenance(
         {
-            option(k[2:].replace("-", "_")) if k.startswith("--") else k: plain.get(v, v)
+            option(known) if (known := field_of(k)) else k: plain.get(v, v)
             for k, v in stored.items()
         },
         {},
