@@ -29,11 +29,11 @@ from kilograd.ir import Array  # noqa: E402
 from kilograd.offline import loop  # noqa: E402
 from kilograd.offline.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from kilograd.offline.folder import agree  # noqa: E402
-from kilograd.offline.loop import Course, Lesson, Session, train  # noqa: E402
-from kilograd.offline.metatrain import Metatraining, ProtoNet, accuracy, metatrain  # noqa: E402
+from kilograd.offline.loop import Lesson, Session, train  # noqa: E402
+from kilograd.offline.metatrain import ProtoNet, accuracy, metatrain  # noqa: E402
 from kilograd.offline.network import FloatNetwork  # noqa: E402
-from kilograd.offline.pretrain import Pretraining, pretrain  # noqa: E402
-from kilograd.offline.views import Views  # noqa: E402
+from kilograd.offline.pretrain import pretrain  # noqa: E402
+from kilograd.offline.settings import Course, Metatraining, Pretraining, Views  # noqa: E402
 from kilograd.passes import dequantised  # noqa: E402
 
 

@@ -20,7 +20,8 @@ from kilograd.data import Augment, Dataset, prepare, shared_classes, wrap_datase
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.offline.parts import Parts, divide_classes, divide_images, prepared
-from kilograd.offline.views import Views, _box, random_view
+from kilograd.offline.settings import Views
+from kilograd.offline.views import _box, random_view
 
 SMALL = Preprocess(size=16, resize=18, channels=3)
 

@@ -32,8 +32,8 @@ from kilograd.ir import Affine, Builder, DType, Node, TensorType, dead_code
 from kilograd.offline.metatrain import accuracy
 from kilograd.offline.network import int8_outputs
 from kilograd.offline.parts import prepared
-from kilograd.offline.pretrain import Pretraining, pretrain
-from kilograd.offline.views import Views
+from kilograd.offline.pretrain import pretrain
+from kilograd.offline.settings import Pretraining, Views
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 
 SEED, SIDE, ORIENTATIONS = 20, 16, 8

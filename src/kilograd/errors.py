@@ -36,9 +36,24 @@ def option(name: str) -> str:
     return marked
 
 
+def flag(name: str) -> str:
+    """Return a field's option as it is typed on the command line, and stored.
+
+    >>> flag("cache_bytes"), field_of("--cache-bytes"), field_of("kilograd")
+    ('--cache-bytes', 'cache_bytes', None)
+    """
+    return f"--{name.replace('_', '-')}"
+
+
+def field_of(flag: str) -> str | None:
+    """Return the field of an option that is stored as it is typed; None for what is no option."""
+    match = re.fullmatch("--([a-z-]+)", flag)
+    return match[1].replace("-", "_") if match else None
+
+
 def as_typed(text: str) -> str:
     """Return a text in which options stand as they are typed on the command line."""
-    return _OPTION.sub(lambda m: f"--{m[1].replace('_', '-')}", text)
+    return _OPTION.sub(lambda m: flag(m[1]), text)
 
 
 class InputError(ValueError):

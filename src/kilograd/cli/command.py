@@ -13,7 +13,7 @@ import typer
 
 from kilograd.cli.console import speak
 from kilograd.data import Draw
-from kilograd.errors import InputError, as_typed
+from kilograd.errors import InputError, as_typed, flag
 from kilograd.options import Leaf, changed, leaves, values
 from kilograd.settings import Limits, Recipe, Schedule, Settings
 
@@ -131,14 +131,13 @@ def _with_signature(
 
 def _parameter(leaf: Leaf, default: object, *, unset: bool) -> inspect.Parameter:
     """Return a field as a parameter of a command, as typer reads it."""
-    flag = f"--{leaf.name.replace('_', '-')}"
     text = as_typed(leaf.about.help)
     if unset and default is not None and not isinstance(default, bool):
         text = f"{text.removesuffix('.')}; default: {default}."
     about = typer.Option(
-        flag,
+        flag(leaf.name),
         help=text,
-        rich_help_panel=None if leaf.name in _FIRST else _PANELS[leaf.group],
+        rich_help_panel=None if leaf.name in _FIRST else _PANELS.get(leaf.group, "Training"),
     )
     kind = leaf.kind
     if str in get_args(kind):  # a size: 256K, or a number of bytes

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kilograd.cli.command import AsJson, Group, command
+from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.device import ModelName
-from kilograd.data import Augment, EpisodeKind, load_dataset
+from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_skipped
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.interruption import goes_on
 from kilograd.offline import require_torch
 from kilograd.offline.folder import Finished
+from kilograd.offline.settings import Metatraining, Pretraining
 from kilograd.output import check_apart
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ Data = Annotated[Path, typer.Argument(help="Folder of class folders, or a Parque
 Out = Annotated[
     Path, typer.Option(help="Folder for the network and checkpoints; a begun one goes on.")
 ]
-Epochs = Annotated[int, typer.Option(help="Epochs to train.")]
-Warmup = Annotated[int, typer.Option(help="Epochs in which the rate rises.")]
-FloatRate = Annotated[float, typer.Option(help="The highest learning rate.")]
-Momentum = Annotated[float, typer.Option(help="Momentum of SGD.")]
-Augmentation = Annotated[Augment, typer.Option(help="Random views of the images.")]
-Seed = Annotated[int, typer.Option(help="Makes the run repeatable.")]
-Last = Annotated[
-    int | None, typer.Option(help="Only the last so many convolutions learn; default: all.")
-]
-Crop = Annotated[float, typer.Option(help="Least share of an image that a random view shows.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
 Workers = Annotated[int, typer.Option(help="Processes that prepare images ahead.")]
 
@@ -49,39 +40,25 @@ _log = logging.getLogger(__name__)
 
 
 @command(app, "pretrain", Group.OFFLINE)
+@with_settings(Pretraining())
 def pretrain_command(
     data: Data,
     out: Out,
+    settings: Pretraining,
     model: ModelName = "digits",
-    epochs: Epochs = 30,
-    batch: Annotated[int, typer.Option(help="Images of a step.")] = 64,
-    lr: FloatRate = 0.02,
-    warmup: Warmup = 1,
-    momentum: Momentum = 0.9,
-    weight_decay: Annotated[float, typer.Option(help="L2 penalty on weights.")] = 1e-4,
-    last: Last = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start from random weights, with batch normalisation.")
-    ] = False,
-    augment: Augmentation = Augment.FULL,
-    crop: Crop = 0.25,
-    seed: Seed = 0,
     device: Device = None,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train a network to classify a data set, in float; write it as an int8 model folder."""
     require_torch()
-    from kilograd.offline.pretrain import Pretraining, pretrain
-    from kilograd.offline.views import Views
+    from kilograd.offline.pretrain import pretrain
 
-    views = Views(augment, crop, seed)
-    how = Pretraining(epochs, batch, lr, warmup, momentum, weight_decay, last, fresh, views)
     check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
     remark_skipped(dataset)
     with _session(out, device, workers) as session:
-        finished = pretrain(out, network, dataset, how, session)
+        finished = pretrain(out, network, dataset, settings, session)
     if as_json:
         print(json.dumps(asdict(finished)))
     else:
@@ -89,44 +66,23 @@ def pretrain_command(
 
 
 @command(app, "metatrain", Group.OFFLINE)
+@with_settings(Metatraining())
 def metatrain_command(
     data: Data,
     out: Out,
+    settings: Metatraining,
     model: ModelName = "digits",
     validation: Annotated[
         Path | None, typer.Option(help="Validate with another set; default: held-out classes.")
     ] = None,
-    epochs: Epochs = 100,
-    steps: Annotated[int, typer.Option(help="Episodes of an epoch.")] = 2000,
-    ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
-    shots: Annotated[int, typer.Option(help="Support images of each class.")] = 5,
-    queries: Annotated[int, typer.Option(help="Other images of each class, at most.")] = 15,
-    episode: Annotated[
-        EpisodeKind, typer.Option(help="What to learn from: as given, or as Meta-Dataset draws.")
-    ] = EpisodeKind.FIXED,
-    validation_episodes: Annotated[
-        int, typer.Option(help="Fixed episodes that choose the best epoch.")
-    ] = 120,
-    lr: FloatRate = 5e-5,
-    floor: Annotated[float, typer.Option(help="Rate at the very start and end.")] = 1e-6,
-    warmup: Warmup = 5,
-    momentum: Momentum = 0.9,
-    last: Last = None,
-    augment: Augmentation = Augment.FULL,
-    crop: Crop = 0.05,
-    seed: Seed = 0,
     device: Device = None,
     workers: Workers = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train features for few-shot tasks on episodes of a source set; write an int8 folder."""
     require_torch()
-    from kilograd.offline.metatrain import Metatraining, metatrain
-    from kilograd.offline.views import Views
+    from kilograd.offline.metatrain import metatrain
 
-    task = (ways, shots, queries, episode, validation_episodes)
-    speed = (lr, floor, warmup, momentum, last)
-    how = Metatraining(epochs, steps, *task, *speed, Views(augment, crop, seed))
     check_apart(out, data)
     network, dataset = load_model(model), load_dataset(data)
     other = None if validation is None else load_dataset(validation)
@@ -134,7 +90,7 @@ def metatrain_command(
     if other is not None:
         remark_skipped(other)
     with _session(out, device, workers) as session:
-        finished = metatrain(out, network, dataset, how, other, session)
+        finished = metatrain(out, network, dataset, settings, other, session)
     if as_json:
         print(json.dumps(asdict(finished)))
     else:

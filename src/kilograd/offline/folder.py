@@ -9,10 +9,11 @@ from pathlib import Path
 
 from kilograd import limits
 from kilograd.data import Dataset
-from kilograd.errors import option
+from kilograd.errors import field_of, flag, option
 from kilograd.frontend import Model, save_model
 from kilograd.ir import fingerprint
 from kilograd.names import identifier
+from kilograd.options import values
 from kilograd.output import Provenance, claim, make_folder, write_file
 from kilograd.reading import read_json
 
@@ -68,7 +69,7 @@ class Finished:
 def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> None:
     """Note what training in `out` was begun with, or see that it is the same now.
 
-    `how`: a dataclass whose fields are named as the options are.
+    `how`: a record of options.
 
     Raises `InputError` for a folder whose name no network can have, that holds something else, or
     was begun with other settings: the message names one that differs.
@@ -76,7 +77,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     now = {
         "--model": f"{model.name} ({fingerprint(model.graph)[:12]})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
-        **{f"--{k.replace('_', '-')}": str(v) for k, v in _flat(how).items()},
+        **{flag(k): str(v) for k, v in values(how).items()},
     }
     identifier(
         out.resolve().name, f"{option('out')} {out}: the folder's name, which will be the network's"
@@ -102,16 +103,8 @@ def _provenance(stored: Mapping[str, str]) -> Provenance:
     plain = {"None": None, "False": False, "True": True}
     return Provenance(
         {
-            option(k[2:].replace("-", "_")) if k.startswith("--") else k: plain.get(v, v)
+            option(known) if (known := field_of(k)) else k: plain.get(v, v)
             for k, v in stored.items()
         },
         {},
     )
-
-
-def _flat(how: object) -> dict[str, object]:
-    """Return the fields of a dataclass, those of dataclasses in it among them."""
-    fields: dict[str, object] = {}
-    for name, value in vars(how).items():
-        fields |= _flat(value) if hasattr(value, "__dataclass_fields__") else {name: value}
-    return fields

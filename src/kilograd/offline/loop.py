@@ -30,60 +30,13 @@ from kilograd.offline.checkpoint import (
     save_checkpoint,
 )
 from kilograd.offline.folder import Epoch, History
+from kilograd.offline.settings import Course
 
 _SAVE_AFTER = 60.0  # seconds; and after every epoch
 
 Batch = tuple[NDArray[np.generic], ...]
 Progress = Callable[[int, int, float, float], None]
 """Called after every step: steps done, all of them, the loss, the best score so far."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """How long and how fast to train, by SGD with momentum.
-
-    The rate rises from `floor` to `lr` in `warmup` epochs and returns along a cosine.  With
-    `whole_epochs` it changes between epochs only.
-
-    Raises `InputError` for numbers that make no sense.
-    """
-
-    epochs: int
-    steps: int
-    lr: float
-    floor: float
-    warmup: int
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    whole_epochs: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name, value, least in (
-            ("epochs", self.epochs, 0),
-            ("steps", self.steps, 1),
-            ("warmup", self.warmup, 0),
-        ):
-            if value < least:
-                raise InputError(f"{option(name)} {value}: must be at least {least}")
-        for name, number in (("floor", self.floor), ("weight_decay", self.weight_decay)):
-            if not (math.isfinite(number) and number >= 0):
-                raise InputError(f"{option(name)} {number}: must not be negative")
-        if not 0 <= self.momentum < 1:
-            raise InputError(
-                f"{option('momentum')} {self.momentum}: must be at least 0 and below 1"
-            )
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        epoch = step // self.steps if self.whole_epochs else step / self.steps
-        floor = min(self.floor, self.lr)
-        if epoch < self.warmup:
-            return floor + (self.lr - floor) * epoch / self.warmup
-        done = (epoch - self.warmup) / (self.epochs - self.warmup)
-        return floor + (self.lr - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ what the prototype head of a device program then does with the features, in floa
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,65 +23,17 @@ from kilograd.data import (
     sample_meta_episode,
     shared_classes,
 )
-from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array, Graph, dead_code
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
-from kilograd.offline.loop import Batch, Course, Lesson, Session, train
+from kilograd.offline.loop import Batch, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
 from kilograd.offline.parts import CALIBRATION, Parts, divide_classes, prepared
-from kilograd.offline.views import Views, random_view
+from kilograd.offline.settings import Metatraining
+from kilograd.offline.views import random_view
 
 SCALE = 10.0
 """What cosines are multiplied by at the start; the head of a device program does not change it."""
-
-
-@dataclass(frozen=True)
-class Metatraining:
-    """How to train on episodes; named as the options are.  The defaults are TinyTrain's.
-
-    `steps`: episodes in an epoch; one is a step.
-    `ways`, `shots`, `queries`: of every episode, to learn from and to validate with.
-    `episode`: what is learned from; as Meta-Dataset draws it, 5 to 50 classes and any shots.
-    `validation_episodes`: fixed episodes that the best epoch is chosen by.
-    `last`: only so many convolutions learn, the last ones; None: all.
-
-    Raises `InputError` for numbers that make no sense.
-    """
-
-    epochs: int = 100
-    steps: int = 2000
-    ways: int = 5
-    shots: int = 5
-    queries: int = 15
-    episode: EpisodeKind = EpisodeKind.FIXED
-    validation_episodes: int = 120
-    lr: float = 5e-5
-    floor: float = 1e-6
-    warmup: int = 5
-    momentum: float = 0.9
-    last: int | None = None
-    views: Views = field(default_factory=lambda: Views(crop=0.05))
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without data."""
-        if self.validation_episodes < 1:
-            raise InputError(
-                f"{option('validation_episodes')} {self.validation_episodes}: must be at least 1"
-            )
-        self.course()
-
-    def course(self) -> Course:
-        """Return the schedule: the rate changes between epochs."""
-        return Course(
-            self.epochs,
-            self.steps,
-            self.lr,
-            self.floor,
-            self.warmup,
-            self.momentum,
-            whole_epochs=True,
-        )
 
 
 class ProtoNet(nn.Module):  # type: ignore[misc]  # torch is untyped here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,51 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilograd.data import Dataset
-from kilograd.errors import InputError, option
 from kilograd.frontend import Model, Preprocess, with_classifier
 from kilograd.ir import Array
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
-from kilograd.offline.loop import Batch, Course, Lesson, Session, train
+from kilograd.offline.loop import Batch, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
 from kilograd.offline.parts import CALIBRATION, divide_images, prepared
-from kilograd.offline.views import Views, random_view
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """How to train a classifier; named as the options are.
-
-    `last`: only so many convolutions learn, the last ones, and the classifier; None: all.
-    `fresh`: start from random weights, with batch normalisation.
-
-    Raises `InputError` for numbers that make no sense.
-    """
-
-    epochs: int = 30
-    batch: int = 64
-    lr: float = 0.02
-    warmup: int = 1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    last: int | None = None
-    fresh: bool = False
-    views: Views = field(default_factory=Views)
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without data."""
-        if self.batch < 2:
-            raise InputError(f"{option('batch')} {self.batch}: must be at least 2")
-        if self.fresh and self.last is not None:
-            raise InputError(
-                f"{option('fresh')}: random weights must all learn; leave out {option('last')}"
-            )
-        self.course(1)
-
-    def course(self, steps: int) -> Course:
-        """Return the schedule for so many steps an epoch."""
-        return Course(
-            self.epochs, steps, self.lr, 0.0, self.warmup, self.momentum, self.weight_decay
-        )
+from kilograd.offline.settings import Pretraining
+from kilograd.offline.views import random_view
 
 
 def pretrain(

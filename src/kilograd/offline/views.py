@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from kilograd.data import Augment, prepare, upright
-from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
+from kilograd.offline.settings import Views
 
 _ASPECT = 4 / 3  # width to height of a crop, at most; and the inverse
 _COLOUR = 0.4  # brightness, contrast and saturation change by this factor either way
 _TRIES = 10
-
-
-@dataclass(frozen=True)
-class Views:
-    """How images are shown.
-
-    `augment`: whether they may be changed at all, and mirrored.
-    `crop`: the least share of an image's area that a crop may have.
-    `seed`: what all that is random in training depends on.
-
-    Raises `InputError` for numbers that make no sense.
-    """
-
-    augment: Augment = Augment.FULL
-    crop: float = 0.25
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 0 < self.crop <= 1:
-            raise InputError(f"{option('crop')} {self.crop}: must be above 0 and at most 1")
-        if not 0 <= self.seed < 1 << 31:
-            raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... 2147483647")
-
-    def rng(self, *place: int) -> np.random.Generator:
-        """Return the random numbers of a place in training: the same whenever it is reached."""
-        return np.random.default_rng((self.seed, *place))
 
 
 def random_view(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
 
-from kilograd.errors import InputError, option
+from kilograd.errors import InputError, field_of, flag, option
 from kilograd.limits import EPISODES, RECORD_BYTES
 from kilograd.output import Provenance, claim, make_folder, write_file
 from kilograd.reading import inside, read_json, require_checksum, there, typed, with_checksum
@@ -95,8 +95,9 @@ def _provenance(stored: Mapping[str, Any]) -> Provenance:
     version, network, recipe = (stored.get(k) for k in ("version", "network", "recipe"))
     others = {k: v for k, v in stored.items() if k in _OPTIONS}
     options = {"model": network, **others, **(recipe if isinstance(recipe, dict) else {})}
+    named = {option(k): v for k, v in options.items() if field_of(flag(k)) == k}
     return Provenance(
-        {"kilograd": version, **{option(k): v for k, v in options.items()}},
+        {"kilograd": version, **named},
         {called: str(stored.get(k)) for k, called in _DIGESTS.items()},
     )
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from kilograd.data import Dataset
-from kilograd.errors import InputError, option
+from kilograd.errors import InputError, flag, option
 from kilograd.frontend import Model
 from kilograd.intervals import interval
 from kilograd.ir import fingerprint
@@ -76,7 +76,7 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
         )
 
     names = [d.name for d in asked.sets]
-    settings = {f"--{k.replace('_', '-')}": v for k, v in asked.settings.named().items()}
+    settings = {flag(k): v for k, v in asked.settings.named().items()}
     return Contribution(
         model.name,
         fingerprint(model.graph),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kilograd import __version__, limits
 from kilograd.data import Dataset, Episode, Source, read_episodes
-from kilograd.errors import InputError, option
+from kilograd.errors import InputError, flag, option
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
 from kilograd.ir import fingerprint
@@ -213,7 +213,7 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _options(settings: Settings) -> dict[str, str]:
-    return {f"--{k.replace('_', '-')}": json.dumps(v) for k, v in settings.named().items()}
+    return {flag(k): json.dumps(v) for k, v in settings.named().items()}
 
 
 def _digest(*parts: str | bytes) -> str:

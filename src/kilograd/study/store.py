@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, structs
 
 from kilograd import limits
-from kilograd.errors import InputError, option
+from kilograd.errors import InputError, field_of, option
 from kilograd.output import Provenance, check_same, make_folder, scratch_folder, sync
 from kilograd.reading import CHECKSUM, checksum, parse_json, typed
 from kilograd.study.work import Key, Row
@@ -270,7 +270,7 @@ def _check_schema(file: Path, connection: sqlite3.Connection) -> None:
 
 def _provenance(settings: Mapping[str, str]) -> Provenance:
     """Return what is stored under names that are options, as they are typed, or inputs."""
-    names = {name: option(name[2:].replace("-", "_")) for name in settings if name[:2] == "--"}
+    names = {name: option(known) for name in settings if (known := field_of(name))}
     said = {called: parse_json(settings[name], Any, name) for name, called in names.items()}
     version = {name: value for name, value in settings.items() if name == "kilograd"}
     digests = {k: v for k, v in settings.items() if k not in names and k not in version}
