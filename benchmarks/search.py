@@ -87,7 +87,7 @@ def course(path: Path | None, budgets: list[int], seeds: int) -> None:
     found = None if path is None else read_contribution(path)
     model = load_network(found.network if found else "mcunet-5fps")
     if found is not None and path is not None:
-        found.check(model.name, model.graph, path)
+        found.check(model.name, model.graph, model.layers, path)
     found = found or published(model)
     recipe = Recipe("search", 10, optimizer=OptimizerKind.ROWRMS)
     start = time.process_time()
