@@ -39,6 +39,7 @@ from kilograd.settings import Build, Settings
 from kilograd.sizes import bytes_of
 from kilograd.study.evaluate import RESULTS, Evaluation, Line, summarise
 from kilograd.study.evaluate import evaluate as study
+from kilograd.study.pools import check_jobs
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
 from kilograd.targets import find_target
@@ -226,6 +227,7 @@ def evaluate(  # noqa: PLR0913 options by name
     in "last:3@lr=0.01,optimizer=adam".  With more `jobs` than one, a script must guard its main
     module.  `ray`: the address of a cluster that learns, in place of this machine.
     """
+    check_jobs(jobs, ray)
     usual = Suite(settings=settings or Settings()) if suite is None else suite.suite
     settings = _given(usual.settings, options)
     names = usual.models if models is None else models

@@ -107,6 +107,12 @@ def checked(leaf: Leaf, value: Any) -> Any:  # noqa: ANN401 whatever the field i
         kinds = [k for k in (leaf.kind, *get_args(leaf.kind)) if isinstance(k, enum.EnumType)]
         wants = f"; give {' or '.join(kinds[0])}" if kinds else ""
         raise InputError(f"{option(leaf.name)} {value}: cannot be used ({e}){wants}") from e
-    if leaf.about.most is not None and value is not None and value > leaf.about.most:
-        raise InputError(f"{option(leaf.name)} {value}: {leaf.about.most} is the most")
+    if leaf.about.most is not None and value is not None:
+        check_most(leaf.name, value, leaf.about.most)
     return value
+
+
+def check_most(name: str, value: float, most: float) -> None:
+    """Raise `InputError` for an option that is more than it may be."""
+    if value > most:
+        raise InputError(f"{option(name)} {value}: {most} is the most")

@@ -13,8 +13,9 @@ from kilograd import api, limits
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, fail, say
 from kilograd.cli.numbers import in_short, kib
-from kilograd.errors import InputError, option
+from kilograd.errors import InputError
 from kilograd.learn.recipe import Compiled
+from kilograd.options import check_most
 from kilograd.settings import Build
 from kilograd.sizes import bytes_of
 from kilograd.targets import (
@@ -53,12 +54,11 @@ def run_command(
     as_json: AsJson = False,
 ) -> None:
     """Build the firmware, run it in an emulator, and measure it."""
-    for name, value, least, most in (
-        ("steps", steps, 1, limits.COUNT),
-        ("seed", seed, 0, limits.SEED),
-    ):
-        if not least <= value <= most:
-            raise InputError(f"{option(name)} {value}: must be in {least} ... {most}")
+    if steps < 1:
+        raise InputError(f"--steps {steps}: must be at least 1")
+    check_most("steps", steps, limits.COUNT)
+    if not 0 <= seed <= limits.SEED:
+        raise InputError(f"--seed {seed}: must be in 0 ... {limits.SEED}")
     device = find_target(target).with_tools(compiler, emulator)
     compiled = api.plan(model, build=settings)
     ram = None if board_ram is None else bytes_of(board_ram, "board_ram")

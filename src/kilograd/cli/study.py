@@ -32,6 +32,7 @@ from kilograd.study.contribution import (
     write_contribution,
 )
 from kilograd.study.evaluate import Evaluation, Line, evaluate
+from kilograd.study.pools import check_jobs
 from kilograd.study.suite import SuiteName
 
 app = typer.Typer()
@@ -121,6 +122,7 @@ def contribution_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure what each layer brings when it alone learns; interrupted, it goes on later."""
+    check_jobs(jobs, ray)
     network = load_model(model)
     rows = check_contribution(out, network)
     places = tuple(map(Path, split_names(data)))

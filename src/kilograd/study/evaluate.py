@@ -22,7 +22,7 @@ from kilograd.progress import Progress, silent
 from kilograd.reading import read_bytes
 from kilograd.select import strategy
 from kilograd.settings import Settings, split_method
-from kilograd.study.pools import check_cluster, here, in_processes, on_cluster
+from kilograd.study.pools import check_cluster, check_jobs, here, in_processes, on_cluster
 from kilograd.study.store import key_of, opened
 from kilograd.study.work import Key, Row, Work
 
@@ -124,13 +124,7 @@ def evaluate(
     Raises `InputError` for a folder that holds something else, or was made with other settings,
     data sets or networks: the message names the difference; and where a program is over budget.
     """
-    if jobs < 1:
-        raise InputError(f"{option('jobs')} {jobs}: must be at least 1")
-    if jobs > 1 and cluster is not None:
-        raise InputError(
-            f"{option('jobs')} {jobs}: {option('ray')} takes all CPUs of the cluster; leave one "
-            "away"
-        )
+    check_jobs(jobs, cluster)
     drawn = evaluation.draw()
     if cluster is not None:
         check_cluster(cluster)

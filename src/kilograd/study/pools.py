@@ -21,8 +21,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
-from kilograd import __version__, interruption
+from kilograd import __version__, interruption, limits
 from kilograd.errors import InputError, option
+from kilograd.options import check_most
 from kilograd.study.work import Row, Work, Worker
 from kilograd.targets.cache import cache_folder
 
@@ -177,6 +178,18 @@ def on_cluster(works: Iterator[Work], address: str) -> Generator[Row, None, None
         ) from e
     finally:
         ray.shutdown()
+
+
+def check_jobs(jobs: int, cluster: str | None) -> None:
+    """Raise `InputError` for a number of processes that cannot be, or that a cluster decides."""
+    if jobs < 1:
+        raise InputError(f"{option('jobs')} {jobs}: must be at least 1")
+    check_most("jobs", jobs, limits.JOBS)
+    if jobs > 1 and cluster is not None:
+        raise InputError(
+            f"{option('jobs')} {jobs}: {option('ray')} takes all CPUs of the cluster; leave one "
+            "away"
+        )
 
 
 def check_cluster(address: str) -> None:
