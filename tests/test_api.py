@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from folders import contents, listing, write_model, write_pictures
@@ -204,6 +205,77 @@ def test_bad_input_is_an_error_that_names_the_argument(
     with pytest.raises(InputError, match=message):
         kilograd.adapt(home / "discs", **words)  # type: ignore[arg-type]
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": None}, "^data None: give a path$"),
+        ({"data": 3}, "^data 3: give a path$"),
+        ({"out": 3}, "^out 3: give a path$"),
+        ({"save_plan": b"x"}, "^save_plan b'x': give a path$"),
+        (
+            {"out": "run", "save_plan": "run/p.json"},
+            "^save_plan run/p.json: lies in run; choose|no fo",
+        ),
+        ({"settings": {"lr": 1}}, "^settings: must be a Settings"),
+        ({"settings": kilograd.Settings}, "^settings: must be a Settings"),
+        ({"episode": ["fixed"]}, r"^episode \['fixed'\]: give fixed"),
+        ({"nonsense": None}, "^nonsense: no such option"),
+    ],
+)
+def test_wrong_kinds_of_arguments_of_adapt(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = {"data": home / "discs", "model": home / "small", "shots": 2, "queries": 2}
+    with pytest.raises(InputError, match=message):
+        kilograd.adapt(**(words | given))
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"jobs": 1.5}, "^jobs 1.5: cannot be used"),
+        ({"episodes": 2.5}, "^episodes 2.5: cannot be used"),
+        ({"episodes": True}, "^episodes True: cannot be used"),
+        ({"suite": "slow"}, "^suite slow: cannot be used .*; give quick or full"),
+        ({"suite": "quick", "settings": kilograd.Settings()}, "^suite quick: has settings of its"),
+        ({"method": "last"}, "^method: no such option; there are methods"),
+        ({"methods": [None]}, "^method 'None': unknown"),
+        ({"methods": 3}, "^methods 3: cannot be used"),
+        ({"data": None}, "^data None: cannot be used"),
+        ({"out": None}, "^out None: give a path"),
+        ({"sram": "abc"}, "^sram 'abc': give bytes"),
+        ({"methods": ["none", "last@sram=abc"]}, "^methods last@sram=abc: sram 'abc': give bytes"),
+        ({"methods": ["none", "last@channels=2"]}, "^methods last@channels=2: channels 2.0: must"),
+        ({"methods": ["none", "last@compute=0"]}, "^methods last@compute=0: compute 0: must be"),
+        ({"methods": ["none", "last@cache_bytes="]}, "^methods last@cache_bytes=: cache_bytes ''"),
+    ],
+)
+def test_wrong_arguments_of_evaluate_begin_nothing(
+    home: Path, tmp_path: Path, given: Any, message: str
+) -> None:
+    words: dict[str, Any] = {
+        "data": home / "discs",
+        "out": tmp_path / "run",
+        "models": str(home / "small"),
+        "methods": "none",
+        "episodes": 1,
+        "shots": 2,
+        "queries": 2,
+        "iterations": 1,
+    }
+    with pytest.raises(InputError, match=message):
+        kilograd.evaluate(**(words | given))
+    assert listing(tmp_path) == []
+
+
+def test_values_are_short_on_a_screen(home: Path) -> None:
+    outcome = kilograd.adapt(home / "discs", home / "small", "none", shots=2, queries=2)
+    assert len(repr(outcome)) < 1000
+    assert len(repr(kilograd.plan(home / "small", "last"))) < 500
 
 
 def test_what_one_should_know_is_logged(

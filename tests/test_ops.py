@@ -262,7 +262,7 @@ def differentiable(sample: Sample) -> bool:
         sample.op.vjp(b, y, b.input("dy", y.type))
     except NotDifferentiableError:
         return False
-    except TypeError:
+    except (ShapeError, TypeError):  # a gradient has another type than what it is of
         return True
     return True
 

@@ -17,6 +17,7 @@ from kilograd.cli import app
 from kilograd.data import Augment, Draw, EpisodeKind
 from kilograd.errors import InputError, option
 from kilograd.options import Option, changed, leaves, values
+from kilograd.select import strategy
 from kilograd.settings import (
     Build,
     HeadKind,
@@ -55,6 +56,21 @@ def test_options_are_set_wherever_they_stand() -> None:
     assert again == made
 
 
+def test_numbers_of_numpy_and_paths_are_taken() -> None:
+    import numpy as np
+
+    made = Settings.of(
+        lr=np.float64(0.5),
+        seed=np.int64(3),
+        rows=np.bool_(True),
+        sram=np.int64(9000),
+        method=Path("my/plan.json"),
+    )
+    assert (made.schedule.lr, made.schedule.seed, made.recipe.rows) == (0.5, 3, True)
+    assert (made.limits.sram, made.recipe.method) == (9000, "my/plan.json")
+    assert [type(x) for x in (made.schedule.lr, made.schedule.seed)] == [float, int]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -64,6 +80,8 @@ def test_options_are_set_wherever_they_stand() -> None:
         ({"head": "cosine"}, r"^head cosine: cannot be used .*; give proto or linear$"),
         ({"iterations": 1 << 30}, r"^iterations 1073741824: 16777216 is the most$"),
         ({"rows": "perhaps"}, r"^rows perhaps: cannot be used"),
+        ({"ways": True}, r"^ways True: cannot be used"),
+        ({"lr": None}, r"^lr None: cannot be used"),
         ({"cache": 2, "cache_bytes": "1K"}, r"^cache 2: cache_bytes says how many views"),
     ],
 )
@@ -103,6 +121,8 @@ def test_messages_name_fields_to_python_and_options_to_the_command_line() -> Non
         ("my@home.json", "my@home.json", {}),
         ("my@home.json@sram=64K", "my@home.json", {"sram": "64K"}),
         ("odd@name", "odd@name", {}),
+        ("last@.5", "last", {"lr": 0.5}),
+        ("last@lr=.5, cache=2", "last", {"lr": 0.5, "cache": 2}),
     ],
 )
 def test_a_method_may_have_options_of_its_own(
@@ -131,15 +151,26 @@ def test_methods_are_split_at_commas_but_not_their_options() -> None:
     [
         ("last@shots=2", "'shots' is no option that a method may have of its own; there are head,"),
         ("last@seed=2", "'seed' is no option"),
-        ("last@lr=fast", "lr fast: cannot be used"),
-        ("last@lr=-1", "lr -1.0: must be a positive number"),
+        ("last@lr=fast", "lr fast: cannot be used .*; give a number"),
+        ("last@lr=1_0", "lr 1_0: cannot be used"),
+        ("last@1_0", "method 'last@1_0': unknown"),
+        ("last@lr=-1", "^methods last@lr=-1: lr -1.0: must be a positive number"),
+        ("last@nan", "^methods last@nan: lr nan: must be a positive number"),
         ("last@cache=1.5", "cache 1.5: cannot be used"),
         ("last@=3", "'' is no option"),
+        ("last@lr=0.1,", "'' is no option"),
+        ("last@lr=0.1,lr=0.2", "^methods last@lr=0.1,lr=0.2: says one thing twice"),
+        ("last@cache-bytes=1K,cache_bytes=2K", "says one thing twice"),
+        ("last@rows", "^methods last@rows: give rows a value, as in rows=true"),
+        ("last@rows=yes", "rows yes: cannot be used .*; give true or false"),
+        ("last@head=", "head '': cannot be used .*; give proto or linear"),
+        ("last@channels=null", "channels null: cannot be used"),
+        ("last@cache=4,cache_bytes=64K", "^methods last@cache=4,cache_bytes=64K: cache 4: cache_b"),
     ],
 )
 def test_options_that_no_method_may_have(method: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Settings().varied(method)
+        strategy(Settings().varied(method).recipe.method)
 
 
 # ---- the command line ----

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kilograd.data import EpisodeKind, load_dataset, stored_episode
 from kilograd.data.remarks import remark_left_out, remark_seen
@@ -21,7 +22,7 @@ from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.options import Record, changed
+from kilograd.options import Record, changed, check_names, converted, leaves
 from kilograd.output import (
     check_apart,
     check_file,
@@ -45,6 +46,7 @@ from kilograd.study.work import Row
 from kilograd.targets import find_target
 
 _log = logging.getLogger(__name__)
+_MAKE = "kilograd.Settings.of(lr=0.01)"
 
 Place = str | Path
 
@@ -60,7 +62,7 @@ def adapt(  # noqa: PLR0913 options by name
     out: Place | None = None,
     save_plan: Place | None = None,
     force: bool = False,
-    progress: Progress = silent,
+    progress: Progress | None = None,
     **options: object,
 ) -> Outcome:
     """Learn new classes from a few images, and return what was gained.
@@ -77,20 +79,27 @@ def adapt(  # noqa: PLR0913 options by name
     ...
     kilograd.errors.InputError: shots 0.5: cannot be used (Expected `int | null`, got `float`)
     """
-    settings = _given(settings or Settings(), {"method": method, **options})
-    network, place = load_model(str(model)), Path(data)
+    usual = _record("settings", settings, Settings())
+    settings = _given(usual, {"method": method, **options})
+    network, place = load_model(str(model)), _path("data", data)
     settings = _given(settings, {"seed": seed})
     stored = _stored(episode)
     if stored is None:
         settings = _given(settings, {"episode": episode})
     else:
         _check_as_it_is(settings, stored)
-    if out is not None:
-        check_out(Path(out), ADAPTED, *RESULT_FILES, force=force)
-        check_apart(Path(out), place)
-    if save_plan is not None:
-        check_file(Path(save_plan), ".json", force=force, field="save_plan")
-        check_apart(Path(save_plan), place, "save_plan")
+    folder = None if out is None else _path("out", out)
+    plan = None if save_plan is None else _path("save_plan", save_plan)
+    if folder is not None:
+        check_out(folder, ADAPTED, *RESULT_FILES, force=force)
+        check_apart(folder, place)
+    if plan is not None:
+        check_file(plan, ".json", force=force, field="save_plan")
+        check_apart(plan, place, "save_plan")
+        if folder is not None and plan.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{option('save_plan')} {plan}: lies in {folder}; choose another place"
+            )
     dataset = load_dataset(place)
     _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
     remark_seen(dataset, network)
@@ -100,22 +109,46 @@ def adapt(  # noqa: PLR0913 options by name
     else:
         drawn = stored_episode(stored, dataset, seed)
         settings = _given(settings, {"seed": drawn.seed if seed is None else None})
-    outcome = learn(network, load_task(dataset, drawn, network.preprocess), settings, progress)
-    if out is not None:
-        save(Path(out), outcome, _pages(outcome, settings))
-    if save_plan is not None:
-        write_plan(Path(save_plan), network.name, outcome.compiled.selection)
+    outcome = learn(
+        network, load_task(dataset, drawn, network.preprocess), settings, progress or silent
+    )
+    if folder is not None:
+        save(folder, outcome, _pages(outcome, settings))
+    if plan is not None:
+        write_plan(plan, network.name, outcome.compiled.selection)
     return outcome
 
 
 def _given(record: Record, options: Mapping[str, object]) -> Record:
     """Return a record with the options that were given: `None` leaves one as it is."""
+    check_names(options, [leaf.name for leaf in leaves(type(record))])
     return changed(record, {k: v for k, v in options.items() if v is not None})
+
+
+def _record(name: str, given: object, usual: Record) -> Record:
+    """Return the record that was given, or the usual one; `InputError` for another thing."""
+    if given is None:
+        return usual
+    if not isinstance(given, type(usual)):
+        raise InputError(f"{option(name)}: must be a {type(usual).__name__}, as of {_MAKE}")
+    return given
+
+
+def _path(name: str, given: object) -> Path:
+    """Return a path; `InputError` for what is none."""
+    if not isinstance(given, str | Path):
+        raise InputError(f"{option(name)} {given!r}: give a path")
+    return Path(given)
+
+
+def _list(given: object) -> object:
+    """Return what is alone as a list of one."""
+    return [given] if isinstance(given, str | Path) else given
 
 
 def _stored(episode: Place | None) -> Path | None:
     """Return the file of an episode that is stored; `None` where one is to be drawn."""
-    if episode is None or episode in set(EpisodeKind):
+    if episode is None or str(episode) in set(EpisodeKind):
         return None
     if not str(episode).endswith((".json", ".jsonl")):
         raise InputError(
@@ -157,7 +190,7 @@ def plan(
     >>> program.sram_bytes >= program.sram_lower_bound_bytes
     True
     """
-    build = _given(build or Build(), {"method": method, "ways": ways, **options})
+    build = _given(_record("build", build, Build()), {"method": method, "ways": ways, **options})
     network = load_model(str(model))
     return compile_program(network, build.recipe, build.limits.budget(network))
 
@@ -179,11 +212,12 @@ def export(
     `target`: the processor, as `kilograd export --help` lists them.  `board_ram`: its RAM, stack
     included; `InputError` where the program does not fit.
     """
-    check_out(Path(out), "model.h", *PROJECT_FILES, force=force)
+    folder = _path("out", out)
+    check_out(folder, "model.h", *PROJECT_FILES, force=force)
     compiled = plan(model, method, ways, build, **options)
     ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
-    with whole_folder(Path(out)) as folder:
-        find_target(target).export(compiled.program, folder, ram)
+    with whole_folder(folder) as new:
+        find_target(target).export(compiled.program, new, ram)
     return compiled
 
 
@@ -214,10 +248,10 @@ def evaluate(  # noqa: PLR0913 options by name
     episodes: int | None = None,
     settings: Settings | None = None,
     *,
-    suite: SuiteName | None = None,
+    suite: SuiteName | str | None = None,
     jobs: int = 1,
     ray: str | None = None,
-    progress: Progress = silent,
+    progress: Progress | None = None,
     **options: object,
 ) -> Comparison:
     """Compare methods on many episodes of several data sets; a begun folder `out` goes on.
@@ -227,35 +261,43 @@ def evaluate(  # noqa: PLR0913 options by name
     in "last:3@lr=0.01,optimizer=adam".  With more `jobs` than one, a script must guard its main
     module.  `ray`: the address of a cluster that learns, in place of this machine.
     """
+    jobs = converted("jobs", jobs, int)
     check_jobs(jobs, ray)
-    usual = Suite(settings=settings or Settings()) if suite is None else suite.suite
+    if suite is not None and settings is not None:
+        raise InputError(f"{option('suite')} {suite}: has settings of its own; leave one away")
+    named = None if suite is None else converted("suite", suite, SuiteName)
+    usual = Suite(settings=_record("settings", settings, Settings()))
+    usual = usual if named is None else named.suite
+    if "method" in options:
+        raise InputError("method: no such option; there are methods")
     settings = _given(usual.settings, options)
-    names = usual.models if models is None else models
+    folder, places = _path("out", out), _places(data, named)
+    names = usual.models if models is None else converted("models", _list(models), list[Any])
+    asked_methods = usual.methods if methods is None else _list(methods)
     networks = tuple(map(load_model, map(str, names)))
-    places = _places(data, suite)
     for place in places:
-        check_apart(Path(out), place)
-    check_folder(Path(out), RESULTS)
+        check_apart(folder, place)
+    check_folder(folder, RESULTS)
     asked = Evaluation(
         tuple(map(load_dataset, places)),
         networks,
-        tuple(usual.methods if methods is None else methods),
-        usual.episodes if episodes is None else episodes,
+        tuple(str(m) for m in converted("methods", asked_methods, list[Any])),
+        usual.episodes if episodes is None else converted("episodes", episodes, int),
         settings,
     )
     for dataset in asked.sets:
         remark_left_out(dataset, settings.draw.least_shots)
         for model in networks:
             remark_seen(dataset, model)
-    with goes_on(Path(out)):
-        rows = study(Path(out), asked, jobs, progress, ray)
+    with goes_on(folder):
+        rows = study(folder, asked, jobs, progress or silent, ray)
         found = Comparison(asked, rows, summarise(rows))
-        _write(Path(out), found)
+        _write(folder, found)
     return found
 
 
 def _places(data: Place | Sequence[Place], suite: SuiteName | None) -> tuple[Path, ...]:
-    places = tuple(map(Path, [data] if isinstance(data, str | Path) else data))
+    places = tuple(_path("data", p) for p in converted("data", _list(data), list[Any]))
     if suite is not None and len(places) == 1 and places[0].is_dir():
         return find_sets(places[0], suite)
     return places

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Iterator, Mapping
+import functools
+import operator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
+import numpy as np
 
 from kilograd.errors import InputError, option
 
@@ -78,11 +82,16 @@ def changed(record: Record, given: Mapping[str, object]) -> Record:
     what the records raise for values that make no sense.
     """
     known = {leaf.name: leaf for leaf in leaves(type(record))}
+    check_names(given, known)
+    return _changed(record, {name: checked(known[name], x) for name, x in given.items()})
+
+
+def check_names(given: Collection[str], known: Collection[str]) -> None:
+    """Raise `InputError` for a name that is not known, with those that are spelled nearly so."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 3) or sorted(known)
             raise InputError(f"{name}: no such option; there are {', '.join(near)}")
-    return _changed(record, {name: checked(known[name], x) for name, x in given.items()})
 
 
 def _changed(record: Record, given: Mapping[str, object]) -> Record:
@@ -101,15 +110,40 @@ def checked(leaf: Leaf, value: Any) -> Any:  # noqa: ANN401 whatever the field i
 
     Raises `InputError` for one that the field cannot be, or that is more than it may be.
     """
-    try:
-        value = msgspec.convert(value, leaf.kind, strict=False)
-    except msgspec.ValidationError as e:
-        kinds = [k for k in (leaf.kind, *get_args(leaf.kind)) if isinstance(k, enum.EnumType)]
-        wants = f"; give {' or '.join(kinds[0])}" if kinds else ""
-        raise InputError(f"{option(leaf.name)} {value}: cannot be used ({e}){wants}") from e
+    value = converted(leaf.name, value, leaf.kind)
     if leaf.about.most is not None and value is not None:
         check_most(leaf.name, value, leaf.about.most)
     return value
+
+
+def converted(name: str, value: Any, kind: Any) -> Any:  # noqa: ANN401
+    """Return what was given for a name as a kind of value; `InputError` where it is none."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    kinds = get_args(kind) or (kind,)
+    try:
+        if isinstance(value, PurePath) and str in kinds:
+            return str(value)
+        if not isinstance(value, str):
+            return msgspec.convert(value, kind)
+        if float in kinds:
+            return float(value.replace("_", "?"))
+        no_null = functools.reduce(operator.or_, (k for k in kinds if k is not type(None)))
+        return msgspec.convert(value, no_null, strict=False)
+    except (msgspec.ValidationError, ValueError) as e:
+        what = value if str(value).strip() else repr(value)
+        raise InputError(f"{option(name)} {what}: cannot be used ({e}){_wants(kinds)}") from e
+
+
+def _wants(kinds: tuple[Any, ...]) -> str:
+    for kind in kinds:
+        if isinstance(kind, enum.EnumType):
+            return f"; give {' or '.join(kind)}"
+        if kind is bool:
+            return "; give true or false"
+        if kind in {int, float}:
+            return "; give a number"
+    return ""
 
 
 def check_most(name: str, value: float, most: float) -> None:

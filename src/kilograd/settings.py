@@ -61,7 +61,9 @@ class Recipe:
         OptimizerKind.SGD
     )
     accumulate: Annotated[int, Option("Samples averaged for one update.", most=limits.COUNT)] = 1
-    rows: Annotated[bool, Option("Take images row by row, from a callback; never whole.")] = False
+    rows: Annotated[
+        bool, Option("Read the image row by row, through a callback; it is never in RAM whole.")
+    ] = False
     recompute: Annotated[bool, Option("Run layers again to keep fewer maps: less RAM, slower.")] = (
         False
     )
@@ -74,7 +76,7 @@ class Recipe:
         ),
     ] = 0
     prototype_gradients: Annotated[
-        bool, Option("Learn through prototypes too; a further pass.")
+        bool, Option(f"Learn through prototypes too: one more pass; needs {option('accumulate')}.")
     ] = False
 
     def __post_init__(self) -> None:
@@ -103,13 +105,13 @@ class Schedule:
     """
 
     iterations: Annotated[int, Option("Passes over the support images.", most=limits.COUNT)] = 10
-    lr: Annotated[float, Option("Learning rate, in real units.")] = 0.003
+    lr: Annotated[float, Option("Learning rate.")] = 0.003
     augment: Annotated[Augment, Option("Random views of the support images.")] = Augment.FULL
     seed: Annotated[
         int, Option("Makes the run repeatable; of several episodes, number E has SEED + E.")
     ] = 0
     warmup: Annotated[
-        int, Option("Passes at first in which the rate rises from zero.", most=limits.COUNT)
+        int, Option("The rate rises from zero during the first so many passes.", most=limits.COUNT)
     ] = 0
 
     def __post_init__(self) -> None:
@@ -146,7 +148,7 @@ class Limits:
 
     sram: Annotated[str | int | None, Option("RAM the program may use, e.g. 256K.")] = None
     compute: Annotated[
-        str | int | None, Option("MACs of a backward pass, e.g. 6.7M, or 15% of a full one.")
+        str | int | None, Option("Most MACs a backward pass may take: 6.7M, or 15% of a full one.")
     ] = None
     channels: Annotated[
         float | None, Option("Share of a layer's channels that may learn, e.g. 0.25.")
@@ -186,9 +188,14 @@ class Settings:
     schedule: Schedule = field(default_factory=Schedule)
     cache_bytes: Annotated[
         str | int | None,
-        Option(f"In place of {option('cache')}: as many views as fit, e.g. 512K; beside the RAM."),
+        Option(
+            f"In place of {option('cache')}: keep as many views as fit into, say, 512K, beside "
+            "the RAM."
+        ),
     ] = None
-    guard: Annotated[bool, Option("Stop early where held-out support images get worse.")] = False
+    guard: Annotated[
+        bool, Option("Hold out some support images; stop early if accuracy on them falls.")
+    ] = False
 
     def __post_init__(self) -> None:
         """Raise `InputError` where two options say how many views are kept."""
@@ -215,7 +222,12 @@ class Settings:
         Raises `InputError` for an option that is none, or that all methods must share.
         """
         name, given = split_method(method)
-        return changed(self, {"method": name, **given})
+        try:
+            return changed(self, {"method": name, **given})
+        except InputError as e:
+            if not given:
+                raise
+            raise InputError(f"{option('methods')} {method}: {e}") from e
 
     def numbered(self, episode: int) -> Settings:
         """Return the settings of an episode by its number: its seed is another."""
@@ -247,12 +259,16 @@ def split_method(method: str) -> tuple[str, Mapping[str, object]]:
     name, _, rest = method.rpartition("@")
     if not name or rest.endswith(".json"):
         return method, {}
+    if rest.replace("-", "_") in _OWN:
+        raise InputError(f"{option('methods')} {method}: give {rest} a value, as in {rest}=true")
     if "=" in rest:
-        return name, dict(_own(part, method) for part in rest.split(","))
-    try:
-        return name, {"lr": float(rest)}
-    except ValueError:
-        return method, {}
+        own = [_own(part.strip(), method) for part in rest.split(",")]
+        if len(own) > len(dict(own)):
+            raise InputError(f"{option('methods')} {method}: says one thing twice; leave one away")
+        return name, dict(own)
+    if re.fullmatch(r"[-+.\de]+|nan|inf", rest):
+        return name, {"lr": checked(_OWN["lr"], rest)}
+    return method, {}
 
 
 def split_methods(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
@@ -14,7 +15,9 @@ import typer
 from kilograd.cli.console import speak
 from kilograd.data import Draw
 from kilograd.errors import InputError, as_typed, flag
+from kilograd.frontend import available_models
 from kilograd.options import Leaf, changed, leaves, values
+from kilograd.select import METHODS
 from kilograd.settings import Limits, Recipe, Schedule, Settings
 
 
@@ -40,6 +43,18 @@ _PANELS = {
 
 Command = Callable[..., None]
 
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="Name of a network, or its folder.",
+        autocompletion=lambda: [found.name for found in available_models()],
+    ),
+]
+DataPath = Annotated[
+    Path,
+    typer.Argument(help="Folder of class folders, or a Parquet file.", metavar="DATA"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say what is done, and how long it takes.")
@@ -129,6 +144,11 @@ def _with_signature(
     return named
 
 
+def _choices() -> list[str]:
+    """Return the methods that have no number in their names."""
+    return [m for m in METHODS if m == m.lower() and " " not in m]
+
+
 def _parameter(leaf: Leaf, default: object, *, unset: bool) -> inspect.Parameter:
     """Return a field as a parameter of a command, as typer reads it."""
     text = as_typed(leaf.about.help)
@@ -137,6 +157,7 @@ def _parameter(leaf: Leaf, default: object, *, unset: bool) -> inspect.Parameter
     about = typer.Option(
         flag(leaf.name),
         help=text,
+        autocompletion=_choices if leaf.name == "method" else None,
         rich_help_panel=None if leaf.name in _FIRST else _PANELS.get(leaf.group, "Training"),
     )
     kind = leaf.kind

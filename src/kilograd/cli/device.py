@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kilograd import api, limits
-from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, fail, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.errors import InputError
@@ -30,9 +30,12 @@ from kilograd.targets import (
 
 app = typer.Typer()
 
-Target = Annotated[str, typer.Option(help=f"The processor: {', '.join(t.name for t in TARGETS)}.")]
+_NAMES = [t.name for t in TARGETS]
+Target = Annotated[
+    str,
+    typer.Option(help=f"The processor: {', '.join(_NAMES)}.", autocompletion=lambda: _NAMES),
+]
 BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
-ModelName = Annotated[str, typer.Option("--model", help="Name of a network, or its folder.")]
 
 
 @command(app, "run", Group.DEVICE)

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.command import AsJson, DataPath, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data import Augment, Dataset, Episode, EpisodeKind, load_digits, sample_episode
@@ -33,16 +33,16 @@ _DEMO = Settings.of(method="last:6", sram="64K", iterations=30, lr=0.01, augment
 @command(app, "adapt", Group.LEARN)
 @with_settings(Settings())
 def adapt_command(
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")],
+    data: DataPath,
     *,
-    model: Annotated[str, typer.Option(help="Name of a network, or its folder.")] = "digits",
+    model: ModelName = "digits",
     settings: Settings,
     episode: Annotated[
         str,
         typer.Option(
             rich_help_panel="Episode",
-            help="fixed: ways and shots as given; meta-dataset: drawn as there; or a FILE.json "
-            "or .jsonl with stored episodes, of which --seed takes one.",
+            help="fixed: ways and shots as given; meta-dataset: drawn as Meta-Dataset does; "
+            "FILE.json: that episode; FILE.jsonl: the one of --seed.",
         ),
     ] = EpisodeKind.FIXED,
     seed: Annotated[
@@ -54,7 +54,7 @@ def adapt_command(
     ] = False,
     save_plan: Annotated[
         Path | None,
-        typer.Option(help="Write what learns, an update plan, for --method: FILE.json."),
+        typer.Option(help="Write the update plan to FILE.json, which --method takes."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     force: Annotated[

@@ -12,9 +12,8 @@ import typer
 from rich.text import Text
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
 from kilograd.cli.console import ERR, OUT, Table, say
-from kilograd.cli.device import ModelName
 from kilograd.cli.numbers import in_short, kib
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError, shown
@@ -135,7 +134,8 @@ def cost_command(
         Convention, typer.Option(help="kilograd: the compiled program; else a paper's formulas.")
     ] = Convention.KILOGRAD,
     last_conv: Annotated[
-        int | None, typer.Option(help="Append a random 1x1 convolution to so many channels.")
+        int | None,
+        typer.Option(help="Append a random 1x1 convolution with so many output channels."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, cast
 
 import typer
@@ -54,7 +55,9 @@ def _run_command(words: list[str]) -> int:
     """Run a command and return its exit code, whatever it raises."""
     interruption.begin()
     if "_KILOGRAD_COMPLETE" in os.environ:  # a shell asks how a command may go on
-        app(prog_name="kilograd")
+        with suppress(KeyError, ValueError):  # of variables that a shell does not set so
+            app(prog_name="kilograd")
+        return 1
     command = get_command(app)
     try:
         # Not app(): what that does on Ctrl-C is typer's own, and changes with its version.

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.command import AsJson, DataPath, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
-from kilograd.cli.device import ModelName
 from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_skipped
 from kilograd.errors import InputError
@@ -28,9 +27,9 @@ from kilograd.output import check_apart
 if TYPE_CHECKING:
     from kilograd.offline.loop import Session
 
-Data = Annotated[Path, typer.Argument(help="Folder of class folders, or a Parquet file.")]
 Out = Annotated[
-    Path, typer.Option(help="Folder for the network and checkpoints; a begun one goes on.")
+    Path,
+    typer.Option(help="Folder for the network and checkpoints; an unfinished one is continued."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
 Workers = Annotated[int, typer.Option(help="Processes that prepare images ahead.")]
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 @command(app, "pretrain", Group.OFFLINE)
 @with_settings(Pretraining())
 def pretrain_command(
-    data: Data,
+    data: DataPath,
     out: Out,
     settings: Pretraining,
     model: ModelName = "digits",
@@ -68,7 +67,7 @@ def pretrain_command(
 @command(app, "metatrain", Group.OFFLINE)
 @with_settings(Metatraining())
 def metatrain_command(
-    data: Data,
+    data: DataPath,
     out: Out,
     settings: Metatraining,
     model: ModelName = "digits",

@@ -11,9 +11,8 @@ from typing import Annotated
 
 import typer
 
-from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
-from kilograd.cli.device import ModelName
 from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, load_model
@@ -32,7 +31,9 @@ _log = logging.getLogger(__name__)
 @command(app, "search", Group.STUDY)
 @with_settings(Build(), without=("method", "channels", "exact"))
 def search_command(
-    out: Annotated[Path, typer.Option(help="Folder for the update plans; a begun one goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the update plans; an unfinished one is continued.")
+    ],
     *,
     model: ModelName = "digits",
     settings: Build,
@@ -43,14 +44,15 @@ def search_command(
     pareto: Annotated[
         bool,
         typer.Option(
-            "--pareto", help="An update plan for each budget, up to the one given, if any."
+            "--pareto", help="One update plan for each of several budgets, up to those given."
         ),
     ] = False,
     solver: Annotated[
         SolverName, typer.Option(help="exact: proved best; evolution, random: 5,000 samples.")
     ] = SolverName.EXACT,
     shrink: Annotated[
-        bool, typer.Option("--shrink", help="Expect less of gains that were measured with noise.")
+        bool,
+        typer.Option("--shrink", help="Pull gains that were measured with noise towards zero."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable.")] = 0,
     as_json: AsJson = False,

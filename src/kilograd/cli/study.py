@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
-from kilograd.cli.device import ModelName
 from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.errors import shown
@@ -57,11 +56,13 @@ def evaluate_command(
             help="Folders or Parquet files, with commas between; or the folder of those of --suite."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; a begun one goes on.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; an unfinished one is continued.")
+    ],
     settings: dict[str, Any],
     suite: Annotated[
         SuiteName | None,
-        typer.Option(help="A comparison to show; other options change it, defaults are its own."),
+        typer.Option(help="A ready-made comparison; options that you give override it."),
     ] = None,
     models: Annotated[
         str | None, typer.Option(help="Networks, with commas between; default: digits.")

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -84,12 +84,12 @@ class Outcome:
     `tensors` are in the layout of a model folder; layers that did not learn are not among them.
     """
 
-    compiled: Compiled
-    episode: Episode
+    compiled: Compiled = field(repr=False)
+    episode: Episode = field(repr=False)
     summary: Summary
-    losses: tuple[float, ...]
-    predictions: tuple[int, ...]
-    tensors: Mapping[str, Array]
+    losses: tuple[float, ...] = field(repr=False)
+    predictions: tuple[int, ...] = field(repr=False)
+    tensors: Mapping[str, Array] = field(repr=False)
 
 
 def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kilograd.emit import Program, link
 from kilograd.errors import InputError, option
@@ -41,11 +41,11 @@ _OPTIMIZERS = {
 class Compiled:
     """A program and what it came from: `model` has the modules that the method adds."""
 
-    model: Model
+    model: Model = field(repr=False)
     recipe: Recipe
-    training: Training
-    program: Program
-    selection: Selection
+    training: Training = field(repr=False)
+    program: Program = field(repr=False)
+    selection: Selection = field(repr=False)
 
     @property
     def backward_macs(self) -> int:
@@ -112,7 +112,7 @@ def compile_recipe(
     _check(model, recipe, budget, selection, program)
     made = Compiled(model, recipe, _training(recipe, selection), program, selection)
     _log.debug(
-        "method %s on %s: %d parameters learn, %d bytes of RAM; %d programs compiled to choose",
+        "method %s on %s: %d parameters learn, %d bytes of RAM; programs compiled to choose: %d",
         recipe.method,
         model.name,
         made.learned_parameters,

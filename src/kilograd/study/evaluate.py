@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -70,7 +70,11 @@ class Evaluation:
                         f"{option(field_)}: there are two called {name!r}; rename or drop one"
                     )
         for method in self.methods:
-            strategy(self.settings.varied(method).recipe.method)
+            varied = self.settings.varied(method)
+            strategy(varied.recipe.method)
+            for network in self.networks:
+                with _named(method, varied):
+                    varied.budget(network)
         self.settings.numbered(self.episodes - 1)
 
     def draw(self) -> dict[tuple[str, int], Episode]:
@@ -80,6 +84,17 @@ class Evaluation:
         """
         draw, seed = self.settings.draw, self.settings.schedule.seed
         return {(d.name, e): draw(d, seed + e) for d in self.sets for e in range(self.episodes)}
+
+
+@contextmanager
+def _named(method: str, varied: Settings) -> Iterator[None]:
+    """Name a method with options of its own in an error that may be about these."""
+    try:
+        yield
+    except InputError as e:
+        if method == varied.recipe.method:
+            raise
+        raise InputError(f"{option('methods')} {method}: {e}") from e
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 from kilograd.data import Dataset, Episode
+from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
@@ -121,7 +122,12 @@ class _Task:
         ways, images = len(work.episode.classes), len(work.episode.support)
         cache = settings.recipe.cache or int(budget.cache is not None)
         recipe = replace(settings.recipe, ways=ways, cache=cache)
-        compiled, host = self._compiled(recipe, budget, schedule)
+        try:
+            compiled, host = self._compiled(recipe, budget, schedule)
+        except InputError as e:
+            if method == recipe.method:
+                raise
+            raise InputError(f"{option('methods')} {method}: {e}") from e
         compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
         before, found = self._measured(compiled, host, settings)
         shown = (work.episode.dataset, work.number, work.model.name, method)
