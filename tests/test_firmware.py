@@ -420,7 +420,7 @@ def test_a_target_is_one_value(tmp_path: Path) -> None:
 
 @needs_emulator
 def test_a_processor_without_a_machine_in_qemu_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^--emulator qemu: QEMU has no machine with a made-up;"):
+    with pytest.raises(InputError, match=r"^emulator qemu: QEMU has no machine with a made-up;"):
         ELSEWHERE.with_tools(CrossCompiler.CLANG, Emulator.QEMU).build(program())
 
 
@@ -428,16 +428,14 @@ def test_a_processor_without_a_machine_in_qemu_is_refused() -> None:
 @needs_qemu
 def test_a_qemu_that_is_too_old_is_refused() -> None:
     later = replace(CORTEX_M4, emulator=Emulator.QEMU, machine=Machine(name="mps2-an999"))
-    with pytest.raises(InputError, match=r"^--emulator qemu: .*mps2-an999.*install a newer QEMU"):
+    with pytest.raises(InputError, match=r"^emulator qemu: .*mps2-an999.*install a newer QEMU"):
         later.build(program())
 
 
 def test_a_target_that_nobody_knows_is_refused_with_the_names() -> None:
     with pytest.raises(InputError) as refused:
         find_target("made-up")
-    assert (
-        str(refused.value) == f"--target made-up: is none of {', '.join(t.name for t in TARGETS)}"
-    )
+    assert str(refused.value) == f"target made-up: is none of {', '.join(t.name for t in TARGETS)}"
     assert [find_target(t.name) for t in TARGETS] == list(TARGETS)
 
 

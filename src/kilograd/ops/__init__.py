@@ -2,7 +2,13 @@
 
 from kilograd.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from kilograd.ops.depthwise import Depthwise, DepthwiseInputGrad, DepthwiseWeightGrad
-from kilograd.ops.elementwise import Add, BlockAdd, ClipGrad, ClipMask, ScaleChannels
+from kilograd.ops.elementwise import (
+    Add,
+    BlockAdd,
+    ClipGrad,
+    ClipMask,
+    ScaleChannels,
+)
 from kilograd.ops.fisher import FisherSum
 from kilograd.ops.head import (
     Cosine,
