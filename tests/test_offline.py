@@ -233,7 +233,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     if every_step:
         monkeypatch.setattr(loop, "_SAVE_AFTER", 0.0)
 
-    def kill(done: int, of: int, loss: float, best: float) -> None:
+    def kill(done: int, of: int, said: str) -> None:
         if done == at:
             raise Killed
 

@@ -72,7 +72,7 @@ def run_command(
             steps,
             seed,
             ram=ram,
-            progress=lambda done: progress(done, steps, ""),
+            progress=progress,
         )
     if as_json:
         print(json.dumps(asdict(found)))

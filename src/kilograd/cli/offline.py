@@ -111,12 +111,7 @@ def _session(out: Path, device: str | None, workers: int) -> Iterator[Session]:
         raise InputError("--device cuda: PyTorch finds no such device here; leave the option out")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with bar("training") as progress, goes_on(out):
-        yield Session(
-            device,
-            workers,
-            lambda done, of, loss, best: progress(done, of, f"loss {loss:.3f}, best {best:.1%}"),
-            _log.warning,
-        )
+        yield Session(device, workers, progress, _log.warning)
 
 
 def show_finished(out: Path, finished: Finished, of_what: str) -> None:

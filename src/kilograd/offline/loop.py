@@ -31,12 +31,11 @@ from kilograd.offline.checkpoint import (
 )
 from kilograd.offline.folder import Epoch, History
 from kilograd.offline.settings import Course
+from kilograd.progress import Progress, silent
 
 _SAVE_AFTER = 60.0  # seconds; and after every epoch
 
 Batch = tuple[NDArray[np.generic], ...]
-Progress = Callable[[int, int, float, float], None]
-"""Called after every step: steps done, all of them, the loss, the best score so far."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Session:
 
     device: str = "cpu"
     workers: int = 0
-    progress: Progress = lambda done, of, loss, best: None
+    progress: Progress = silent
     say: Callable[[str], None] = lambda text: None
 
 
@@ -92,7 +91,7 @@ def train(lesson: Lesson, course: Course, out: Path, session: Session) -> Histor
             if run.step % course.steps == 0 or time.monotonic() - saved > _SAVE_AFTER:
                 save_checkpoint(folder, run.step, run.state())
                 saved = time.monotonic()
-            session.progress(run.step, total, loss, max(run.scores))
+            session.progress(run.step, total, f"loss {loss:.3f}, best {max(run.scores):.1%}")
     return run.end()
 
 

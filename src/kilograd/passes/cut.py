@@ -57,16 +57,17 @@ def _cuts(
             changing.add(n)
             continue
         done.add(n)
-        maps = [x for x in network.nodes if x in done and _is_map(x)]
+        maps = [x for x in network.nodes if x in done and _is_computed(x)]
         latent = tuple(
             x for x in maps if x in network.outputs or any(u not in done for u in users[x])
         )
-        if _is_map(n) and not any(isinstance(x.op, Input) for x in latent):
+        if _is_computed(n) and not any(isinstance(x.op, Input) for x in latent):
             cuts.append((frozenset(done), latent))
     return cuts
 
 
-def _is_map(n: Node) -> bool:
+def _is_computed(n: Node) -> bool:
+    """Say whether a node is the image, or made of it: no parameter."""
     return isinstance(n.op, Input) or not isinstance(n.op, Leaf)
 
 

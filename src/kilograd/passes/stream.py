@@ -30,7 +30,7 @@ Chain = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Segment:
+class _Stretch:
     """The layers between two cuts, and the bytes in use while they run, streamed or not."""
 
     layers: tuple[Node, ...]
@@ -69,7 +69,7 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
         return order[order.index(cuts[i]) + 1 : order.index(cuts[j]) + 1]
 
     plain = [
-        _Segment(between(i, i + 1), memory.peak(begin, end), streamed=False)
+        _Stretch(between(i, i + 1), memory.peak(begin, end), streamed=False)
         for i, (begin, end) in enumerate(pairwise(cuts))
     ]
     behind = memory.peak(cuts[-1], graph.nodes[-1])
@@ -80,12 +80,12 @@ def choose_streams(graph: Graph, learned: frozenset[str]) -> tuple[Chain, ...]:
     last = order.index(cuts[count - 1])
     kept = _bytes_kept(_stream_node(order[0], order[1 : last + 1]), order[: last + 1])
 
-    def streamed(i: int, j: int) -> _Segment:
+    def streamed(i: int, j: int) -> _Stretch:
         layers = between(i, j)
         scratch = sum(kept[n] for n in layers[:-1]) + COUNTER_BYTES + max(work[n] for n in layers)
         begin = kept[order[0]] if delivered and i == 0 else memory.room(cuts[i])
         size = begin + memory.room(cuts[j]) + scratch
-        return _Segment(layers, size + memory.others((cuts[i], *layers)), streamed=True)
+        return _Stretch(layers, size + memory.others((cuts[i], *layers)), streamed=True)
 
     segments = {(i, i + 1): [plain[i]] for i in range(count - 1) if i or not delivered}
     for i in range(count):
@@ -203,10 +203,10 @@ def _stream_node(begin: Node, layers: Sequence[Node]) -> Node:
 
 
 def _best(
-    segments: dict[tuple[int, int], list[_Segment]], count: int, limit: int | None
-) -> list[_Segment]:
+    segments: dict[tuple[int, int], list[_Stretch]], count: int, limit: int | None
+) -> list[_Stretch]:
     """Return the chain of segments with the lowest peak or, within `limit`, the lowest price."""
-    best: list[tuple[int, list[_Segment]] | None] = [(0, [])] + [None] * (count - 1)
+    best: list[tuple[int, list[_Stretch]] | None] = [(0, [])] + [None] * (count - 1)
     for j in range(1, count):
         for i in range(j):
             before = best[i]

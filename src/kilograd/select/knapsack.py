@@ -42,7 +42,7 @@ from kilograd.select.selection import (
     weight,
 )
 
-Gains = Mapping[str, Array]
+ChannelGains = Mapping[str, Array]
 """What it is worth that a channel learns: [channels] for each layer, not negative."""
 
 _RATES = 33  # exchange rates of bytes and MACs that are tried
@@ -129,7 +129,7 @@ class Knapsack:
                 f"{evidence.name} are depthwise; use knapsack"
             )
         fisher = evidence.fisher(layers)
-        gains: Gains = fisher
+        gains: ChannelGains = fisher
         if self.rounding:
             steps = evidence.steps(layers)
             gains = {x: fisher[x] * np.minimum(steps[x], 1) for x in layers}
@@ -151,7 +151,11 @@ class _Search:
     """Every earliest layer, the most promising first."""
 
     def __init__(
-        self, evidence: Evidence, budget: Budget, candidates: Sequence[Candidate], gains: Gains
+        self,
+        evidence: Evidence,
+        budget: Budget,
+        candidates: Sequence[Candidate],
+        gains: ChannelGains,
     ) -> None:
         self.evidence, self.budget, self.candidates = evidence, budget, candidates
         share = 1.0 if budget.channels is None else budget.channels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.ir import Array
 from kilograd.passes import UPDATE, EntryPoint
+from kilograd.progress import Progress, silent
 from kilograd.targets.driver import Driver, Sample
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.target import Device, Target
@@ -54,7 +55,7 @@ def measure(
     steps: int = 20,
     seed: int = 0,
     ram: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = silent,
 ) -> Measurement:
     """Run some training steps on random images, on the target and here, and compare.
 
@@ -114,7 +115,7 @@ def _equal(there: Mapping[str, Array], here: Mapping[str, Array]) -> bool:
     return all(np.array_equal(there[name], value) for name, value in here.items())
 
 
-def _exercise(both: _Both, steps: int, seed: int, progress: Callable[[int], None]) -> None:
+def _exercise(both: _Both, steps: int, seed: int, progress: Progress) -> None:
     """Enrol, update after each of some samples, and infer, with random images."""
     infer = both.program.entries[EntryPoint.INFER].graph
     (image,) = infer.inputs()
@@ -133,5 +134,5 @@ def _exercise(both: _Both, steps: int, seed: int, progress: Callable[[int], None
         clock = (seed, step)
         for _ in driver.update(sample(label), sample(label), share=1, rate=0.01, clock=clock):
             pass
-        progress(step + 1)
+        progress(step + 1, steps, "")
     driver.infer(picture())
