@@ -335,3 +335,15 @@ def test_the_exported_example_is_in_the_same_order(kind: str, tmp_path: Path) ->
         driver.infer(picture)
     printed = [line.rpartition(" ")[2] for line in example_of(runner.program, tmp_path)]
     assert printed == runner.lines
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
+@pytest.mark.parametrize("head", [PrototypeHead(1), LinearHead(1)], ids=["prototypes", "linear"])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_the_example_of_a_single_class_runs(
+    head: PrototypeHead | LinearHead, accumulate: bool, tmp_path: Path
+) -> None:
+    training = Training(head, Sgd(0), LATE, accumulate=accumulate)
+    said = example_of(link(entries(small_network(), training)), tmp_path)
+    assert sum("class 0: loss" in line for line in said) == 10
+    assert not any("class 1" in line for line in said)

@@ -16,15 +16,16 @@ _GIVEN = {
 }
 _DECLARED = {
     "lr": "const float lr = 0.003f;",
-    "share": "const float share = 0.5f; /* 1 / n when n images share an update */",
-    "clock": "int32_t clock[2] = {1, 0}; /* seed, number of the update */",
+    "share": "const float share = 1.0f / {images}; /* 1 / n when n images share an update */",
+    "clock": "int32_t clock[2] = {{1, 0}}; /* seed, number of the update */",
 }
 
 
 def example(program: Program) -> str:
     """Return the program: ten passes over a support of two images, in the order of `passes.calls`.
 
-    Each image is the only one of its class; a group is both of them.
+    Each image is the only one of its class; a group is both of them.  Where there is one class,
+    there is one image.
     """
     (image,) = program.entries[EntryPoint.INFER].inputs.values()
     picture = ""
@@ -50,7 +51,8 @@ def _main(program: Program, *, enrols: bool) -> Iterator[str]:
     entries = [program.entries[p.entry] for p in UPDATE if p.entry in program.entries]
     if entries:
         taken = {name for entry in entries for name in entry.inputs}
-        yield from (line for name, line in _DECLARED.items() if name in taken)
+        images = _images(program)
+        yield from (_DECLARED[n].format(images=images) for n in _DECLARED if n in taken)
         yield "float loss;"
         yield "for (int32_t pass = 0; pass < 10; pass++) {"
         yield from _indented([*again, *_calls(program, UPDATE)])
@@ -68,7 +70,7 @@ def _calls(program: Program, phases: Iterable[Phase]) -> Iterator[str]:
         if phase.over is Over.ONCE:
             yield from call
         else:
-            yield "for (int32_t way = 0; way < 2; way++) {"
+            yield f"for (int32_t way = 0; way < {_images(program)}; way++) {{"
             yield from _indented(call)
             yield "}"
 
@@ -96,6 +98,12 @@ def _call(program: Program, entry: Entry) -> Iterator[str]:
         yield 'printf("pass %d, class %d: loss %f\\n", (int)pass, (int)way, (double)loss);'
     if "clock" in entry.inputs:
         yield "clock[1]++;"
+
+
+def _images(program: Program) -> int:
+    """Return how many images the support has: one of each class, at most two."""
+    (logits,) = program.entries[EntryPoint.INFER].graph.outputs
+    return min(2, logits.type.size)
 
 
 def _latent(program: Program) -> dict[str, Node]:
