@@ -784,7 +784,7 @@ def test_settings_that_made_no_row_bind_nobody(asked: Evaluation, tmp_path: Path
         ({"methods": "none,best"}, "--method 'best': unknown; known are none, head, last"),
         ({"methods": "none,none"}, "--methods: there are two called 'none'"),
         ({"methods": ","}, "--methods: names nothing"),
-        ({"methods": "none@0"}, "--lr 0.0: must be a positive number"),
+        ({"methods": "none@0"}, "--methods none@0: --lr 0.0: must be a positive number"),
         ({"episodes": 0}, "--episodes 0: must be in 1 ... 65536"),
         ({"jobs": 0}, "--jobs 0: must be at least 1"),
         ({"ways": 5}, "discs: 5 ways asked for, but 4 of 4 classes"),

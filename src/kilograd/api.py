@@ -74,10 +74,10 @@ def adapt(  # noqa: PLR0913 options by name
     `settings`, or `options` by name: how to draw and learn, as `kilograd adapt --help` lists them.
 
     >>> import kilograd
-    >>> kilograd.adapt("photos", shots=0.5)
+    >>> kilograd.adapt("photos", shot=5)
     Traceback (most recent call last):
     ...
-    kilograd.errors.InputError: shots 0.5: cannot be used (Expected `int | null`, got `float`)
+    kilograd.errors.InputError: shot: no such option; there are shots
     """
     usual = _record("settings", settings, Settings())
     settings = _given(usual, {"method": method, **options})
