@@ -214,10 +214,7 @@ def test_bad_input_is_an_error_that_names_the_argument(
         ({"data": 3}, "^data 3: give a path$"),
         ({"out": 3}, "^out 3: give a path$"),
         ({"save_plan": b"x"}, "^save_plan b'x': give a path$"),
-        (
-            {"out": ".", "save_plan": "p.json"},
-            "^out .: is where you are|^save_plan p.json: lies in",
-        ),
+        ({"out": "a.json", "save_plan": "a.json"}, "^save_plan a.json: lies in a.json; choose an"),
         ({"settings": {"lr": 1}}, "^settings: must be a Settings"),
         ({"settings": kilograd.Settings}, "^settings: must be a Settings"),
         ({"episode": ["fixed"]}, r"^episode \['fixed'\]: give fixed"),
