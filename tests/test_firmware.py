@@ -441,8 +441,10 @@ def test_a_target_that_nobody_knows_is_refused_with_the_names() -> None:
 
 @needs_shared
 @needs_emulator
-@pytest.mark.parametrize("rows", [False, True])
-@pytest.mark.parametrize("model", ["mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3"])
+@pytest.mark.parametrize(
+    ("model", "rows"),
+    [("mcunet-5fps", False), ("mcunet-5fps", True), ("mbv2-w0.35", True), ("proxyless-w0.3", True)],
+)
 def test_no_stack_is_larger_than_a_board_is_checked_for(model: str, rows: bool) -> None:
     """Whatever compiles: exported projects promise it too."""
     made = program("sparse-49kb", str(model_path(model)), rows=rows)
