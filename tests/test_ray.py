@@ -132,7 +132,7 @@ def stored(out: Path) -> list[Row]:
         return []
     try:
         with closing(sqlite3.connect(out / RESULTS)) as connection:
-            return [Row(*values) for values in connection.execute("SELECT * FROM rows")]
+            return [Row(*values) for *values, _ in connection.execute("SELECT * FROM rows")]
     except sqlite3.OperationalError:  # no table yet
         return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from kilograd import __version__, limits
 from kilograd.data import Dataset, Episode, Source, read_episodes
-from kilograd.errors import InputError, flag, option
+from kilograd.errors import InputError, flag, option, shown
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
 from kilograd.ir import fingerprint
@@ -30,6 +31,8 @@ RESULTS = "evaluation.sqlite"
 """The file that tells a folder of an evaluation: one row an episode."""
 EPISODES = "episodes.jsonl"
 """The episodes, one JSON object a line."""
+
+_log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Methods of a work: as many rows at most are lost where one is interrupted."""
@@ -161,9 +164,17 @@ def evaluate(
             for row in run:
                 store.add(row)
                 done[key_of(row)] = row
+                _log.debug("%s", _told(row))
                 count += 1
                 progress(count, len(keys), "")
         return tuple(done[key] for key in keys)
+
+
+def _told(row: Row) -> str:
+    return shown(
+        f"{row.data}, episode {row.episode}, {row.model}, {row.method}: "
+        f"{row.accuracy_before:.3f} -> {row.accuracy_after:.3f}, {row.sram_bytes:,} B of RAM"
+    )
 
 
 def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -21,8 +20,6 @@ from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.settings import Recipe, Schedule, Settings
 from kilograd.targets import HostProgram, build_host
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,8 +127,6 @@ class _Task:
             raise InputError(f"{option('methods')} {method}: {e}") from e
         compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
         before, found = self._measured(compiled, host, settings)
-        shown = (work.episode.dataset, work.number, work.model.name, method)
-        _log.debug("%s, episode %d, %s, %s: %.3f -> %.3f", *shown, before, found.accuracy)
         return Row(
             work.episode.dataset,
             work.model.name,
