@@ -36,11 +36,12 @@ from kilograd.errors import InputError
 if TYPE_CHECKING:
     from kilograd.api import Comparison, adapt, evaluate, export, plan
     from kilograd.learn.adapt import Outcome
-    from kilograd.settings import Settings
+    from kilograd.settings import Build, Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Build",
     "Comparison",
     "InputError",
     "Outcome",

@@ -46,7 +46,6 @@ from kilograd.study.work import Row
 from kilograd.targets import find_target
 
 _log = logging.getLogger(__name__)
-_MAKE = "kilograd.Settings.of(lr=0.01)"
 
 Place = str | Path
 
@@ -130,7 +129,11 @@ def _record(name: str, given: object, usual: Record) -> Record:
     if given is None:
         return usual
     if not isinstance(given, type(usual)):
-        raise InputError(f"{option(name)}: must be a {type(usual).__name__}, as of {_MAKE}")
+        kind = type(usual).__name__
+        raise InputError(
+            f"{option(name)}: must be a kilograd.{kind}, not a {type(given).__name__}; or give "
+            "options by name"
+        )
     return given
 
 
