@@ -307,3 +307,10 @@ def test_settings_say_how_episodes_are_drawn(home: Path) -> None:
     drawn = kilograd.Settings.of(episode="meta-dataset", iterations=0, seed=3)
     with pytest.raises(InputError, match="a Meta-Dataset episode needs 5"):
         kilograd.adapt(home / "discs", home / "small", settings=drawn)
+
+
+def test_a_cache_that_holds_nothing_is_named_with_its_method(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^methods last:2@cache_bytes=9: cache_bytes 9: does not"):
+        kilograd.evaluate(
+            home / "discs", tmp_path, home / "small", ["none", "last:2@cache_bytes=9"], 1, shots=2
+        )

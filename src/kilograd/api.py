@@ -89,16 +89,7 @@ def adapt(  # noqa: PLR0913 options by name
         _check_as_it_is(settings, stored)
     folder = None if out is None else _path("out", out)
     plan = None if save_plan is None else _path("save_plan", save_plan)
-    if folder is not None:
-        check_out(folder, ADAPTED, *RESULT_FILES, force=force)
-        check_apart(folder, place)
-    if plan is not None:
-        check_file(plan, ".json", force=force, field="save_plan")
-        check_apart(plan, place, "save_plan")
-        if folder is not None and plan.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"{option('save_plan')} {plan}: lies in {folder}; choose another place"
-            )
+    _check_places(place, folder, plan, force=force)
     dataset = load_dataset(place)
     _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
     remark_seen(dataset, network)
@@ -116,6 +107,18 @@ def adapt(  # noqa: PLR0913 options by name
     if plan is not None:
         write_plan(plan, network.name, outcome.compiled.selection)
     return outcome
+
+
+def _check_places(data: Path, out: Path | None, plan: Path | None, *, force: bool) -> None:
+    """Raise `InputError` where results or an update plan could not be written at the end."""
+    if out is not None:
+        check_out(out, ADAPTED, *RESULT_FILES, force=force)
+        check_apart(out, data)
+    if plan is not None:
+        check_file(plan, ".json", force=force, field="save_plan")
+        check_apart(plan, data, "save_plan")
+        if out is not None and plan.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{option('save_plan')} {plan}: lies in {out}; choose another place")
 
 
 def _given(record: Record, options: Mapping[str, object]) -> Record:

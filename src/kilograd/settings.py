@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -222,12 +223,8 @@ class Settings:
         Raises `InputError` for an option that is none, or that all methods must share.
         """
         name, given = split_method(method)
-        try:
+        with naming(method):
             return changed(self, {"method": name, **given})
-        except InputError as e:
-            if not given:
-                raise
-            raise InputError(f"{option('methods')} {method}: {e}") from e
 
     def numbered(self, episode: int) -> Settings:
         """Return the settings of an episode by its number: its seed is another."""
@@ -269,6 +266,17 @@ def split_method(method: str) -> tuple[str, Mapping[str, object]]:
     if re.fullmatch(r"[-+.\de]+|nan|inf", rest):
         return name, {"lr": checked(_OWN["lr"], rest)}
     return method, {}
+
+
+@contextmanager
+def naming(method: str) -> Iterator[None]:
+    """Name a method that has options of its own in an error that may be about them."""
+    try:
+        yield
+    except InputError as e:
+        if split_method(method)[0] == method:
+            raise
+        raise InputError(f"{option('methods')} {method}: {e}") from e
 
 
 def split_methods(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ from kilograd.output import write_file
 from kilograd.progress import Progress, silent
 from kilograd.reading import read_bytes
 from kilograd.select import strategy
-from kilograd.settings import Settings, split_method
+from kilograd.settings import Settings, naming, split_method
 from kilograd.study.pools import check_cluster, check_jobs, here, in_processes, on_cluster
 from kilograd.study.store import key_of, opened
 from kilograd.study.work import Key, Row, Work
@@ -76,7 +76,7 @@ class Evaluation:
             varied = self.settings.varied(method)
             strategy(varied.recipe.method)
             for network in self.networks:
-                with _named(method, varied):
+                with naming(method):
                     varied.budget(network)
         self.settings.numbered(self.episodes - 1)
 
@@ -87,17 +87,6 @@ class Evaluation:
         """
         draw, seed = self.settings.draw, self.settings.schedule.seed
         return {(d.name, e): draw(d, seed + e) for d in self.sets for e in range(self.episodes)}
-
-
-@contextmanager
-def _named(method: str, varied: Settings) -> Iterator[None]:
-    """Name a method with options of its own in an error that may be about these."""
-    try:
-        yield
-    except InputError as e:
-        if method == varied.recipe.method:
-            raise
-        raise InputError(f"{option('methods')} {method}: {e}") from e
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 from kilograd.data import Dataset, Episode
-from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
@@ -18,7 +17,7 @@ from kilograd.learn.training import enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
-from kilograd.settings import Recipe, Schedule, Settings
+from kilograd.settings import Recipe, Schedule, Settings, naming
 from kilograd.targets import HostProgram, build_host
 
 
@@ -119,13 +118,9 @@ class _Task:
         ways, images = len(work.episode.classes), len(work.episode.support)
         cache = settings.recipe.cache or int(budget.cache is not None)
         recipe = replace(settings.recipe, ways=ways, cache=cache)
-        try:
+        with naming(method):
             compiled, host = self._compiled(recipe, budget, schedule)
-        except InputError as e:
-            if method == recipe.method:
-                raise
-            raise InputError(f"{option('methods')} {method}: {e}") from e
-        compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
+            compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
         before, found = self._measured(compiled, host, settings)
         return Row(
             work.episode.dataset,
