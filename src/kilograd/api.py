@@ -249,7 +249,7 @@ class Comparison:
 def evaluate(  # noqa: PLR0913 options by name
     data: Place | Sequence[Place],
     out: Place,
-    models: Sequence[Place] | None = None,
+    models: Place | Sequence[Place] | None = None,
     methods: Sequence[str] | None = None,
     episodes: int | None = None,
     settings: Settings | None = None,

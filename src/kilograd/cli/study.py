@@ -159,7 +159,10 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
     less = f"less {asked.methods[0]}"
     for network in asked.networks:
         OUT.print(shown(f"{network.title}: accuracy in %, differences in points"))
-        table = Table("data set", "method", box=None)
+        table = Table("data set", box=None)
+        table.add_column(
+            "method", overflow="fold"
+        )  # a method may end in options that tell it apart
         for name in ("RAM, B", "before", "after", less):
             table.add_column(name, justify="right", no_wrap=True)
         found = [groups[network.name, method] for method in asked.methods]
