@@ -20,7 +20,7 @@ from devices import CORTEX, ELF, needs_emulator, skipped_without_tools
 from helpers import model_path, needs_shared
 
 from kilograd.emit import Program
-from kilograd.emit.project import STACK_BYTES
+from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.ir import Array

@@ -451,7 +451,10 @@ def test_a_setting_that_was_not_there_yet_and_is_off_is_the_same(tmp_path: Path)
 ALLOWED = {
     "output.py": "it is the way",
     "__main__.py": "the null device",
+    "emit/firmware.py": "into a folder that the caller gives: a whole one, or a scratch folder",
     "emit/project.py": "into a folder that the caller gives: a whole one, or a scratch folder",
+    "emit/readme.py": "into a folder that the caller gives: a whole one, or a scratch folder",
+    "emit/wasm.py": "into a folder that the caller gives: a whole one, or a scratch folder",
     "learn/adapt.py": "into a whole folder",
     "targets/host.py": "into a folder of the cache that is being made",
     "targets/elf.py": "into a scratch folder",

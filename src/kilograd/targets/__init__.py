@@ -1,6 +1,6 @@
 """Where programs run: one value a target, and how to build, run and measure there."""
 
-from kilograd.emit.project import MemoryMap
+from kilograd.emit.firmware import MemoryMap
 from kilograd.targets.aarch64 import AArch64
 from kilograd.targets.cortex import Cortex, Machine
 from kilograd.targets.driver import Driven, Driver, Sample, Shown

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kilograd.emit import Program
-from kilograd.emit.project import MemoryMap, write_startup
+from kilograd.emit.firmware import MemoryMap, write_startup
 from kilograd.errors import InputError, option
 from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu

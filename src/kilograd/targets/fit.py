@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kilograd.emit import Entry, Program
-from kilograd.emit.project import STACK_BYTES
+from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.memory import Buffer
 

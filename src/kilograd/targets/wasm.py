@@ -15,12 +15,8 @@ from typing import Any
 import numpy as np
 
 from kilograd.emit import Program
-from kilograd.emit.project import (
-    wasm_exports,
-    write_project,
-    write_wasm_files,
-    write_wasm_readme,
-)
+from kilograd.emit.project import write_project
+from kilograd.emit.wasm import wasm_exports, write_wasm_files, write_wasm_readme
 from kilograd.ir import Array
 from kilograd.targets.cache import cached, workplace
 from kilograd.targets.target import Device, Sizes, Target
