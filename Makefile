@@ -86,7 +86,7 @@ clean: ## Remove what was built (.venv stays: rm -rf .venv)
 
 # One stamp per extra, so that the demo stays light. They age with pyproject.toml.
 .venv/%.stamp: pyproject.toml | .venv/made
-	@echo "Installing kilograd[$*] into .venv"
+	@echo "Installing Kilograd into .venv, with what $* needs"
 	@$(PIP) --editable '.[$*]'
 	@touch $@
 

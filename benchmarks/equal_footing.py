@@ -7,7 +7,7 @@
 
 FOLDER is that of a `kilograd evaluate` whose networks are NAME and meta-NAME.
 `floats` adds what the features of the same networks do in float32, without learning; it needs
-PyTorch (kilograd[torch]), and DATA, a folder of NAME.parquet.
+PyTorch (pip install torch), and DATA, a folder of NAME.parquet.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ The tables of docs/results/studies/ladder.md.
 Every rung learns the same selection on the same stored episodes of `strategies.py`, with the same
 views in the same order, the same rates and the same rule (`rowrms`), one image at a time; only what
 the rung's name says differs from the rung before.  A run goes on where it was interrupted.
-Needs PyTorch (kilograd[torch]) and the data and model folders: KILOGRAD_SHARED.
+Needs PyTorch (pip install torch) and the data and model folders: KILOGRAD_SHARED.
 """
 
 from __future__ import annotations

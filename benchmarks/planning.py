@@ -2,7 +2,7 @@
 
     python benchmarks/planning.py
 
-Needs the model folders: KILOGRAD_SHARED, by default ../shared; and pip install 'kilograd[exact]'.
+Needs the model folders: KILOGRAD_SHARED, by default ../shared; and pip install ortools.
 """
 
 from __future__ import annotations

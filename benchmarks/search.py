@@ -7,7 +7,7 @@
 of "On-Device Training Under 256KB Memory" draws it.  Without a file gains are those of the weights
 of MCUNet-5FPS in a figure of that paper's released code, read off to about 0.2 points; biases gain
 nothing then.  Needs the model folders (KILOGRAD_SHARED, by default ../shared), and
-pip install 'kilograd[search]'.
+pip install ortools pymoo.
 """
 
 from __future__ import annotations

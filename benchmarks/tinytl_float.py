@@ -6,7 +6,7 @@ The network is the dequantised one; beside each of its last blocks learns a lite
 with group normalisation, weight standardisation and bilinear enlarging, and the biases of these
 blocks learn.
 Adam, eight images at a time, as in the paper, or `--batch`; prototypes, views and passes as usual.
-Needs PyTorch (kilograd[torch]).
+Needs PyTorch (pip install torch).
 """
 
 from __future__ import annotations

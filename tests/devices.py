@@ -18,7 +18,7 @@ needs_emulator = pytest.mark.skipif(
     not all(
         map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools", "capstone", "wasmtime"))
     ),
-    reason="needs pip install 'kilograd[emulate]'",
+    reason="needs pip install ziglang unicorn pyelftools capstone wasmtime",
 )
 
 

@@ -825,7 +825,7 @@ def test_an_exact_plan_needs_the_solver(
     monkeypatch.setitem(sys.modules, "ortools", None)
     words = {"adapt": (home / "discs",), "export": ("--out", "new")}.get(command, ())
     error = run(command, *words, "--model", "small", "--exact").error
-    assert error == "--exact: needs OR-Tools; pip install 'kilograd[exact]'"
+    assert error == "--exact needs ortools; pip install ortools"
     assert not Path("new").exists()
 
 

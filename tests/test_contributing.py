@@ -95,7 +95,7 @@ def on(*arguments: str) -> tuple[str, ...]:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what git knows, as it is here and now."""
     for tool in ("ruff", "mypy", "clang_format"):
-        pytest.importorskip(tool, reason=f"{tool} is not installed (kilograd[dev])")
+        pytest.importorskip(tool, reason=f"{tool} is not installed (make lint)")
     if not shutil.which("git") or not (ROOT / ".git").exists():
         pytest.skip("this tree is no checkout of git")
     names = subprocess.run(

@@ -328,7 +328,7 @@ def test_c_equals_the_reference_over_several_steps(training: Training, rate: flo
 
 @pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools", "capstone"))),
-    reason="needs pip install 'kilograd[emulate]'",
+    reason="needs pip install ziglang unicorn pyelftools capstone",
 )
 def test_firmware_computes_the_same_bits() -> None:
     program = compile_recipe(load_model("digits"), Recipe("tinytl", 5), Budget()).program

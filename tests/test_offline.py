@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from folders import LAYERS, write_class, write_model, write_pictures
 
-torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'kilograd[torch]'")
-pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install 'kilograd[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install torch")
+pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install tensorboard")
 
 from kilograd.cli import main  # noqa: E402 behind the lines that may skip
 from kilograd.data import Augment, Dataset, EpisodeKind, load_dataset, sample_episode  # noqa: E402

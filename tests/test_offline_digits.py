@@ -11,9 +11,9 @@ import pytest
 from helpers import Run
 from numpy.typing import NDArray
 
-torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'kilograd[torch]'")
-pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install 'kilograd[torch]'")
-pytest.importorskip("sklearn", reason="scikit-learn is not here: pip install 'kilograd[demo]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install torch")
+pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install tensorboard")
+pytest.importorskip("sklearn", reason="scikit-learn is not here: pip install scikit-learn")
 
 from kilograd.data import Dataset  # noqa: E402 behind the lines that may skip
 from kilograd.frontend import load_model, load_model_folder  # noqa: E402

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import Unit, formula, image, model_path, network, real, small_network
 
-torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install 'kilograd[torch]'")
+torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install torch")
 
 from kilograd.errors import InputError  # noqa: E402 behind the line that may skip
 from kilograd.frontend import load_model_folder  # noqa: E402

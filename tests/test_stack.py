@@ -22,7 +22,7 @@ from kilograd.targets.toolchain import runtime_folder
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("ziglang", "elftools", "capstone"))),
-    reason="needs pip install 'kilograd[emulate]'",
+    reason="needs pip install ziglang unicorn pyelftools capstone",
 )
 GCC_M7 = replace(CORTEX_M7, compiler=CrossCompiler.GCC)
 needs_arm_gcc = pytest.mark.skipif(

@@ -1,6 +1,6 @@
 """Pre-train a network like the bundled ``digits``, with `kilograd.offline`.
 
-    pip install 'kilograd[torch,demo]'
+    pip install torch scikit-learn tensorboard
     python tools/pretrain_digits.py OUT
 
 A small depthwise-separable network learns the digits 0 to 4 of scikit-learn's ``load_digits``, each

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from kilograd.data.dataset import Dataset
-from kilograd.errors import InputError
+from kilograd.extras import Extra
 
 
 def load_digits(digits: tuple[int, ...]) -> Dataset:
@@ -20,10 +20,9 @@ def load_digits(digits: tuple[int, ...]) -> Dataset:
 
     Raises `InputError` where scikit-learn is not installed.
     """
-    try:
-        from sklearn import datasets
-    except ImportError as e:
-        raise InputError("the demo needs scikit-learn: pip install 'kilograd[demo]'") from e
+    Extra.DEMO.need("the demo")
+    from sklearn import datasets
+
     images, labels = datasets.load_digits(return_X_y=True)
     chosen = np.flatnonzero(np.isin(labels, digits))
     return Dataset(

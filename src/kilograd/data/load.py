@@ -29,7 +29,7 @@ def load_dataset(path: str | Path) -> Dataset:
     the sub-folders are called train, val and test (or train alone), they are splits and the class
     folders lie inside them.
 
-    A Parquet file (needs `pip install kilograd[parquet]`): column `image` (encoded bytes, or a
+    A Parquet file (needs pyarrow): column `image` (encoded bytes, or a
     struct of `bytes` and `path` as Hugging Face writes it), with `label` (a number or a name),
     `class_name`, or both, and optionally `split`. Class names come from the list in the file
     metadata (key `dataset`, or Hugging Face's own), else from the columns.
@@ -37,7 +37,7 @@ def load_dataset(path: str | Path) -> Dataset:
     miniImageNet: a folder with `images` and any of `train.csv`, `val.csv` and `test.csv` (columns
     `filename` and `label`). An image lies in `images`, or there in a folder named by its label.
 
-    Meta-Dataset as HDF5 (needs `pip install kilograd[h5]`): a folder with `dataset_spec.json` and,
+    Meta-Dataset as HDF5 (needs h5py): a folder with `dataset_spec.json` and,
     for class number c, a file `c.h5`, in which `j/image` is image j, uint8 [h, w, 3] or [h, w].
     Flat specifications, and those with two levels (Omniglot), whose upper level makes groups.
     Shape and type of every image are looked at, its pixels are not.

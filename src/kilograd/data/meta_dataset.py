@@ -17,6 +17,7 @@ from kilograd.data.dataset import Dataset
 from kilograd.data.listed import Listed, assemble, check_count, class_names
 from kilograd.data.pixels import holds_image
 from kilograd.errors import InputError
+from kilograd.extras import Extra
 from kilograd.reading import leads_inside, read_json
 
 SPECIFICATION = "dataset_spec.json"
@@ -26,13 +27,7 @@ _T = TypeVar("_T")
 
 def load_meta_dataset(root: Path) -> Dataset:
     """Load a folder with a specification; `InputError` as `load_dataset` says."""
-    try:
-        # As large as pyarrow, and needed as seldom.
-        import h5py  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"{root}: reading HDF5 files needs h5py; pip install 'kilograd[h5]'"
-        ) from error
+    Extra.H5.need(f"{root}: reading HDF5 files")
     name, classes = _read_specification(root / SPECIFICATION)
     listed = [
         image

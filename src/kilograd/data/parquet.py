@@ -17,6 +17,7 @@ from kilograd.data.columns import (
 from kilograd.data.dataset import Dataset
 from kilograd.data.listed import LAYOUT, Listed, assemble, check_count
 from kilograd.errors import InputError
+from kilograd.extras import Extra
 
 
 def load_parquet(path: Path) -> Dataset:
@@ -34,13 +35,10 @@ def load_parquet(path: Path) -> Dataset:
 
 
 def _read_columns(path: Path) -> Columns:
-    try:
-        # Not at the top: pyarrow is larger than everything else together, and only this needs it.
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading Parquet files needs pyarrow; pip install 'kilograd[parquet]'"
-        ) from error
+    Extra.PARQUET.need(f"{path}: reading Parquet files")
+    # Not at the top: pyarrow is larger than everything else together, and only this needs it.
+    from pyarrow import ArrowException, parquet
+
     if not path.is_file():
         raise InputError(f"{path}: is no regular file; {LAYOUT}")
     try:

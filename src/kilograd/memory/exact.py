@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from kilograd.errors import InputError, option
+from kilograd.errors import option
+from kilograd.extras import Extra
 from kilograd.memory.buffer import ALIGN, Buffer, Bytes, Plan
 from kilograd.memory.greedy import greedy
 
@@ -32,8 +32,7 @@ def exact(buffers: Sequence[Buffer]) -> Plan:
 
     Raises `InputError` where OR-Tools is not installed.
     """
-    if find_spec("ortools") is None:
-        raise InputError(f"{option('exact')}: needs OR-Tools; pip install 'kilograd[exact]'")
+    Extra.EXACT.need(option("exact"))
     best = greedy(buffers)
     for seed, effort in enumerate(_PLACE):
         bound = best.bound

@@ -6,16 +6,9 @@ them when they are asked for.
 
 from __future__ import annotations
 
-import importlib.util
-
-from kilograd.errors import InputError
+from kilograd.extras import Extra
 
 
 def require_torch() -> None:
     """Raise `InputError` where what this room needs is not installed."""
-    for package in ("torch", "tensorboard"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f"offline training needs {package}, which is not installed: "
-                f"pip install 'kilograd[torch]'"
-            )
+    Extra.TORCH.need("offline training")

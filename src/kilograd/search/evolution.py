@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from kilograd.errors import InputError, option
+from kilograd.errors import option
+from kilograd.extras import Extra
 from kilograd.ir import Array
 from kilograd.search.problem import Answer, Problem
 from kilograd.search.sampling import SAMPLES, draw, finished, fit
@@ -36,10 +36,7 @@ class Evolution:
 
     def __call__(self, problem: Problem, seed: int = 0) -> Answer | None:
         """Search.  Raises `InputError` where pymoo is not installed."""
-        if find_spec("pymoo") is None:
-            raise InputError(
-                f"{option('solver')} evolution: needs pymoo; pip install 'kilograd[search]'"
-            )
+        Extra.SEARCH.need(f"{option('solver')} evolution")
         from pymoo.algorithms.soo.nonconvex.ga import GA
         from pymoo.core import mutation, repair, selection
         from pymoo.core import problem as objective

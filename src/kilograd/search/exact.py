@@ -7,12 +7,12 @@ linear sum of them.
 from __future__ import annotations
 
 import itertools
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from kilograd.errors import InputError, option
+from kilograd.errors import option
+from kilograd.extras import Extra
 from kilograd.search.problem import Answer, Problem
 
 _UNITS = 1e7  # gains are whole numbers to the solver
@@ -24,10 +24,7 @@ def exact(problem: Problem, seed: int = 0) -> Answer | None:
 
     Raises `InputError` where OR-Tools is not installed.
     """
-    if find_spec("ortools") is None:
-        raise InputError(
-            f"{option('solver')} exact: needs OR-Tools; pip install 'kilograd[search]'"
-        )
+    Extra.EXACT.need(f"{option('solver')} exact")
     from ortools.sat.python import cp_model
 
     f, (count, _) = problem.footprint, problem.weights.shape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import logging
 import multiprocessing.connection
@@ -23,6 +22,7 @@ from typing import Any
 
 from kilograd import __version__, interruption, limits
 from kilograd.errors import InputError, option
+from kilograd.extras import Extra
 from kilograd.options import check_most
 from kilograd.study.work import Row, Work, Worker
 from kilograd.targets.cache import cache_folder
@@ -194,8 +194,7 @@ def check_jobs(jobs: int, cluster: str | None) -> None:
 
 def check_cluster(address: str) -> None:
     """Raise `InputError` where no cluster answers: Ray itself asks for minutes, then exits."""
-    if importlib.util.find_spec("ray") is None:
-        raise InputError(f"{option('ray')}: Ray is not installed; pip install 'kilograd[ray]'")
+    Extra.RAY.need(option("ray"))
     where = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address)
     fix = "start one with 'ray start --head', and give its HOST:PORT"
     try:

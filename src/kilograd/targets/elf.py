@@ -16,11 +16,12 @@ from pathlib import Path
 from kilograd.emit import Program
 from kilograd.emit.project import write_project
 from kilograd.errors import InputError, option
+from kilograd.extras import Extra
 from kilograd.ir import Node
 from kilograd.targets.cache import cached, workplace
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import CrossCompiler, Device, Emulator, Sizes, Target
-from kilograd.targets.toolchain import Compiler, digest, extra, runtime_folder
+from kilograd.targets.toolchain import Compiler, digest, runtime_folder
 
 FLASH_BYTES = 2 << 20
 PAGE = 4096
@@ -225,7 +226,7 @@ def _read_elf(
     pointers: Mapping[str, tuple[str, ...]],
 ) -> ElfFile:
     """Read a firmware file; `pointers` as `stack_bound` takes them."""
-    elffile = extra("elftools.elf.elffile", "reading firmware")
+    elffile = Extra.EMULATE.load("elftools.elf.elffile", "reading firmware")
     with path.open("rb") as f:
         file = elffile.ELFFile(f)
         flash, used = bytearray(FLASH_BYTES), 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilograd.targets.toolchain import extra
+from kilograd.extras import Extra
 
 
 class StackError(ValueError):
@@ -90,7 +90,7 @@ def stack_bound(
 
 def read_functions(elf: Path) -> dict[int, Function]:
     """Return the functions of an ELF file by address."""
-    elffile = extra("elftools.elf.elffile", "reading firmware")
+    elffile = Extra.EMULATE.load("elftools.elf.elffile", "reading firmware")
     with elf.open("rb") as f:
         file = elffile.ELFFile(f)
         thumb = file["e_machine"] == "EM_ARM"
@@ -161,7 +161,7 @@ _TO_PC = ("mov", "ldr")
 
 
 def _decoder(*, thumb: bool) -> Any:  # noqa: ANN401 capstone has no types
-    capstone = extra("capstone", "bounding the stack")
+    capstone = Extra.EMULATE.load("capstone", "bounding the stack")
     decoder = (
         capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
         if thumb

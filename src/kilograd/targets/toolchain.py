@@ -14,11 +14,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import kilograd
 from kilograd.emit.project import c_files
 from kilograd.errors import InputError, option
+from kilograd.extras import Extra
 from kilograd.interruption import later
 from kilograd.output import FULL
 
@@ -139,9 +139,7 @@ def find_compiler() -> Compiler:
     if importlib.util.find_spec("ziglang"):
         # without an optimisation level zig adds UBSan, and its linker knows no -march=native
         return Compiler((sys.executable, "-m", "ziglang", "cc"), (*LANGUAGE, "-O3"))
-    raise InputError(
-        "no C compiler: install one (apt-get install gcc), or pip install 'kilograd[zig]'"
-    )
+    raise InputError(f"no C compiler: install one (apt-get install gcc), or {Extra.ZIG.install}")
 
 
 def zig(target: str, flags: tuple[str, ...]) -> Compiler:
@@ -149,19 +147,8 @@ def zig(target: str, flags: tuple[str, ...]) -> Compiler:
 
     Raises `InputError` where it is not installed.
     """
-    if importlib.util.find_spec("ziglang") is None:
-        raise InputError(
-            f"{option('target')} {target}: no cross compiler; pip install 'kilograd[emulate]'"
-        )
+    Extra.EMULATE.need(f"{option('target')} {target}")
     return Compiler((sys.executable, "-m", "ziglang", "cc"), (*LANGUAGE, *flags))
-
-
-def extra(name: str, what: str) -> ModuleType:
-    """Import a package of the extra `emulate`; `what` is what needs it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as e:
-        raise InputError(f"{what}: {name} is missing; pip install 'kilograd[emulate]'") from e
 
 
 def runtime_sources(variant: str | None = None) -> tuple[Path, ...]:

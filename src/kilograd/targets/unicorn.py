@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from kilograd.emit import Program
+from kilograd.extras import Extra
 from kilograd.ir import Array
 from kilograd.targets.cache import cached
 from kilograd.targets.elf import FLASH_BYTES, PAGE, PAINT, ElfFile
 from kilograd.targets.target import Device
-from kilograd.targets.toolchain import digest, extra, find_compiler
+from kilograd.targets.toolchain import digest, find_compiler
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class UnicornDevice(Device):
         )
 
     def _started(self, flash: bytes, ram: int, cpu: str) -> Any:  # noqa: ANN401 unicorn has no types
-        unicorn = extra("unicorn", "running firmware")
-        names = extra(f"unicorn.{self._registers.constants}_const", "running firmware")
+        unicorn = _load("unicorn")
+        names = _load(f"unicorn.{self._registers.constants}_const")
         uc = unicorn.Uc(
             getattr(unicorn, f"UC_ARCH_{self._registers.architecture}"),
             getattr(unicorn, f"UC_MODE_{self._registers.mode}"),
@@ -94,7 +95,7 @@ class UnicornDevice(Device):
             uc.reg_write(self._register(name), value)
         library = ctypes.CDLL(str(_counting_library()))
         hook = ctypes.c_size_t()
-        status = extra("unicorn.unicorn_py3.unicorn", "running firmware").uclib.uc_hook_add(
+        status = _load("unicorn.unicorn_py3.unicorn").uclib.uc_hook_add(
             uc._uch,  # noqa: SLF001 a hook in Python would be fifty times slower
             ctypes.byref(hook),
             unicorn.UC_HOOK_BLOCK,
@@ -130,6 +131,10 @@ class UnicornDevice(Device):
         used = len(self._stack) - int(touched[0]) if len(touched) else 0
         self.stack_bytes = max(self.stack_bytes, used)
         return int(uc.reg_read(self._register(r.first))) & 0xFFFFFFFF
+
+
+def _load(module: str) -> Any:  # noqa: ANN401 unicorn has no types
+    return Extra.EMULATE.load(module, "running firmware")
 
 
 def _counting_library() -> Path:

@@ -17,10 +17,11 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.emit.project import write_project
 from kilograd.emit.wasm import wasm_exports, write_wasm_files, write_wasm_readme
+from kilograd.extras import Extra
 from kilograd.ir import Array
 from kilograd.targets.cache import cached, workplace
 from kilograd.targets.target import Device, Sizes, Target
-from kilograd.targets.toolchain import digest, extra, runtime_folder, zig
+from kilograd.targets.toolchain import digest, runtime_folder, zig
 
 _STACK = 4096
 _PAINT = 0xC5
@@ -82,7 +83,7 @@ class WasmDevice(Device):
     stack_bound = None
 
     def __init__(self, program: Program, module: Path) -> None:
-        wasmtime = extra("wasmtime", "running wasm32")
+        wasmtime = Extra.EMULATE.load("wasmtime", "running wasm32")
         config = wasmtime.Config()
         config.consume_fuel = True
         engine = wasmtime.Engine(config)

@@ -1,0 +1,60 @@
+"""Packages that only some work needs: how they are missed, and how they are installed.
+
+An extra is one of pyproject.toml.  Messages name its packages, and not the extra: packages install
+wherever Kilograd runs, and an extra only where an index has Kilograd.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import importlib.util
+from types import ModuleType
+
+from kilograd.errors import InputError
+
+
+class Extra(enum.Enum):
+    """The packages of an extra, by the names that pip takes."""
+
+    PARQUET = ("pyarrow",)
+    H5 = ("h5py",)
+    EXACT = ("ortools",)
+    SEARCH = ("pymoo",)
+    RAY = ("ray",)
+    DEMO = ("scikit-learn",)
+    EMULATE = ("ziglang", "unicorn", "pyelftools", "capstone", "wasmtime")
+    ZIG = ("ziglang",)
+    TORCH = ("torch", "tensorboard")
+
+    @property
+    def install(self) -> str:
+        """The command that installs what is missing of it.
+
+        >>> Extra.TORCH.install.startswith("pip install ")
+        True
+        """
+        return f"pip install {' '.join(self._missing() or self.value)}"
+
+    def need(self, what: str) -> None:
+        """Raise `InputError` where a package is not installed; `what` needs it."""
+        if missing := self._missing():
+            raise InputError(f"{what} needs {', '.join(missing)}; {self.install}")
+
+    def load(self, module: str, what: str) -> ModuleType:
+        """Import a module.  Raises `InputError` as `need` does, and where a package lacks it."""
+        self.need(what)
+        try:
+            return importlib.import_module(module)
+        except ImportError as e:
+            package = module.partition(".")[0]
+            raise InputError(
+                f"{what} needs another {package} ({e}); pip install --upgrade {package}"
+            ) from e
+
+    def _missing(self) -> list[str]:
+        return [p for p in self.value if importlib.util.find_spec(_MODULES.get(p, p)) is None]
+
+
+#: What is imported, where it is not called like its package.
+_MODULES = {"pyelftools": "elftools", "scikit-learn": "sklearn"}
