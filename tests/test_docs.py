@@ -66,7 +66,7 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("script", ["make_ops", "make_targets"])
+@pytest.mark.parametrize("script", ["make_boards", "make_ops", "make_targets"])
 def test_a_page_that_is_generated_is_up_to_date(script: str) -> None:
     command = [sys.executable, f"docs/{script}.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -115,7 +115,11 @@ def test_a_documented_command_line_is_understood(page: Path, words: list[str]) -
 # Those that need neither data nor a network that is not bundled.
 @pytest.mark.parametrize(
     "words",
-    [w for _, w in command_lines() if w[0] == "kilograd" and w[1] in {"cost", "models", "plan"}],
+    [
+        w
+        for _, w in command_lines()
+        if w[0] == "kilograd" and w[1] in {"boards", "cost", "models", "plan"}
+    ],
 )
 def test_a_documented_command_line_runs(words: list[str], tmp_path: Path) -> None:
     needs_bundled(words)

@@ -12,6 +12,7 @@ network passes them, and from the simple to what is made of it:
     passes      graph to graph: gradients, sparsity, streams, schedule
     memory      buffers to offsets, proved
     emit        graphs and offsets to C
+    boards      what can be bought: RAM, flash, processor, clock, and where each figure is from
     targets     building, running and measuring that C: here, in emulators, in WebAssembly
     data        images, episodes, random views
     settings    all that a person may set, one field an option

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from kilograd import api, limits
+from kilograd.boards import BOARDS, Board
 from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, fail, say
 from kilograd.cli.numbers import in_short, kib
@@ -36,6 +37,43 @@ Target = Annotated[
     typer.Option(help=f"The processor: {', '.join(_NAMES)}.", autocompletion=lambda: _NAMES),
 ]
 BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
+
+
+@command(app, "boards", Group.DEVICE)
+def boards_command(as_json: AsJson = False) -> None:
+    """List the boards that are known: processor, clock, and the memory a program may use."""
+    if as_json:
+        print(json.dumps({"boards": [board_json(b) for b in BOARDS]}))
+        return
+    table = Table("name", "maker", "core", box=None)
+    for name in ("MHz", "RAM", "flash"):
+        table.add_column(name, justify="right")
+    for b in BOARDS:
+        sizes = (f"{region.size >> 10}K" for region in (b.ram, b.flash))
+        table.add_row(b.name, b.maker, b.chip.core, str(b.mhz), *sizes)
+    OUT.print(table)
+    say("RAM and flash are what a program may use; docs/boards.md says where each figure is from")
+
+
+def board_json(board: Board) -> dict[str, object]:
+    """Return a board as JSON."""
+    chip = board.chip
+    return {
+        "name": board.name,
+        "title": board.title,
+        "maker": board.maker,
+        "chip": chip.part,
+        "core": chip.core,
+        "fpu": chip.fpu,
+        "clock_mhz": board.mhz,
+        "ram_usable_bytes": board.ram.size,
+        "ram_origin": board.ram.origin,
+        "ram_total_bytes": board.ram_total,
+        "flash_usable_bytes": board.flash.size,
+        "flash_origin": board.flash.origin,
+        "sources": [board.source, chip.memory, chip.manual],
+        "note": board.note,
+    }
 
 
 @command(app, "run", Group.DEVICE)
