@@ -15,6 +15,7 @@ from typing import Any
 
 from kilograd.data import EpisodeKind, load_dataset, stored_episode
 from kilograd.data.remarks import remark_left_out, remark_seen
+from kilograd.data.toys import EACH, write_toys
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
 from kilograd.frontend import load_model
@@ -181,6 +182,15 @@ def _pages(outcome: Outcome, settings: Settings) -> dict[str, str]:
     title = f"{compiled.model.title}, {compiled.recipe.method}, {outcome.episode.dataset}"
     cost = cost_line(compiled, settings.limits.budget(compiled.model))
     return {"selection.html": choice(title, reasons, cost)}
+
+
+def pictures(out: Place, each: int = EACH, seed: int = 0) -> tuple[str, ...]:
+    """Write a folder of class folders: `each` small pictures of each of six toys, drawn here.
+
+    Returns the names of the classes.  `out` is new, or empty.
+    """
+    folder = _path("out", out)
+    return write_toys(folder, converted("each", each, int), converted("seed", seed, int))
 
 
 def plan(

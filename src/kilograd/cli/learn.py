@@ -16,6 +16,7 @@ from kilograd.cli.command import AsJson, DataPath, Group, ModelName, command, wi
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data import Augment, Dataset, Episode, EpisodeKind, load_digits, sample_episode
+from kilograd.data.toys import EACH
 from kilograd.errors import shown
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
@@ -107,6 +108,18 @@ def demo(
         return
     show_outcome(outcome)
     show_digits(dataset, episode, outcome)
+
+
+@command(app, "pictures", Group.LEARN)
+def pictures(
+    *,
+    out: Annotated[Path, typer.Option(help="New folder for class folders of pictures.")],
+    each: Annotated[int, typer.Option(help="Pictures of each of the six toys.")] = EACH,
+    seed: Annotated[int, typer.Option(help="Other pictures, but the same each time.")] = 0,
+) -> None:
+    """Draw small pictures of toys: something to learn where no photographs are at hand."""
+    classes = api.pictures(out, each, seed)
+    say(f"Written to {out}: {each} pictures of each of {', '.join(classes)}")
 
 
 def show_outcome(outcome: Outcome) -> None:
