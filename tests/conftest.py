@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -25,13 +24,19 @@ def compiled_programs_are_kept_in_a_folder_of_this_run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
     """Tests must not find programs that an earlier run compiled, nor leave theirs behind."""
-    before = os.environ.get("KILOGRAD_CACHE")
-    os.environ["KILOGRAD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["KILOGRAD_CACHE"]
-    else:
-        os.environ["KILOGRAD_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILOGRAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_are_those_that_are_bundled(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """What is taken where no network is named must not depend on what somebody has pulled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILOGRAD_MODELS", str(tmp_path_factory.mktemp("models")))
+        yield
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from typer.main import get_command
 
+import kilograd
 from kilograd import __version__
 from kilograd.cli import app
 from kilograd.cli import learn as learning
@@ -653,9 +654,8 @@ def test_unknown_model_lists_those_there_are(adapt: Run, home: Path, no_training
     error = adapt("--model", "smal", "--json").error
     assert error.startswith("--model 'smal': no such model; there are ")
     assert "small" in error
-    assert f"$KILOGRAD_MODELS ({home / 'models'})" in error
+    assert f"yours ({home / 'models'})" in error
     assert "bundled (" in error
-    assert "user cache (" in error
 
 
 def test_model_by_its_folder(adapt: Run, home: Path, tmp_path: Path) -> None:
@@ -750,28 +750,58 @@ def test_models_lists_names_and_places(run: Run, home: Path) -> None:
         "name": "small",
         "title": "Small random network",
         "path": str(home / "models" / "small"),
-        "origin": "$KILOGRAD_MODELS",
+        "origin": "yours",
         "input": [16, 16, 3],
         "convolutions": len(LAYERS),
     }
     text = run("models").out
-    assert re.search(r"small +Small random network +16x16x3 +7 .*\$KILOGRAD_MODELS", text)
+    assert re.search(r"small +Small random network +16x16x3 +7 .*yours", text)
     assert str(home / "models") in text
-    assert str(home / "no cache") in text
 
 
-def test_first_place_wins(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    (home / "kilograd").mkdir()
-    try:
-        shutil.copytree(home / "models", home / "kilograd" / "models")
-        (home / "kilograd" / "models" / "small").rename(home / "kilograd" / "models" / "other")
-        shutil.copytree(home / "models" / "small", home / "kilograd" / "models" / "small")
-        rows = {row["name"]: row["origin"] for row in run("models", "--json").json["models"]}
-    finally:
-        shutil.rmtree(home / "kilograd")
-    assert rows["small"] == "$KILOGRAD_MODELS"
-    assert rows["other"] == "user cache"
+def test_your_networks_lie_in_the_cache_where_nothing_else_is_said(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KILOGRAD_MODELS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    shutil.copytree(home / "models" / "small", tmp_path / "kilograd" / "models" / "other")
+    rows = {row["name"]: row["origin"] for row in run("models", "--json").json["models"]}
+    assert rows["other"] == "yours"
+    assert "small" not in rows
+
+
+def test_bundled_networks_win(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home / "models" / "small", tmp_path / "models" / "digits")
+    monkeypatch.setenv("KILOGRAD_MODELS", str(tmp_path / "models"))
+    rows = {row["name"]: row["origin"] for row in run("models", "--json").json["models"]}
+    assert rows["digits"] == "bundled"
+
+
+# What is taken where no network is named: the first that is there.
+@pytest.mark.parametrize(
+    ("have", "taken"), [((), "digits"), (("pocket",), "pocket"), (("mcunet-5fps", "a"), "mcunet")]
+)
+def test_network_where_none_is_named(
+    run: Run,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    have: tuple[str, ...],
+    taken: str,
+) -> None:
+    bundled = tmp_path / "kilograd" / "models"
+    shutil.copytree(Path(kilograd.__file__).parent / "models" / "digits", bundled / "digits")
+    monkeypatch.setattr(kilograd, "__file__", str(tmp_path / "kilograd" / "__init__.py"))
+    for name in have:
+        shutil.copytree(home / "models" / "small", tmp_path / "models" / name)
+    monkeypatch.setenv("KILOGRAD_MODELS", str(tmp_path / "models"))
+    done = run("cost", "--method", "last")
+    assert done.err.startswith(f"network: {taken}")
+    title = "Handwritten digits" if taken == "digits" else "Small random network"
+    assert title in done.out
+    assert run("cost", "--method", "last", "--model", "digits").err == ""
 
 
 # ---- plan ----

@@ -1028,6 +1028,7 @@ def test_a_suite_can_be_drawn(name: SuiteName) -> None:
     assert SHARED is not None
     suite = name.suite
     sets = tuple(map(load_dataset, find_sets(SHARED / "data", name)))
+    assert suite.models is not None
     networks = tuple(load_model(str(model_path(model))) for model in suite.models)
     asked = Evaluation(sets, networks, suite.methods, 2, suite.settings)
     assert len(asked.draw()) == 2 * len(sets)

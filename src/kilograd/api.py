@@ -53,7 +53,7 @@ Place = str | Path
 
 def adapt(  # noqa: PLR0913 options by name
     data: Place,
-    model: Place = "digits",
+    model: Place | None = None,
     method: str | None = None,
     settings: Settings | None = None,
     *,
@@ -81,7 +81,7 @@ def adapt(  # noqa: PLR0913 options by name
     """
     usual = _record("settings", settings, Settings())
     settings = _given(usual, {"method": method, **options})
-    network, place = load_model(str(model)), _path("data", data)
+    network, place = load_model(model), _path("data", data)
     settings = _given(settings, {"seed": seed})
     stored = _stored(episode)
     if stored is None:
@@ -194,7 +194,7 @@ def pictures(out: Place, each: int = EACH, seed: int = 0) -> tuple[str, ...]:
 
 
 def plan(
-    model: Place = "digits",
+    model: Place | None = None,
     method: str | None = None,
     ways: int | None = None,
     build: Build | None = None,
@@ -207,13 +207,13 @@ def plan(
     True
     """
     build = _given(_record("build", build, Build()), {"method": method, "ways": ways, **options})
-    network = load_model(str(model))
+    network = load_model(model)
     return compile_program(network, build.recipe, build.limits.budget(network))
 
 
 def export(
     out: Place,
-    model: Place = "digits",
+    model: Place | None = None,
     method: str | None = None,
     ways: int | None = None,
     build: Build | None = None,
@@ -290,7 +290,7 @@ def evaluate(  # noqa: PLR0913 options by name
     folder, places = _path("out", out), _places(data, named)
     names = usual.models if models is None else converted("models", _list(models), list[Any])
     asked_methods = usual.methods if methods is None else _list(methods)
-    networks = tuple(map(load_model, map(str, names)))
+    networks = (load_model(),) if names is None else tuple(map(load_model, map(str, names)))
     for place in places:
         check_apart(folder, place)
     check_folder(folder, RESULTS)

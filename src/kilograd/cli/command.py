@@ -15,7 +15,7 @@ import typer
 from kilograd.cli.console import speak
 from kilograd.data import Draw
 from kilograd.errors import InputError, as_typed, flag
-from kilograd.frontend import available_models
+from kilograd.frontend import USUAL_MODELS, available_models
 from kilograd.options import Leaf, changed, leaves, values
 from kilograd.select import METHODS
 from kilograd.settings import Limits, Recipe, Schedule, Settings
@@ -43,11 +43,13 @@ _PANELS = {
 
 Command = Callable[..., None]
 
+_USUAL = ", ".join(USUAL_MODELS)
+
 ModelName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--model",
-        help="Name of a network, or its folder.",
+        help=f"Name of a network, or its folder; default: the first there is of {_USUAL}.",
         autocompletion=lambda: [found.name for found in available_models()],
     ),
 ]

@@ -80,7 +80,7 @@ def board_json(board: Board) -> dict[str, object]:
 @with_settings(Build())
 def run_command(
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Build,
     target: Target = CORTEX_M7.name,
     board_ram: BoardRam = None,
@@ -125,7 +125,7 @@ def run_command(
 def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Build,
     target: Target = CORTEX_M7.name,
     board_ram: BoardRam = None,

@@ -36,7 +36,7 @@ _DEMO = Settings.of(method="last:6", sram="64K", iterations=30, lr=0.01, augment
 def adapt_command(
     data: DataPath,
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Settings,
     episode: Annotated[
         str,

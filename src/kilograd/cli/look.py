@@ -73,7 +73,7 @@ def models(as_json: AsJson = False) -> None:
 @with_settings(Build())
 def plan_command(
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Build,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
@@ -128,7 +128,7 @@ def _entry(program: Program, name: str | None) -> Entry:
 @with_settings(Recipe())
 def cost_command(
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Recipe,
     convention: Annotated[
         Convention, typer.Option(help="kilograd: the compiled program; else a paper's formulas.")

@@ -44,7 +44,7 @@ def pretrain_command(
     data: DataPath,
     out: Out,
     settings: Pretraining,
-    model: ModelName = "digits",
+    model: ModelName = None,
     device: Device = None,
     workers: Workers = 0,
     as_json: AsJson = False,
@@ -70,7 +70,7 @@ def metatrain_command(
     data: DataPath,
     out: Out,
     settings: Metatraining,
-    model: ModelName = "digits",
+    model: ModelName = None,
     validation: Annotated[
         Path | None, typer.Option(help="Validate with another set; default: held-out classes.")
     ] = None,

@@ -35,7 +35,7 @@ def search_command(
         Path, typer.Option(help="Folder for the update plans; an unfinished one is continued.")
     ],
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Build,
     contribution: Annotated[
         Path | None,

@@ -65,7 +65,8 @@ def evaluate_command(
         typer.Option(help="A ready-made comparison; options that you give override it."),
     ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Networks, with commas between; default: digits.")
+        str | None,
+        typer.Option(help="Networks, with commas between; default: as for the other commands."),
     ] = None,
     methods: Annotated[
         str | None,
@@ -115,7 +116,7 @@ def contribution_command(
         Path, typer.Option(help="File for the analysis: FILE.json; FILE.html shows it.")
     ],
     *,
-    model: ModelName = "digits",
+    model: ModelName = None,
     settings: Settings,
     episodes: Annotated[int, typer.Option(help="Episodes of each data set, at least 2.")] = 10,
     jobs: Jobs = 1,

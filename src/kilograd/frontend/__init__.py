@@ -1,11 +1,19 @@
 """Networks from files."""
 
-from kilograd.frontend.find import Found, available_models, load_model, model_places
+from kilograd.frontend.find import (
+    USUAL_MODELS,
+    Found,
+    available_models,
+    load_model,
+    model_places,
+    usual_model,
+)
 from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
 from kilograd.frontend.save import save_model
 from kilograd.frontend.variant import with_classifier, with_last_conv
 
 __all__ = [
+    "USUAL_MODELS",
     "Found",
     "Model",
     "Preprocess",
@@ -14,6 +22,7 @@ __all__ = [
     "load_model_folder",
     "model_places",
     "save_model",
+    "usual_model",
     "with_classifier",
     "with_last_conv",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,11 @@ import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend.model_folder import Model, load_model_folder
 from kilograd.reading import there
+
+_log = logging.getLogger(__name__)
+
+USUAL_MODELS = ("mcunet-5fps", "pocket", "digits")
+"""The first of these that is there is taken where nobody names a network."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,16 @@ class Found:
 
 
 def model_places() -> tuple[tuple[str, Path], ...]:
-    """Return the places that are searched, in order: bundled, $KILOGRAD_MODELS, user cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    cache = (Path(base) if base else Path.home() / ".cache") / "kilograd" / "models"
-    places = [("bundled", Path(kilograd.__file__).parent / "models")]
+    """Return the places that are searched, in order: what is bundled, and the user's own."""
+    return (("bundled", Path(kilograd.__file__).parent / "models"), ("yours", own_models()))
+
+
+def own_models() -> Path:
+    """Return the folder of the user's networks: $KILOGRAD_MODELS, or one in the user's cache."""
     if folder := os.environ.get("KILOGRAD_MODELS"):
-        places.append(("$KILOGRAD_MODELS", Path(folder)))
-    return (*places, ("user cache", cache))
+        return Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base, "kilograd", "models")
 
 
 def available_models() -> tuple[Found, ...]:
@@ -48,11 +57,21 @@ def _folders(place: Path) -> list[Path]:
         return []
 
 
-def load_model(name: str) -> Model:
-    """Load a network by name or by the path of its folder.
+def usual_model() -> str:
+    """Return the name of the network that is taken where nobody names one."""
+    there_are = {found.name for found in available_models()}
+    return next((name for name in USUAL_MODELS if name in there_are), USUAL_MODELS[-1])
+
+
+def load_model(name: str | Path | None = None) -> Model:
+    """Load a network by name or by the path of its folder; the usual one where none is given.
 
     Raises `InputError` that lists the names there are and the places searched.
     """
+    if name is None:
+        name = usual_model()
+        _log.info("network: %s, as none was named", name)
+    name = str(name)
     path = Path(name)
     if there(path / "graph.json") or "/" in name:
         return load_model_folder(path)

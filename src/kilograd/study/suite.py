@@ -17,10 +17,13 @@ from kilograd.settings import OptimizerKind, Settings
 
 @dataclass(frozen=True)
 class Suite:
-    """What is compared where no option says otherwise.  `sets`: names of data sets."""
+    """What is compared where no option says otherwise.
+
+    `sets`: names of data sets.  `models`: names of networks; `None`: the usual one.
+    """
 
     sets: tuple[str, ...] = ()
-    models: tuple[str, ...] = ("digits",)
+    models: tuple[str, ...] | None = None
     methods: tuple[str, ...] = ("none", "last")
     episodes: int = 10
     settings: Settings = field(default_factory=Settings)
