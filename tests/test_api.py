@@ -186,7 +186,7 @@ def test_a_method_with_options_of_its_own_learns_as_adapt_does(home: Path, tmp_p
         ({"iterations": -1}, "^iterations -1: must not be negative$"),
         ({"sram": "much"}, "^sram 'much': give bytes"),
         ({"sram": 100}, "^sram 100: method last on small needs "),
-        ({"episode": "half"}, "^episode half: give fixed, meta-dataset, or a file"),
+        ({"episode": "half"}, "^episode half: give all, fixed, meta-dataset, or a file"),
         ({"episode": "a.json", "ways": 3}, "^ways 3: the episode in a.json is as it is"),
         ({"method": "lsat"}, "^method 'lsat': unknown; known are none"),
         ({"model": "nobody"}, "^model 'nobody': no such model"),
@@ -217,7 +217,7 @@ def test_bad_input_is_an_error_that_names_the_argument(
         ({"out": "a.json", "save_plan": "a.json"}, "^save_plan a.json: lies in a.json; choose an"),
         ({"settings": {"lr": 1}}, "^settings: must be a kilograd.Settings, not a "),
         ({"settings": kilograd.Settings}, "^settings: must be a kilograd.Settings, not a "),
-        ({"episode": ["fixed"]}, r"^episode \['fixed'\]: give fixed"),
+        ({"episode": ["fixed"]}, r"^episode \['fixed'\]: give all, fixed"),
         ({"nonsense": None}, "^nonsense: no such option"),
     ],
 )

@@ -51,7 +51,9 @@ from kilograd.report.markup import escape
 from kilograd.settings import Settings
 
 KEYS = [
-    *("accuracy_before", "accuracy_after", "ways", "shots", "max_shots", "queries", "iterations"),
+    *("accuracy_before", "accuracy_before_low", "accuracy_before_high"),
+    *("accuracy_after", "accuracy_after_low", "accuracy_after_high"),
+    *("ways", "shots", "max_shots", "queries", "max_queries", "tested", "iterations"),
     *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
     *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
     *("learned_parameters", "seconds"),
@@ -108,7 +110,7 @@ def test_json_is_one_object_with_the_promised_keys(adapt: Run) -> None:
     wanted = {"ways": 4, "shots": 3, "max_shots": 3, "queries": 4, "iterations": 1}
     assert {k: result[k] for k in wanted} == wanted
     kinds = {k: type(v).__name__ for k, v in result.items()}
-    floats = {"accuracy_before", "accuracy_after", "seconds"}
+    floats = {k for k in KEYS if k.startswith("accuracy_")} | {"seconds"}
     other = dict.fromkeys(floats, "float") | {"sram_proved_optimal": "bool"}
     assert kinds == {k: other.get(k, "int") for k in KEYS}
     assert result["learned_parameters"] == 24 * FEATURES, "the default: weights of the last layer"
@@ -394,7 +396,7 @@ def test_no_pictures(
         ("--shots 0", "--shots: 0 is too small; give 1 or more"),
         ("--shots 8", "discs: an episode needs 2 or more, but 0 of 4 classes have 8 images"),
         ("--queries 0", "--queries: 0 is too small; give 1 or more"),
-        ("--episode meta", "--episode meta: give fixed, meta-dataset, or a file"),
+        ("--episode meta", "--episode meta: give all, fixed, meta-dataset, or a file"),
         ("--episode meta-dataset", "--shots 3: --episode meta-dataset draws this itself"),
         ("--episode meta-dataset --ways 5", "--ways 5: --episode meta-dataset draws this itself"),
         ("--iterations -1", "--iterations -1: must not be negative"),

@@ -526,7 +526,7 @@ def test_text_that_is_no_episode_is_refused(text: str, message: str) -> None:
         ("classes", ["\u00e9", "e\u0301"], "two classes are called"),
         ("classes", ["a", "b", "c"], "class 'c' has no support image"),
         ("support_labels", [0, 0], "class 'a \"b\"' has no support image"),
-        ("query_labels", [1, 1], "class 'ä' has no query image"),
+        ("support_labels", [1, 1], "class 'ä' has no support image"),
         ("support", [], "support: expected array of length >= 1"),
         ("query", [], "query: expected array of length >= 1"),
         ("support", [0.5, 1], r"support\[0\]: expected int, got float"),

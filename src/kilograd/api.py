@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kilograd.data import EpisodeKind, load_dataset, stored_episode
+from kilograd.data import Draw, EpisodeKind, load_dataset, stored_episode
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.data.toys import EACH, write_toys
 from kilograd.emit.project import PROJECT_FILES
@@ -50,6 +50,9 @@ _log = logging.getLogger(__name__)
 
 Place = str | Path
 
+_DRAWN = ("ways", "shots", "queries")
+"""Options of a task that is drawn."""
+
 
 def adapt(  # noqa: PLR0913 options by name
     data: Place,
@@ -65,10 +68,12 @@ def adapt(  # noqa: PLR0913 options by name
     progress: Progress | None = None,
     **options: object,
 ) -> Outcome:
-    """Learn new classes from a few images, and return what was gained.
+    """Learn new classes from images, and return what was gained.
 
     `data`: a folder of class folders, or a Parquet file.  `model`: a network's name or folder.
     `method`: what learns; the last layer where nobody says otherwise.
+    All images of all classes take part, but for a share `test` that is held back, unless `ways`,
+    `shots`, `queries` or `episode` asks for a drawn task.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
     `out` and `save_plan`: where results and the update plan go; `force` replaces what is there.
     `settings`, or `options` by name: how to draw and learn, as `kilograd adapt --help` lists them.
@@ -79,7 +84,7 @@ def adapt(  # noqa: PLR0913 options by name
     ...
     kilograd.errors.InputError: shot: no such option; there are shots
     """
-    usual = _record("settings", settings, Settings())
+    usual = _record("settings", settings, _usual(options, episode))
     settings = _given(usual, {"method": method, **options})
     network, place = load_model(model), _path("data", data)
     settings = _given(settings, {"seed": seed})
@@ -95,7 +100,7 @@ def adapt(  # noqa: PLR0913 options by name
     _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
     remark_seen(dataset, network)
     if stored is None:
-        remark_left_out(dataset, settings.draw.least_shots)
+        remark_left_out(dataset, settings.draw)
         drawn = settings.draw(dataset, settings.schedule.seed)
     else:
         drawn = stored_episode(stored, dataset, seed)
@@ -108,6 +113,13 @@ def adapt(  # noqa: PLR0913 options by name
     if plan is not None:
         write_plan(plan, network.name, outcome.compiled.selection)
     return outcome
+
+
+def _usual(options: Mapping[str, object], episode: Place | None) -> Settings:
+    """Return what holds where nobody gives settings: all images, unless a task is to be drawn."""
+    drawn = (episode, *(options.get(name) for name in _DRAWN))
+    every = all(x is None for x in drawn)
+    return Settings(draw=Draw(EpisodeKind.ALL if every else EpisodeKind.FIXED))
 
 
 def _check_places(data: Path, out: Path | None, plan: Path | None, *, force: bool) -> None:
@@ -167,7 +179,7 @@ def _stored(episode: Place | None) -> Path | None:
 
 def _check_as_it_is(settings: Settings, stored: Path) -> None:
     """Raise `InputError` where a stored episode would have to be another."""
-    for name in ("ways", "shots", "queries"):
+    for name in (*_DRAWN, "test"):
         if (value := getattr(settings.draw, name)) is not None:
             raise InputError(
                 f"{option(name)} {value}: the episode in {stored} is as it is; leave this out"
@@ -302,7 +314,7 @@ def evaluate(  # noqa: PLR0913 options by name
         settings,
     )
     for dataset in asked.sets:
-        remark_left_out(dataset, settings.draw.least_shots)
+        remark_left_out(dataset, settings.draw)
         for model in networks:
             remark_seen(dataset, model)
     with goes_on(folder):

@@ -1,4 +1,4 @@
-"""Means of episodes, and how sure they are."""
+"""Means of episodes and shares of images, and how sure they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+_NORMAL = 1.959963984540054
+"""The bound that a standard normal number stays within with probability 0.95."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,24 @@ def interval(values: Sequence[float]) -> Interval:
         return Interval(mean, None, n)
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
     return Interval(mean, t_quantile(n - 1) * math.sqrt(variance / n), n)
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, `right` of `count`, by Wilson's score.
+
+    >>> [round(x, 3) for x in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    if not count:
+        return 0.0, 1.0
+    share, z = right / count, _NORMAL
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    half /= 1 + z * z / count
+    # exact where nothing, or all, is right; rounding would leave 1e-17
+    low = 0.0 if right == 0 else middle - half
+    high = 1.0 if right == count else middle + half
+    return low, high
 
 
 def p_value(differences: Sequence[float]) -> float | None:

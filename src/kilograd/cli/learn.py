@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -15,37 +15,43 @@ from kilograd import api
 from kilograd.cli.command import AsJson, DataPath, Group, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short, kib
-from kilograd.data import Augment, Dataset, Episode, EpisodeKind, load_digits, sample_episode
+from kilograd.data import Augment, Dataset, Episode, load_digits, sample_episode
 from kilograd.data.toys import EACH
 from kilograd.errors import shown
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
+from kilograd.learn.answers import Share
 from kilograd.learn.recipe import Compiled
+from kilograd.options import changed, values
 from kilograd.report.choice import cost_line
 from kilograd.select import Budget
-from kilograd.settings import Settings
+from kilograd.settings import Limits, Settings
 
 app = typer.Typer()
+
+_SHOWN, _NAMED = 12, 5
+"""So many classes of a table, and so many wrong images, are shown."""
 
 _DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
 _DEMO = Settings.of(method="last:6", sram="64K", iterations=30, lr=0.01, augment=Augment.NOFLIP)
 
 
 @command(app, "adapt", Group.LEARN)
-@with_settings(Settings())
+@with_settings(Settings(), unset=True)
 def adapt_command(
     data: DataPath,
     *,
     model: ModelName = None,
-    settings: Settings,
+    settings: dict[str, Any],
     episode: Annotated[
-        str,
+        str | None,
         typer.Option(
             rich_help_panel="Episode",
-            help="fixed: ways and shots as given; meta-dataset: drawn as Meta-Dataset does; "
-            "FILE.json: that episode; FILE.jsonl: the one of --seed.",
+            help="all (default): all images of all classes; fixed: ways and shots as given; "
+            "meta-dataset: drawn as Meta-Dataset does; FILE.json: that episode; FILE.jsonl: the "
+            "one of --seed.",
         ),
-    ] = EpisodeKind.FIXED,
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Makes the run repeatable; default: 0, or that of a stored episode."),
@@ -63,18 +69,18 @@ def adapt_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn new classes from a few images, and show what was gained."""
+    """Learn new classes from images, and show what was gained."""
     with bar("learning") as progress:
         outcome = api.adapt(
             data,
             model,
-            settings=settings,
             episode=episode,
             seed=seed,
             out=out,
             save_plan=save_plan,
             force=force,
             progress=progress,
+            **settings,
         )
     compiled = outcome.compiled
     reasons = compiled.selection.reasons
@@ -83,8 +89,10 @@ def adapt_command(
         print(json.dumps(asdict(outcome.summary) | why))
         return
     show_outcome(outcome)
+    show_tested(outcome)
     if explain:
-        show_choice(compiled, settings.limits.budget(compiled.model))
+        limits = changed(Limits(), {k: settings.get(k) for k in values(Limits())})
+        show_choice(compiled, limits.budget(compiled.model))
     if out is not None:
         more = ", selection.html" if reasons else ""
         say(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
@@ -125,16 +133,16 @@ def pictures(
 def show_outcome(outcome: Outcome) -> None:
     """Print what was learned."""
     s, compiled = outcome.summary, outcome.compiled
-    shots = f"{s.shots}" if s.shots == s.max_shots else f"{s.shots} to {s.max_shots}"
+    shots, queries = _range(s.shots, s.max_shots), _range(s.queries, s.max_queries)
     optimal = "met: the memory plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
     front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
     macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"
     rows: tuple[tuple[str, str | Text], ...] = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
-        ("task", f"{s.ways} classes, {shots} images each; tested on {s.queries} each"),
-        ("accuracy before", f"{100 * s.accuracy_before:.1f} %"),
-        ("accuracy after", Text(f"{100 * s.accuracy_after:.1f} %", "bold")),
+        ("task", f"{s.ways} classes, {shots} images each; tested on {queries} each"),
+        ("accuracy before", _percent(outcome.before.share)),
+        ("accuracy after", Text(_percent(outcome.tested.share), "bold")),
         ("RAM", kib(s.sram_bytes)),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("flash (tables)", kib(s.flash_bytes)),
@@ -145,6 +153,38 @@ def show_outcome(outcome: Outcome) -> None:
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def _range(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def _percent(share: Share) -> str:
+    """Write an accuracy with its interval."""
+    low, high = 100 * share.low, 100 * share.high
+    return f"{100 * share.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+
+
+def show_tested(outcome: Outcome) -> None:
+    """Print what was taken for what, and which images are wrong; the first of each."""
+    tested = outcome.tested
+    if not tested.wrong:
+        return
+    table = Table("class", box=None)
+    for name in ("right", "mostly taken for"):
+        table.add_column(name, justify="right" if name == "right" else "left")
+    worst = sorted(tested.by_class.items(), key=lambda x: x[1].accuracy)
+    for name, share in worst[:_SHOWN]:
+        others = [f"{k} ({n})" for k, n in tested.confusion[name].items() if k != name]
+        more = ", ..." if len(others) > 3 else ""
+        table.add_row(name, f"{share.right} of {share.tested}", ", ".join(others[:3]) + more)
+    OUT.print(table)
+    if len(worst) > _SHOWN:
+        say(f"and {len(worst) - _SHOWN} classes more, no worse than these")
+    for wrong in tested.wrong[:_NAMED]:
+        say(f"wrong: {wrong.image} is {wrong.label}, taken for {wrong.said}")
+    if (more_wrong := len(tested.wrong) - _NAMED) > 0:
+        say(f"and {more_wrong} more, in result.json of --out")
 
 
 def _kept(s: Summary) -> list[tuple[str, str]]:

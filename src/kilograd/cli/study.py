@@ -133,7 +133,7 @@ def contribution_command(
     sets = tuple(map(load_dataset, places))
     asked = analysis(network, sets, episodes, settings)
     for dataset in sets:
-        remark_left_out(dataset, settings.draw.least_shots)
+        remark_left_out(dataset, settings.draw)
         remark_seen(dataset, network)
     with goes_on(rows):
         with bar("evaluating") as progress:

@@ -14,6 +14,7 @@ from kilograd.data.load import load_dataset
 from kilograd.data.overlap import shared_classes
 from kilograd.data.pixels import Source, prepare, upright
 from kilograd.data.pools import usable_classes
+from kilograd.data.whole import sample_whole
 from kilograd.data.wrapped import wrap_dataset
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "read_episodes",
     "sample_episode",
     "sample_meta_episode",
+    "sample_whole",
     "shared_classes",
     "stored_episode",
     "upright",

@@ -1,4 +1,4 @@
-"""Few-shot tasks drawn from a set, with fixed ways and shots or as Meta-Dataset does."""
+"""Tasks drawn from a set: all of it, fixed ways and shots, or as Meta-Dataset does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kilograd.data.composition import META_MIN_WAYS, sample_composition
 from kilograd.data.dataset import Dataset
 from kilograd.data.episode import Episode
 from kilograd.data.pools import Pool, counted_images, only_test_classes, pools_of, usable_groups
+from kilograd.data.whole import sample_whole
 from kilograd.errors import InputError, option
 from kilograd.options import Option
 
@@ -28,6 +29,7 @@ DEFAULT_SHOTS, DEFAULT_QUERIES = 5, 15
 class EpisodeKind(enum.StrEnum):
     """How the ways and shots of a task come about."""
 
+    ALL = "all"
     FIXED = "fixed"
     META_DATASET = "meta-dataset"
 
@@ -43,7 +45,8 @@ class Draw:
     """
 
     episode: Annotated[
-        EpisodeKind, Option("Ways and shots: as given, or drawn as Meta-Dataset does.")
+        EpisodeKind,
+        Option("Ways and shots: all there are, as given, or drawn as Meta-Dataset does."),
     ] = EpisodeKind.FIXED
     ways: Annotated[int | None, Option("Classes; default: all, at most 10.", most=limits.WAYS)] = (
         None
@@ -54,16 +57,26 @@ class Draw:
     queries: Annotated[
         int | None, Option("Test images of each class, at most; default: 15.", most=limits.COUNT)
     ] = None
+    test: Annotated[
+        float | None,
+        Option("Share of each class to test on where all images take part; default: 0.25."),
+    ] = None
 
     def __post_init__(self) -> None:
         """Raise `InputError` for numbers that the kind of task draws itself."""
+        if self.test is not None and self.episode is not EpisodeKind.ALL:
+            raise InputError(
+                f"{option('test')} {self.test}: an episode {self.episode} does not take all "
+                f"images; give {option('queries')}, or {option('episode')} {EpisodeKind.ALL}"
+            )
         if self.episode is EpisodeKind.FIXED:
             return
         for name in ("ways", "shots", "queries"):
             if (value := getattr(self, name)) is not None:
+                takes = "takes all" if self.episode is EpisodeKind.ALL else "draws this itself"
                 raise InputError(
-                    f"{option(name)} {value}: {option('episode')} {self.episode} draws this "
-                    "itself; give one of the two"
+                    f"{option(name)} {value}: {option('episode')} {self.episode} {takes}; give "
+                    "one of the two"
                 )
 
     def filled(self) -> Draw:
@@ -82,7 +95,9 @@ class Draw:
         return self.filled().shots or 1
 
     def __call__(self, dataset: Dataset, seed: int) -> Episode:
-        """Draw one.  Raises `InputError` as `sample_episode` and `sample_meta_episode` do."""
+        """Draw one.  Raises `InputError` as the `sample_...` of the kind does."""
+        if self.episode is EpisodeKind.ALL:
+            return sample_whole(dataset, test=self.test, seed=seed)
         task = self.filled()
         if task.shots is None or task.queries is None:
             return sample_meta_episode(dataset, seed=seed)

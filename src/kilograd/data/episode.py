@@ -24,7 +24,8 @@ class Episode:
     `classes`: names of the K classes, in the order that they have in the data set.
     `support`, `query`: indices of the images to learn from and to test on, class by class. No
         image is in both.
-    `support_labels`, `query_labels`: 0..K-1, index into `classes`, one per image.
+    `support_labels`, `query_labels`: 0..K-1, index into `classes`, one per image. Each class has a
+        support image; there is a query image, but not of each class.
     `seed`: what it was drawn with.
 
     Raises `InputError` if the fields contradict each other.
@@ -50,11 +51,13 @@ class Episode:
                 )
             if any(not 0 <= label < len(self.classes) for label in labels):
                 raise InputError(f"episode: {name}_labels must be in 0..{len(self.classes) - 1}")
-            if absent := set(range(len(self.classes))).difference(labels):
-                raise InputError(
-                    f"episode: class {self.classes[min(absent)]!r} has no {name} image; each class "
-                    f"needs one or more"
-                )
+        if absent := set(range(len(self.classes))).difference(self.support_labels):
+            raise InputError(
+                f"episode: class {self.classes[min(absent)]!r} has no support image; each class "
+                f"needs one or more"
+            )
+        if not self.query:
+            raise InputError("episode: has no query image; one or more are needed")
         distinct(self.classes, "episode", "classes")
         images = self.support + self.query
         if len(set(images)) != len(images):

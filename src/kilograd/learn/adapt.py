@@ -17,6 +17,7 @@ from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array
+from kilograd.learn.answers import Answers, Share
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
@@ -26,7 +27,7 @@ from kilograd.output import whole_folder
 from kilograd.passes import EntryPoint
 from kilograd.progress import Progress, silent
 from kilograd.settings import Schedule, Settings
-from kilograd.targets import build_host
+from kilograd.targets import HostProgram, build_host
 
 RESULT = "result.json"
 ADAPTED = "adapted.safetensors"
@@ -39,29 +40,38 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """An episode, and its images as network input."""
+    """An episode, and its images as network input; `names` are those of the query images."""
 
     episode: Episode
     support: Samples
     query: Samples
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Summary:
     """What `kilograd adapt --json` prints; sizes in bytes, accuracies in 0 ... 1.
 
-    `shots` and `max_shots` are the support images of the classes with the fewest and the most.
+    `shots` and `max_shots` are the support images of the classes with the fewest and the most,
+    `queries` and `max_queries` their query images; `tested` are all of those.  `..._low` and
+    `..._high` are Wilson's 95 % interval of an accuracy.
     With a cache, `latent_bytes` are kept for a view of an image, `cache_bytes` for all of them, and
     `macs_step` does not count `macs_prefix`; without, these are 0.  `macs_training` is all the work
     of training: steps, prefixes, and prototypes made anew before each pass.
     """
 
     accuracy_before: float
+    accuracy_before_low: float
+    accuracy_before_high: float
     accuracy_after: float
+    accuracy_after_low: float
+    accuracy_after_high: float
     ways: int
     shots: int
     max_shots: int
     queries: int
+    max_queries: int
+    tested: int
     iterations: int
     sram_bytes: int
     sram_lower_bound_bytes: int
@@ -81,6 +91,7 @@ class Summary:
 class Outcome:
     """What was learned: figures, the loss of every sample, predictions, and adapted tensors.
 
+    `before` and `tested` are the answers to the test before and after learning.
     `tensors` are in the layout of a model folder; layers that did not learn are not among them.
     """
 
@@ -88,8 +99,14 @@ class Outcome:
     episode: Episode = field(repr=False)
     summary: Summary
     losses: tuple[float, ...] = field(repr=False)
-    predictions: tuple[int, ...] = field(repr=False)
+    before: Answers = field(repr=False)
+    tested: Answers = field(repr=False)
     tensors: Mapping[str, Array] = field(repr=False)
+
+    @property
+    def predictions(self) -> tuple[int, ...]:
+        """The class of each query image after learning, as an index."""
+        return self.tested.said
 
 
 def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
@@ -99,6 +116,7 @@ def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Tas
         episode,
         load_samples(dataset, episode.support, episode.support_labels, preprocess),
         load_samples(dataset, episode.query, episode.query_labels, preprocess),
+        tuple(dataset.image_names[i] for i in episode.query),
     )
 
 
@@ -141,7 +159,7 @@ def train(
     done = schedule.iterations if passes is None else passes
     total = done * len(support.labels)
     enrol(host, support)
-    before = predict(host, task.query.images)
+    before = _answers(host, task)
     _log.debug("training: %d passes over %d images", done, len(support.labels))
     losses = fit(
         host,
@@ -152,19 +170,23 @@ def train(
         passes,
     )
     enrol(host, support)
-    after = predict(host, task.query.images)
+    after = _answers(host, task)
     summary = _summary(
         compiled,
         task.episode,
         schedule.augment,
         done,
-        float((before == task.query.labels).mean()),
-        float((after == task.query.labels).mean()),
+        before.share,
+        after.share,
         round(time.perf_counter() - start, 3),
     )
     tensors = adapted_tensors(compiled, host)
-    found = tuple(after.tolist())
-    return Outcome(compiled, task.episode, summary, tuple(losses), found, tensors)
+    return Outcome(compiled, task.episode, summary, tuple(losses), before, after, tensors)
+
+
+def _answers(host: HostProgram, task: Task) -> Answers:
+    labels, said = task.episode.query_labels, predict(host, task.query.images)
+    return Answers(task.episode.classes, task.names, labels, tuple(map(int, said)))
 
 
 def _guarded(compiled: Compiled, task: Task, schedule: Schedule) -> int:
@@ -182,22 +204,30 @@ def _summary(
     episode: Episode,
     augment: Augment,
     passes: int,
-    before: float,
-    after: float,
+    before: Share,
+    after: Share,
     seconds: float,
 ) -> Summary:
     program = compiled.program
     shots = Counter(episode.support_labels).values()
+    asked = Counter(episode.query_labels)
+    queries = [asked[way] for way in range(len(episode.classes))]
     images = len(episode.support)
     front = program.macs(EntryPoint.PREFIX)
     prefixes = images * latents_each(compiled, augment) if passes else 0
     return Summary(
-        accuracy_before=before,
-        accuracy_after=after,
+        accuracy_before=before.accuracy,
+        accuracy_before_low=before.low,
+        accuracy_before_high=before.high,
+        accuracy_after=after.accuracy,
+        accuracy_after_low=after.low,
+        accuracy_after_high=after.high,
         ways=len(episode.classes),
         shots=min(shots),
         max_shots=max(shots),
-        queries=len(episode.query) // len(episode.classes),
+        queries=min(queries),
+        max_queries=max(queries),
+        tested=len(episode.query),
         iterations=passes,
         sram_bytes=program.sram_bytes,
         sram_lower_bound_bytes=program.sram_lower_bound_bytes,
@@ -242,6 +272,7 @@ def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyTyp
         "selection": [asdict(r) for r in compiled.selection.reasons],
         "classes": list(episode.classes),
         "predictions": list(outcome.predictions),
+        **outcome.tested.to_json(),
         "losses": list(outcome.losses),
     }
     with whole_folder(out) as new:

@@ -166,6 +166,11 @@ class Metatraining:
             raise InputError(
                 f"{option('validation_episodes')} {self.validation_episodes}: must be at least 1"
             )
+        if self.episode is EpisodeKind.ALL:
+            raise InputError(
+                f"{option('episode')} {self.episode}: is one task, and this learns from many; "
+                f"give {EpisodeKind.FIXED} or {EpisodeKind.META_DATASET}"
+            )
         self.course()
 
     def course(self) -> Course:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kilograd.data import EpisodeKind
 from kilograd.intervals import Interval
 from kilograd.report.comparison import Bar, Estimate, Panel, Price, Section
 from kilograd.settings import Settings
@@ -62,7 +63,9 @@ def facts_of(settings: Settings) -> str:
         if limit is not None
     )
     tasks = (
-        "Ways and shots as in Meta-Dataset"
+        "All images of all classes"
+        if draw.episode is EpisodeKind.ALL
+        else "Ways and shots as in Meta-Dataset"
         if draw.shots is None
         else f"{'Up to 10' if draw.ways is None else draw.ways} classes, {draw.shots} images each "
         f"to learn from, up to {draw.queries} to test on"
