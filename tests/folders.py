@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from kilograd import ops
-from kilograd.ir import Array, Graph, Node
+from kilograd.ir import Array, Graph, Node, Param
 
 SIZE = 16
 #: Layers in execution order, as `load_model` numbers them; the network has one residual.
@@ -44,6 +44,7 @@ def write_model(
         "in_channels": channels,
         "out_channels": 3,
         **_parameters("classifier"),
+        "input": _quant(features),
         "out": {"scale": 1.0, "zero_point": 0},
     }
     description = {
@@ -94,15 +95,21 @@ def _parameters(name: str) -> dict[str, Any]:
     return {"weight": weight, "bias": {"tensor": f"{name}.bias"}}
 
 
+def _quant(n: Node) -> dict[str, float]:
+    quant = n.type.affine
+    return {"scale": quant.scale[0], "zero_point": quant.zero_point}
+
+
 def _record(n: Node, names: dict[Node, str]) -> dict[str, Any]:
     h, w, c = n.type.shape
-    quant = n.type.affine
+    inputs = [_quant(x) for x in n.inputs if not isinstance(x.op, Param)]
     record = {
         "name": n.name,
         "inputs": [names[x] for x in n.inputs],
         "output": names[n],
         "out_shape": [c, h, w],
-        "out": {"scale": quant.scale[0], "zero_point": quant.zero_point},
+        "input": inputs if isinstance(n.op, ops.Add) else inputs[0],
+        "out": _quant(n),
     }
     match n.op:
         case ops.Add():

@@ -60,6 +60,7 @@ def adapt(  # noqa: PLR0913 options by name
     method: str | None = None,
     settings: Settings | None = None,
     *,
+    size: int | str | None = None,
     episode: Place | None = None,
     seed: int | None = None,
     out: Place | None = None,
@@ -72,6 +73,7 @@ def adapt(  # noqa: PLR0913 options by name
 
     `data`: a folder of class folders, or a Parquet file.  `model`: a network's name or folder.
     `method`: what learns; the last layer where nobody says otherwise.
+    `size`: the side of the images in pixels, where it shall not be the network's own.
     All images of all classes take part, but for a share `test` that is held back, unless `ways`,
     `shots`, `queries` or `episode` asks for a drawn task.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
@@ -86,7 +88,7 @@ def adapt(  # noqa: PLR0913 options by name
     """
     usual = _record("settings", settings, _usual(options, episode))
     settings = _given(usual, {"method": method, **options})
-    network, place = load_model(model), _path("data", data)
+    network, place = load_model(model, size), _path("data", data)
     settings = _given(settings, {"seed": seed})
     stored = _stored(episode)
     if stored is None:
@@ -210,26 +212,31 @@ def plan(
     method: str | None = None,
     ways: int | None = None,
     build: Build | None = None,
+    *,
+    size: int | str | None = None,
     **options: object,
 ) -> Compiled:
     """Compile a training program of `ways` classes, by default 10, and return its memory plan.
+
+    `size`: the side of the images in pixels, where it shall not be the network's own.
 
     >>> program = plan("digits", "last:3", ways=5).program
     >>> program.sram_bytes >= program.sram_lower_bound_bytes
     True
     """
     build = _given(_record("build", build, Build()), {"method": method, "ways": ways, **options})
-    network = load_model(model)
+    network = load_model(model, size)
     return compile_program(network, build.recipe, build.limits.budget(network))
 
 
-def export(
+def export(  # noqa: PLR0913 options by name
     out: Place,
     model: Place | None = None,
     method: str | None = None,
     ways: int | None = None,
     build: Build | None = None,
     *,
+    size: int | str | None = None,
     target: str = "cortex-m7",
     board_ram: str | int | None = None,
     force: bool = False,
@@ -242,7 +249,7 @@ def export(
     """
     folder = _path("out", out)
     check_out(folder, "model.h", *PROJECT_FILES, force=force)
-    compiled = plan(model, method, ways, build, **options)
+    compiled = plan(model, method, ways, build, size=size, **options)
     ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
     with whole_folder(folder) as new:
         find_target(target).export(compiled.program, new, ram)
@@ -276,6 +283,7 @@ def evaluate(  # noqa: PLR0913 options by name
     episodes: int | None = None,
     settings: Settings | None = None,
     *,
+    size: int | str | None = None,
     suite: SuiteName | str | None = None,
     jobs: int = 1,
     ray: str | None = None,
@@ -285,7 +293,8 @@ def evaluate(  # noqa: PLR0913 options by name
     """Compare methods on many episodes of several data sets; a begun folder `out` goes on.
 
     `data`: folders or Parquet files, or the folder of those of a `suite`, which has settings of
-    its own; without one, they are those of `settings`.  A method may have options of its own, as
+    its own; without one, they are those of `settings`.  `size`: the side of the images in pixels,
+    for all networks, where it shall not be their own.  A method may have options of its own, as
     in "last:3@lr=0.01,optimizer=adam".  With more `jobs` than one, a script must guard its main
     module.  `ray`: the address of a cluster that learns, in place of this machine.
     """
@@ -302,7 +311,9 @@ def evaluate(  # noqa: PLR0913 options by name
     folder, places = _path("out", out), _places(data, named)
     names = usual.models if models is None else converted("models", _list(models), list[Any])
     asked_methods = usual.methods if methods is None else _list(methods)
-    networks = (load_model(),) if names is None else tuple(map(load_model, map(str, names)))
+    networks = tuple(
+        load_model(name, size) for name in ([None] if names is None else map(str, names))
+    )
     for place in places:
         check_apart(folder, place)
     check_folder(folder, RESULTS)

@@ -53,6 +53,10 @@ ModelName = Annotated[
         autocompletion=lambda: [found.name for found in available_models()],
     ),
 ]
+ImageSize = Annotated[
+    str | None,
+    typer.Option("--size", help="Side of the images in pixels; default: the network's own."),
+]
 DataPath = Annotated[
     Path,
     typer.Argument(help="Folder of class folders, or a Parquet file.", metavar="DATA"),

@@ -11,7 +11,7 @@ import typer
 
 from kilograd import api, limits
 from kilograd.boards import BOARDS, Board
-from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
+from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, fail, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.errors import InputError
@@ -81,6 +81,7 @@ def board_json(board: Board) -> dict[str, object]:
 def run_command(
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: Build,
     target: Target = CORTEX_M7.name,
     board_ram: BoardRam = None,
@@ -101,7 +102,7 @@ def run_command(
     if not 0 <= seed <= limits.SEED:
         raise InputError(f"--seed {seed}: must be in 0 ... {limits.SEED}")
     device = find_target(target).with_tools(compiler, emulator)
-    compiled = api.plan(model, build=settings)
+    compiled = api.plan(model, build=settings, size=size)
     ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
     with bar("emulating") as progress:
         found = measure(
@@ -126,6 +127,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: Build,
     target: Target = CORTEX_M7.name,
     board_ram: BoardRam = None,
@@ -136,7 +138,13 @@ def export_command(
 ) -> None:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files."""
     compiled = api.export(
-        out, model, build=settings, target=target, board_ram=board_ram, force=force
+        out,
+        model,
+        build=settings,
+        size=size,
+        target=target,
+        board_ram=board_ram,
+        force=force,
     )
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())

@@ -12,7 +12,15 @@ import typer
 from rich.text import Text
 
 from kilograd import api
-from kilograd.cli.command import AsJson, DataPath, Group, ModelName, command, with_settings
+from kilograd.cli.command import (
+    AsJson,
+    DataPath,
+    Group,
+    ImageSize,
+    ModelName,
+    command,
+    with_settings,
+)
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data import Augment, Dataset, Episode, load_digits, sample_episode
@@ -42,6 +50,7 @@ def adapt_command(
     data: DataPath,
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: dict[str, Any],
     episode: Annotated[
         str | None,
@@ -74,6 +83,7 @@ def adapt_command(
         outcome = api.adapt(
             data,
             model,
+            size=size,
             episode=episode,
             seed=seed,
             out=out,

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
+from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
 from kilograd.cli.console import ERR, OUT, Table, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.emit import Entry, Program
@@ -74,6 +74,7 @@ def models(as_json: AsJson = False) -> None:
 def plan_command(
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: Build,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
@@ -89,7 +90,7 @@ def plan_command(
     if out is not None:
         check_file(out, ".html", force=force)
     recipe = settings.recipe
-    compiled = api.plan(model, build=settings)
+    compiled = api.plan(model, build=settings, size=size)
     program = compiled.program
     chosen = _entry(program, entry)
     trains = EntryPoint.STEP in program.entries
@@ -129,6 +130,7 @@ def _entry(program: Program, name: str | None) -> Entry:
 def cost_command(
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: Recipe,
     convention: Annotated[
         Convention, typer.Option(help="kilograd: the compiled program; else a paper's formulas.")
@@ -140,7 +142,7 @@ def cost_command(
     as_json: AsJson = False,
 ) -> None:
     """Count memory and work of training by the convention of a paper, or of the real program."""
-    network = load_model(model)
+    network = load_model(model, size)
     if last_conv is not None:
         network = with_last_conv(network, last_conv)
     cost = count(network, settings, convention)

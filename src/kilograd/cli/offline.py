@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kilograd.cli.command import AsJson, DataPath, Group, ModelName, command, with_settings
+from kilograd.cli.command import (
+    AsJson,
+    DataPath,
+    Group,
+    ImageSize,
+    ModelName,
+    command,
+    with_settings,
+)
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_skipped
@@ -45,6 +53,7 @@ def pretrain_command(
     out: Out,
     settings: Pretraining,
     model: ModelName = None,
+    size: ImageSize = None,
     device: Device = None,
     workers: Workers = 0,
     as_json: AsJson = False,
@@ -54,7 +63,7 @@ def pretrain_command(
     from kilograd.offline.pretrain import pretrain
 
     check_apart(out, data)
-    network, dataset = load_model(model), load_dataset(data)
+    network, dataset = load_model(model, size), load_dataset(data)
     remark_skipped(dataset)
     with _session(out, device, workers) as session:
         finished = pretrain(out, network, dataset, settings, session)
@@ -71,6 +80,7 @@ def metatrain_command(
     out: Out,
     settings: Metatraining,
     model: ModelName = None,
+    size: ImageSize = None,
     validation: Annotated[
         Path | None, typer.Option(help="Validate with another set; default: held-out classes.")
     ] = None,
@@ -83,7 +93,7 @@ def metatrain_command(
     from kilograd.offline.metatrain import metatrain
 
     check_apart(out, data)
-    network, dataset = load_model(model), load_dataset(data)
+    network, dataset = load_model(model, size), load_dataset(data)
     other = None if validation is None else load_dataset(validation)
     remark_skipped(dataset)
     if other is not None:

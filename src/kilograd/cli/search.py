@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
+from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, option
@@ -36,6 +36,7 @@ def search_command(
     ],
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: Build,
     contribution: Annotated[
         Path | None,
@@ -60,7 +61,7 @@ def search_command(
     """Find what should learn within a budget, from what each part brings."""
     if not 0 <= seed <= SEED:
         raise InputError(f"{option('seed')} {seed}: must be in 0 ... {SEED}")
-    network = load_model(model)
+    network = load_model(model, size)
     budget, recipe = settings.limits.budget(network), replace(settings.recipe, method="search")
     if budget.sram is None and budget.compute is None and not pareto:
         raise InputError("--sram: give what the program may use, as in 128K; or --pareto")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, ModelName, command, with_settings
+from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_left_out, remark_seen
@@ -68,6 +68,7 @@ def evaluate_command(
         str | None,
         typer.Option(help="Networks, with commas between; default: as for the other commands."),
     ] = None,
+    size: ImageSize = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +91,7 @@ def evaluate_command(
             None if models is None else split_names(models),
             None if methods is None else split_methods(methods),
             episodes,
+            size=size,
             suite=suite,
             jobs=jobs,
             ray=ray,
@@ -117,6 +119,7 @@ def contribution_command(
     ],
     *,
     model: ModelName = None,
+    size: ImageSize = None,
     settings: Settings,
     episodes: Annotated[int, typer.Option(help="Episodes of each data set, at least 2.")] = 10,
     jobs: Jobs = 1,
@@ -125,7 +128,7 @@ def contribution_command(
 ) -> None:
     """Measure what each layer brings when it alone learns; interrupted, it goes on later."""
     check_jobs(jobs, ray)
-    network = load_model(model)
+    network = load_model(model, size)
     rows = check_contribution(out, network)
     places = tuple(map(Path, split_names(data)))
     for place in places:

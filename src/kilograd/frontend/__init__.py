@@ -9,6 +9,7 @@ from kilograd.frontend.find import (
     usual_model,
 )
 from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
+from kilograd.frontend.resize import image_sizes, resized
 from kilograd.frontend.save import save_model
 from kilograd.frontend.variant import with_classifier, with_last_conv
 
@@ -18,9 +19,11 @@ __all__ = [
     "Model",
     "Preprocess",
     "available_models",
+    "image_sizes",
     "load_model",
     "load_model_folder",
     "model_places",
+    "resized",
     "save_model",
     "usual_model",
     "with_classifier",

@@ -10,6 +10,7 @@ from pathlib import Path
 import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend.model_folder import Model, load_model_folder
+from kilograd.frontend.resize import resized
 from kilograd.reading import there
 
 _log = logging.getLogger(__name__)
@@ -63,15 +64,21 @@ def usual_model() -> str:
     return next((name for name in USUAL_MODELS if name in there_are), USUAL_MODELS[-1])
 
 
-def load_model(name: str | Path | None = None) -> Model:
+def load_model(name: str | Path | None = None, size: int | str | None = None) -> Model:
     """Load a network by name or by the path of its folder; the usual one where none is given.
 
-    Raises `InputError` that lists the names there are and the places searched.
+    `size`: the side of its images in pixels, where it shall not be the network's own.
+
+    Raises `InputError` that lists the names there are and the places searched, and as `resized`.
     """
     if name is None:
         name = usual_model()
         _log.info("network: %s, as none was named", name)
-    name = str(name)
+    model = _load(str(name))
+    return model if size is None else resized(model, size)
+
+
+def _load(name: str) -> Model:
     path = Path(name)
     if there(path / "graph.json") or "/" in name:
         return load_model_folder(path)

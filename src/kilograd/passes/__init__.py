@@ -11,6 +11,7 @@ from kilograd.passes.prune import push_takes
 from kilograd.passes.quantise import clamp, dequantised, quantised
 from kilograd.passes.ranges import LimitError, check_ranges
 from kilograd.passes.recompute import recompute
+from kilograd.passes.resize import resize
 from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
@@ -50,6 +51,7 @@ __all__ = [
     "push_takes",
     "quantised",
     "recompute",
+    "resize",
     "schedule",
     "snapshot_weights",
     "split",
