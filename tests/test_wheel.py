@@ -23,6 +23,9 @@ from kilograd.frontend import load_model
 from kilograd.study.contribution import write_contribution
 
 ROOT = Path(__file__).parents[1]
+#: The lines of the README; what a test adds keeps pip from the index.
+BUILD = "pip wheel . --no-deps -w dist"
+INSTALL = "pip install dist/kilograd-*.whl"
 LIGHT = {"numpy", "pillow", "safetensors", "msgspec", "typer", "rich"}
 """What comes with Kilograd."""
 
@@ -84,6 +87,7 @@ def pip(*words: str | Path) -> None:
         capture_output=True,
         text=True,
         timeout=120,
+        cwd=ROOT,
         check=False,
     )
     if done.returncode:
@@ -95,8 +99,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel without an index: what it depends on is lent by this environment."""
     pytest.importorskip("hatchling", reason="hatchling is not installed (make lint)")
     folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", ROOT, "--no-deps", "--no-build-isolation", "-w", folder)
-    (wheel,) = folder.glob("kilograd-*.whl")
+    pip(*BUILD.split()[1:-2], "--no-build-isolation", "-w", folder / "dist")
+    (wheel,) = folder.glob(INSTALL.rsplit(maxsplit=1)[-1])
     place = folder / ".venv"
     venv.create(place, symlinks=True)
     pip("--python", place / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
