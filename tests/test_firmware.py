@@ -19,6 +19,7 @@ import test_ops
 from devices import CORTEX, ELF, needs_emulator, skipped_without_tools
 from helpers import model_path, needs_shared
 
+from kilograd.boards import Region
 from kilograd.emit import Program
 from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError
@@ -304,14 +305,17 @@ def test_an_exported_start_links(tmp_path: Path, target: Cortex) -> None:
         compiler = target.cross_compiler()
     target.export(program(), tmp_path)
     files = re.findall(r"^FILES = (.*)$", (tmp_path / "Makefile").read_text(), re.MULTILINE)
-    link = ("-Wl,--entry=Reset_Handler", "-Wl,-T,link.ld", "-o", "firmware.elf")
+    link = ("-Wl,-T,link.ld", "-o", "firmware.elf")
     includes = ("-I.", "-Iruntime/include", "-Iruntime/freestanding")
-    compiler.compile(tmp_path, "-Werror", *includes, "startup.c", *files[0].split(), *link)
+    compiler.compile(
+        tmp_path, "-Werror", *includes, "startup.c", "firmware.c", *files[0].split(), *link
+    )
+    memory = target.memory
     with (tmp_path / "firmware.elf").open("rb") as f:
         elf = ELFFile(f)
-        assert 0 <= (elf["e_entry"] & ~1) - target.board.flash < target.board.flash_bytes
+        assert 0 <= (elf["e_entry"] & ~1) - memory.flash.origin < memory.flash.size
         (ram,) = {s["sh_addr"] for s in elf.iter_sections() if s.name == ".bss"}
-        assert 0 <= ram - target.board.ram < target.board.ram_bytes
+        assert 0 <= ram - memory.ram.origin < memory.ram.size
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make")
@@ -396,7 +400,7 @@ def test_the_target_of_contributing_is_one_value(tmp_path: Path) -> None:
 ELSEWHERE = replace(
     CORTEX_M4,
     name="made-up",
-    board=MemoryMap(0x00004000, 1 << 20, 0x24000000, 256 << 10),
+    memory=MemoryMap(Region(0x00004000, 1 << 20), Region(0x24000000, 256 << 10)),
     machine=Machine(code=0x18000000, ram=0x60000000),
 )
 

@@ -14,8 +14,8 @@ from kilograd.emit.readme import readme
 #: What may lie in a project beside model.h, and what building makes there.
 PROJECT_FILES = (
     *("model.c", "model.json", "runtime", "README.md", "Makefile", "CMakeLists.txt", "example.c"),
-    *("startup.c", "link.ld", "wasm.c", "wasm.mk"),
-    *("*.o", "libmodel.a", "example", "model.wasm"),
+    *("startup.c", "firmware.c", "link.ld", "firmware.mk", "firmware.cmake", "wasm.c", "wasm.mk"),
+    *("*.o", "libmodel.a", "example", "firmware.elf", "model.wasm"),
 )
 
 
@@ -114,6 +114,14 @@ add_library(model STATIC ${{FILES}})
 target_include_directories(model PUBLIC . runtime/include)
 target_compile_options(model PRIVATE -O3 -std=c99 -ffp-contract=off -fno-math-errno)
 target_link_libraries(model PUBLIC m)
+if(CMAKE_CROSSCOMPILING AND EXISTS ${{CMAKE_CURRENT_SOURCE_DIR}}/link.ld)
+  add_executable(firmware startup.c firmware.c)
+  set_target_properties(firmware PROPERTIES SUFFIX .elf)
+  target_compile_options(firmware PRIVATE -O3 -std=c99 -ffp-contract=off)
+  target_link_libraries(firmware model)
+  target_link_options(firmware PRIVATE -T ${{CMAKE_CURRENT_SOURCE_DIR}}/link.ld -nostartfiles
+                      --specs=nano.specs -Wl,--gc-sections)
+endif()
 """
 
 _CMAKE_FILES = "set(FILES {files})"

@@ -14,6 +14,7 @@ from kilograd.targets.known import (
     TARGETS,
     WASM32,
     find_target,
+    target_of,
 )
 from kilograd.targets.measure import Measurement, measure
 from kilograd.targets.runner import RefusedError, Runner, Status
@@ -49,4 +50,5 @@ __all__ = [
     "build_host",
     "find_target",
     "measure",
+    "target_of",
 ]

@@ -6,8 +6,9 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kilograd.boards import Region
 from kilograd.emit import Program
-from kilograd.emit.firmware import MemoryMap, write_startup
+from kilograd.emit.firmware import Firmware, MemoryMap, write_firmware
 from kilograd.errors import InputError, option
 from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu
@@ -20,7 +21,7 @@ _FLAGS = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-static")
 
 
 #: A board about which nobody knows better: the memory of many an STM32.
-_BOARD = MemoryMap(0x08000000, 2 << 20, 0x20000000, 512 << 10)
+_MEMORY = MemoryMap(Region(0x08000000, 2 << 20), Region(0x20000000, 512 << 10))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +44,16 @@ class Machine:
 class Cortex(ElfTarget):
     """A Cortex-M, as ziglang, GCC and unicorn call it; its FPU must be named.
 
-    `machine` is where it is emulated, `board` what the exported linker script says.
+    `machine` is where it is emulated, `memory` what the exported linker script says where no board
+    is named.  `cached`: it has a cache for instructions, which is off after a reset.
     """
 
     zig_cpu: str
     gcc_cpu: tuple[str, ...]
     unicorn_cpu: str
     machine: Machine = Machine()
-    board: MemoryMap = _BOARD
+    memory: MemoryMap = _MEMORY
+    cached: bool = False
     variant: str | None = "arm_dsp"
 
     @property
@@ -96,8 +99,19 @@ class Cortex(ElfTarget):
     def write_start(
         self, program: Program, folder: Path, files: list[Path], ram: int | None
     ) -> None:
-        board = self.board if ram is None else replace(self.board, ram_bytes=ram)
-        write_startup(program, folder, board)
+        board, memory = self.board, self.memory
+        if board is not None:
+            memory = MemoryMap(board.flash, board.ram, board.chip.boot)
+        if ram is not None:
+            memory = replace(memory, ram=replace(memory.ram, size=ram))
+        made = Firmware(
+            board=f"a {self.name}: put the memory of yours here" if board is None else board.title,
+            memory=memory,
+            cpu=(*self.gcc_cpu, *_GCC_ABI),
+            cached=self.cached,
+            note="" if board is None else board.note,
+        )
+        write_firmware(program, folder, files, made)
 
 
 # not UC_MODE_MCLASS: with it the CPU model has no effect

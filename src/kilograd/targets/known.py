@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from kilograd.boards import Board, Core, Fpu
 from kilograd.errors import InputError, option
 from kilograd.targets.aarch64 import AArch64
 from kilograd.targets.cortex import Cortex, Machine
@@ -14,6 +17,11 @@ CORTEX_M7 = Cortex(
     gcc_cpu=("-mcpu=cortex-m7", "-mfpu=fpv5-d16"),
     unicorn_cpu="UC_CPU_ARM_CORTEX_M7",
     machine=Machine(name="mps2-an500"),
+    cached=True,
+)
+#: As many STM32F7 are: with float32 only.
+_CORTEX_M7_SINGLE = replace(
+    CORTEX_M7, zig_cpu="cortex_m7+fp_armv8d16sp", gcc_cpu=("-mcpu=cortex-m7", "-mfpu=fpv5-sp-d16")
 )
 CORTEX_M4 = Cortex(
     name="cortex-m4",
@@ -45,6 +53,18 @@ AARCH64 = AArch64(
 WASM32 = Wasm(name="wasm32", counted="wasm operations", ram=4 * 65536)
 
 TARGETS: tuple[Target, ...] = (CORTEX_M7, CORTEX_M4, CORTEX_M33, AARCH64, WASM32)
+
+_OF_BOARDS = {
+    (Core.M4, Fpu.SINGLE): CORTEX_M4,
+    (Core.M7, Fpu.SINGLE): _CORTEX_M7_SINGLE,
+    (Core.M7, Fpu.DOUBLE): CORTEX_M7,
+    (Core.M33, Fpu.SINGLE): CORTEX_M33,
+}
+
+
+def target_of(board: Board) -> Cortex:
+    """Return the target that a board is: its processor, FPU and memory."""
+    return replace(_OF_BOARDS[board.chip.core, board.chip.fpu], board=board)
 
 
 def find_target(name: str) -> Target:

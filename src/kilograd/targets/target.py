@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass
 from pathlib import Path
 
+from kilograd.boards import Board
 from kilograd.emit import Program
 from kilograd.emit.project import write_build_files, write_project
 from kilograd.errors import InputError, option
@@ -56,13 +57,14 @@ class Target(abc.ABC):
     """A kind of processor.
 
     `variant` is the folder of kernels made for it, `counted` what `Device.instructions` counts,
-    `ram` the RAM that it has; None where that is a matter of the board.
+    `ram` the RAM that it has; None where that is a matter of the `board`.
     """
 
     name: str
     variant: str | None = None
     counted: str = "instructions"
     ram: int | None = None
+    board: Board | None = None
 
     @property
     @abc.abstractmethod
@@ -114,5 +116,7 @@ class Target(abc.ABC):
         """Raise `InputError` where a program does not fit into the RAM there is."""
         if ram is not None:
             check_fits(program, ram, f"{option('board_ram')} {ram}")
+        elif self.board is not None:
+            check_fits(program, self.board.ram.size, f"{option('board')} {self.board.name}")
         elif self.ram is not None:
             check_fits(program, self.ram, f"{option('target')} {self.name}")
