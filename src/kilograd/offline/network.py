@@ -222,7 +222,8 @@ def _folded(layer: nn.Module) -> tuple[Array, Array]:
 
 def _clamped(n: Node, x: Tensor) -> Tensor:
     low, high = clamp(n.type.affine)
-    return x if low == -math.inf else x.clamp(low, high)
+    # Not x.clamp: its gradient takes three passes over the activations, that of hardtanh one.
+    return x if low == -math.inf else functional.hardtanh(x, low, high)
 
 
 def _batches(images: NDArray[np.int8]) -> list[NDArray[np.int8]]:
