@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from kilograd.errors import InputError
 
 if TYPE_CHECKING:
-    from kilograd.api import Comparison, adapt, evaluate, export, pictures, plan
+    from kilograd.api import Comparison, adapt, evaluate, export, pictures, plan, pull
     from kilograd.learn.adapt import Outcome
     from kilograd.settings import Build, Settings
 
@@ -52,6 +52,7 @@ __all__ = [
     "export",
     "pictures",
     "plan",
+    "pull",
 ]
 
 

@@ -19,6 +19,7 @@ from kilograd.data.toys import EACH, write_toys
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
 from kilograd.frontend import load_model
+from kilograd.frontend import pull as fetch
 from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
@@ -205,6 +206,15 @@ def pictures(out: Place, each: int = EACH, seed: int = 0) -> tuple[str, ...]:
     """
     folder = _path("out", out)
     return write_toys(folder, converted("each", each, int), converted("seed", seed, int))
+
+
+def pull(name: str, *, from_: Place | None = None, progress: Progress | None = None) -> Path:
+    """Fetch a published network from its authors, and return its folder.
+
+    `from_`: its file, or a folder in which that lies, in place of the network.  What is there
+    already stays.
+    """
+    return fetch(name, None if from_ is None else _path("from_", from_), progress or silent)
 
 
 def plan(

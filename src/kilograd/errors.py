@@ -39,10 +39,12 @@ def option(name: str) -> str:
 def flag(name: str) -> str:
     """Return a field's option as it is typed on the command line, and stored.
 
-    >>> flag("cache_bytes"), field_of("--cache-bytes"), field_of("kilograd")
-    ('--cache-bytes', 'cache_bytes', None)
+    A name that Python keeps for itself ends in `_` there, as `from_` does.
+
+    >>> flag("from_"), flag("cache_bytes"), field_of("--cache-bytes"), field_of("kilograd")
+    ('--from', '--cache-bytes', 'cache_bytes', None)
     """
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.removesuffix('_').replace('_', '-')}"
 
 
 def field_of(flag: str) -> str | None:

@@ -254,16 +254,23 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
     Raises `InputError` if the disk refuses.
     """
-    place = out.resolve()
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(place.parent) as scratch:
-            new = scratch / "new"
-            new.mkdir()
+        with filled_folder(out) as new:
             yield new
-            put_folder(new, place, scratch)
     except OSError as e:
         raise InputError(f"{option('out')} {out}: cannot be written ({e.strerror or e})") from e
+
+
+@contextmanager
+def filled_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder to fill, as `whole_folder` does.  Raises `OSError` if the disk refuses."""
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(place.parent) as scratch:
+        new = scratch / "new"
+        new.mkdir()
+        yield new
+        put_folder(new, place, scratch)
 
 
 def put_folder(new: Path, out: Path, scratch: Path) -> None:

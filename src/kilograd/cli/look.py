@@ -13,15 +13,13 @@ from rich.text import Text
 
 from kilograd import api
 from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
-from kilograd.cli.console import ERR, OUT, Table, say
+from kilograd.cli.console import OUT, Table, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError, shown
 from kilograd.frontend import (
     Model,
-    available_models,
     load_model,
-    model_places,
     with_last_conv,
 )
 from kilograd.learn.recipe import Compiled
@@ -32,41 +30,6 @@ from kilograd.report.cost import Convention, Cost, count
 from kilograd.settings import Build, Recipe
 
 app = typer.Typer()
-
-
-@command(app, "models", Group.LOOK)
-def models(as_json: AsJson = False) -> None:
-    """List the networks that can be named, and where they were found."""
-    loaded, broken = [], {}
-    for found in available_models():
-        try:
-            loaded.append((found, load_model(str(found.path))))
-        except InputError as e:
-            broken[str(found.path)] = e.on_command_line()
-    if as_json:
-        rows = [
-            {
-                "name": f.name,
-                "title": m.title,
-                "path": str(f.path),
-                "origin": f.origin,
-                "input": [m.preprocess.size, m.preprocess.size, m.preprocess.channels],
-                "convolutions": len(m.layers),
-                "macs_forward": m.graph.macs(),
-            }
-            for f, m in loaded
-        ]
-        print(json.dumps({"models": rows, "broken": broken}))
-        return
-    table = Table("name", "network", "input", "layers", "MACs", "found in", box=None)
-    for f, m in loaded:
-        size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
-        layers, macs = str(len(m.layers)), in_short(m.graph.macs())
-        table.add_row(f.name, m.title, size, layers, macs, f.origin)
-    OUT.print(table)
-    for reason in broken.values():
-        ERR.print(shown(f"broken: {reason}"), soft_wrap=True)
-    say("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
 
 
 @command(app, "plan", Group.LOOK)

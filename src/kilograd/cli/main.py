@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from itertools import islice, pairwise
 from typing import Annotated, cast
 
 import typer
@@ -13,13 +14,14 @@ from typer.main import get_command
 
 import kilograd
 from kilograd import interruption
-from kilograd.cli import device, learn, look, offline, search, study
+from kilograd.cli import device, learn, look, networks, offline, search, study
 from kilograd.cli.console import ERR, report
 from kilograd.errors import InputError
+from kilograd.frontend import is_model
 from kilograd.output import FULL
 
 app = typer.Typer(pretty_exceptions_enable=False, help="Train neural networks in kilobytes.")
-for room in (learn, look, device, study, search, offline):
+for room in (learn, networks, look, device, study, search, offline):
     app.add_typer(room.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -78,7 +80,7 @@ def _error(e: BaseException) -> int | None:
     if isinstance(e, InputError):
         return _ended(e.on_command_line(), 2)
     if isinstance(e, _UsageError):
-        return _ended(e.format_message(), 2)
+        return _ended(e.format_message() + _misplaced(), 2)
     if isinstance(e, OSError) and e.filename is None and e.errno in _UNWRITABLE:
         # Files and folders name themselves: it is standard output.  What it holds goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,6 +88,13 @@ def _error(e: BaseException) -> int | None:
             return 1
         return _ended(f"the output cannot be written ({e.strerror})", 2)
     return None
+
+
+def _misplaced() -> str:
+    """Say where a network goes that stands where there is no place for it."""
+    words = sys.argv[1:]
+    alone = (w for before, w in pairwise(words) if not before.startswith("-") and is_model(w))
+    return "".join(f"; {w} is a network: give it as --model {w}" for w in islice(alone, 1))
 
 
 def _ended(message: str, code: int) -> int:

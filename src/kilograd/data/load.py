@@ -15,7 +15,8 @@ from kilograd.data.listed import LAYOUT
 from kilograd.data.lists import LISTS, load_lists
 from kilograd.data.meta_dataset import SPECIFICATION, load_meta_dataset
 from kilograd.data.parquet import load_parquet
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
+from kilograd.frontend import is_model
 from kilograd.reading import there
 
 
@@ -50,6 +51,11 @@ def load_dataset(path: str | Path) -> Dataset:
     or h5py is needed and not installed.
     """
     path = Path(path)
+    if not there(path) and is_model(str(path)):
+        raise InputError(
+            f"{path}: is a network, not data; give it as {option('model')} {path}, and in its "
+            f"place {LAYOUT}"
+        )
     if not there(path):
         raise InputError(f"{path}: no such file or folder; {LAYOUT}")
     if (path / SPECIFICATION).is_file():

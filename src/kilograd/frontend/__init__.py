@@ -4,25 +4,32 @@ from kilograd.frontend.find import (
     USUAL_MODELS,
     Found,
     available_models,
+    is_model,
     load_model,
     model_places,
     usual_model,
 )
 from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
+from kilograd.frontend.published import PUBLISHED, Published
+from kilograd.frontend.pulled import pull
 from kilograd.frontend.resize import image_sizes, resized
 from kilograd.frontend.save import save_model
 from kilograd.frontend.variant import with_classifier, with_last_conv
 
 __all__ = [
+    "PUBLISHED",
     "USUAL_MODELS",
     "Found",
     "Model",
     "Preprocess",
+    "Published",
     "available_models",
     "image_sizes",
+    "is_model",
     "load_model",
     "load_model_folder",
     "model_places",
+    "pull",
     "resized",
     "save_model",
     "usual_model",

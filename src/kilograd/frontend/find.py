@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend.model_folder import Model, load_model_folder
+from kilograd.frontend.published import PUBLISHED
 from kilograd.frontend.resize import resized
 from kilograd.reading import there
 
@@ -17,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 USUAL_MODELS = ("mcunet-5fps", "pocket", "digits")
 """The first of these that is there is taken where nobody names a network."""
+_PULL = f"kilograd pull {USUAL_MODELS[0]}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def load_model(name: str | Path | None = None, size: int | str | None = None) ->
     """
     if name is None:
         name = usual_model()
-        _log.info("network: %s, as none was named", name)
+        better = "" if name == USUAL_MODELS[0] else f"; for photos, {_PULL} is far better"
+        _log.info("network: %s, as none was named%s", name, better)
     model = _load(str(name))
     return model if size is None else resized(model, size)
 
@@ -88,9 +93,33 @@ def _load(name: str) -> Model:
             return load_model_folder(m.path)
     if there(path) and path.is_dir():
         return load_model_folder(path)  # says what is missing
+    raise InputError(f"{option('model')} {name!r}: {_missing(name, [m.name for m in models])}")
+
+
+def _missing(name: str, names: Sequence[str]) -> str:
+    """Say how else a network may be had that is called like none there is."""
+    if name in PUBLISHED:
+        return f"is not here yet; kilograd pull {name} fetches it from its authors"
     places = ", ".join(f"{origin} ({place})" for origin, place in model_places())
-    raise InputError(
-        f"{option('model')} {name!r}: no such model; there are "
-        f"{', '.join(m.name for m in models) or 'none'} in {places}; set KILOGRAD_MODELS to a "
-        "folder of model folders, or give a path"
+    absent = [n for n in PUBLISHED if n not in names]
+    fetched = f"; kilograd pull fetches {', '.join(absent)}" if absent else ""
+    return (
+        f"no such model; {meant(name, names, absent)} in {places}{fetched}; or give the path of a "
+        "model folder"
     )
+
+
+def is_model(name: str) -> bool:
+    """Tell whether a network is called so: one that is here, or could be fetched."""
+    return name in PUBLISHED or any(found.name == name for found in available_models())
+
+
+def meant(name: str, names: Collection[str], others: Collection[str] = ()) -> str:
+    """Say which names there are, and which of these and of others is spelled nearly so.
+
+    >>> meant("digit", ["digits", "pocket"])
+    'did you mean digits? There are digits, pocket'
+    """
+    near = difflib.get_close_matches(name, [*names, *others], 1)
+    known = f"here are {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]}? T{known}" if near else f"t{known}"
