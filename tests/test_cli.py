@@ -56,7 +56,7 @@ KEYS = [
     *("ways", "shots", "max_shots", "queries", "max_queries", "tested", "iterations"),
     *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
     *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
-    *("learned_parameters", "seconds"),
+    *("learned_parameters", "changed_parameters", "saturated_before", "saturated", "seconds"),
 ]
 
 
@@ -166,7 +166,7 @@ def test_text_says_where_it_was_written(adapt: Run, tmp_path: Path) -> None:
 
 def test_what_was_chosen_and_why(adapt: Run, run: Run, tmp_path: Path) -> None:
     words = ("--method", "tinytrain", "--compute", "40%", "--out", "run", "--save-plan", "p.json")
-    done = adapt(*words, "--explain")
+    done = adapt(*words, "--explain", "--optimizer", "sgd")
     rows = json.loads((tmp_path / "run" / "result.json").read_text())["selection"]
     assert [r["layer"] for r in rows] == list(LAYERS)
     chosen = {r["layer"]: r["chosen"] for r in rows if r["chosen"]}
@@ -191,7 +191,7 @@ def test_what_was_chosen_and_why(adapt: Run, run: Run, tmp_path: Path) -> None:
     assert "selection.html" in done.out
     assert "--method p.json" in done.out
     plan = run("plan", "--model", "small", "--method", "p.json", "--ways", 4, "--json").json
-    again = adapt("--method", "p.json", "--json").json
+    again = adapt("--method", "p.json", "--optimizer", "sgd", "--json").json
     first = json.loads((tmp_path / "run" / "result.json").read_text())
     assert plan["sram_bytes"] == again["sram_bytes"] == first["sram_bytes"]
     assert again["learned_parameters"] == first["learned_parameters"]
@@ -1067,11 +1067,13 @@ def test_out_below_a_file(adapt: Run, tmp_path: Path, no_training: None) -> None
 def test_interrupted_in_training(
     adapt: Run, tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    def interrupted(model: Model, task: Task, settings: Settings, _: Progress) -> Outcome:
+    def interrupted(
+        model: Model, task: Task, settings: Settings, _: Progress, chosen: frozenset[str]
+    ) -> Outcome:
         def stop(done: int, of: int, said: str) -> None:
             raise KeyboardInterrupt
 
-        return learn(model, task, settings, stop)
+        return learn(model, task, settings, stop, chosen)
 
     monkeypatch.setattr("kilograd.api.learn", interrupted)
     before = contents(tmp_path)

@@ -23,6 +23,7 @@ from kilograd.frontend import pull as fetch
 from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
+from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.options import Record, changed, check_names, converted, leaves
 from kilograd.output import (
@@ -79,7 +80,9 @@ def adapt(  # noqa: PLR0913 options by name
     `shots`, `queries` or `episode` asks for a drawn task.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
     `out` and `save_plan`: where results and the update plan go; `force` replaces what is there.
-    `settings`, or `options` by name: how to draw and learn, as `kilograd adapt --help` lists them.
+    `options` by name: how to draw and learn, as `kilograd adapt --help` lists them; head,
+    optimiser, passes and rate are chosen to suit, where they are not given.  With `settings`
+    nothing is chosen: what they say, or have as their default, holds.
 
     >>> import kilograd
     >>> kilograd.adapt("photos", shot=5)
@@ -87,6 +90,8 @@ def adapt(  # noqa: PLR0913 options by name
     ...
     kilograd.errors.InputError: shot: no such option; there are shots
     """
+    given = {name for name, value in options.items() if value is not None}
+    chosen = CHOSEN - given if settings is None else frozenset()
     usual = _record("settings", settings, _usual(options, episode))
     settings = _given(usual, {"method": method, **options})
     network, place = load_model(model, size), _path("data", data)
@@ -109,7 +114,11 @@ def adapt(  # noqa: PLR0913 options by name
         drawn = stored_episode(stored, dataset, seed)
         settings = _given(settings, {"seed": drawn.seed if seed is None else None})
     outcome = learn(
-        network, load_task(dataset, drawn, network.preprocess), settings, progress or silent
+        network,
+        load_task(dataset, drawn, network.preprocess),
+        settings,
+        progress or silent,
+        chosen,
     )
     if folder is not None:
         save(folder, outcome, _pages(outcome, settings))

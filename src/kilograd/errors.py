@@ -53,6 +53,11 @@ def field_of(flag: str) -> str | None:
     return match[1].replace("-", "_") if match else None
 
 
+def as_named(text: str) -> str:
+    """Return a text in which options stand by the names of their fields, as Python gives them."""
+    return _OPTION.sub(r"\1", text)
+
+
 def as_typed(text: str) -> str:
     """Return a text in which options stand as they are typed on the command line."""
     return _OPTION.sub(lambda m: flag(m[1]), text)
@@ -79,7 +84,7 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         """Return the message with the names of fields."""
-        return _line(_OPTION.sub(r"\1", self.args[0]))
+        return _line(as_named(self.args[0]))
 
     def __format__(self, how: str) -> str:
         """Return the message as a part of another one."""

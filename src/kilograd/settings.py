@@ -20,8 +20,8 @@ from kilograd.options import Option, changed, checked, leaves, values
 from kilograd.select import METHODS, Budget, Evidence
 from kilograd.sizes import bytes_of, macs_of
 
-_SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-"""Of rates: normal numbers of float32."""
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""Of rates: a normal number of float32."""
 
 
 class HeadKind(enum.StrEnum):
@@ -121,9 +121,10 @@ class Schedule:
             raise InputError(f"{option('iterations')} {self.iterations}: must not be negative")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
-        if not _SMALLEST <= self.lr <= _LARGEST:
+        if not _SMALLEST <= self.lr <= limits.RATE:
             raise InputError(
-                f"{option('lr')} {self.lr}: must be in {_SMALLEST:.3g} ... {_LARGEST:.3g}"
+                f"{option('lr')} {self.lr:g}: must be in {_SMALLEST:.3g} ... {limits.RATE:g}; "
+                "int8 weights learn at 0.0001 to 0.1"
             )
         if not 0 <= self.seed <= limits.SEED:
             raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... {limits.SEED}")
@@ -199,7 +200,14 @@ class Settings:
     ] = False
 
     def __post_init__(self) -> None:
-        """Raise `InputError` where two options say how many views are kept."""
+        """Raise `InputError` where two options say how many views are kept, or one far too much."""
+        normed = self.recipe.optimizer is not OptimizerKind.SGD
+        if normed and self.schedule.lr > limits.NORMED_RATE:
+            raise InputError(
+                f"{option('lr')} {self.schedule.lr:g}: {self.recipe.optimizer} moves each weight "
+                f"about so far in a step, and int8 weights are small; {limits.NORMED_RATE:g} is "
+                "the most, 0.0001 to 0.01 is usual"
+            )
         if self.cache_bytes is not None and self.recipe.cache:
             raise InputError(
                 f"{option('cache')} {self.recipe.cache}: {option('cache_bytes')} says how many "

@@ -100,20 +100,26 @@ def _level(*, verbose: bool, quiet: bool, as_json: bool) -> int:
 
 
 def with_settings(
-    usual: object, without: Collection[str] = (), *, unset: bool = False
+    usual: object,
+    without: Collection[str] = (),
+    *,
+    unset: bool = False,
+    chosen: Collection[str] = (),
 ) -> Callable[[Command], Command]:
     """Give a command the options of a record as its own, in place of `settings`.
 
     `usual` is the record with the defaults.  Options that the command has itself, and those in
     `without`, are left to it.  With `unset` it gets what was given, by name, and not a record:
-    the defaults then are its own affair.
+    the defaults then are its own affair; those that are `chosen` have none.
     """
 
     def spread(function: Command) -> Command:
         own = inspect.signature(function, eval_str=True).parameters
         defaults = values(usual)
         spread = {
-            leaf.name: _parameter(leaf, defaults[leaf.name], unset=unset)
+            leaf.name: _parameter(
+                leaf, "chosen" if leaf.name in chosen else defaults[leaf.name], unset=unset
+            )
             for leaf in sorted(leaves(type(usual)), key=_place)
             if leaf.name not in own and leaf.name not in without
         }

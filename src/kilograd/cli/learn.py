@@ -25,15 +25,16 @@ from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data import Augment, Dataset, Episode, load_digits, sample_episode
 from kilograd.data.toys import EACH
-from kilograd.errors import shown
+from kilograd.errors import as_typed, flag, shown
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
 from kilograd.learn.answers import Share
+from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.recipe import Compiled
 from kilograd.options import changed, values
 from kilograd.report.choice import cost_line
 from kilograd.select import Budget
-from kilograd.settings import Limits, Settings
+from kilograd.settings import HeadKind, Limits, Settings
 
 app = typer.Typer()
 
@@ -45,7 +46,7 @@ _DEMO = Settings.of(method="last:6", sram="64K", iterations=30, lr=0.01, augment
 
 
 @command(app, "adapt", Group.LEARN)
-@with_settings(Settings(), unset=True)
+@with_settings(Settings(), unset=True, chosen=CHOSEN)
 def adapt_command(
     data: DataPath,
     *,
@@ -108,6 +109,8 @@ def adapt_command(
         say(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
     if save_plan is not None:
         say(f"Written to {save_plan}: give it as --method {save_plan}")
+    for remark in outcome.remarks:
+        say(as_typed(remark))
 
 
 @command(app, "demo", Group.LEARN)
@@ -153,6 +156,7 @@ def show_outcome(outcome: Outcome) -> None:
         ("task", f"{s.ways} classes, {shots} images each; tested on {queries} each"),
         ("accuracy before", _percent(outcome.before.share)),
         ("accuracy after", Text(_percent(outcome.tested.share), "bold")),
+        ("recipe", _recipe(outcome)),
         ("RAM", kib(s.sram_bytes)),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("flash (tables)", kib(s.flash_bytes)),
@@ -163,6 +167,19 @@ def show_outcome(outcome: Outcome) -> None:
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def _recipe(outcome: Outcome) -> str:
+    """Say how it was learned, and whether that was given or chosen."""
+    recipe, schedule = outcome.compiled.recipe, outcome.schedule
+    head = "linear head" if recipe.head_kind is HeadKind.LINEAR else "prototypes"
+    said = (
+        f"{head}, {recipe.optimizer} at rate {schedule.lr:g}, {outcome.summary.iterations} passes, "
+        f"views {schedule.augment}"
+    )
+    if not outcome.chosen:
+        return said
+    return f"{said}; {', '.join(sorted(map(flag, outcome.chosen)))} chosen"
 
 
 def _range(least: int, most: int) -> str:

@@ -7,22 +7,28 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 from safetensors.numpy import save as packed
 
 from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
+from kilograd.errors import InputError, as_named
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array
 from kilograd.learn.answers import Answers, Share
+from kilograd.learn.automatic import candidates, with_rate
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.verdict import Moved, learning, moved, verdict
 from kilograd.learn.views import latents_each, within
+from kilograd.options import values
 from kilograd.output import whole_folder
 from kilograd.passes import EntryPoint
 from kilograd.progress import Progress, silent
@@ -58,6 +64,8 @@ class Summary:
     With a cache, `latent_bytes` are kept for a view of an image, `cache_bytes` for all of them, and
     `macs_step` does not count `macs_prefix`; without, these are 0.  `macs_training` is all the work
     of training: steps, prefixes, and prototypes made anew before each pass.
+    `changed_parameters` of the `learned_parameters` have another value than before; `saturated` of
+    them are int8 and lie at an end of its range, which `saturated_before` did before.
     """
 
     accuracy_before: float
@@ -84,6 +92,9 @@ class Summary:
     latent_bytes: int
     cache_bytes: int
     learned_parameters: int
+    changed_parameters: int
+    saturated_before: int
+    saturated: int
     seconds: float
 
 
@@ -91,7 +102,9 @@ class Summary:
 class Outcome:
     """What was learned: figures, the loss of every sample, predictions, and adapted tensors.
 
-    `before` and `tested` are the answers to the test before and after learning.
+    `schedule` is what was learned by, and `chosen` names the options of it and of the recipe that
+    nobody gave.  `before` and `tested` are the answers to the test before and after learning.
+    `remarks`: what went wrong, and what to try.
     `tensors` are in the layout of a model folder; layers that did not learn are not among them.
     """
 
@@ -102,6 +115,9 @@ class Outcome:
     before: Answers = field(repr=False)
     tested: Answers = field(repr=False)
     tensors: Mapping[str, Array] = field(repr=False)
+    schedule: Schedule = field(repr=False)
+    remarks: tuple[str, ...]
+    chosen: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def predictions(self) -> tuple[int, ...]:
@@ -133,14 +149,37 @@ def compile_for(model: Model, task: Task, settings: Settings) -> Compiled:
     return within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
 
 
-def adapt(model: Model, task: Task, settings: Settings, progress: Progress = silent) -> Outcome:
+def adapt(
+    model: Model,
+    task: Task,
+    settings: Settings,
+    progress: Progress = silent,
+    chosen: frozenset[str] = frozenset(),
+) -> Outcome:
     """Choose what learns, compile it, train on the support of a task and test on its query.
+
+    `chosen`: options of the recipe that are to suit the task; see `automatic`.
 
     Raises `InputError` as `compile_for` does, and for a guard that has nothing to hold out.
     """
-    compiled = compile_for(model, task, settings)
+    compiled, settings = _compile_chosen(model, task, settings, chosen)
     passes = _guarded(compiled, task, settings.schedule) if settings.guard else None
-    return train(compiled, task, settings.schedule, progress, passes)
+    outcome = train(compiled, task, settings.schedule, progress, passes)
+    return replace(outcome, chosen=chosen)
+
+
+def _compile_chosen(
+    model: Model, task: Task, settings: Settings, chosen: frozenset[str]
+) -> tuple[Compiled, Settings]:
+    """Compile the first of the candidates that can be, and give it a rate."""
+    images, ways = len(task.support.labels), len(task.episode.classes)
+    *others, last = candidates(settings, chosen, images, ways)
+    for tried in others:
+        with suppress(InputError):
+            compiled = compile_for(model, task, tried)
+            return compiled, with_rate(tried, chosen, compiled)
+    compiled = compile_for(model, task, last)
+    return compiled, with_rate(last, chosen, compiled)
 
 
 def train(
@@ -159,7 +198,7 @@ def train(
     done = schedule.iterations if passes is None else passes
     total = done * len(support.labels)
     enrol(host, support)
-    before = _answers(host, task)
+    before, weights = _answers(host, task), learning(compiled, host)
     _log.debug("training: %d passes over %d images", done, len(support.labels))
     losses = fit(
         host,
@@ -170,7 +209,7 @@ def train(
         passes,
     )
     enrol(host, support)
-    after = _answers(host, task)
+    after, what = _answers(host, task), moved(weights, learning(compiled, host))
     summary = _summary(
         compiled,
         task.episode,
@@ -178,10 +217,15 @@ def train(
         done,
         before.share,
         after.share,
+        what,
         round(time.perf_counter() - start, 3),
     )
     tensors = adapted_tensors(compiled, host)
-    return Outcome(compiled, task.episode, summary, tuple(losses), before, after, tensors)
+    first, last = np.array(losses[: len(support.labels)]), np.array(losses[-len(support.labels) :])
+    remarks = tuple(verdict(before, after, first, last, what, compiled.recipe.method))
+    return Outcome(
+        compiled, task.episode, summary, tuple(losses), before, after, tensors, schedule, remarks
+    )
 
 
 def _answers(host: HostProgram, task: Task) -> Answers:
@@ -206,6 +250,7 @@ def _summary(
     passes: int,
     before: Share,
     after: Share,
+    what: Moved,
     seconds: float,
 ) -> Summary:
     program = compiled.program
@@ -241,6 +286,9 @@ def _summary(
         latent_bytes=compiled.latent_bytes,
         cache_bytes=prefixes * compiled.latent_bytes,
         learned_parameters=compiled.learned_parameters,
+        changed_parameters=what.changed,
+        saturated_before=what.at_end_before,
+        saturated=what.at_end,
         seconds=seconds,
     )
 
@@ -268,6 +316,9 @@ def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyTyp
         "cache": recipe.cache,
         "prototype_gradients": recipe.prototype_gradients,
         "exact": recipe.exact,
+        "recipe": values(recipe) | values(outcome.schedule),
+        "chosen": sorted(outcome.chosen),
+        "remarks": [as_named(r) for r in outcome.remarks],
         "dataset": episode.dataset,
         "selection": [asdict(r) for r in compiled.selection.reasons],
         "classes": list(episode.classes),

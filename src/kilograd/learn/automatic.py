@@ -1,0 +1,79 @@
+"""The recipe where nobody gives one: head, optimiser, passes, and the rate that suits what learns.
+
+docs/results/studies/rates.md says what was measured to choose them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kilograd.learn.recipe import Compiled
+from kilograd.settings import HeadKind, OptimizerKind, Settings
+
+CHOSEN = frozenset({"head", "optimizer", "iterations", "lr"})
+"""The options that are chosen unless they are given."""
+
+_RATES = {OptimizerKind.SGD: 35.0, OptimizerKind.ROWRMS: 7.0, OptimizerKind.ADAM: 7.0}
+"""By optimiser: the rate, but for the power of the number of weights."""
+_POWER = -0.8
+_HIGHEST = {OptimizerKind.SGD: 0.05, OptimizerKind.ROWRMS: 0.01, OptimizerKind.ADAM: 0.01}
+_HEAD_ALONE = {OptimizerKind.SGD: 0.003, OptimizerKind.ROWRMS: 0.005, OptimizerKind.ADAM: 0.005}
+"""The rate where nothing but a linear head learns."""
+_STEPS = 3000
+_PASSES = 10, 40
+_MANY = 50
+"""Images a class from which on a linear head is better than prototypes."""
+
+
+def candidates(
+    settings: Settings, chosen: frozenset[str], images: int, ways: int
+) -> Iterator[Settings]:
+    """Yield settings to try in turn, with what is to be `chosen` filled in but for the rate.
+
+    A method may have no use for a head, and an optimiser may not fit into the RAM: the next one
+    then may.  `images`: those to learn from, of all classes.
+    """
+    recipe, schedule = settings.recipe, settings.schedule
+    heads: list[HeadKind | None] = [recipe.head]
+    if "head" in chosen and images >= _MANY * ways:
+        heads = [HeadKind.LINEAR, *heads]
+    optimizers = [recipe.optimizer]
+    if "optimizer" in chosen:
+        optimizers = [OptimizerKind.ROWRMS, OptimizerKind.SGD]
+    if "iterations" in chosen:
+        passes = max(_PASSES[0], min(_PASSES[1], _STEPS // max(1, images)))
+        schedule = replace(schedule, iterations=max(passes, schedule.warmup + 1))
+    for head, optimizer in itertools.product(heads, optimizers):
+        yield replace(
+            settings,
+            recipe=replace(recipe, head=head, optimizer=optimizer),
+            schedule=schedule,
+        )
+
+
+def with_rate(settings: Settings, chosen: frozenset[str], compiled: Compiled) -> Settings:
+    """Return settings with the rate that suits what learns, unless it is given."""
+    if "lr" not in chosen:
+        return settings
+    lr = suited_rate(compiled)
+    return replace(settings, schedule=replace(settings.schedule, lr=lr))
+
+
+def suited_rate(compiled: Compiled) -> float:
+    """Return a rate that suits a program."""
+    learned = compiled.learned_parameters if compiled.training.learn else 0
+    return rate_for(compiled.recipe.optimizer, learned)
+
+
+def rate_for(optimizer: OptimizerKind, learned: int) -> float:
+    """Return a rate that suits so many weights, to two digits; 0: nothing but a linear head learns.
+
+    A step of `rowrms` and `adam` moves every weight about as far as the rate says, so that what a
+    step does to the output grows with the number of weights that learn.  The power is measured.
+    """
+    if not learned:
+        return _HEAD_ALONE[optimizer]
+    rate = _RATES[optimizer] * learned**_POWER
+    return float(f"{min(rate, _HIGHEST[optimizer]):.1e}")
