@@ -387,7 +387,7 @@ def made(model: Model, episodes: int = 4) -> Contribution:
     sets = (gains("<b>"), gains("others"))
     settings = {"--lr": 0.1, "--guard": False, "--ways": None}
     return Contribution(
-        model.name, fingerprint(model.graph), model.layers, settings, gains(None), sets
+        model.name, fingerprint(model.graph), model.layers, settings, gains(None), sets, 16
     )
 
 

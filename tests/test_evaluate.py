@@ -24,6 +24,7 @@ import pytest
 from folders import contents, listing, write_model, write_pictures
 from helpers import COMMAND, SHARED, Run, model_path, needs_shared
 
+import kilograd
 from kilograd.data import Augment, Episode, load_dataset, sample_episode, sample_meta_episode
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
@@ -716,6 +717,18 @@ def test_what_is_no_database(home: Path, tmp_path: Path, run: Run, kind: str) ->
 
 
 # ---- other settings ----
+
+
+def test_another_image_size_is_refused(run: Run, home: Path, tmp_path: Path) -> None:
+    """A folder is of one size, which its rows do not say."""
+    small = words(home, tmp_path / "out", methods="none", size=21)
+    found = run(*small, "--json").json
+    assert run(*small, "--json").json == found
+    error = run(*words(home, tmp_path / "out", methods="none")).error
+    assert "with size of network small 21, and this is with size of network small 16;" in error
+    with pytest.raises(InputError, match=r"^size 2: .*takes 4 to 1820 pixels"):
+        kilograd.evaluate(home / "discs", tmp_path / "new", home / "models" / "small", size=2)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install 
 from kilograd.cli import main  # noqa: E402 behind the lines that may skip
 from kilograd.data import Augment, Dataset, EpisodeKind, load_dataset, sample_episode  # noqa: E402
 from kilograd.errors import InputError, option  # noqa: E402
-from kilograd.frontend import Model, load_model, load_model_folder  # noqa: E402
+from kilograd.frontend import Model, load_model, load_model_folder, resized  # noqa: E402
 from kilograd.ir import Array  # noqa: E402
 from kilograd.offline import loop  # noqa: E402
 from kilograd.offline.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
@@ -341,6 +341,8 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, small: Model, many: 
     views = replace(META.views, crop=0.7)
     with pytest.raises(InputError, match=r"was begun with crop 0\.6, and this is with crop 0\.7;"):
         agree(tmp_path / "new", small, (many,), replace(META, views=views))
+    with pytest.raises(InputError, match=r"was begun with size 16, and this is with size 24;"):
+        agree(tmp_path / "new", resized(small, 24), (many,), META)
     other = {k: v + (k == "stem.weight") for k, v in small.graph.data.items()}
     graph = replace(small.graph, data=other)
     with pytest.raises(InputError, match=r"was begun with model small"):

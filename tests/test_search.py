@@ -19,7 +19,7 @@ from helpers import Run, model_path, needs_shared
 
 from kilograd.emit import Program
 from kilograd.errors import InputError
-from kilograd.frontend import Model, load_model
+from kilograd.frontend import Model, load_model, resized
 from kilograd.ir import Graph, fingerprint
 from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.output import write_file
@@ -491,6 +491,24 @@ def test_a_plan_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> 
     assert "begun with --seed 0, and this is with --seed 1;" in again.err
 
 
+def test_a_plan_for_another_image_size(run: Run, digits: Model, tmp_path: Path) -> None:
+    """Gains at one size serve at another, and are said to be of that; a folder is of one size."""
+    file, out = tmp_path / "gains.json", tmp_path / "out"
+    write_contribution(file, replace(contribution(digits), size=16))
+    network = ("--model", "digits", "--ways", 3)
+    words = ("search", *network, "--contribution", file, "--sram", "40K", "--out", out)
+    done = run(*words, "--size", 12, "--json")
+    assert "gains were measured with --size 16; plans are for other options" in done.err
+    found = done.json
+    plan = ("plan", *network, "--method", found["plan"], "--json")
+    assert run(*plan, "--size", 12).json["sram_bytes"] == found["sram_bytes"] <= 40 << 10
+    assert run(*plan).json["sram_bytes"] > found["sram_bytes"]
+    assert run(*words, "--size", 12, "--json").json == found
+    assert "begun with --size 12, and this is without --size;" in run(*words).error
+    write_contribution(file, replace(contribution(digits), size=None))
+    assert "measured on another network" in run(*words, "--size", 12).error
+
+
 def test_a_front_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("search", "--contribution", gains, "--pareto", "--sram", "52K", "--out", out)
@@ -575,6 +593,8 @@ def test_analyses_that_are_shipped_are_found_by_fingerprint(
         path = tmp_path / f"{model.name}.json"
         write_contribution(path, contribution(model))
         assert shipped_contribution(model.graph) == path
+        write_contribution(path, replace(contribution(model), size=16))
+        assert shipped_contribution(resized(model, 21).graph) == path
     assert shipped_contribution(replace(digits.graph, data={})) is None
 
 
@@ -585,6 +605,7 @@ def test_analyses_that_are_shipped_are_of_the_networks_they_name() -> None:
     for path in shipped:
         model = load_model(str(model_path(path.stem)))
         assert shipped_contribution(model.graph) == path
+        assert shipped_contribution(resized(model, 96).graph) == path
 
 
 def test_the_page_shows_what_a_step_buys_and_what_was_published() -> None:

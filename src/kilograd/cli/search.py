@@ -66,7 +66,7 @@ def search_command(
     if budget.sram is None and budget.compute is None and not pareto:
         raise InputError("--sram: give what the program may use, as in 128K; or --pareto")
     gains = _gains(network, contribution)
-    _mention_other_settings(gains, recipe)
+    _mention_other_settings(gains, recipe, network.preprocess.size)
     asked = Search(network, recipe, gains, budget, solver, seed, pareto=pareto, shrink=shrink)
     with goes_on(out), bar("searching") as progress:
         results = search(out, asked, progress)
@@ -95,7 +95,7 @@ def _gains(network: Model, path: Path | None) -> Contribution:
     return gains
 
 
-def _mention_other_settings(gains: Contribution, recipe: Recipe) -> None:
+def _mention_other_settings(gains: Contribution, recipe: Recipe, size: int) -> None:
     """Say where the analysis learned in another way than the program will."""
     mine = {
         "--optimizer": recipe.optimizer.value,
@@ -103,6 +103,7 @@ def _mention_other_settings(gains: Contribution, recipe: Recipe) -> None:
         "--accumulate": recipe.accumulate,
     }
     theirs = {name: gains.settings.get(name) or value for name, value in mine.items()}
+    mine["--size"], theirs["--size"] = size, gains.size or size
     if other := [f"{name} {theirs[name]}" for name in mine if theirs[name] != mine[name]]:
         said = ", ".join(other)
         _log.warning("gains were measured with %s; plans are for other options", said)

@@ -309,6 +309,7 @@ def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyTyp
     result = {
         **asdict(outcome.summary),
         "model": compiled.model.name,
+        "size": compiled.model.preprocess.size,
         "method": recipe.method,
         "head": str(recipe.head_kind),
         "optimizer": str(recipe.optimizer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -74,7 +75,9 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     Raises `InputError` for a folder whose name no network can have, that holds something else, or
     was begun with other settings: the message names one that differs.
     """
+    size = str(model.preprocess.size)
     now = {
+        "--size": size,
         "--model": f"{model.name} ({fingerprint(model.graph)[:12]})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
         **{flag(k): str(v) for k, v in values(how).items()},
@@ -82,7 +85,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     identifier(
         out.resolve().name, f"{option('out')} {out}: the folder's name, which will be the network's"
     )
-    if claim(out, SETTINGS, _provenance(now), _begun) is None:
+    if claim(out, SETTINGS, _provenance(now), functools.partial(_begun, size)) is None:
         make_folder(out, SETTINGS)
         write_file(out / SETTINGS, json.dumps(now, indent=1) + "\n")
 
@@ -93,9 +96,10 @@ def finish(out: Path, model: Model, finished: Finished) -> None:
     write_file(out / RESULT, json.dumps(asdict(finished), indent=1) + "\n")
 
 
-def _begun(file: Path) -> tuple[dict[str, str], Provenance]:
+def _begun(size: str, file: Path) -> tuple[dict[str, str], Provenance]:
+    """Return what a folder was begun with: at this size, where it does not say."""
     begun = read_json(file, dict[str, str], limits.RECORD_BYTES)
-    return begun, _provenance(begun)
+    return begun, _provenance({"--size": size, **begun})
 
 
 def _provenance(stored: Mapping[str, str]) -> Provenance:

@@ -4,7 +4,7 @@ Two kinds of parts (MCUNetV3): the biases of the last k convolutions, and the we
 convolution, of a share of its input channels, those with the largest norm.  A gain is accuracy
 after learning less that of the head alone, on the same episodes.
 
-    {"network": "digits", "fingerprint": "5e1f...", "settings": {"--seed": 0},
+    {"network": "digits", "fingerprint": "5e1f...", "size": 16, "settings": {"--seed": 0},
      "layers": ["stem", "blocks.0.pw1"],
      "gains": [{"data": null, "episodes": 16, "head": 0.71,
                 "biases": [{"mean": 0.01, "half_width": 0.005}, ...],
@@ -12,8 +12,8 @@ after learning less that of the head alone, on the same episodes.
                ...],
      "sha256": "9a3c..."}
 
-`gains` begins with all episodes together; each data set follows.  `sha256`, which may be absent, is
-a checksum of the rest.
+`gains` begins with all episodes together; each data set follows.  `size`, of the images in pixels,
+and `sha256`, a checksum of the rest, may be absent.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from msgspec import Meta, Struct
 
 from kilograd import limits
 from kilograd.errors import InputError, option
-from kilograd.ir import Graph, fingerprint
+from kilograd.ir import Graph, ShapeError, fingerprint
 from kilograd.names import distinct, identifier, label
+from kilograd.passes import resize
 from kilograd.reading import read_json, require_checksum, typed, with_checksum
 from kilograd.select.selection import Evidence
 
@@ -68,6 +69,7 @@ class Contribution:
     """What each choice brings to a network, over all episodes and for each data set.
 
     `fingerprint`: of the network that was measured.  `layers`: its convolutions in execution order.
+    `size`: of the images in pixels; None where the file does not say.
     `settings`: how it learned, by option.  `sets`: the data sets; what they have together is
     `overall`.
     """
@@ -78,6 +80,7 @@ class Contribution:
     settings: Mapping[str, str | float | bool | None]
     overall: Gains
     sets: tuple[Gains, ...]
+    size: int | None = None
 
     @property
     def biases(self) -> tuple[Gain, ...]:
@@ -95,15 +98,27 @@ class Contribution:
             {
                 "network": self.network,
                 "fingerprint": self.fingerprint,
+                **({} if self.size is None else {"size": self.size}),
                 "settings": dict(self.settings),
                 "layers": list(self.layers),
                 "gains": [_written(gains) for gains in (self.overall, *self.sets)],
             }
         )
 
+    def of(self, graph: Graph) -> bool:
+        """Say whether this was measured on a network, at whatever image size."""
+        try:
+            same = graph if self.size is None else resize(graph, self.size)
+        except ShapeError:
+            return False
+        return self.fingerprint == fingerprint(same)
+
     def check(self, name: str, graph: Graph, layers: tuple[str, ...], path: Path) -> None:
-        """Raise `InputError` where this was measured on another network than `name`."""
-        if self.fingerprint == fingerprint(graph):
+        """Raise `InputError` where this was measured on another network than `name`.
+
+        The same network at another image size is no other.
+        """
+        if self.of(graph):
             known = set(choices(Evidence(name, graph, layers)))
             if self.layers != layers or any(
                 set(gains.weights) != known for gains in (self.overall, *self.sets)
@@ -157,7 +172,9 @@ def read_contribution(path: Path) -> Contribution:
     distinct((str(name) for name in names), str(path), "data sets")
     network = identifier(found.network, f"{path}: network")
     settings = MappingProxyType(found.settings)
-    return Contribution(network, found.fingerprint, layers, settings, overall, tuple(sets))
+    return Contribution(
+        network, found.fingerprint, layers, settings, overall, tuple(sets), found.size
+    )
 
 
 _Share = Annotated[float, Meta(ge=0, le=1)]
@@ -182,6 +199,7 @@ class _Analysis(Struct, frozen=True):
     settings: Annotated[dict[str, str | int | float | bool | None], Meta(max_length=100)]
     layers: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.OPERATORS)]
     gains: Annotated[tuple[_Gains, ...], Meta(min_length=1, max_length=limits.CLASSES)]
+    size: Annotated[int, Meta(ge=1, le=limits.RESIZE)] | None = None
 
 
 def _gains(found: _Gains, layers: tuple[str, ...], where: str) -> Gains:

@@ -13,7 +13,7 @@ import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
-from kilograd.ir import Graph, fingerprint
+from kilograd.ir import Graph
 from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.progress import Progress, silent
 from kilograd.search import (
@@ -91,12 +91,14 @@ class Search:
 
     def named(self) -> dict[str, object]:
         """Return what decides the result, as JSON."""
+        size = self.model.preprocess.size
         gains = self.contribution.biases, sorted(self.contribution.weights.items())
         return {
             "version": kilograd.__version__,
             "network": self.model.name,
             "fingerprint": self.contribution.fingerprint,
             "gains": hashlib.sha256(repr(gains).encode()).hexdigest(),
+            "size": None if self.contribution.size in {None, size} else size,
             "recipe": asdict(replace(self.recipe, method="", head=self.recipe.head_kind)),
             "sram": self.budget.sram,
             "compute": self.budget.compute,
@@ -109,11 +111,7 @@ class Search:
 
 def shipped_contribution(graph: Graph) -> Path | None:
     """Return the analysis of a network that comes with Kilograd, if there is one."""
-    mine = fingerprint(graph)
-    return next(
-        (p for p in sorted(SHIPPED.glob("*.json")) if read_contribution(p).fingerprint == mine),
-        None,
-    )
+    return next((p for p in sorted(SHIPPED.glob("*.json")) if read_contribution(p).of(graph)), None)
 
 
 def search(out: Path, asked: Search, progress: Progress = silent) -> Results:

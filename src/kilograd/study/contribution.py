@@ -84,6 +84,7 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
         settings,
         gains(None, names),
         tuple(gains(name, [name]) for name in names),
+        model.preprocess.size,
     )
 
 

@@ -24,7 +24,7 @@ from kilograd.reading import read_bytes
 from kilograd.select import strategy
 from kilograd.settings import Settings, naming, split_method
 from kilograd.study.pools import check_cluster, check_jobs, here, in_processes, on_cluster
-from kilograd.study.store import key_of, opened
+from kilograd.study.store import SIZE_OF, key_of, opened
 from kilograd.study.work import Key, Row, Work
 
 RESULTS = "evaluation.sqlite"
@@ -213,6 +213,7 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
         content = (d.classes, d.labels.tolist(), d.split)
         found[f"data set {d.name}"] = _digest(repr(content), *map(_encoded, d.images))
     for n in evaluation.networks:
+        found[f"{SIZE_OF}{n.name}"] = str(n.preprocess.size)
         about = (n.layers, n.preprocess)
         found[f"network {n.name}"] = _digest(fingerprint(n.graph), repr(about))
     for method in evaluation.methods:

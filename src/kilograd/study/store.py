@@ -32,6 +32,9 @@ _TABLES = {
 }
 """The statement that makes each table: a file has these, to the letter, and nothing else."""
 
+SIZE_OF = "size of network "
+"""In front of a network's name: the side of its images in pixels, which a person can read."""
+
 _STEPS = 1000
 """Instructions of SQLite after which it lets Python look whether a signal came."""
 _OPENING = 10
@@ -272,6 +275,6 @@ def _provenance(settings: Mapping[str, str]) -> Provenance:
     """Return what is stored under names that are options, as they are typed, or inputs."""
     names = {name: option(known) for name in settings if (known := field_of(name))}
     said = {called: parse_json(settings[name], Any, name) for name, called in names.items()}
-    version = {name: value for name, value in settings.items() if name == "kilograd"}
-    digests = {k: v for k, v in settings.items() if k not in names and k not in version}
-    return Provenance({**said, **version}, digests)
+    plain = {k: v for k, v in settings.items() if k == "kilograd" or k.startswith(SIZE_OF)}
+    digests = {k: v for k, v in settings.items() if k not in names and k not in plain}
+    return Provenance({**said, **plain}, digests)
