@@ -188,7 +188,7 @@ def test_a_method_with_options_of_its_own_learns_as_adapt_does(home: Path, tmp_p
         ({"shot": 3}, "^shot: no such option; there are shots"),
         ({"iterations": -1}, "^iterations -1: must not be negative$"),
         ({"sram": "much"}, "^sram 'much': give bytes"),
-        ({"sram": 100}, "^sram 100: method last on small needs "),
+        ({"sram": 100}, r"^sram 100: 100 bytes hold no program; did you mean 100K\?$"),
         ({"episode": "half"}, "^episode half: give all, fixed, meta-dataset, or a file"),
         ({"episode": "a.json", "ways": 3}, "^ways 3: the episode in a.json is as it is"),
         ({"method": "lsat"}, "^method 'lsat': unknown; known are none"),

@@ -57,6 +57,7 @@ KEYS = [
     *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
     *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
     *("learned_parameters", "changed_parameters", "saturated_before", "saturated", "seconds"),
+    *("ram_without_stack_bytes", "tables_bytes"),
 ]
 
 
@@ -438,8 +439,13 @@ def test_no_pictures(
         ("--sram 1G", "--sram '1G': give bytes"),
         ("--sram 0x100", "--sram '0x100': give bytes"),
         ("--sram 1e3", "--sram '1e3': give bytes"),
-        ("--sram 0", "--sram 0: method last on small needs "),
-        ("--sram 0 --method tinytrain", "--sram 0: too small for any layer of small to learn; the"),
+        ("--sram 1K", "--sram 1K (1,024 bytes): method last on small needs "),
+        ("--sram 0", "--sram 0: 0 bytes hold no program; give a size, as in 256K"),
+        ("--sram 256", "--sram 256: 256 bytes hold no program; did you mean 256K?"),
+        (
+            "--sram 1K --method tinytrain",
+            "--sram 1024: too small for any layer of small to learn; the",
+        ),
         ("--compute much", "--compute 'much': give multiply-accumulates, as in 6.7M, or a share"),
         ("--compute -1", "--compute '-1': give multiply-accumulates"),
         ("--compute 1e6", "--compute '1e6': give multiply-accumulates"),
@@ -505,7 +511,7 @@ def test_smallest_budget_is_named_and_is_enough(adapt: Run, method: str, head: s
     words = ("--method", method, "--head", head, "--json")
     error = adapt(*words, "--sram", "1K").error
     match = re.fullmatch(
-        rf"--sram 1024: method {method} on small needs .* that fits is (\d+)", error
+        rf"--sram 1K \(1,024 bytes\): method {method} on small needs .* that fits is (\d+)", error
     )
     assert match
     assert adapt(*words, "--sram", match[1]).json["sram_bytes"] == int(match[1])
@@ -935,7 +941,7 @@ def test_plan_prints_the_map(run: Run) -> None:
         assert words in text
     for entry in ("infer", "enrol", "forget", "step"):
         assert re.search(rf"^{entry}: [\d,]+ B of arena", text, re.MULTILINE)
-    assert re.search(r"^RAM: [\d,]+ B \([\d.]+ KiB\), of which [\d,]+ B kept$", text, re.MULTILINE)
+    assert re.search(r"^ RAM without stack +[\d,]+ B \([\d.]+ KiB\) *$", text, re.MULTILINE)
     assert "no int32 accumulator can overflow: " in text
 
 

@@ -139,7 +139,7 @@ def test_a_board_too_small_is_refused_and_the_smallest_runs(target: str, tmp_pat
         refusal("export", *words, *out, "--board-ram", "10K"),
     ]
     assert errors[0] == errors[1]
-    assert errors[0].startswith("--board-ram 10240: the program needs ")
+    assert errors[0].startswith("--board-ram 10K (10,240 bytes): the program needs ")
     assert not (tmp_path / "project").exists()
     plan = answer("plan", *MODEL)
     alive = [

@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kilograd.boards import Board, find_board
 from kilograd.data import Draw, EpisodeKind, load_dataset, stored_episode
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.data.toys import EACH, write_toys
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
-from kilograd.frontend import load_model
+from kilograd.frontend import Model, load_model
 from kilograd.frontend import pull as fetch
 from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.automatic import CHOSEN
+from kilograd.learn.on_board import fitting, within
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.options import Record, changed, check_names, converted, leaves
 from kilograd.output import (
@@ -40,13 +42,13 @@ from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
 from kilograd.select import write_plan
 from kilograd.settings import Build, Settings
-from kilograd.sizes import bytes_of
+from kilograd.sizes import ram_of, spelled
 from kilograd.study.evaluate import RESULTS, Evaluation, Line, summarise
 from kilograd.study.evaluate import evaluate as study
 from kilograd.study.pools import check_jobs
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
-from kilograd.targets import find_target
+from kilograd.targets import Footprint, check_flash, chosen_target, footprint
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ def adapt(  # noqa: PLR0913 options by name
     settings: Settings | None = None,
     *,
     size: int | str | None = None,
+    board: str | None = None,
     episode: Place | None = None,
     seed: int | None = None,
     out: Place | None = None,
@@ -76,6 +79,7 @@ def adapt(  # noqa: PLR0913 options by name
     `data`: a folder of class folders, or a Parquet file.  `model`: a network's name or folder.
     `method`: what learns; the last layer where nobody says otherwise.
     `size`: the side of the images in pixels, where it shall not be the network's own.
+    `board`: where the program must fit, as `kilograd boards` lists them.
     All images of all classes take part, but for a share `test` that is held back, unless `ways`,
     `shots`, `queries` or `episode` asks for a drawn task.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
@@ -96,6 +100,9 @@ def adapt(  # noqa: PLR0913 options by name
     settings = _given(usual, {"method": method, **options})
     network, place = load_model(model, size), _path("data", data)
     settings = _given(settings, {"seed": seed})
+    there = _board_for(network, board)
+    if there is not None:
+        settings = replace(settings, limits=within(settings.limits, there))
     stored = _stored(episode)
     if stored is None:
         settings = _given(settings, {"episode": episode})
@@ -113,13 +120,9 @@ def adapt(  # noqa: PLR0913 options by name
     else:
         drawn = stored_episode(stored, dataset, seed)
         settings = _given(settings, {"seed": drawn.seed if seed is None else None})
-    outcome = learn(
-        network,
-        load_task(dataset, drawn, network.preprocess),
-        settings,
-        progress or silent,
-        chosen,
-    )
+    task = load_task(dataset, drawn, network.preprocess)
+    with fitting(there, network, settings.recipe):
+        outcome = learn(network, task, settings, progress or silent, chosen)
     if folder is not None:
         save(folder, outcome, _pages(outcome, settings))
     if plan is not None:
@@ -233,11 +236,13 @@ def plan(
     build: Build | None = None,
     *,
     size: int | str | None = None,
+    board: str | None = None,
     **options: object,
 ) -> Compiled:
     """Compile a training program of `ways` classes, by default 10, and return its memory plan.
 
     `size`: the side of the images in pixels, where it shall not be the network's own.
+    `board`: where the program must fit, as `kilograd boards` lists them.
 
     >>> program = plan("digits", "last:3", ways=5).program
     >>> program.sram_bytes >= program.sram_lower_bound_bytes
@@ -245,7 +250,10 @@ def plan(
     """
     build = _given(_record("build", build, Build()), {"method": method, "ways": ways, **options})
     network = load_model(model, size)
-    return compile_program(network, build.recipe, build.limits.budget(network))
+    there = _board_for(network, board)
+    limits = build.limits if there is None else within(build.limits, there)
+    with fitting(there, network, build.recipe):
+        return compile_program(network, build.recipe, limits.budget(network))
 
 
 def export(  # noqa: PLR0913 options by name
@@ -256,23 +264,55 @@ def export(  # noqa: PLR0913 options by name
     build: Build | None = None,
     *,
     size: int | str | None = None,
-    target: str = "cortex-m7",
+    board: str | None = None,
+    target: str | None = None,
     board_ram: str | int | None = None,
     force: bool = False,
     **options: object,
 ) -> Compiled:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files.
 
-    `target`: the processor, as `kilograd export --help` lists them.  `board_ram`: its RAM, stack
-    included; `InputError` where the program does not fit.
+    `board`: what it is for, as `kilograd boards` lists them; or `target`: the processor, as
+    `kilograd export --help` lists them, by default cortex-m7.  `board_ram`: its RAM, stack
+    included.  Raises `InputError` where the program does not fit.
     """
     folder = _path("out", out)
     check_out(folder, "model.h", *PROJECT_FILES, force=force)
-    compiled = plan(model, method, ways, build, size=size, **options)
-    ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
+    there = find_board_given(board)
+    goal, ram = chosen_target(target, there), ram_given(board_ram, there)
+    compiled = plan(model, method, ways, build, size=size, board=board, **options)
+    if there is not None:
+        check_flash(footprint(compiled.program, goal), there)
     with whole_folder(folder) as new:
-        find_target(target).export(compiled.program, new, ram)
+        goal.export(compiled.program, new, ram)
     return compiled
+
+
+def _board_for(network: Model, board: object) -> Board | None:
+    """Return the board that is given; `InputError` where the weights alone are too large for it."""
+    there = find_board_given(board)
+    if there is not None:
+        weights = sum(value.nbytes for value in network.graph.data.values())
+        check_flash(Footprint(0, 0, weights), there)
+    return there
+
+
+def find_board_given(board: object) -> Board | None:
+    """Return the board of a name, if one is given."""
+    return None if board is None else find_board(converted("board", board, str))
+
+
+def ram_given(board_ram: str | int | None, board: Board | None) -> int | None:
+    """Return the RAM that is given; `InputError` where a board has less."""
+    if board_ram is None:
+        return None
+    ram = ram_of(board_ram, "board_ram")
+    if board is not None and ram > board.ram.size:
+        raise InputError(
+            f"{option('board_ram')} {board_ram}: {option('board')} {board.name} has "
+            f"{spelled(board.ram.size)} for a program; leave one away"
+        )
+    return ram
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.options import Option, changed, checked, leaves, values
 from kilograd.select import METHODS, Budget, Evidence
-from kilograd.sizes import bytes_of, macs_of
+from kilograd.sizes import bytes_of, macs_of, ram_of
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 """Of rates: a normal number of float32."""
@@ -148,7 +148,9 @@ class Schedule:
 class Limits:
     """What a program may cost, as it was given: what that means depends on the network."""
 
-    sram: Annotated[str | int | None, Option("RAM the program may use, e.g. 256K.")] = None
+    sram: Annotated[
+        str | int | None, Option("RAM without stack that the program may use, e.g. 256K.")
+    ] = None
     compute: Annotated[
         str | int | None, Option("Most MACs a backward pass may take: 6.7M, or 15% of a full one.")
     ] = None
@@ -160,7 +162,7 @@ class Limits:
         """Return what a program of a network may cost; `InputError` for what is no size."""
         full = Evidence(model.name, model.graph, model.layers).full_backward()
         return Budget(
-            None if self.sram is None else bytes_of(self.sram, "sram"),
+            None if self.sram is None else ram_of(self.sram, "sram"),
             None if self.compute is None else macs_of(self.compute, full),
             self.channels,
         )

@@ -10,6 +10,34 @@ from kilograd.errors import InputError, option
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
 
 
+_LEAST = 1 << 10
+"""No program needs less RAM: who gives less has forgotten the K."""
+
+
+def ram_of(size: str | int, field: str) -> int:
+    """Read RAM for a program, in bytes; `InputError` as `bytes_of`, and where it holds none.
+
+    >>> ram_of("256", "sram")
+    Traceback (most recent call last):
+    ...
+    kilograd.errors.InputError: sram 256: 256 bytes hold no program; did you mean 256K?
+    """
+    found = bytes_of(size, field)
+    if found < _LEAST:
+        hint = f"did you mean {found}K?" if found else "give a size, as in 256K"
+        raise InputError(f"{option(field)} {size}: {found} bytes hold no program; {hint}")
+    return found
+
+
+def spelled(size: int) -> str:
+    """Write bytes as people give them, and in full.
+
+    >>> spelled(65536), spelled(64000)
+    ('64K (65,536 bytes)', '64,000 bytes')
+    """
+    return f"{size >> 10}K ({size:,} bytes)" if size and size % 1024 == 0 else f"{size:,} bytes"
+
+
 def bytes_of(size: str | int, field: str) -> int:
     """Read a size in bytes; `field` is the option that has it.
 

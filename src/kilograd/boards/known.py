@@ -423,7 +423,7 @@ def find_board(name: str) -> Board:
         if wanted in {board.name, _typed(board.title)}:
             return board
     names = [board.name for board in BOARDS]
-    near = difflib.get_close_matches(wanted, names, 3, 0.4)
+    near = difflib.get_close_matches(wanted, names, 3, 0.5)
     known = f"perhaps {' or '.join(near)}; " if near else ""
     raise InputError(f"{option('board')} {name}: no such board; {known}kilograd boards lists them")
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from kilograd.boards import BOARDS
 from kilograd.cli.console import speak
 from kilograd.data import Draw
 from kilograd.errors import InputError, as_typed, flag
@@ -56,6 +57,15 @@ ModelName = Annotated[
 ImageSize = Annotated[
     str | None,
     typer.Option("--size", help="Side of the images in pixels; default: the network's own."),
+]
+BoardName = Annotated[
+    str | None,
+    typer.Option(
+        "--board",
+        help="Board that the program must fit, with its processor and memory; kilograd boards "
+        "lists them.",
+        autocompletion=lambda: [board.name for board in BOARDS],
+    ),
 ]
 DataPath = Annotated[
     Path,

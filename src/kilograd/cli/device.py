@@ -11,21 +11,30 @@ import typer
 
 from kilograd import api, limits
 from kilograd.boards import BOARDS, Board
-from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
+from kilograd.cli.command import (
+    AsJson,
+    BoardName,
+    Group,
+    ImageSize,
+    ModelName,
+    command,
+    with_settings,
+)
 from kilograd.cli.console import OUT, Table, bar, fail, say
+from kilograd.cli.memory import memory_json, memory_rows, needs, show_rows, spare
 from kilograd.cli.numbers import in_short, kib
 from kilograd.errors import InputError
 from kilograd.learn.recipe import Compiled
 from kilograd.options import check_most
 from kilograd.settings import Build
-from kilograd.sizes import bytes_of
 from kilograd.targets import (
-    CORTEX_M7,
     TARGETS,
     CrossCompiler,
     Emulator,
     Measurement,
-    find_target,
+    check_flash,
+    chosen_target,
+    footprint,
     measure,
 )
 
@@ -33,8 +42,11 @@ app = typer.Typer()
 
 _NAMES = [t.name for t in TARGETS]
 Target = Annotated[
-    str,
-    typer.Option(help=f"The processor: {', '.join(_NAMES)}.", autocompletion=lambda: _NAMES),
+    str | None,
+    typer.Option(
+        help=f"The processor, by default that of the board, or cortex-m7: {', '.join(_NAMES)}.",
+        autocompletion=lambda: _NAMES,
+    ),
 ]
 BoardRam = Annotated[str | None, typer.Option(help="RAM of the board, stack included, e.g. 192K.")]
 
@@ -83,7 +95,8 @@ def run_command(
     model: ModelName = None,
     size: ImageSize = None,
     settings: Build,
-    target: Target = CORTEX_M7.name,
+    board: BoardName = None,
+    target: Target = None,
     board_ram: BoardRam = None,
     compiler: Annotated[
         CrossCompiler, typer.Option(help="clang comes with ziglang; gcc is the system's.")
@@ -101,9 +114,12 @@ def run_command(
     check_most("steps", steps, limits.COUNT)
     if not 0 <= seed <= limits.SEED:
         raise InputError(f"--seed {seed}: must be in 0 ... {limits.SEED}")
-    device = find_target(target).with_tools(compiler, emulator)
-    compiled = api.plan(model, build=settings, size=size)
-    ram = None if board_ram is None else bytes_of(board_ram, "board_ram")
+    there = api.find_board_given(board)
+    device = chosen_target(target, there).with_tools(compiler, emulator)
+    ram = api.ram_given(board_ram, there)
+    compiled = api.plan(model, build=settings, size=size, board=board)
+    if there is not None:
+        check_flash(footprint(compiled.program, device), there)
     with bar("emulating") as progress:
         found = measure(
             compiled.program,
@@ -117,6 +133,8 @@ def run_command(
         print(json.dumps(asdict(found)))
     else:
         show_measurement(compiled, found)
+        if there is not None:
+            say(f"{there.title} {spare(footprint(compiled.program, device), there)}")
     if not found.bit_exact:
         fail(f"{found.target} and this machine disagree: a defect of kilograd")
 
@@ -129,7 +147,8 @@ def export_command(
     model: ModelName = None,
     size: ImageSize = None,
     settings: Build,
-    target: Target = CORTEX_M7.name,
+    board: BoardName = None,
+    target: Target = None,
     board_ram: BoardRam = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the folder if it exists.")
@@ -142,16 +161,20 @@ def export_command(
         model,
         build=settings,
         size=size,
+        board=board,
         target=target,
         board_ram=board_ram,
         force=force,
     )
+    there = api.find_board_given(board)
+    need = needs(compiled.program, there)
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-        sizes = {"sram_bytes": compiled.program.sram_bytes}
+        sizes = {"sram_bytes": compiled.program.sram_bytes, **memory_json(need, there)}
         print(json.dumps({"out": str(out), **sizes, "files": files}))
-    else:
-        say(f"Written to {out}: start with README.md")
+        return
+    show_rows(memory_rows(need, there))
+    say(f"Written to {out}: start with README.md")
 
 
 def show_measurement(compiled: Compiled, found: Measurement) -> None:
@@ -161,17 +184,24 @@ def show_measurement(compiled: Compiled, found: Measurement) -> None:
     rows = (
         ("target", f"{found.target} ({found.tools})"),
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
-        ("RAM in all", kib(found.ram_bytes)),
+        *_ram(found),
+        ("  state", kib(found.data_bss_bytes - found.arena_bytes)),
         ("  arena", kib(found.arena_bytes)),
-        ("  kept", kib(found.data_bss_bytes - found.arena_bytes)),
         ("  stack", _stack(found)),
         ("flash", kib(found.flash_bytes)),
+        ("  tables", kib(found.tables_bytes)),
         *_counts(found),
         ("bit exact", f"yes, {found.steps} steps: {exact}" if found.bit_exact else "NO"),
     )
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def _ram(found: Measurement) -> list[tuple[str, str]]:
+    if found.ram_bound_bytes is None:
+        return [("RAM", kib(found.ram_bytes))]
+    return [("RAM, at most", kib(found.ram_bound_bytes)), ("  in this run", kib(found.ram_bytes))]
 
 
 def _counts(found: Measurement) -> list[tuple[str, str]]:

@@ -12,8 +12,10 @@ import typer
 from rich.text import Text
 
 from kilograd import api
+from kilograd.boards import Board
 from kilograd.cli.command import (
     AsJson,
+    BoardName,
     DataPath,
     Group,
     ImageSize,
@@ -22,6 +24,7 @@ from kilograd.cli.command import (
     with_settings,
 )
 from kilograd.cli.console import OUT, Table, bar, say
+from kilograd.cli.memory import memory_json, memory_rows, needs
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data import Augment, Dataset, Episode, load_digits, sample_episode
 from kilograd.data.toys import EACH
@@ -52,6 +55,7 @@ def adapt_command(
     *,
     model: ModelName = None,
     size: ImageSize = None,
+    board: BoardName = None,
     settings: dict[str, Any],
     episode: Annotated[
         str | None,
@@ -85,6 +89,7 @@ def adapt_command(
             data,
             model,
             size=size,
+            board=board,
             episode=episode,
             seed=seed,
             out=out,
@@ -93,13 +98,14 @@ def adapt_command(
             progress=progress,
             **settings,
         )
-    compiled = outcome.compiled
+    compiled, there = outcome.compiled, api.find_board_given(board)
     reasons = compiled.selection.reasons
     if as_json:
         why = {"selection": [asdict(r) for r in reasons]} if explain else {}
-        print(json.dumps(asdict(outcome.summary) | why))
+        memory = memory_json(needs(compiled.program, there), there)
+        print(json.dumps(asdict(outcome.summary) | memory | why))
         return
-    show_outcome(outcome)
+    show_outcome(outcome, there)
     show_tested(outcome)
     if explain:
         limits = changed(Limits(), {k: settings.get(k) for k in values(Limits())})
@@ -143,7 +149,7 @@ def pictures(
     say(f"Written to {out}: {each} pictures of each of {', '.join(classes)}")
 
 
-def show_outcome(outcome: Outcome) -> None:
+def show_outcome(outcome: Outcome, board: Board | None = None) -> None:
     """Print what was learned."""
     s, compiled = outcome.summary, outcome.compiled
     shots, queries = _range(s.shots, s.max_shots), _range(s.queries, s.max_queries)
@@ -157,9 +163,8 @@ def show_outcome(outcome: Outcome) -> None:
         ("accuracy before", _percent(outcome.before.share)),
         ("accuracy after", Text(_percent(outcome.tested.share), "bold")),
         ("recipe", _recipe(outcome)),
-        ("RAM", kib(s.sram_bytes)),
+        *memory_rows(needs(compiled.program, board), board),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
-        ("flash (tables)", kib(s.flash_bytes)),
         ("MACs", macs),
         *_kept(s),
         ("learned", f"{s.learned_parameters:,} parameters in {s.seconds:.1f} s"),

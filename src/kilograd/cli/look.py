@@ -12,8 +12,17 @@ import typer
 from rich.text import Text
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, ImageSize, ModelName, command, with_settings
+from kilograd.cli.command import (
+    AsJson,
+    BoardName,
+    Group,
+    ImageSize,
+    ModelName,
+    command,
+    with_settings,
+)
 from kilograd.cli.console import OUT, Table, say
+from kilograd.cli.memory import memory_json, memory_rows, needs, show_rows
 from kilograd.cli.numbers import in_short, kib
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError, shown
@@ -38,6 +47,7 @@ def plan_command(
     *,
     model: ModelName = None,
     size: ImageSize = None,
+    board: BoardName = None,
     settings: Build,
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
@@ -53,7 +63,8 @@ def plan_command(
     if out is not None:
         check_file(out, ".html", force=force)
     recipe = settings.recipe
-    compiled = api.plan(model, build=settings, size=size)
+    compiled = api.plan(model, build=settings, size=size, board=board)
+    there = api.find_board_given(board)
     program = compiled.program
     chosen = _entry(program, entry)
     trains = EntryPoint.STEP in program.entries
@@ -69,9 +80,11 @@ def plan_command(
         write_file(out, html)
     if as_json:
         parts = {"ablation": [variant_json(program, v) for v in steps]} if with_ablation else {}
-        print(json.dumps(map_json(program, chosen) | parts))
+        memory = memory_json(needs(program, there), there)
+        print(json.dumps(map_json(program, chosen) | memory | parts))
         return
     show_map(compiled, chosen)
+    show_rows(memory_rows(needs(program, there), there))
     if with_ablation:
         show_ablation(program, steps)
     if out is not None:
@@ -163,7 +176,6 @@ def show_map(compiled: Compiled, entry: Entry) -> None:
     for e in program.entries.values():
         verdict = "optimal" if e.plan.peak == e.plan.bound else f"lower bound {e.plan.bound:,}"
         OUT.print(shown(f"{e.name}: {e.plan.peak:,} B of arena, {verdict}"))
-    OUT.print(shown(f"RAM: {kib(program.sram_bytes)}, of which {program.state_bytes:,} B kept"))
     if worst:
         share = worst.worst / (1 << 31)
         OUT.print(
@@ -181,7 +193,7 @@ def variant_json(program: Program, variant: Variant) -> dict[str, object]:
 def show_ablation(program: Program, steps: Sequence[Variant]) -> None:
     """Print what each part of the compiler saves."""
     table = Table("training step", "", box=None)
-    table.add_column("RAM, B", justify="right")
+    table.add_column("RAM without stack, B", justify="right")
     table.add_column("less than naive", justify="right")
     rams = [program.state_bytes + v.step.plan.peak for v in steps]
     for v, ram in zip(steps, rams, strict=True):

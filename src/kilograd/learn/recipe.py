@@ -24,8 +24,17 @@ from kilograd.passes import (
     Training,
     entries,
 )
-from kilograd.select import Budget, Demand, Evidence, Inspect, Selection, strategy
+from kilograd.select import (
+    Budget,
+    Demand,
+    Evidence,
+    Inspect,
+    RamError,
+    Selection,
+    strategy,
+)
 from kilograd.settings import HeadKind, OptimizerKind, Recipe
+from kilograd.sizes import spelled
 
 _log = logging.getLogger(__name__)
 
@@ -180,10 +189,12 @@ def _check(
     """Raise `InputError` where a program is over the budget, whatever its strategy thought."""
     method = f"method {recipe.method} on {model.name}"
     if budget.sram is not None and program.sram_bytes > budget.sram:
-        raise InputError(
-            f"{option('sram')} {budget.sram}: {method} needs {program.sram_bytes} bytes "
+        need = program.sram_bytes
+        raise RamError(
+            f"{option('sram')} {spelled(budget.sram)}: {method} needs {need} bytes "
             f"({program.state_bytes} kept, {program.arena_bytes} working memory); the smallest "
-            f"{option('sram')} that fits is {program.sram_bytes}"
+            f"{option('sram')} that fits is {need}",
+            need,
         )
     macs = demand(program).backward_macs
     if budget.compute is not None and macs > budget.compute:

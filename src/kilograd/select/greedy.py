@@ -17,6 +17,7 @@ from kilograd.select.selection import (
     Demand,
     Evidence,
     Parameter,
+    RamError,
     Reason,
     Selection,
     biases,
@@ -131,7 +132,10 @@ def reason(evidence: Evidence, c: Candidate, chosen: int, why: str) -> Reason:
 
 
 def too_small(evidence: Evidence, budget: Budget, smallest: Sequence[Selection]) -> InputError:
-    """Return the error for a budget that admits none of `smallest`: it names the one nearest."""
+    """Return the error for a budget that admits none of `smallest`: it names the one nearest.
+
+    Where RAM is what lacks, it is a `RamError`.
+    """
     costs = [(s, evidence.cost(s)) for s in smallest]
     within = [c for c in costs if budget.compute is None or c[1].backward_macs <= budget.compute]
     if within:
@@ -145,11 +149,14 @@ def too_small(evidence: Evidence, budget: Budget, smallest: Sequence[Selection])
     )
     (first, part), *_ = nearest.learn.items()
     count = evidence.channels(first.layer) if part.index is None else len(part.index)
-    return InputError(
+    message = (
         f"{given}: too small for any layer of {evidence.name} to learn; the smallest choice of "
         f"this method, {count} channel{'s' if count > 1 else ''} of {first}, needs "
         f"{option('sram')} {cost.sram} and {option('compute')} {cost.backward_macs}"
     )
+    if budget.sram is not None and cost.sram > budget.sram:
+        return RamError(message, cost.sram)
+    return InputError(message)
 
 
 def _learn(evidence: Evidence, c: Candidate, count: int, *, bias: bool) -> dict[Parameter, Part]:

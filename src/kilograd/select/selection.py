@@ -133,6 +133,14 @@ class Evidence:
         return kind.shape[_output_axis(kind)]
 
 
+class RamError(InputError):
+    """A budget of RAM that is too small: `need` bytes without stack would do."""
+
+    def __init__(self, message: str, need: int = 0) -> None:
+        super().__init__(message)
+        self.need = need
+
+
 @dataclass(frozen=True)
 class Budget:
     """What the program may cost; `None` is no limit.  The compiler is the judge.

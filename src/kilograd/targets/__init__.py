@@ -5,6 +5,7 @@ from kilograd.targets.aarch64 import AArch64
 from kilograd.targets.cortex import Cortex, Machine
 from kilograd.targets.driver import Driven, Driver, Sample, Shown
 from kilograd.targets.elf import ElfTarget
+from kilograd.targets.footprint import Footprint, check_flash, footprint
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.known import (
     AARCH64,
@@ -13,6 +14,7 @@ from kilograd.targets.known import (
     CORTEX_M33,
     TARGETS,
     WASM32,
+    chosen_target,
     find_target,
     target_of,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "Driver",
     "ElfTarget",
     "Emulator",
+    "Footprint",
     "HostProgram",
     "Machine",
     "Measurement",
@@ -48,7 +51,10 @@ __all__ = [
     "Target",
     "Wasm",
     "build_host",
+    "check_flash",
+    "chosen_target",
     "find_target",
+    "footprint",
     "measure",
     "target_of",
 ]

@@ -18,6 +18,7 @@ from kilograd.emit.project import write_project
 from kilograd.errors import InputError, option
 from kilograd.extras import Extra
 from kilograd.ir import Node
+from kilograd.sizes import spelled
 from kilograd.targets.cache import cached, workplace
 from kilograd.targets.stack import StackBound, stack_bound
 from kilograd.targets.target import CrossCompiler, Device, Emulator, Sizes, Target
@@ -62,8 +63,8 @@ class ElfTarget(Target):
         need = firmware.sizes.data_bss_bytes + firmware.stack_bound.bytes
         if ram is not None and need > ram:  # check() cannot know the stack as well as this
             raise InputError(
-                f"{option('board_ram')} {ram}: {firmware.stack_bound.bytes} bytes of stack do "
-                "not fit; "
+                f"{option('board_ram')} {spelled(ram)}: {firmware.stack_bound.bytes} bytes of "
+                "stack do not fit; "
                 f"the smallest RAM that fits is {need}"
             )
         return self.start(program, firmware)

@@ -67,6 +67,22 @@ def target_of(board: Board) -> Cortex:
     return replace(_OF_BOARDS[board.chip.core, board.chip.fpu], board=board)
 
 
+def chosen_target(target: str | None, board: Board | None) -> Target:
+    """Return the target of a name, or that of a board; the usual one where neither is given.
+
+    Raises `InputError` where the board has another processor.
+    """
+    if board is None:
+        return find_target(CORTEX_M7.name if target is None else target)
+    of_board = target_of(board)
+    if target is not None and find_target(target).name != of_board.name:
+        raise InputError(
+            f"{option('target')} {target}: {option('board')} {board.name} has a {of_board.name}; "
+            "leave one away"
+        )
+    return of_board
+
+
 def find_target(name: str) -> Target:
     """Return the target of that name; raises `InputError` where there is none."""
     for known in TARGETS:

@@ -22,7 +22,9 @@ class Measurement:
     """Bytes as the linker and the painted stack say, counts as the emulator does.
 
     `instructions_prefix` is None without a cut; with one, a step does not run the prefix.
-    `ram_bytes` is static data and stack: all the RAM there is.
+    `ram_bytes` is static data and the stack that this run used; `ram_bound_bytes` has the most
+    stack that any can, `ram_without_stack_bytes` is state and arena.  `flash_bytes` is all of it,
+    `tables_bytes` weights, scales and first values.
     `stack_bound_bytes` is the most that any path through the program can use, None where the
     code cannot be read; what functions in `unresolved` call through pointers comes on top.
     `instructions_step` is the mean over the steps, with what an update takes where it is a call of
@@ -40,7 +42,10 @@ class Measurement:
     stack_bound_bytes: int | None
     unresolved: tuple[str, ...]
     ram_bytes: int
+    ram_bound_bytes: int | None
+    ram_without_stack_bytes: int
     flash_bytes: int
+    tables_bytes: int
     counted: str
     instructions_forward: int | None
     instructions_prefix: int | None
@@ -76,7 +81,10 @@ def measure(
         stack_bound_bytes=None if bound is None else bound.bytes,
         unresolved=() if bound is None else bound.unresolved,
         ram_bytes=ram_bytes,
+        ram_bound_bytes=None if bound is None else device.sizes.data_bss_bytes + bound.bytes,
+        ram_without_stack_bytes=program.sram_bytes,
         flash_bytes=device.sizes.flash_bytes,
+        tables_bytes=program.flash_bytes,
         counted=target.counted,
         instructions_forward=both.last(EntryPoint.INFER),
         instructions_prefix=both.last(EntryPoint.PREFIX),

@@ -11,6 +11,7 @@ from kilograd.boards import Board
 from kilograd.emit import Program
 from kilograd.emit.project import write_build_files, write_project
 from kilograd.errors import InputError, option
+from kilograd.sizes import spelled
 from kilograd.targets.fit import check_fits
 from kilograd.targets.runner import Runner
 from kilograd.targets.stack import StackBound
@@ -115,7 +116,7 @@ class Target(abc.ABC):
     def check(self, program: Program, ram: int | None) -> None:
         """Raise `InputError` where a program does not fit into the RAM there is."""
         if ram is not None:
-            check_fits(program, ram, f"{option('board_ram')} {ram}")
+            check_fits(program, ram, f"{option('board_ram')} {spelled(ram)}")
         elif self.board is not None:
             check_fits(program, self.board.ram.size, f"{option('board')} {self.board.name}")
         elif self.ram is not None:
