@@ -821,6 +821,7 @@ def test_plan_is_that_of_the_run(run: Run, adapt: Run) -> None:
     shared = plan.keys() & result.keys()
     assert shared == {
         *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
+        *("ram_without_stack_bytes", "tables_bytes"),
     }
     assert {k: plan[k] for k in shared} == {k: result[k] for k in shared}
 
