@@ -18,6 +18,7 @@ import pytest
 
 from kilograd import ops
 from kilograd.emit import Program, link
+from kilograd.emit.build import LANGUAGE
 from kilograd.ir import (
     Affine,
     Array,
@@ -38,7 +39,7 @@ from kilograd.ops import Window
 from kilograd.ops._common import array
 from kilograd.targets import HostProgram, build_host
 from kilograd.targets.runner import Runner
-from kilograd.targets.toolchain import LANGUAGE, Compiler
+from kilograd.targets.toolchain import Compiler
 
 # ---- the shared folder ----
 

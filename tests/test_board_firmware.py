@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from kilograd.boards import BOARDS, Board, find_board
-from kilograd.emit import Program
+from kilograd.emit.application import Application
 from kilograd.frontend import load_model
+from kilograd.learn.application import application
 from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
 from kilograd.settings import Recipe
@@ -71,14 +72,14 @@ void done(int result) {
 
 
 @cache
-def program() -> Program:
-    return compile_recipe(load_model("digits"), Recipe("last", 5), Budget()).program
+def app() -> Application:
+    return application(compile_recipe(load_model("digits"), Recipe("last", 5), Budget()))
 
 
 def made_for(board: Board, folder: Path, application: str) -> Path:
-    """Export, put the application in the place of firmware.c, and build."""
-    target_of(board).export(program(), folder)
-    (folder / "firmware.c").write_text(application, "utf-8")
+    """Export, put the application in the place of the example, and build."""
+    target_of(board).export(app(), folder)
+    (folder / "example.c").write_text(application, "utf-8")
     command = ["make", "-f", "firmware.mk", "CFLAGS=-O1 -Wall -Wextra -Werror"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return folder / "firmware.elf"
@@ -161,9 +162,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Cortex], Path
     def compiled(gcc_cpu: tuple[str, ...]) -> Path:
         folder = tmp_path_factory.mktemp("objects")
         (board,) = [b for b in BOARDS if target_of(b).gcc_cpu == gcc_cpu][:1]
-        target_of(board).export(program(), folder)
+        target_of(board).export(app(), folder)
         text = (folder / "firmware.mk").read_text("utf-8")
-        (files,) = re.findall(r"^FILES = startup.c firmware.c (.*)$", text, re.MULTILINE)
+        (files,) = re.findall(r"^FILES = example.c startup.c firmware.c (.*)$", text, re.MULTILINE)
         flags = [*gcc_cpu, "-mthumb", "-mfloat-abi=hard", "-O1", "-ffunction-sections"]
         include = ["-I.", "-Iruntime/include"]
         command = ["arm-none-eabi-gcc", *flags, *include, "-c", *files.split()]
@@ -177,10 +178,10 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Cortex], Path
 def test_every_board_links(board: Board, objects: Callable[[Cortex], Path], tmp_path: Path) -> None:
     target = target_of(board)
     made = objects(target)
-    target.export(program(), tmp_path)
+    target.export(app(), tmp_path)
     flags = [*target.gcc_cpu, "-mthumb", "-mfloat-abi=hard", "-O1", "-I.", "-Iruntime/include"]
     link = ["-T", "link.ld", "-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections", "-lm"]
-    files = ["startup.c", "firmware.c", *map(str, made.glob("*.o"))]
+    files = ["example.c", "startup.c", "firmware.c", *map(str, made.glob("*.o"))]
     command = ["arm-none-eabi-gcc", *flags, *files, *link, "-o", "firmware.elf"]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -198,9 +199,9 @@ def test_every_board_links(board: Board, objects: Callable[[Cortex], Path], tmp_
 def test_a_program_that_does_not_fit_does_not_link(tmp_path: Path) -> None:
     """The stack has its room: a little less RAM, and the linker says so."""
     board = find_board("nano-33-ble")
-    target_of(board).export(program(), tmp_path)
+    target_of(board).export(app(), tmp_path)
     script = (tmp_path / "link.ld").read_text("utf-8")
-    need = program().sram_bytes + 1536 - 64
+    need = app().program.sram_bytes + 1536 - 64
     (tmp_path / "link.ld").write_text(script.replace(f"LENGTH = {256 << 10}", f"LENGTH = {need}"))
     command = ["make", "-f", "firmware.mk", "CFLAGS=-O1"]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
@@ -210,7 +211,7 @@ def test_a_program_that_does_not_fit_does_not_link(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs apt-get install cmake")
 def test_cmake_builds_it_too(tmp_path: Path) -> None:
-    target_of(find_board("nucleo-f446re")).export(program(), tmp_path)
+    target_of(find_board("nucleo-f446re")).export(app(), tmp_path)
     build = ["cmake", "-B", "build", "-DCMAKE_TOOLCHAIN_FILE=firmware.cmake"]
     for command in (build, ["cmake", "--build", "build", "--target", "firmware"]):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -4,7 +4,6 @@ here.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shutil
 import subprocess
@@ -14,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from applications import application, said
 from helpers import image, linked, same_bits, small_network
 
-from kilograd.emit import Program, link
-from kilograd.emit.project import write_build_files, write_project
+from kilograd.emit import link
+from kilograd.emit.application import Application
+from kilograd.emit.project import write_application, write_project
 from kilograd.ir import Array, Graph, Value, interpret
 from kilograd.ops import Adam, RowRms, Sgd
 from kilograd.passes import LinearHead, Part, PrototypeHead, Training, entries, inspection
-from kilograd.targets import Driver
+from kilograd.targets import Driver, HostProgram
+from kilograd.targets.host import _runtime_objects
+from kilograd.targets.runner import Status
 from kilograd.targets.toolchain import find_compiler, runtime_folder
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -263,46 +266,48 @@ def test_the_documented_order() -> None:
 
 
 TRACE = """\
+#include <stdio.h>
 #include "model.h"
-#define TRACED(call, ...) (puts(#call), model_##call(__VA_ARGS__))
+#define TRACED(call, ...) (puts("call " #call), model_##call(__VA_ARGS__))
 {macros}
 #include "example.c"
 """
 
 
-def example_of(program: Program, folder: Path) -> list[str]:
-    """Build and run the exported example; return the names of its calls, and its losses."""
-    files = write_project(program, folder, runtime_folder(), None)
-    write_build_files(program, folder, files, "make")
-    macros = "\n".join(f"#define model_{e}(...) TRACED({e}, __VA_ARGS__)" for e in program.entries)
+def example_of(app: Application, folder: Path) -> list[str]:
+    """Build and run the exported example; return its calls, and what it prints between them."""
+    write_example(app, folder)
+    entries = app.program.entries
+    macros = "\n".join(f"#define model_{e}(...) TRACED({e}, __VA_ARGS__)" for e in entries)
     (folder / "trace.c").write_text(TRACE.format(macros=macros), encoding="utf-8")
-    flags = ("-O0", "-std=c99", "-ffp-contract=off", "-I.", "-Iruntime/include")
-    find_compiler().compile(folder, *flags, "trace.c", *map(str, files), "-lm", "-o", "trace")
-    run = subprocess.run([folder / "trace"], check=True, capture_output=True, text=True)
-    return run.stdout.splitlines()
+    return run_example(folder, "trace.c").stdout.splitlines()
+
+
+def write_example(app: Application, folder: Path) -> None:
+    """Export an application for this machine."""
+    files = write_project(app.program, folder, runtime_folder(), None)
+    write_application(app, folder, files, "make", "")
+
+
+def run_example(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """Build an application, with the runtime that this machine has built already, and run it."""
+    compiler = find_compiler()
+    runtime = map(str, _runtime_objects(compiler))
+    flags = ("-O0", "-I.", "-Iruntime/include")
+    compiler.compile(folder, *flags, name, "host.c", "model.c", *runtime, "-lm", "-o", "run")
+    return subprocess.run([folder / "run"], check=False, capture_output=True, text=True)
 
 
 class Traced:
-    """A runner that notes calls and losses as the example prints them."""
+    """A runner that notes its calls."""
 
-    def __init__(self, graphs: dict[str, Graph]) -> None:
-        self._host, self.lines = linked(graphs), list[str]()
-        self.program = self._host.program
+    def __init__(self, host: HostProgram) -> None:
+        self._host, self.lines = host, list[str]()
+        self.program = host.program
 
     def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
-        self.lines.append(str(entry))
-        out = self._host.call(entry, **inputs)
-        if "loss" in out:
-            self.lines.append(f"{out['loss'][0]:f}")
-        return out
-
-
-def drawn(shape: tuple[int, ...], way: int) -> Array:
-    """Draw a picture as the example does, with the same generator of the C library."""
-    libc = ctypes.CDLL(None)
-    libc.srand(way)
-    values = [libc.rand() % 100 - 50 + 40 * way for _ in range(int(np.prod(shape)))]
-    return np.array(values).astype(np.int8).reshape(shape)
+        self.lines.append(f"call {entry}")
+        return self._host.call(entry, **inputs)
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
@@ -310,31 +315,15 @@ def drawn(shape: tuple[int, ...], way: int) -> Array:
     "kind",
     ["sgd", "rows", "linear", "nothing learns", "accumulate", "prefix by rows", "exact prefix"],
 )
-def test_the_exported_example_is_in_the_same_order(kind: str, tmp_path: Path) -> None:
-    """Call by call, and with the same losses: the two learn the same."""
+def test_the_exported_example_is_this_machine_s_to_the_bit(kind: str, tmp_path: Path) -> None:
+    """Call by call, it makes those of the driver; losses, predictions and the state are equal."""
     graphs = entries(small_network(), KINDS[kind].training)
-    runner = Traced(graphs)
-    driver = Driver(runner)
-    pictures = [drawn(small_network().inputs()[0].type.shape, way) for way in range(2)]
-    marks = [np.array([way], np.int32) for way in range(2)]
-    groups = [[0, 1]] if "apply" in graphs else [[0], [1]]
-
-    def support() -> Any:
-        return zip(map(driver.show, pictures), marks, strict=True)
-
-    clock = 0
-    for _ in range(10 if "step" in graphs else 0):
-        driver.enrol(support())
-        for own in groups:
-            group = ((driver.show(pictures[i]), marks[i]) for i in own)
-            share = 1 / len(own)
-            list(driver.update(group, support(), share=share, rate=0.003, clock=(1, clock)))
-            clock += 1
-    driver.enrol(support())
-    for picture in pictures:
-        driver.infer(picture)
-    printed = [line.rpartition(" ")[2] for line in example_of(runner.program, tmp_path)]
-    assert printed == runner.lines
+    host = linked(graphs)
+    app, runner = application(host.program), Traced(host)
+    printed = example_of(app, tmp_path)
+    expected = said(app, runner, tmp_path, host._state[: app.program.state_bytes])
+    assert [line for line in printed if not line.startswith("call ")] == expected
+    assert [line for line in printed if line.startswith("call ")] == runner.lines
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
@@ -344,6 +333,17 @@ def test_the_example_of_a_single_class_runs(
     head: PrototypeHead | LinearHead, accumulate: bool, tmp_path: Path
 ) -> None:
     training = Training(head, Sgd(0), LATE, accumulate=accumulate)
-    said = example_of(link(entries(small_network(), training)), tmp_path)
-    assert sum("class 0: loss" in line for line in said) == 10
-    assert not any("class 1" in line for line in said)
+    printed = example_of(application(link(entries(small_network(), training))), tmp_path)
+    assert "accuracy after training: 4 of 4" in printed
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
+def test_an_example_says_what_is_refused_and_ends_with_it(tmp_path: Path) -> None:
+    """A bad status is told in words, and is what main returns."""
+    app = application(linked(entries(small_network(), KINDS["sgd"].training)).program)
+    write_example(app, tmp_path)
+    text = (tmp_path / "example.c").read_text("ascii")
+    (tmp_path / "example.c").write_text(text.replace("#define RATE ", "#define RATE -"), "ascii")
+    run = run_example(tmp_path, "example.c")
+    assert run.returncode == Status.BAD_RATE
+    assert run.stdout.splitlines()[-1] == "the rate is not a positive finite number"

@@ -19,7 +19,7 @@ HEADER = runtime_folder() / "include" / "kg.h"
 #: family's: of `avx2` only the others are made.
 WEIGHTS = {"conv": "conv_weight", "depthwise": "depthwise_weight"}
 #: What several families call, and what no op stands for.
-SHARED = {"kg_block.c", "kg_math.c", "kg_status.c"}
+SHARED = {"kg_block.c", "kg_frame.c", "kg_math.c", "kg_status.c"}
 
 
 def family(op: Op) -> str:

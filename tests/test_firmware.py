@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import test_ops
+from applications import said
 from devices import CORTEX, ELF, needs_emulator, skipped_without_tools
 from helpers import model_path, needs_shared
 
@@ -25,7 +26,8 @@ from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.ir import Array
-from kilograd.learn.recipe import compile_recipe
+from kilograd.learn.application import application
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.select import Budget
 from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import (
@@ -60,9 +62,13 @@ needs_arm_gcc = pytest.mark.skipif(
 )
 
 
-def program(method: str = "last:3", model: str = "digits", **options: Any) -> Program:
+def compiled(method: str = "last:3", model: str = "digits", **options: Any) -> Compiled:
     recipe = Recipe(method, 5, **options)
-    return compile_recipe(load_model(model), recipe, Budget()).program
+    return compile_recipe(load_model(model), recipe, Budget())
+
+
+def program(method: str = "last:3", model: str = "digits", **options: Any) -> Program:
+    return compiled(method, model, **options).program
 
 
 @needs_emulator
@@ -280,76 +286,147 @@ COMPILERS = [
 def test_an_exported_project_builds_without_a_warning_and_learns(
     tmp_path: Path, compiler: str, options: dict[str, Any]
 ) -> None:
-    CORTEX_M7.export(program(**options), tmp_path)
+    app = application(compiled(**options))
+    CORTEX_M7.export(app, tmp_path)
     archiver = compiler.replace(" cc", " ar") if " " in compiler else "ar"
-    command = ["make", f"CC={compiler}", f"AR={archiver}", "CFLAGS=-O2 -Werror"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    out = subprocess.run([tmp_path / "example"], check=True, capture_output=True, text=True).stdout
-    losses = [float(line.split()[-1]) for line in out.splitlines()]
-    assert len(losses) == 20
-    assert np.mean(losses[-6:]) < np.mean(losses[:2])
+    made("make", f"CC={compiler}", f"AR={archiver}", "CFLAGS=-O2 -Werror", folder=tmp_path)
+    lines = made(tmp_path / "example", folder=tmp_path)
+    host = build_host(app.program)
+    assert lines == said(app, host, tmp_path, host._state[: app.program.state_bytes])
+    losses = [float(line.split()[-1]) for line in lines if line.startswith("pass ")]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
     manifest = json.loads((tmp_path / "model.json").read_text("ascii"))
-    names = [f"model_{name}" for name in program(**options).entries]
+    names = [f"model_{name}" for name in app.program.entries]
     assert [e["function"] for e in manifest["entries"]] == names
     outside = [p for p in tmp_path.rglob("*.[ch]") if "/../.." in p.read_text(encoding="utf-8")]
     assert all("variants" in p.parts for p in outside)
 
 
+def made(*command: str | Path, folder: Path) -> list[str]:
+    """Run a command in a project; return the lines that it prints."""
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+#: For a Makefile: the clang of ziglang in place of the system's GCC.
+ZIG = f"ZIG={sys.executable} -m ziglang"
+needs_make = pytest.mark.skipif(not shutil.which("make"), reason="no make")
+needs_cmake = pytest.mark.skipif(not shutil.which("cmake"), reason="no cmake")
+
+
+def make_firmware(target: Cortex, what: str, folder: Path) -> list[str]:
+    """Make something in a project, with the compiler of a target."""
+    with skipped_without_tools():
+        target.cross_compiler()
+    clang = [ZIG] * (target.compiler is CrossCompiler.CLANG)
+    return made(
+        "make", "-s", "-f", "firmware.mk", what, *clang, "CFLAGS=-O2 -Werror", folder=folder
+    )
+
+
 @needs_emulator
+@needs_make
 @pytest.mark.parametrize("target", [*CORTEX, *WITH_GCC], ids=lambda t: f"{t.name} {t.compiler}")
-def test_an_exported_start_links(tmp_path: Path, target: Cortex) -> None:
-    """startup.c and link.ld make firmware, at the addresses of the board they are written for."""
+def test_an_exported_project_makes_firmware(tmp_path: Path, target: Cortex) -> None:
+    """Without a warning, at the addresses of the board it is written for."""
+    target.export(application(compiled()), tmp_path)
+    make_firmware(target, "firmware.elf", tmp_path)
+    check_addresses(tmp_path / "firmware.elf", target.memory)
+
+
+def check_addresses(elf: Path, memory: MemoryMap) -> None:
+    """Check that firmware lies where a board has flash and RAM, and starts there."""
     from elftools.elf.elffile import ELFFile
 
-    with skipped_without_tools():
-        compiler = target.cross_compiler()
-    target.export(program(), tmp_path)
-    files = re.findall(r"^FILES = (.*)$", (tmp_path / "Makefile").read_text(), re.MULTILINE)
-    link = ("-Wl,-T,link.ld", "-o", "firmware.elf")
-    includes = ("-I.", "-Iruntime/include", "-Iruntime/freestanding")
-    compiler.compile(
-        tmp_path, "-Werror", *includes, "startup.c", "firmware.c", *files[0].split(), *link
-    )
-    memory = target.memory
-    with (tmp_path / "firmware.elf").open("rb") as f:
-        elf = ELFFile(f)
-        assert 0 <= (elf["e_entry"] & ~1) - memory.flash.origin < memory.flash.size
-        (ram,) = {s["sh_addr"] for s in elf.iter_sections() if s.name == ".bss"}
+    with elf.open("rb") as f:
+        file = ELFFile(f)
+        assert 0 <= (file["e_entry"] & ~1) - memory.flash.origin < memory.flash.size
+        (ram,) = {s["sh_addr"] for s in file.iter_sections() if s.name == ".bss"}
         assert 0 <= ram - memory.ram.origin < memory.ram.size
+        (text,) = (s.data() for s in file.iter_sections() if s.name == ".text")
+        stack, start = np.frombuffer(text[:8], "<u4").tolist()
+        assert stack == memory.ram.end
+        assert start == file["e_entry"] | 1
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+@needs_emulator
+@needs_make
+@needs_qemu
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        (CORTEX_M7, {}),
+        (CORTEX_M33, {"rows": True, "cache": 2, "accumulate": 4}),
+        (WITH_GCC[0], {"method": "tinytl"}),
+    ],
+    ids=str,
+)
+def test_the_exported_example_prints_in_an_emulator_what_it_prints_here(
+    tmp_path: Path, target: Cortex, options: dict[str, Any]
+) -> None:
+    app = application(compiled(**options))
+    target.export(app, tmp_path)
+    lines = make_firmware(target, "emulate", tmp_path)
+    host = build_host(app.program)
+    assert lines == said(app, host, tmp_path, host._state[: app.program.state_bytes])
+
+
+@needs_cmake
+def test_cmake_builds_what_make_builds(tmp_path: Path) -> None:
+    """The example on its own, and nothing but a library within a larger project."""
+    app = application(compiled("none"))
+    CORTEX_M7.export(app, tmp_path / "project")
+    strict = "-DCMAKE_C_FLAGS=-Werror"
+    made("cmake", "-S", "project", "-B", "here", strict, folder=tmp_path)
+    made("cmake", "--build", "here", folder=tmp_path)
+    assert made(tmp_path / "here" / "example", folder=tmp_path)[-1].startswith("state: ")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.13)\nproject(whole C)\nadd_subdirectory(project)\n"
+        "add_executable(mine project/example.c project/host.c)\n"
+        "target_link_libraries(mine model m)\n"
+    )
+    made("cmake", "-S", ".", "-B", "larger", folder=tmp_path)
+    made("cmake", "--build", "larger", folder=tmp_path)
+    assert not list((tmp_path / "larger").rglob("example"))
+    assert (
+        made(tmp_path / "larger" / "mine", folder=tmp_path)[-1]
+        == made(tmp_path / "here" / "example", folder=tmp_path)[-1]
+    )
+
+
+@needs_make
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 def test_the_makefile_says_how_to_build_for_the_target(tmp_path: Path, target: Target) -> None:
-    """Its first lines hold the command; what it builds are the kernels made for the processor."""
-    target.export(program(), tmp_path)
+    """Its first lines hold the command, which the README says too; firmware is built above."""
+    target.export(application(compiled("none")), tmp_path)
     (line,) = re.findall(
         r"^# For the target:\n#     (.+)$", (tmp_path / "Makefile").read_text(), re.MULTILINE
     )
     assert line == target.make
-    command = [*shlex.split(line), "CFLAGS=-O2 -Werror"]
-    if "wasm.mk" in command:
-        pytest.importorskip("ziglang")
-        command.append(f"ZIG={sys.executable} -m ziglang")
-    for tool in (word.partition("=")[2] for word in command if word.startswith(("CC=", "AR="))):
+    assert f"    {line}\n" in (tmp_path / "README.md").read_text("utf-8")
+    if isinstance(target, Cortex):
+        return
+    for tool in (w.partition("=")[2] for w in shlex.split(line) if w.startswith(("CC=", "AR="))):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not here")
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert list(tmp_path.glob("*.wasm")) or (tmp_path / "libmodel.a").exists()
-    made = {p.parent.name for p in (tmp_path / "runtime").rglob("*.o")}
-    assert target.variant is None or target.variant in made
+    if not line.endswith("gcc"):
+        pytest.importorskip("ziglang")
+    made(*shlex.split(line), ZIG, "CFLAGS=-O2 -Werror", folder=tmp_path)
+    assert list(tmp_path.glob("*.wasm")) or list(tmp_path.rglob("libmodel.a"))
 
 
 @needs_emulator
-@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+@needs_make
 def test_an_exported_module_learns(tmp_path: Path) -> None:
     """The module that users build computes what this machine computes."""
-    made = program()
-    WASM32.export(made, tmp_path)
-    command = ["make", "-f", "wasm.mk", f"ZIG={sys.executable} -m ziglang"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    device, host = WasmDevice(made, tmp_path / "model.wasm"), build_host(made)
-    shape = made.entries["infer"].graph["image"].type.shape
+    app = application(compiled())
+    WASM32.export(app, tmp_path)
+    made("make", "-f", "wasm.mk", ZIG, folder=tmp_path)
+    device = WasmDevice(app.program, tmp_path / "model.wasm")
+    host = build_host(app.program)
+    shape = app.program.entries["infer"].graph["image"].type.shape
     inputs: dict[str, Array] = {
         "image": np.random.default_rng(0).integers(-128, 128, shape),
         "label": np.array([1]),
@@ -393,7 +470,7 @@ def test_the_target_of_contributing_is_one_value(tmp_path: Path) -> None:
     assert found.bit_exact
     assert found.instructions_forward is not None
     assert found.instructions_forward < 3_200_000
-    test_an_exported_start_links(tmp_path, new)
+    test_an_exported_project_makes_firmware(tmp_path, new)
 
 
 #: A board and a machine that nobody has: other addresses, and not in QEMU.
@@ -408,7 +485,8 @@ ELSEWHERE = replace(
 @needs_emulator
 def test_a_target_is_one_value(tmp_path: Path) -> None:
     """Its value holds all that a target needs: what is exported, built, and where it runs."""
-    made = program()
+    app = application(compiled())
+    made = app.program
     found, known = measure(made, ELSEWHERE, steps=2), measure(made, CORTEX_M4, steps=2)
     assert found.bit_exact
     told = {k: v for k, v in asdict(known).items() if k != "target"}
@@ -416,8 +494,8 @@ def test_a_target_is_one_value(tmp_path: Path) -> None:
     elf = build_elf(made, ELSEWHERE)
     assert 0x60000000 <= elf.symbols["state"] < 0x60000000 + ram_bytes(made)
     assert 0x18100000 <= elf.symbols["model_step"] < 0x18100000 + FLASH_BYTES
-    test_an_exported_start_links(tmp_path / "start", ELSEWHERE)
-    ELSEWHERE.export(made, tmp_path / "small", ram=64 << 10)
+    test_an_exported_project_makes_firmware(tmp_path / "start", ELSEWHERE)
+    ELSEWHERE.export(app, tmp_path / "small", ram=64 << 10)
     script = (tmp_path / "small" / "link.ld").read_text("utf-8")
     assert f"ORIGIN = 0x24000000, LENGTH = {64 << 10}\n" in script
 

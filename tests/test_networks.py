@@ -19,12 +19,13 @@ from PIL import Image
 
 from kilograd.data import prepare
 from kilograd.emit import Program, link, source
+from kilograd.emit.build import LANGUAGE
 from kilograd.frontend import Model, load_model_folder
 from kilograd.ir import Array, Block, Graph, Value, interpret
 from kilograd.ops import Adam, RowRms, Sgd, Update
 from kilograd.passes import Head, LinearHead, Part, PrototypeHead, Training, entries
 from kilograd.targets import HostProgram, build_host
-from kilograd.targets.toolchain import LANGUAGE, Compiler, find_compiler
+from kilograd.targets.toolchain import Compiler, find_compiler
 
 pytestmark = needs_shared
 

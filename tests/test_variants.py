@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from helpers import ASSERTING, clang, gcc, needs_avx2, needs_clang, needs_gcc
 
+from kilograd.emit.build import LANGUAGE
 from kilograd.targets.host import _runtime_objects, host_variant
-from kilograd.targets.toolchain import LANGUAGE, Compiler, runtime_folder, runtime_sources
+from kilograd.targets.toolchain import Compiler, runtime_folder, runtime_sources
 
 VARIANTS = runtime_folder() / "variants"
 ARM_DSP = sorted((VARIANTS / "arm_dsp").glob("*.c"))

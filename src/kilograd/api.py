@@ -24,6 +24,7 @@ from kilograd.frontend import pull as fetch
 from kilograd.interruption import goes_on
 from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
+from kilograd.learn.application import application
 from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.on_board import fitting, within
 from kilograd.learn.recipe import Compiled, compile_program
@@ -284,7 +285,7 @@ def export(  # noqa: PLR0913 options by name
     if there is not None:
         check_flash(footprint(compiled.program, goal), there)
     with whole_folder(folder) as new:
-        goal.export(compiled.program, new, ram)
+        goal.export(application(compiled), new, ram)
     return compiled
 
 

@@ -32,8 +32,18 @@ static inline uint32_t load4(const void *from) {
 }
 
 /* Bytes 0 and 2, or 1 and 3, as two int16. */
-static inline uint32_t even_bytes(uint32_t v) { return (uint32_t)__sxtb16(v); }
-static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16(v >> 8 | v << 24); }
+static inline uint32_t even_bytes(uint32_t v) { return (uint32_t)__sxtb16((int8x4_t)v); }
+static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16((int8x4_t)(v >> 8 | v << 24)); }
+
+/* x clamped to int8.  What GCC makes of __ssat converts a sign. */
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#endif
+static inline int32_t saturated(int32_t x) { return __ssat(x, 8); }
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC diagnostic pop
+#endif
 
 /* The low halves of a and b in one word, and the high halves. */
 static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }

@@ -35,7 +35,7 @@ void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p)
         const int64_t sum = multiply_add_wide(multiply_add_wide(start, m, a[i]), k, c[i]);
         /* below 2^(31 + shift), so the low word of the result is all of it */
         const uint32_t high = (uint32_t)(sum >> 32) << (32 - shift);
-        y[i] = (int8_t)__ssat((int32_t)(high | (uint32_t)sum >> shift), 8);
+        y[i] = (int8_t)saturated((int32_t)(high | (uint32_t)sum >> shift));
     }
 }
 

@@ -1,165 +1,422 @@
-"""A C program that trains on made-up images: how entry points are meant to be called."""
+"""example.c: a small application that enrols, trains and tests, in the order of `passes.calls`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from kilograd.emit.program import Entry, Program
-from kilograd.ir import Node, StreamedInput
-from kilograd.passes import ENROLMENT, UPDATE, EntryPoint, Over, Phase
+import numpy as np
 
-_GIVEN = {
-    "label": "&way, sizeof way",
-    "lr": "&lr, sizeof lr",
-    "share": "&share, sizeof share",
-    "clock": "clock, sizeof clock",
-}
-_DECLARED = {
-    "lr": "const float lr = 0.003f;",
-    "share": "const float share = 1.0f / {images}; /* 1 / n when n images share an update */",
-    "clock": "int32_t clock[2] = {{1, 0}}; /* seed, number of the update */",
-}
+from kilograd.emit.application import Application
+from kilograd.passes import EntryPoint
+
+#: What the example's clock begins with: the seed of every random number.
+SEED = 1
 
 
-def example(program: Program) -> str:
-    """Return the program: ten passes over a support of two images, in the order of `passes.calls`.
+def example(app: Application) -> str:
+    """Return the application: it says how many test images are right before and after training."""
+    return _BEGIN.format(
+        passes=app.passes,
+        rate=_c_float(app.rate),
+        seed=SEED,
+        group=f"#define GROUP {_group(app)} /* images that share an update */\n" * _groups(app),
+        classes=app.ways,
+        size=app.preprocess.size,
+        resize=app.preprocess.resize,
+        channels=app.preprocess.channels,
+    ) + "\n".join(_functions(app))
 
-    Each image is the only one of its class; a group is both of them.  Where there is one class,
-    there is one image.
-    """
-    (image,) = program.entries[EntryPoint.INFER].inputs.values()
-    picture = ""
-    if isinstance(image.op, StreamedInput):
-        _, width, channels = image.type.shape
-        picture = _PICTURE.format(size=image.type.size, row_bytes=width * channels)
-    latent = [
-        f"static int8_t {name}[{node.type.nbytes}]; /* one for each view that is kept */\n"
-        for name, node in _latent(program).items()
-    ]
-    enrolment = "".join(f"    {line}\n" for line in _calls(program, ENROLMENT))
-    return _EXAMPLE.format(
-        size=image.type.size,
-        memory="".join([picture, *latent, "\n" * bool(latent)]),
-        enrolment=_ENROLMENT.format(body=enrolment) if enrolment else "",
-        body="".join(f"    {line}\n" for line in _main(program, enrols=bool(enrolment))),
+
+def _functions(app: Application) -> Iterator[str]:
+    yield _SHOW_ROWS if app.by_rows else _SHOW
+    if app.latents:
+        yield _prefix(app)
+    enrols, learns = app.has(EntryPoint.ENROL), app.has(EntryPoint.STEP)
+    if enrols:
+        yield _ENROL.format(enrol=_call(app, EntryPoint.ENROL, "i"))
+    yield _PREDICT.format(
+        show=_shown(app, EntryPoint.INFER, "pixels"), infer=_called(app, EntryPoint.INFER)
+    )
+    if learns:
+        yield _LEARN.format(
+            given=_parameters(app, EntryPoint.STEP), step=_call(app, EntryPoint.STEP, "i")
+        )
+        if app.has(EntryPoint.ENROL_GRAD):
+            yield _ENROL_GRAD.format(enrol_grad=_call(app, EntryPoint.ENROL_GRAD, "i"))
+        if _groups(app):
+            given = _parameters(app, EntryPoint.APPLY).removeprefix(", ")
+            yield _APPLY.format(given=given, apply=_call(app, EntryPoint.APPLY, ""))
+        yield _TRAIN.format(
+            enrol="enrol()" if enrols else "KG_OK",
+            updates=_updates(app),
+        )
+    anew = "    if (!status) status = enrol();\n" * enrols
+    train = "    if (!status) status = train();\n" + anew
+    after = '    if (!status) status = test("after");\n'
+    yield _MAIN.format(enrol=anew, train=(train + after) * learns)
+
+
+def _groups(app: Application) -> bool:
+    """Return whether gradients are added up over a group of images."""
+    return app.has(EntryPoint.APPLY)
+
+
+def _group(app: Application) -> str:
+    """Return how many images share an update: all of them where prototypes have gradients."""
+    every = app.has(EntryPoint.ENROL_GRAD) or app.group >= len(app.pictures.support_labels)
+    return "SUPPORT" if every else str(app.group)
+
+
+def _updates(app: Application) -> str:
+    step = "".join(f", {k}" for k in _given(app, EntryPoint.STEP))
+    if not _groups(app):
+        return _SINGLY.format(given=step)
+    return _IN_GROUPS.format(
+        again=_THROUGH_PROTOTYPES * app.has(EntryPoint.ENROL_GRAD),
+        apply=", ".join(_given(app, EntryPoint.APPLY)),
     )
 
 
-def _main(program: Program, *, enrols: bool) -> Iterator[str]:
-    """Yield what `main` does with a state: learn, and infer."""
-    again = ["enrol(state, arena);"] * enrols
-    entries = [program.entries[p.entry] for p in UPDATE if p.entry in program.entries]
-    if entries:
-        taken = {name for entry in entries for name in entry.inputs}
-        images = _images(program)
-        yield from (_DECLARED[n].format(images=images) for n in _DECLARED if n in taken)
-        yield "float loss;"
-        yield "for (int32_t pass = 0; pass < 10; pass++) {"
-        yield from _indented([*again, *_calls(program, UPDATE)])
-        yield "}"
-    yield from again
-    yield from _calls(program, [Phase(EntryPoint.INFER, Over.SUPPORT)])
+#: What entry points are told beside image and label: what the example declares, what it copies.
+_TOLD = {
+    "share": ("float share", "&share, sizeof share"),
+    "lr": ("float rate", "&rate, sizeof rate"),
+    "clock": ("const int32_t *clock", "clock, 2 * sizeof *clock"),
+}
 
 
-def _calls(program: Program, phases: Iterable[Phase]) -> Iterator[str]:
-    """Yield the calls of those phases that the program has."""
-    for phase in phases:
-        if phase.entry not in program.entries:
-            continue
-        call = _call(program, program.entries[phase.entry])
-        if phase.over is Over.ONCE:
-            yield from call
-        else:
-            yield f"for (int32_t way = 0; way < {_images(program)}; way++) {{"
-            yield from _indented(call)
-            yield "}"
+def _given(app: Application, entry: EntryPoint) -> list[str]:
+    """Return the variables of the example that an entry point is told."""
+    takes = app.program.entries[entry].inputs
+    return [_TOLD[name][0].rpartition(" ")[2].strip("*") for name in _TOLD if name in takes]
 
 
-def _call(program: Program, entry: Entry) -> Iterator[str]:
-    """Yield a call with all that it is given, and what is done with what it returns."""
-    latent = [name for name in _latent(program) if name in entry.inputs]
-    if latent:
-        prefix = program.entries[EntryPoint.PREFIX]
-        yield from _call(program, prefix)
-        for name in latent:
-            yield f"memcpy({name}, arena + {_port(prefix, name)}, sizeof {name});"
-            yield f"memcpy(arena + {_port(entry, name)}, {name}, sizeof {name});"
-    for name, node in entry.inputs.items():
-        if name in _GIVEN:
-            yield f"memcpy(arena + {_port(entry, name)}, {_GIVEN[name]});"
-        elif name not in latent:
-            streamed = isinstance(node.op, StreamedInput)
-            to = "picture" if streamed else f"(int8_t *)arena + {_port(entry, name)}"
-            yield f"draw({to}, way);"
-    rows = ", &camera" * len(entry.rows)
-    yield f"check(model_{entry.name}(state, arena{rows}));"
-    if entry.name == EntryPoint.STEP:
-        yield f"memcpy(&loss, arena + {_port(entry, 'loss')}, sizeof loss);"
-        yield 'printf("pass %d, class %d: loss %f\\n", (int)pass, (int)way, (double)loss);'
-    if "clock" in entry.inputs:
-        yield "clock[1]++;"
+def _parameters(app: Application, entry: EntryPoint) -> str:
+    takes = app.program.entries[entry].inputs
+    return "".join(f", {_TOLD[name][0]}" for name in _TOLD if name in takes)
 
 
-def _images(program: Program) -> int:
-    """Return how many images the support has: one of each class, at most two."""
-    (logits,) = program.entries[EntryPoint.INFER].graph.outputs
-    return min(2, logits.type.size)
+def _prefix(app: Application) -> str:
+    """Return the function that leaves in memory of its own what stands for an image."""
+    buffers = "".join(f"static int8_t {k}[{size}];\n" for k, size in app.latents.items())
+    copies = "".join(
+        f"    if (!status) memcpy({k}, at(MODEL_PREFIX_{k.upper()}), sizeof {k});\n"
+        for k in app.latents
+    )
+    return _PREFIX.format(
+        buffers=buffers,
+        show=_shown(app, EntryPoint.PREFIX, "pixels"),
+        prefix=_called(app, EntryPoint.PREFIX),
+        copies=copies,
+    )
 
 
-def _latent(program: Program) -> dict[str, Node]:
-    """Return what stands in place of an image, by its name in C; nothing without a cut."""
-    prefix = program.entries.get(EntryPoint.PREFIX)
-    return prefix.outputs if prefix else {}
+def _call(app: Application, entry: EntryPoint, i: str) -> str:
+    """Return the lines that call an entry point with all that it takes, image and label `i` too."""
+    takes = app.program.entries[entry].inputs
+    lines = [_shown(app, entry, f"support[{i}]")] if i else []
+    label = f"&support_label[{i}], sizeof support_label[{i}]"
+    for name, value in {"label": label, **{k: v for k, (_, v) in _TOLD.items()}}.items():
+        if name in takes:
+            lines.append(f"    memcpy(at(MODEL_{entry.upper()}_{name.upper()}), {value});\n")
+    return f"{''.join(lines)}    return {_called(app, entry)};\n"
 
 
-def _port(entry: Entry, name: str) -> str:
-    return f"MODEL_{entry.name}_{name}".upper()
+def _called(app: Application, entry: EntryPoint) -> str:
+    rows = ", &camera" * len(app.program.entries[entry].rows)
+    return f"model_{entry}(state, arena{rows})"
 
 
-def _indented(lines: Iterable[str]) -> Iterator[str]:
-    return (f"    {line}" for line in lines)
+def _shown(app: Application, entry: EntryPoint, pixels: str) -> str:
+    """Return the lines that show a frame to an entry point, or what stands for it."""
+    takes = app.program.entries[entry].inputs
+    latents = [k for k in app.latents if k in takes]
+    if latents:
+        copies = "".join(
+            f"    memcpy(at(MODEL_{entry.upper()}_{k.upper()}), {k}, sizeof {k});\n"
+            for k in latents
+        )
+        return _LATENT.format(pixels=pixels) + copies
+    where = "" if app.by_rows else f", MODEL_{entry.upper()}_IMAGE"
+    return f"    show({pixels}{where});\n"
 
 
-_PICTURE = """\
-static int8_t picture[{size}];
-static const kg_image image = {{picture, {row_bytes}}};
-static const kg_rows camera = {{kg_image_row, (void *)&image}};
+def _c_float(value: float) -> str:
+    """Return a float32 that C reads as the same number."""
+    text = repr(float(str(np.float32(value))))
+    return f"{text}f"
 
-"""
 
-_ENROLMENT = """\
-/* Makes the prototypes anew from the support. */
-static void enrol(uint8_t *state, uint8_t *arena) {{
-{body}}}
-
-"""
-
-_EXAMPLE = """\
-/* Trains on made-up images, to show the order of calls. */
-#include <stdio.h>
-#include <stdlib.h>
+_BEGIN = """\
+/* Generated by kilograd: a small application, complete.
+ *
+ * It enrols a few images of each class, says how many others it gets right, trains, enrols anew and
+ * says so again.  Its images are in images.h, as frames of a camera; put your own there, or your
+ * camera.  host.c (this machine) and startup.c (a board) print for it. */
 #include <string.h>
 
+#include "board.h"
+#include "images.h"
+#include "kg_frame.h"
 #include "model.h"
 
-static void check(kg_status status) {{
-    if (status == KG_OK) return;
-    fprintf(stderr, "%s\\n", kg_status_text(status));
-    exit(1);
+#define PASSES {passes} /* over the support */
+#define RATE {rate}
+#define SEED {seed}
+{group}\
+#define CLASSES {classes}
+#define SIZE {size} /* of the network's image: a square */
+#define CHANNELS {channels}
+#define RESIZE {resize} /* what the shorter side of a photo was made, of which SIZE is the middle */
+
+/* All the memory there is: what was learned, and room to work in, which holds nothing between
+ * calls. */
+static uint32_t state[MODEL_STATE_BYTES / 4], arena[MODEL_ARENA_BYTES / 4];
+
+/* Where something lies in the arena, by its name in model.h. */
+static void *at(int32_t offset) {{ return (uint8_t *)arena + offset; }}
+
+static float float_at(int32_t offset) {{
+    float x;
+    memcpy(&x, at(offset), sizeof x);
+    return x;
 }}
 
-/* The support: one picture of each class, the same whenever it is shown. */
-static void draw(int8_t *image, int32_t way) {{
-    srand((unsigned)way);
-    for (int32_t i = 0; i < {size}; i++) image[i] = (int8_t)(rand() % 100 - 50 + 40 * way);
+/* ---- what is printed ---- */
+
+static void print_digits(uint32_t n, int32_t least) {{
+    char text[12];
+    int32_t first = 11;
+    text[first] = 0;
+    for (; n || least > 0; n /= 10, least--) text[--first] = (char)('0' + n % 10);
+    board_print(text + first);
 }}
 
-{memory}{enrolment}int main(void) {{
-    uint8_t *state = malloc(MODEL_STATE_BYTES + 4), *arena = malloc(MODEL_ARENA_BYTES + 4);
-    if (!state || !arena) return 1;
-    check(model_init(state));
-{body}    free(arena);
-    free(state);
-    return 0;
+/* ---- what the program does ---- */
+
+"""
+
+_FRAME = """\
+    kg_frame frame = {pixels, FRAME_WIDTH, FRAME_HEIGHT, FRAME_FORMAT, 0, 0, 0, SIZE, CHANNELS};
+    kg_frame_middle(&frame, RESIZE);
+"""
+
+_SHOW = (
+    """\
+/* Cuts the middle out of a frame, and scales it into the image that an entry point reads. */
+static void show(const uint8_t *pixels, int32_t offset) {
+"""
+    + _FRAME
+    + """\
+    int8_t *image = at(offset);
+    for (int32_t row = 0; row < SIZE; row++)
+        kg_frame_row(&frame, row, image + row * SIZE * CHANNELS);
+}
+"""
+)
+
+_SHOW_ROWS = """\
+/* The image is never in memory as a whole: the program asks for its rows, which are cut out of a
+ * frame and scaled one by one. */
+static kg_frame frame;
+static const kg_rows camera = {kg_frame_row, &frame};
+
+static void show(const uint8_t *pixels) {
+    frame = (kg_frame){pixels, FRAME_WIDTH, FRAME_HEIGHT, FRAME_FORMAT, 0, 0, 0, SIZE, CHANNELS};
+    kg_frame_middle(&frame, RESIZE);
+}
+"""
+
+_PREFIX = """\
+/* What the layers in front of what learns make of an image.  They never change, so it may be kept
+ * for later passes where there is room; here it is computed anew. */
+{buffers}
+static kg_status run_prefix(const uint8_t *pixels) {{
+{show}    const kg_status status = {prefix};
+{copies}    return status;
 }}
+"""
+
+_LATENT = """\
+    const kg_status status = run_prefix({pixels});
+    if (status) return status;
+"""
+
+_ENROL = """\
+static kg_status enrol_image(int32_t i) {{
+{enrol}}}
+
+/* Makes the prototypes of all classes anew: the means of what the network sees in the support.
+ * Needed before the first prediction, and whenever layers have learned. */
+static kg_status enrol(void) {{
+    kg_status status = model_forget(state, arena);
+    for (int32_t i = 0; !status && i < SUPPORT; i++) status = enrol_image(i);
+    return status;
+}}
+"""
+
+_PREDICT = """\
+/* Says which class a frame shows: that of the largest logit. */
+static kg_status predict(const uint8_t *pixels, int32_t *found) {{
+{show}    {infer_}
+    *found = 0;
+    for (int32_t k = 1; !status && k < CLASSES; k++)
+        if (float_at(MODEL_INFER_LOGITS + 4 * k) > float_at(MODEL_INFER_LOGITS + 4 * *found))
+            *found = k;
+    return status;
+}}
+
+/* Tests on images that nothing was learned from. */
+static kg_status test(const char *when) {{
+    uint32_t right = 0;
+    for (int32_t i = 0; i < TESTS; i++) {{
+        int32_t found;
+        const kg_status status = predict(tests[i], &found);
+        if (status) return status;
+        if (found == tests_label[i]) {{
+            right++;
+            continue;
+        }}
+        board_print("  ");
+        board_print(names[tests_label[i]]);
+        board_print(" is taken for ");
+        board_print(found < SHOWN ? names[found] : "a class that was never shown");
+        board_print("\\n");
+    }}
+    board_print("accuracy ");
+    board_print(when);
+    board_print(" training: ");
+    print_digits(right, 1);
+    board_print(" of ");
+    print_digits(TESTS, 1);
+    board_print("\\n");
+    return KG_OK;
+}}
+""".replace("{infer_}", "const kg_status status = {infer};")
+
+_LEARN = """\
+/* Learns from an image of the support; the loss is in the arena then. */
+static kg_status learn(int32_t i{given}) {{
+{step}}}
+"""
+
+_ENROL_GRAD = """\
+/* The gradient that goes through the prototypes. */
+static kg_status enrol_gradient(int32_t i) {{
+{enrol_grad}}}
+"""
+
+_APPLY = """\
+/* Learns from the gradients that were added up. */
+static kg_status apply({given}) {{
+{apply}}}
+"""
+
+_TRAIN = """\
+static void print_float(float x) {{
+    const uint32_t thousandths = x >= 0 && x < 1e6f ? (uint32_t)(x * 1000 + 0.5f) : 999999999u;
+    print_digits(thousandths / 1000, 1);
+    board_print(".");
+    print_digits(thousandths % 1000, 3);
+}}
+
+/* Shuffles the numbers of images. */
+static void shuffle(int32_t *order, uint32_t *random) {{
+    for (int32_t i = SUPPORT - 1; i > 0; i--) {{
+        *random = *random * 1664525u + 1013904223u;
+        const int32_t j = (int32_t)((*random >> 16) % (uint32_t)(i + 1)), other = order[j];
+        order[j] = order[i];
+        order[i] = other;
+    }}
+}}
+
+/* Passes over the support, each in a new order, at a rate that falls to zero. */
+static kg_status train(void) {{
+    int32_t order[SUPPORT], clock[2] = {{SEED, 0}}; /* the seed, and the number of the update */
+    uint32_t random = SEED;
+    for (int32_t i = 0; i < SUPPORT; i++) order[i] = i;
+    for (int32_t pass = 0; pass < PASSES; pass++) {{
+        const float rate = RATE * (float)(PASSES - pass) / PASSES;
+        float sum = 0;
+        kg_status status = {enrol};
+        shuffle(order, &random);
+{updates}\
+        if (status) return status;
+        board_print("pass ");
+        print_digits((uint32_t)pass + 1, 1);
+        board_print(": loss ");
+        print_float(sum / SUPPORT);
+        board_print("\\n");
+    }}
+    return KG_OK;
+}}
+"""
+
+_SINGLY = """\
+        for (int32_t i = 0; !status && i < SUPPORT; i++) {{
+            status = learn(order[i]{given});
+            if (!status) sum += float_at(MODEL_STEP_LOSS);
+            clock[1]++;
+        }}
+"""
+
+_IN_GROUPS = """\
+        for (int32_t first = 0; !status && first < SUPPORT; first += GROUP) {{
+            const int32_t end = first + GROUP < SUPPORT ? first + GROUP : SUPPORT;
+            const float share = 1 / (float)(end - first);
+            for (int32_t i = first; !status && i < end; i++) {{
+                status = learn(order[i], share);
+                if (!status) sum += float_at(MODEL_STEP_LOSS);
+            }}
+{again}\
+            if (!status) status = apply({apply});
+            clock[1]++;
+        }}
+"""
+
+_THROUGH_PROTOTYPES = """\
+            for (int32_t i = 0; !status && i < SUPPORT; i++) status = enrol_gradient(i);
+"""
+
+_MAIN = """\
+/* A number that changes with every bit of the state: compare boards by it. */
+static void print_state(void) {{
+    const uint8_t *byte = (const uint8_t *)state;
+    uint32_t sum = 2166136261u;
+    for (int32_t i = 0; i < MODEL_STATE_BYTES; i++) sum = (sum ^ byte[i]) * 16777619u;
+    board_print("state: ");
+    print_digits(sum, 1);
+    board_print("\\n");
+}}
+
+int main(void) {{
+    kg_status status = model_init(state);
+{enrol}    if (!status) status = test("before");
+{train}    if (status) {{
+        board_print(kg_status_text(status));
+        board_print("\\n");
+    }} else {{
+        print_state();
+    }}
+    return (int)status;
+}}
+"""
+
+BOARD_H = """\
+/* What the example asks of where it runs; host.c and startup.c have it. */
+#ifndef BOARD_H
+#define BOARD_H
+
+void board_print(const char *text);
+
+#endif
+"""
+
+HOST_C = """\
+/* Generated by kilograd: where the example prints on this machine. */
+#include <stdio.h>
+
+#include "board.h"
+
+void board_print(const char *text) { fputs(text, stdout); }
 """

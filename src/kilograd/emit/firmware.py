@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.boards import Region, Words
-from kilograd.emit.program import Program
-from kilograd.emit.readme import STACK_BYTES, append
+from kilograd.emit.build import FLAGS, WARNINGS, Sources, spaced
+from kilograd.emit.readme import STACK_BYTES
 
 
 @dataclass(frozen=True)
@@ -24,47 +24,56 @@ class MemoryMap:
 class Firmware:
     """What firmware is made for: `board` names it, `cpu` are the flags of arm-none-eabi-gcc.
 
-    `note` is what its maker must know; `cached`: the processor has an instruction cache.
+    `clang` are those of the clang in ziglang.  `note` is what its maker must know; `cached`: the
+    processor has an instruction cache.  `emulator` is the memory of the machine that QEMU calls
+    `machine`, None where it has none.
     """
 
     board: str
     memory: MemoryMap
     cpu: Sequence[str]
+    clang: Sequence[str]
+    emulator: MemoryMap
+    machine: str | None = None
     cached: bool = False
     note: str = ""
 
 
-def write_firmware(program: Program, folder: Path, files: list[Path], made: Firmware) -> None:
-    """Add a start, a linker script and build files to a project; say so in the README.
-
-    `files` are the C files for the target.
-    """
-    entries = program.entries.values()
-    calls = "\n".join(
-        f"        check(model_{e.name}(state, arena{', &camera' * len(e.rows)}));" for e in entries
+def write_firmware(folder: Path, sources: Sources, made: Firmware) -> None:
+    """Add what makes firmware of the example: a start, linker scripts and build files."""
+    flags = {"board": made.board, "cpu": spaced(made.cpu)}
+    makefile = _MAKEFILE.format(
+        **flags,
+        clang=spaced(made.clang),
+        flags=spaced((*FLAGS, *WARNINGS)),
+        files=sources.target,
     )
-    camera = _DRIVER if any(e.rows for e in entries) else ""
-    memory = made.memory
     texts = {
         "startup.c": _startup(made),
-        "firmware.c": _FIRMWARE.format(camera=camera, calls=calls),
-        "link.ld": _linker_script(made),
-        "firmware.mk": _MAKEFILE.format(
-            board=made.board, cpu=" ".join(made.cpu), files=" ".join(f.as_posix() for f in files)
-        ),
-        "firmware.cmake": _TOOLCHAIN.format(board=made.board, cpu=" ".join(made.cpu)),
+        "firmware.c": _FIRMWARE,
+        "link.ld": _linker_script(made.board, made.memory),
+        "firmware.mk": makefile,
+        "firmware.cmake": _TOOLCHAIN.format(**flags),
     }
+    if made.machine:
+        texts["firmware.mk"] += _EMULATE.format(machine=made.machine)
+        machine = f"QEMU's {made.machine}"
+        texts["emulator.ld"] = _linker_script(machine, made.emulator)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def building(made: Firmware) -> str:
+    """Return what the README says of building firmware."""
     note = f"\nOn this board: {made.note}.\n" if made.note else ""
-    page = _README.format(
+    return _BUILDING.format(
         board=made.board,
-        flash=memory.flash.size,
-        ram=memory.ram.size,
+        flash=made.memory.flash.size,
+        ram=made.memory.ram.size,
         stack=STACK_BYTES,
+        emulated=_EMULATED if made.machine else "",
         note=note,
     )
-    append(folder / "README.md", page)
 
 
 def _startup(made: Firmware) -> str:
@@ -76,11 +85,10 @@ def _startup(made: Firmware) -> str:
     return _STARTUP.format(board=made.board, boot=boot, cache=cache)
 
 
-def _linker_script(made: Firmware) -> str:
-    memory = made.memory
+def _linker_script(board: str, memory: MemoryMap) -> str:
     boot = f". = {memory.boot.offset:#x}; KEEP(*(.boot)) " if memory.boot else ""
     return _LINKER_SCRIPT.format(
-        board=made.board,
+        board=board,
         flash=memory.flash,
         ram=memory.ram,
         boot=boot,
@@ -91,20 +99,30 @@ def _linker_script(made: Firmware) -> str:
 #: What state, arena and stack may take to begin at multiples of 8.
 _ALIGNMENT = 16
 
-_README = """
-## Firmware
+_BUILDING = """\
+    make -f firmware.mk
 
-For {board}: `make -f firmware.mk` builds `firmware.elf` with `arm-none-eabi-gcc`, and so does
+For {board}: `make -f firmware.mk` builds `firmware.elf` with `arm-none-eabi-gcc`
+(`apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi`), and so does
 
     cmake -B build -DCMAKE_TOOLCHAIN_FILE=firmware.cmake && cmake --build build --target firmware
 
+Without that compiler: `pip install ziglang`, and `make -f firmware.mk ZIG="python3 -m ziglang"`.
+{emulated}
 `link.ld` gives the program {flash:,} bytes of flash and {ram:,} bytes of RAM,
 {stack:,} of them at least for the stack: it does not link where that is too little.
 `startup.c` is what runs first: it copies `.data`, clears `.bss`, switches the FPU on and calls
-`SystemInit`, an empty function until you write one, and `main`.
+`SystemInit`, an empty function until you write one, and `main` of `example.c`.
 After a reset the clock of most chips is far below what they can do: set it in `SystemInit`.
-`firmware.c` has `main`: fill in where images come from.
+`firmware.c` has `board_print`, an empty function until you write one: to a UART, say.
 {note}"""
+
+_EMULATED = """
+    make -f firmware.mk emulate
+
+runs the firmware in QEMU (`apt-get install qemu-system-arm`), with the memory of `emulator.ld`.
+It prints what `./example` prints, to the last digit.
+"""
 
 _STARTUP = """\
 /* Generated by kilograd: what runs first, on {board}.  Not part of the program. */
@@ -116,9 +134,15 @@ int main(void);
 void Reset_Handler(void);
 void Fault_Handler(void);
 void SystemInit(void);
+void board_ended(int status);
 
 /* Yours: sets the clock, before main.  The handlers of interrupts follow in this table. */
 __attribute__((weak)) void SystemInit(void) {{
+}}
+
+/* Yours: what is to be done with what main returns. */
+__attribute__((weak)) void board_ended(int status) {{
+    (void)status;
 }}
 
 void Fault_Handler(void) {{
@@ -126,20 +150,22 @@ void Fault_Handler(void) {{
     }}
 }}
 
-#define FAULT (void *)Fault_Handler
-__attribute__((section(".vectors"), used)) void *const vectors[16] = {{
-    (void *)stack_top, (void *)Reset_Handler, FAULT, FAULT, FAULT, FAULT, FAULT, FAULT,
-    0, 0, 0, FAULT, FAULT, 0, FAULT, FAULT}};
+#define FAULT Fault_Handler
+__attribute__((section(".vectors"), used)) const struct {{
+    uint32_t *stack;
+    void (*handlers[15])(void);
+}} vectors = {{stack_top, {{Reset_Handler, FAULT, FAULT, FAULT, FAULT, FAULT, FAULT,
+                         0, 0, 0, FAULT, FAULT, 0, FAULT, FAULT}}}};
 {boot}
 void Reset_Handler(void) {{
-    *(volatile uint32_t *)0xE000ED08 = (uint32_t)vectors; /* wherever a boot loader left them */
+    *(volatile uint32_t *)0xE000ED08 = (uint32_t)&vectors; /* wherever a boot loader left them */
     *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20;       /* the FPU is on */
     __asm__ volatile("dsb\\nisb" ::: "memory");
 {cache}    const uint32_t *from = data_load;
     for (volatile uint32_t *to = data_begin; to < data_end; to++) *to = *from++;
     for (volatile uint32_t *to = bss_begin; to < bss_end; to++) *to = 0;
     SystemInit();
-    main();
+    board_ended(main());
     for (;;) {{
     }}
 }}
@@ -158,34 +184,30 @@ _CACHE = """\
 """
 
 _FIRMWARE = """\
-/* Generated by kilograd: memory of the program, and its calls.  Fill in where inputs come from. */
-#include "model.h"
-{camera}
-/* What your board does when a call is refused, as one is that finds no rate in the arena. */
-static void check(kg_status status) {{
-    while (status) {{
-    }}
-}}
+/* Generated by kilograd: where the example prints on a board. */
+#include "board.h"
 
-uint8_t state[MODEL_STATE_BYTES ? MODEL_STATE_BYTES : 4] __attribute__((aligned(8)));
-uint8_t arena[MODEL_ARENA_BYTES ? MODEL_ARENA_BYTES : 4] __attribute__((aligned(8)));
+#ifdef SEMIHOSTING /* a debugger or an emulator prints, and hears what main returned */
+#include <stdint.h>
 
-int main(void) {{
-    check(model_init(state));
-    for (;;) {{
-{calls}
-    }}
-}}
-"""
+void board_ended(int status);
 
-_DRIVER = """
-/* The driver of your camera: waits for a row of the picture and writes it. */
-static void read_row(void *context, int32_t row, int8_t *to) {
-    (void)context;
-    (void)row;
-    (void)to;
+static int32_t ask(int32_t what, const void *with) {
+    register int32_t r0 __asm__("r0") = what;
+    register const void *r1 __asm__("r1") = with;
+    __asm__ volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
+    return r0;
 }
-static const kg_rows camera = {read_row, 0};
+
+void board_print(const char *text) { (void)ask(0x04, text); }
+
+void board_ended(int status) {
+    const uint32_t block[2] = {0x20026, (uint32_t)status};
+    (void)ask(0x20, block);
+}
+#else /* yours: write to a UART, say */
+void board_print(const char *text) { (void)text; }
+#endif
 """
 
 _LINKER_SCRIPT = """\
@@ -208,17 +230,34 @@ SECTIONS {{
 
 _MAKEFILE = """\
 # make -f firmware.mk       firmware.elf for {board}
-CC = arm-none-eabi-gcc
-SIZE = arm-none-eabi-size
+# with the system's GCC, or with clang: pip install ziglang, and
+# make -f firmware.mk ZIG="python3 -m ziglang"
 CFLAGS = -O3
 CPU = {cpu}
-FLAGS = $(CPU) -std=c99 -ffp-contract=off -fno-math-errno -ffunction-sections -fdata-sections
-LINK = -T link.ld -nostartfiles --specs=nano.specs -Wl,--gc-sections
-FILES = startup.c firmware.c {files}
+ifdef ZIG
+CC = $(ZIG) cc {clang} -Iruntime/freestanding
+else
+CC = arm-none-eabi-gcc $(CPU)
+LIBRARY = -nostartfiles --specs=nano.specs -lm
+endif
+FLAGS = {flags} -ffunction-sections -fdata-sections -I. -Iruntime/include
+LINK = -static -Wl,--gc-sections -Wl,--entry=Reset_Handler
+FILES = example.c startup.c firmware.c {files}
 
-firmware.elf: $(FILES) model.h link.ld
-\t$(CC) $(FLAGS) $(CFLAGS) -I. -Iruntime/include $(FILES) $(LINK) -lm -o $@
-\t$(SIZE) $@
+firmware.elf: $(FILES) $(wildcard *.h runtime/include/*.h) link.ld
+\t$(CC) $(FLAGS) $(CFLAGS) $(FILES) $(LINK) -Wl,-T,link.ld $(LIBRARY) -o $@
+"""
+
+_EMULATE = """
+# in QEMU, which prints what ./example prints, and ends as it does
+emulate: emulated.elf
+\tqemu-system-arm -M {machine} -display none -serial null -monitor none -chardev stdio,id=text \\
+\t    -semihosting-config enable=on,target=native,chardev=text -kernel emulated.elf
+
+emulated.elf: $(FILES) $(wildcard *.h runtime/include/*.h) emulator.ld
+\t$(CC) -DSEMIHOSTING $(FLAGS) $(CFLAGS) $(FILES) $(LINK) -Wl,-T,emulator.ld $(LIBRARY) -o $@
+
+.PHONY: emulate
 """
 
 _TOOLCHAIN = """\

@@ -48,6 +48,32 @@ def checked_name(name: str) -> str:
     return name
 
 
+def c_string(text: str) -> str:
+    r"""Return text as a string literal of C, in ASCII: what cannot be seen or ends it is escaped.
+
+    >>> print(c_string('a "b"??/ \u00fc'))
+    "a \"b\"\?\?/ \303\274"
+    """
+    data = text.encode("utf-8", "replace")
+    plain = set(range(32, 127)) - set(b'"\\?')
+    return '"' + "".join(chr(b) if b in plain else _escaped(b) for b in data) + '"'
+
+
+def _escaped(byte: int) -> str:
+    """Return a byte as an escape that no digit behind it can lengthen."""
+    return f"\\{chr(byte)}" if byte in b'"\\?' else f"\\{byte:03o}"
+
+
+def markdown(text: str) -> str:
+    r"""Return text of others for a line of Markdown: it shows as it is, and means nothing.
+
+    >>> print(markdown("*a* [b](http://c) <d>|e"))
+    \*a\* \[b\](http\://c) \<d\>\|e
+    """
+    seen = "".join(c if c.isprintable() else "?" for c in text)
+    return re.sub(r"([\\`*_\[\]<>|&~$#:@]|(?<=www)\.)", r"\\\1", seen)
+
+
 def check_own(names: Iterable[str]) -> None:
     """Raise a ValueError unless all names of one kind are identifiers, in capitals too."""
     seen: set[str] = set()

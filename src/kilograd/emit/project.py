@@ -5,17 +5,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from kilograd.emit.application import Application
+from kilograd.emit.build import Sources, spaced, write_build
 from kilograd.emit.c import header, source
-from kilograd.emit.example import example
+from kilograd.emit.example import BOARD_H, HOST_C, example
 from kilograd.emit.manifest import manifest
+from kilograd.emit.pictures import images_h
 from kilograd.emit.program import Program
 from kilograd.emit.readme import readme
 
 #: What may lie in a project beside model.h, and what building makes there.
 PROJECT_FILES = (
     *("model.c", "model.json", "runtime", "README.md", "Makefile", "CMakeLists.txt", "example.c"),
-    *("startup.c", "firmware.c", "link.ld", "firmware.mk", "firmware.cmake", "wasm.c", "wasm.mk"),
-    *("*.o", "libmodel.a", "example", "firmware.elf", "model.wasm"),
+    *("images.h", "board.h", "host.c", "startup.c", "firmware.c", "link.ld", "emulator.ld"),
+    *("firmware.mk", "firmware.cmake"),
+    *("wasm.c", "wasm.mk", "LICENSE", "NOTICE", "licenses"),
+    *("build", "libmodel.a", "example", "firmware.elf", "emulated.elf", "model.wasm"),
 )
 
 
@@ -51,83 +56,23 @@ def _project_files(folder: Path, variant: str | None) -> list[Path]:
     return [Path("model.c"), *(p.relative_to(folder) for p in runtime)]
 
 
-def write_build_files(program: Program, folder: Path, files: list[Path], make: str) -> None:
-    """Write Makefile, CMakeLists.txt, example.c and README.md.
+def write_application(
+    app: Application, folder: Path, files: list[Path], make: str, building: str
+) -> Sources:
+    """Write all that is around a program in its project: example, build files, README.
 
-    `files` are the C files for the target, and `make` the command that builds them.  For this
-    machine the portable kernels are built.
+    `files` are the C files for the target, `make` the command that builds them, and `building` what
+    the README says of it.  For this machine the portable kernels are built.
     """
-    names = {"files": listed(files), "portable": listed(_project_files(folder, None))}
-    one = names["files"] == names["portable"]
-    make_files, cmake_files = (_MAKE_FILES, _CMAKE_FILES) if one else (_MAKE_BOTH, _CMAKE_BOTH)
-    makefile = _MAKEFILE.format(make=make, files=make_files.format(**names))
-    (folder / "Makefile").write_text(makefile, encoding="utf-8")
-    cmake = _CMAKE.format(files=cmake_files.format(**names))
-    (folder / "CMakeLists.txt").write_text(cmake, encoding="utf-8")
-    (folder / "example.c").write_text(example(program), encoding="utf-8")
-    (folder / "README.md").write_text(readme(program), encoding="utf-8")
-
-
-def listed(files: list[Path]) -> str:
-    """Return files as a line of a Makefile."""
-    return " ".join(p.as_posix() for p in files)
-
-
-_MAKEFILE = """\
-# For this machine, with the portable kernels: a library, and an example that runs.
-#     make
-# For the target:
-#     {make}
-CFLAGS ?= -O3
-WARNINGS = -Wall -Wextra -Wpedantic -Wno-overlength-strings
-FLAGS = -std=c99 -ffp-contract=off -fno-math-errno $(WARNINGS) -I. -Iruntime/include $(TARGET)
-{files}
-OBJECTS = $(FILES:.c=.o)
-
-example: example.c libmodel.a
-\t$(CC) $(FLAGS) $(CFLAGS) example.c libmodel.a -lm -o $@
-
-libmodel.a: $(OBJECTS)
-\t$(AR) rcs $@ $(OBJECTS)
-
-%.o: %.c model.h
-\t$(CC) $(FLAGS) $(CFLAGS) -c $< -o $@
-
-clean:
-\trm -f $(OBJECTS) libmodel.a example
-"""
-
-_MAKE_FILES = "FILES = {files}"
-_MAKE_BOTH = """\
-# TARGET, the flags of the processor, brings the kernels that are made for it
-ifdef TARGET
-FILES = {files}
-else
-FILES = {portable}
-endif"""
-
-_CMAKE = """\
-cmake_minimum_required(VERSION 3.13)
-project(model C)
-{files}
-add_library(model STATIC ${{FILES}})
-target_include_directories(model PUBLIC . runtime/include)
-target_compile_options(model PRIVATE -O3 -std=c99 -ffp-contract=off -fno-math-errno)
-target_link_libraries(model PUBLIC m)
-if(CMAKE_CROSSCOMPILING AND EXISTS ${{CMAKE_CURRENT_SOURCE_DIR}}/link.ld)
-  add_executable(firmware startup.c firmware.c)
-  set_target_properties(firmware PROPERTIES SUFFIX .elf)
-  target_compile_options(firmware PRIVATE -O3 -std=c99 -ffp-contract=off)
-  target_link_libraries(firmware model)
-  target_link_options(firmware PRIVATE -T ${{CMAKE_CURRENT_SOURCE_DIR}}/link.ld -nostartfiles
-                      --specs=nano.specs -Wl,--gc-sections)
-endif()
-"""
-
-_CMAKE_FILES = "set(FILES {files})"
-_CMAKE_BOTH = """\
-if(CMAKE_CROSSCOMPILING) # the kernels that are made for the target
-  set(FILES {files})
-else()
-  set(FILES {portable})
-endif()"""
+    sources = Sources(spaced(_project_files(folder, None)), spaced(files))
+    texts = {
+        "example.c": example(app),
+        "images.h": images_h(app.pictures, app.preprocess.channels),
+        "board.h": BOARD_H,
+        "host.c": HOST_C,
+        "README.md": readme(app, building),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    write_build(folder, sources, make)
+    return sources

@@ -1,78 +1,333 @@
-"""What an exported project says of itself: its README.md."""
+"""What an exported project says of itself: its README.md, for this network and program."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
 
-from kilograd.emit.program import Program
-from kilograd.ir import Node, StreamedInput
+from kilograd import __version__
+from kilograd.emit.application import Application
+from kilograd.emit.names import markdown
+from kilograd.emit.pictures import stored
+from kilograd.ir import Role
+from kilograd.memory import STAMP_BYTES
 from kilograd.passes import EntryPoint
 
 #: What the stack of any program may need, whatever compiles it; `kilograd run` says how much does.
 STACK_BYTES = 1536
 
-
-def _image(program: Program) -> Node:
-    return program.entries[EntryPoint.INFER].inputs["image"]
+_NAMED = 100  # classes in a table
 
 
-def readme(program: Program) -> str:
-    """Return the page that leads into a project."""
-    does = {name: _DOES[EntryPoint(name)] for name in program.entries}
-    calls = "\n".join(f"- `model_{name}`: {text}" for name, text in does.items())
-    by_rows = isinstance(_image(program).op, StreamedInput)
-    return _README.format(
-        state=f"{program.state_bytes:,}",
-        arena=f"{program.arena_bytes:,}",
-        shape="x".join(map(str, _image(program).type.shape)),
-        stack=STACK_BYTES,
-        calls=calls,
-        rows=_ROWS if by_rows else "",
+def readme(app: Application, building: str) -> str:
+    """Return the page that leads into a project; `building` is about the target, in Markdown."""
+    return "\n".join(
+        [
+            _BEGIN.format(
+                title=markdown(app.title),
+                version=__version__,
+                name=app.name,
+                method=markdown(app.method),
+                ways=app.ways,
+                learned=f"{app.learned:,}",
+            ),
+            building,
+            _FILES,
+            _image(app),
+            _classes(app),
+            _learning(app),
+            _PREDICTION.format(prototypes=_COSINES if app.has(EntryPoint.ENROL) else ""),
+            _STATUSES,
+            _STATE.format(state=app.program.state_bytes),
+            _memory(app),
+            _END,
+        ]
     )
 
 
-_DOES = {
-    EntryPoint.INFER: "image in, logits out; the largest one is the class.",
-    EntryPoint.PREFIX: "image in; out comes what `enrol` and `step` read in its place.",
-    EntryPoint.ENROL: "image and label in; adds the image to the prototype of its class.",
-    EntryPoint.FORGET: "empties the prototypes, before the support is enrolled anew.",
-    EntryPoint.STEP: "image, label, and rate and clock (or the share) in; loss out; learns.",
-    EntryPoint.ENROL_GRAD: "image and label in; what prototypes add to the gradients.",
-    EntryPoint.APPLY: "rate and clock in; updates from the accumulated gradients.",
+def _image(app: Application) -> str:
+    size, channels = app.preprocess.size, app.preprocess.channels
+    colour = channels == 3
+    return _IMAGE.format(
+        size=size,
+        row=size * channels,
+        channels=channels,
+        resize=app.preprocess.resize,
+        bytes=f"{size * size * channels:,}",
+        pixel=_RGB if colour else _GREY,
+        not_this="not blue first, not three planes, not 0 ... 255" if colour else "not 0 ... 255",
+        kept=_MIDDLE.format(size=size, resize=app.preprocess.resize)
+        if size < app.preprocess.resize
+        else "",
+        code=(_ROWS if app.by_rows else _WHOLE).format(
+            size=size, row=size * channels, state="state, arena"
+        ),
+    )
+
+
+def _classes(app: Application) -> str:
+    if not app.classes:
+        return _UNNAMED.format(ways=app.ways, last=app.ways - 1)
+    rows = "".join(f"| {i} | {markdown(k)} |\n" for i, k in enumerate(app.classes[:_NAMED]))
+    more = f"\nThe other {len(app.classes) - _NAMED} are in `classes.h`.\n"
+    return _CLASSES + rows + more * (len(app.classes) > _NAMED)
+
+
+def _learning(app: Application) -> str:
+    if not app.has(EntryPoint.STEP):
+        return _ENROLLING
+    steps = "".join(f"{i}. {text}\n" for i, text in enumerate(_steps(app), 1))
+    rate = _RATE.format(rate=f"{app.rate:g}", passes=app.passes)
+    return f"{_LEARNING}{steps}\n{rate}"
+
+
+def _steps(app: Application) -> Iterator[str]:
+    """Yield what to do, in order."""
+    enrols, prefix = app.has(EntryPoint.ENROL), app.has(EntryPoint.PREFIX)
+    yield "`model_init(state)`, once: it fills the state. Before any other call."
+    if prefix:
+        yield (
+            "`model_prefix` for each image: what it leaves takes the place of the image in the "
+            "calls below. Copy it from `MODEL_PREFIX_...` in the arena to where they read it, as "
+            "`MODEL_STEP_...`. It never changes; keep it if there is room."
+        )
+    if enrols:
+        yield (
+            "Enrol: `model_forget`, then `model_enrol` for each image you have, with its label. A "
+            "class without an image is never predicted. From here on `model_infer` works."
+        )
+    yield (
+        f"A pass: every image once, in an order that is new in each pass{_group(app)}. "
+        "`model_step` learns from an image and leaves its loss in the arena."
+    )
+    if enrols:
+        yield (
+            "Before the next pass, and after the last one, enrol anew: the prototypes are what the "
+            "layers made of your images before they learned."
+        )
+
+
+def _group(app: Application) -> str:
+    if app.has(EntryPoint.ENROL_GRAD):
+        return (
+            ", all of them as one group: `model_step` for each with a share of 1 / their number, "
+            "`model_enrol_grad` for each, then `model_apply`, which learns"
+        )
+    if app.has(EntryPoint.APPLY):
+        return (
+            f", in groups of {app.group}: `model_step` for each with a share of 1 / the size of "
+            "the group, then `model_apply`, which learns"
+        )
+    return ""
+
+
+def _memory(app: Application) -> str:
+    """Return the table of bytes, by part."""
+    program, roles = app.program, Counter[Role]()
+    for slot in program.state:
+        roles[slot.role] += slot.value.nbytes
+    parts = [(f"state: {_ROLES[role]}", size) for role, size in roles.items()]
+    parts.append(("state: stamp, and gaps", program.state_bytes - sum(roles.values())))
+    calls = ", ".join(f"`{e.name}` {e.plan.peak:,}" for e in program.entries.values())
+    rows = "".join(f"| {name} | {size:,} |\n" for name, size in parts)
+    frames = sum(
+        stored(x, app.preprocess.channels).nbytes
+        for x in (app.pictures.support, app.pictures.tests)
+    )
+    return _MEMORY.format(
+        rows=rows,
+        arena=f"{program.arena_bytes:,}",
+        calls=calls,
+        stack=f"{STACK_BYTES:,}",
+        sum=f"{program.sram_bytes + STACK_BYTES:,}",
+        tables=f"{program.flash_bytes:,}",
+        frames=f"{frames:,}",
+    )
+
+
+_ROLES = {
+    Role.WEIGHT: "weights that learn",
+    Role.BIAS: "biases that learn",
+    Role.HEAD: "classifier or prototypes",
+    Role.OPTIMIZER: "what the optimizer keeps, sums of gradients",
+    Role.STATISTIC: "statistics",
+    Role.CONSTANT: "constants",
 }
+assert STAMP_BYTES == 4  # noqa: S101 what the page says
 
-_README = """\
-# A training program
+_BEGIN = """\
+# A program that learns {ways} classes
 
-Plain C99, made by kilograd.  `make` builds a library and an example for this machine;
-the Makefile says how to cross-compile.
+Plain C99, made by Kilograd {version} from the network `{name}`
+({title})
+with the method {method}: {learned} of its parameters learn, on the device, from a few images of
+each class.
+No allocation, no globals, no operating system.
 
-Memory is yours: a *state* of {state} bytes that keeps what was learned, and an *arena* of {arena}
-bytes for the time of a call, both 4-byte aligned.  Save the state to keep what was learned.
-Nothing is allocated, and the stack stays below {stack:,} bytes.
+## Build it and run it
 
-Call `model_init(state)` once.  Then write the inputs of an entry point into the arena, at the
-offsets that `model.h` names, call it, and read its outputs there.  Images are int8 {shape},
-`pixel - 128`; labels count from 0; the clock is a seed and the number of the step, from 0.
+    make
+    ./example
 
-Every call returns a `kg_status` (`runtime/include/kg_status.h`).  `KG_OK` is 0; anything else says
-what is wrong with memory, state or inputs, and then nothing was written: state and arena are as
-they were.  `kg_status_text` says it in words.  A state that another program filled is refused.
-
-`model.json` says what stands behind the numbers in `model.c`: layers, parameters and their names.
-
-{calls}
-{rows}
-`example.c` shows the order of calls.
+builds the library and the example for this machine and runs it. The example is a small
+application, complete: it enrols, tests, trains, enrols anew and tests again, on made-up pictures
+of simple shapes (`images.h`). Read `example.c` beside this page. The same for the device:
 """
 
-_ROWS = """
-The image is never in memory as a whole: a `kg_rows` given to these calls holds a function that
-they ask for row 0, row 1, and so on, each once.  It may wait for a camera;
-`kg_image_row` (in `kg.h`) reads an image that lies in memory, such as flash.
+_FILES = """\
+| file | what it is |
+|---|---|
+| `model.h`, `model.c` | the program: its calls, and where inputs and outputs lie in the arena |
+| `runtime/` | the kernels that it calls, and `kg_frame.h`: images from a camera's frames |
+| `example.c`, `images.h` | the application |
+| `board.h`, `host.c` | what it asks of the machine it runs on |
+| `Makefile`, `CMakeLists.txt` | how it is built; `add_subdirectory` gives the library `model` |
+| `model.json` | what stands behind the numbers in `model.c` |
+
+To put it into a project of yours, take `model.c`, `model.h`, the C files that the Makefile lists,
+and its flags: `-ffp-contract=off` is why every machine computes the same bits.
 """
 
+_RGB = "a pixel is red, green, blue, side by side"
+_GREY = "a pixel is one number, how bright it is"
+_MIDDLE = """\
+Photos were scaled so that their shorter side has {resize} pixels, and the middle {size} x {size}
+was cut out: the network expects things to fill the picture like that.
+"""
 
-def append(file: Path, text: str) -> None:
-    """Add to a page that is written."""
-    file.write_text(file.read_text(encoding="utf-8") + text, encoding="utf-8")
+_IMAGE = """\
+## The image
+
+{size} x {size} pixels, {bytes} bytes, row by row from the top left; {pixel}. Every number is
+`pixel - 128`, an `int8_t`: black is -128, white is 127. So {not_this}.
+{kept}
+`kg_frame.h` makes one of a camera's frame (here 320 x 240 pixels of 16 bits, the high byte first;
+see `kg_format` for others). It cuts the middle and scales it:
+
+```c
+kg_frame frame = {{pixels, 320, 240, KG_RGB565_SWAPPED, 0, 0, 0, {size}, {channels}}};
+kg_frame_middle(&frame, {resize});
+{code}```
+
+To train, vary what is cut out a little (`frame.left`, `frame.top`, `frame.side`) each time that an
+image is shown; enrol and predict with the middle.
+"""
+
+_WHOLE = """\
+int8_t *image = (int8_t *)arena + MODEL_INFER_IMAGE; /* each call has an offset of its own */
+for (int32_t row = 0; row < {size}; row++) kg_frame_row(&frame, row, image + row * {row});
+status = model_infer({state});
+"""
+_ROWS = """\
+const kg_rows camera = {{kg_frame_row, &frame}}; /* asked for rows 0, 1 ... {size} - 1 */
+status = model_infer({state}, &camera);
+"""
+
+_UNNAMED = """\
+## Classes
+
+{ways} classes, labels 0 ... {last}. Class 2 is what you show with label 2.
+"""
+_CLASSES = """\
+## Classes
+
+| label | class |
+|---:|---|
+"""
+
+_ENROLLING = """\
+## Learn
+
+`model_init(state)`, once. Then `model_forget`, and `model_enrol` for each image you have, with its
+label: no layer learns here, a class is the mean of its images. More images may be enrolled at any
+time.
+"""
+
+_LEARNING = """\
+## Learn
+
+"""
+
+_RATE = """\
+The example makes {passes} passes and lets the rate fall from {rate} to zero in a straight line. A
+loss that rises or stays asks for a lower rate; ten times lower is a good second try. `clock` is
+two numbers: a seed, and how many updates were made before, from 0 up, also after a restart: it
+draws what is rounded up. Write the inputs of a call just before the call: any call may overwrite
+all of the arena.
+"""
+
+_COSINES = """\
+Here a logit is ten times the cosine between the image's features and the prototype of the class: 10
+at most, and 0 for a class that was not enrolled.
+"""
+_PREDICTION = """\
+## Read a prediction
+
+`model_infer` leaves one `float` for each class at `MODEL_INFER_LOGITS` in the arena, the logits.
+The class is the largest. {prototypes}A small lead over the second means "not sure", and every
+image gets a class, also one that shows none of them: measure on images of yours which lead to ask
+for.
+"""
+
+_STATUSES = """\
+## Statuses
+
+Every call returns a `kg_status`; `kg_status_text` says it in words. A call that returns anything
+but `KG_OK` has written nothing: state and arena are as they were.
+
+| status | what is wrong | what to do |
+|---|---|---|
+| `KG_OK`, 0 | nothing | |
+| `KG_NO_MEMORY` | the state or the arena is a null pointer | pass both |
+| `KG_MISALIGNED` | one of them is not 4-byte aligned | declare them as `uint32_t` |
+| `KG_BAD_STATE` | the state is not of this program, or damaged | `model_init`, or restore again |
+| `KG_NO_ROWS` | nobody gives the rows of the image | pass a `kg_rows` with a function |
+| `KG_BAD_LABEL` | the label is no class | count from 0 |
+| `KG_BAD_CLOCK` | the number of the update is negative or 2^31 - 1 | count from 0 |
+| `KG_BAD_RATE` | the rate is not a positive finite number | |
+| `KG_BAD_SHARE` | the share is not above 0 and at most 1 | 1 / images of the group |
+"""
+
+_STATE = """\
+## Keep what was learned
+
+All that was learned is in the state: copy its {state} bytes to flash after training, and back in
+place of `model_init` after a restart, as in
+
+```c
+flash_write(SLOT, state, MODEL_STATE_BYTES); /* whatever writes to your flash */
+flash_read(SLOT, state, MODEL_STATE_BYTES);
+```
+
+The next call says `KG_BAD_STATE` where that is not a state of this program: erased flash, or one
+that another program saved. It does not notice a byte that changed; add a checksum if your flash
+needs one. The arena need not be kept. Not in the state, and yours to keep: your images, what
+classes are called, and the number of updates so far.
+"""
+
+_MEMORY = """\
+## Memory
+
+| RAM | bytes |
+|---|---:|
+{rows}| arena: working memory of a call ({calls}) | {arena} |
+| stack, at most | {stack} |
+| **in all** | **{sum}** |
+
+| flash | bytes |
+|---|---:|
+| tables: the network, and what the state is first | {tables} |
+| the example's pictures, which you replace | {frames} |
+
+Code comes on top: `arm-none-eabi-size firmware.elf` says how much, `kilograd run` as well.
+"""
+
+_END = """\
+## Go on
+
+- Your own images: put frames of your camera into `images.h`, or read them in `show` of
+  `example.c`.
+- `kilograd run` with the options of this export measures stack, flash and instructions in an
+  emulator, and checks every bit against your workstation.
+- `kilograd plan` shows what needs the memory; `--rows`, `--sram` and other methods need less.
+"""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kilograd.emit.build import LANGUAGE, WARNINGS, spaced
 from kilograd.emit.program import Program
-from kilograd.emit.project import listed
-from kilograd.emit.readme import append
 
 
-def write_wasm_files(program: Program, folder: Path, files: list[Path]) -> None:
+def write_wasm_files(program: Program, folder: Path, files: str) -> None:
     """Add wasm.c, which reserves the memory of a module, and wasm.mk, which builds it.
 
     Functions keep their names; `model_state()` and `model_arena()` say where the blocks lie.
@@ -17,7 +16,8 @@ def write_wasm_files(program: Program, folder: Path, files: list[Path]) -> None:
     camera = _WASM_CAMERA if any(e.rows for e in program.entries.values()) else ""
     (folder / "wasm.c").write_text(_WASM + camera, encoding="utf-8")
     exports = " ".join(wasm_exports(program))
-    text = _WASM_MAKEFILE.format(files=listed(files), exports=exports)
+    flags = spaced((*LANGUAGE, *WARNINGS))
+    text = _WASM_MAKEFILE.format(files=files, flags=flags, exports=exports)
     (folder / "wasm.mk").write_text(text, encoding="utf-8")
 
 
@@ -27,12 +27,17 @@ def wasm_exports(program: Program) -> list[str]:
     return [f"-Wl,--export={name}" for name in names]
 
 
-def write_wasm_readme(folder: Path) -> None:
-    """Say in the README what a module is made with and how it is called."""
-    append(folder / "README.md", _README_WASM)
+#: What the README says of it.
+BUILDING = """\
+    make -f wasm.mk
 
+builds `model.wasm` with the clang of ziglang (`pip install ziglang`).
+It imports nothing, but for the function that reads a row where images come so (`wasm.c`).
+It exports its memory and the functions below; `model_state()` and `model_arena()` (and
+`model_camera()`) return where in the memory the blocks lie, which all functions take.
+"""
 
-_README_WASM = """
+_WASM = """
 `make -f wasm.mk` builds `model.wasm` with the clang of ziglang (`pip install ziglang`).
 It imports nothing, but for the function that reads a row where images come so (`wasm.c`).
 It exports its memory and the functions above; `model_state()` and `model_arena()` (and
@@ -63,50 +68,10 @@ __attribute__((export_name("model_camera"))) const kg_rows *model_camera(void) {
 _WASM_MAKEFILE = """\
 # make -f wasm.mk       model.wasm, without imports
 ZIG ?= python3 -m ziglang
-FLAGS = -target wasm32-freestanding -O3 -g0 -s -std=c99 -ffp-contract=off
+FLAGS = -target wasm32-freestanding -O3 -g0 -s {flags}
 LINK = -Wl,--no-entry -Wl,-z,stack-size=4096 {exports}
 FILES = wasm.c {files}
 
 model.wasm: $(FILES) model.h
 \t$(ZIG) cc $(FLAGS) -I. -Iruntime/include -Iruntime/freestanding $(FILES) $(LINK) -o $@
-"""
-
-_MAKEFILE = """\
-# make -f wasm.mk       model.wasm, without imports
-ZIG ?= python3 -m ziglang
-FLAGS = -target wasm32-freestanding -O3 -g0 -s -std=c99 -ffp-contract=off
-LINK = -Wl,--no-entry -Wl,-z,stack-size=4096 {exports}
-FILES = wasm.c {files}
-
-model.wasm: $(FILES) model.h
-\t$(ZIG) cc $(FLAGS) -I. -Iruntime/include -Iruntime/freestanding $(FILES) $(LINK) -o $@
-"""
-
-_EXAMPLE = """\
-/* Trains on made-up images, to show the order of calls. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "model.h"
-
-static void check(kg_status status) {{
-    if (status == KG_OK) return;
-    fprintf(stderr, "%s\\n", kg_status_text(status));
-    exit(1);
-}}
-
-static void draw(int8_t *image, int32_t way) {{
-    for (int32_t i = 0; i < {size}; i++) image[i] = (int8_t)(rand() % 100 - 50 + 40 * way);
-}}
-
-{picture}int main(void) {{
-    uint8_t *state = malloc(MODEL_STATE_BYTES + 4), *arena = malloc(MODEL_ARENA_BYTES + 4);
-    if (!state || !arena) return 1;
-    check(model_init(state));
-{body}
-    free(arena);
-    free(state);
-    return 0;
-}}
 """

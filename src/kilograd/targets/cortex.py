@@ -8,17 +8,22 @@ from pathlib import Path
 
 from kilograd.boards import Region
 from kilograd.emit import Program
-from kilograd.emit.firmware import Firmware, MemoryMap, write_firmware
+from kilograd.emit.build import FLAGS, Sources
+from kilograd.emit.firmware import Firmware, MemoryMap, building, write_firmware
 from kilograd.errors import InputError, option
 from kilograd.targets.elf import ElfFile, ElfTarget, Harness
 from kilograd.targets.qemu import QemuDevice, find_qemu
 from kilograd.targets.target import CrossCompiler, Device, Emulator
-from kilograd.targets.toolchain import LANGUAGE, Compiler, zig
+from kilograd.targets.toolchain import Compiler, zig
 from kilograd.targets.unicorn import Registers, UnicornDevice
 
+_CLANG_ABI = "thumb-freestanding-eabihf"
 _GCC, _GCC_ABI = "arm-none-eabi-gcc", ("-mthumb", "-mfloat-abi=hard")
 _FLAGS = ("-O3", "-g0", "-ffunction-sections", "-fdata-sections", "-static")
 
+
+#: The flash and the RAM of each machine in QEMU are no smaller.
+_EMULATED_BYTES = 2 << 20
 
 #: A board about which nobody knows better: the memory of many an STM32.
 _MEMORY = MemoryMap(Region(0x08000000, 2 << 20), Region(0x20000000, 512 << 10))
@@ -58,8 +63,7 @@ class Cortex(ElfTarget):
 
     @property
     def make(self) -> str:
-        flags = " ".join((*self.gcc_cpu, *_GCC_ABI))
-        return f"make libmodel.a CC={_GCC} AR=arm-none-eabi-ar TARGET='{flags}'"
+        return "make -f firmware.mk"
 
     @property
     def harness(self) -> Harness:
@@ -69,7 +73,7 @@ class Cortex(ElfTarget):
 
     def cross_compiler(self) -> Compiler:
         if self.compiler is CrossCompiler.CLANG:
-            machine = ("-target", "thumb-freestanding-eabihf", f"-mcpu={self.zig_cpu}")
+            machine = ("-target", _CLANG_ABI, f"-mcpu={self.zig_cpu}")
             return zig(self.name, (*machine, *_FLAGS, "-fno-unwind-tables"))
         if shutil.which(_GCC) is None:
             raise InputError(
@@ -77,9 +81,8 @@ class Cortex(ElfTarget):
                 f"apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
             )
         cpu = (*self.gcc_cpu, *_GCC_ABI)
-        # sqrt is one instruction where nobody asks for errno
-        library = ("-fno-math-errno", "-nostartfiles", "--specs=nano.specs")
-        return Compiler((_GCC,), (*cpu, *LANGUAGE, *_FLAGS, *library))
+        library = ("-nostartfiles", "--specs=nano.specs")
+        return Compiler((_GCC,), (*cpu, *FLAGS, *_FLAGS, *library))
 
     def start(self, program: Program, firmware: ElfFile) -> Device:
         if self.emulator is Emulator.UNICORN:
@@ -96,22 +99,34 @@ class Cortex(ElfTarget):
         command = (qemu, *machine, *quiet, *semihosting, "-kernel", str(firmware.path))
         return QemuDevice(program, firmware, command, self.machine.tick_instructions)
 
+    def building(self, ram: int | None) -> str:
+        return building(self._firmware(ram))
+
     def write_start(
-        self, program: Program, folder: Path, files: list[Path], ram: int | None
+        self, program: Program, folder: Path, sources: Sources, ram: int | None
     ) -> None:
+        write_firmware(folder, sources, self._firmware(ram))
+
+    def _firmware(self, ram: int | None) -> Firmware:
+        """Return how firmware is made for the board, or one with so much RAM."""
         board, memory = self.board, self.memory
         if board is not None:
             memory = MemoryMap(board.flash, board.ram, board.chip.boot)
         if ram is not None:
             memory = replace(memory, ram=replace(memory.ram, size=ram))
-        made = Firmware(
+        emulator = MemoryMap(
+            Region(self.machine.code, _EMULATED_BYTES), Region(self.machine.ram, _EMULATED_BYTES)
+        )
+        return Firmware(
             board=f"a {self.name}: put the memory of yours here" if board is None else board.title,
             memory=memory,
             cpu=(*self.gcc_cpu, *_GCC_ABI),
+            clang=("-target", _CLANG_ABI, f"-mcpu={self.zig_cpu}"),
+            emulator=emulator,
+            machine=self.machine.name,
             cached=self.cached,
             note="" if board is None else board.note,
         )
-        write_firmware(program, folder, files, made)
 
 
 # not UC_MODE_MCLASS: with it the CPU model has no effect

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from kilograd.boards import Board
 from kilograd.emit import Program
-from kilograd.emit.project import write_build_files, write_project
+from kilograd.emit.application import Application
+from kilograd.emit.build import Sources
+from kilograd.emit.project import write_application, write_project
 from kilograd.errors import InputError, option
 from kilograd.sizes import spelled
 from kilograd.targets.fit import check_fits
@@ -98,20 +100,24 @@ class Target(abc.ABC):
         self.check(program, ram)
         return self.load(program, ram)
 
-    def export(self, program: Program, folder: Path, ram: int | None = None) -> None:
+    def building(self, ram: int | None) -> str:
+        """Return what a README says of building for it, in Markdown: a command, a few words."""
+        return f"    {self.make}\n\nbuilds it for {self.name}.\n"
+
+    def export(self, app: Application, folder: Path, ram: int | None = None) -> None:
         """Write a C project that stands alone: library, build files, example, what to do.
 
         Raises `InputError` where the program does not fit.
         """
-        self.check(program, ram)
-        files = write_project(program, folder, runtime_folder(), self.variant)
-        write_build_files(program, folder, files, self.make)
-        self.write_start(program, folder, files, ram)
+        self.check(app.program, ram)
+        files = write_project(app.program, folder, runtime_folder(), self.variant)
+        sources = write_application(app, folder, files, self.make, self.building(ram))
+        self.write_start(app.program, folder, sources, ram)
 
     def write_start(  # noqa: B027 most targets need nothing more
-        self, program: Program, folder: Path, files: list[Path], ram: int | None
+        self, program: Program, folder: Path, sources: Sources, ram: int | None
     ) -> None:
-        """Add to a project what only this target needs; `files` are its C files."""
+        """Add to a project what only this target needs; `sources` are its C files."""
 
     def check(self, program: Program, ram: int | None) -> None:
         """Raise `InputError` where a program does not fit into the RAM there is."""

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kilograd
+from kilograd.emit.build import LANGUAGE
 from kilograd.emit.project import c_files
 from kilograd.errors import InputError, option
 from kilograd.extras import Extra
 from kilograd.interruption import later
 from kilograd.output import FULL
 
-#: C99 without GNU extensions, and no fused multiply-add: the same bits everywhere.
-LANGUAGE = ("-std=c99", "-ffp-contract=off")
 OPTIMISE = ("-O3", "-march=native")
 
 #: An empty program with the headers that every one needs.

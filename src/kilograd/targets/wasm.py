@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from kilograd.emit import Program
+from kilograd.emit.build import Sources, spaced
 from kilograd.emit.project import write_project
-from kilograd.emit.wasm import wasm_exports, write_wasm_files, write_wasm_readme
+from kilograd.emit.wasm import BUILDING, wasm_exports, write_wasm_files
 from kilograd.extras import Extra
 from kilograd.ir import Array
 from kilograd.targets.cache import cached, workplace
@@ -44,14 +45,16 @@ class Wasm(Target):
     def make(self) -> str:
         return "make -f wasm.mk"
 
+    def building(self, ram: int | None) -> str:
+        return BUILDING
+
     def load(self, program: Program, ram: int | None) -> WasmDevice:
         return WasmDevice(program, _build_module(program, self))
 
     def write_start(
-        self, program: Program, folder: Path, files: list[Path], ram: int | None
+        self, program: Program, folder: Path, sources: Sources, ram: int | None
     ) -> None:
-        write_wasm_files(program, folder, files)
-        write_wasm_readme(folder)
+        write_wasm_files(program, folder, sources.target)
 
 
 def _build_module(program: Program, target: Wasm) -> Path:
@@ -59,7 +62,7 @@ def _build_module(program: Program, target: Wasm) -> Path:
     compiler = zig(target.name, _FLAGS)
     with workplace() as folder:
         files = write_project(program, folder, runtime_folder(), target.variant)
-        write_wasm_files(program, folder, files)
+        write_wasm_files(program, folder, spaced(files))
         texts = [p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()]
 
         def make(build: Path) -> None:

@@ -1,0 +1,57 @@
+"""A program with what is said of it and done with it: what an exported project is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kilograd.emit.pictures import Pictures
+from kilograd.emit.program import Program
+from kilograd.frontend import Preprocess
+from kilograd.ir import StreamedInput
+from kilograd.passes import EntryPoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """A program, the network it was made from, and how it is trained.
+
+    `name` and `title` are the network's, `method` says what learns, `learned` how many parameters
+    that are.  `rate` and `passes` are for the support; so many images as `group` share an update.
+    `classes` are the names of the classes in the order of their labels, empty where nobody knows.
+    `pictures` are for the example.
+    """
+
+    program: Program
+    name: str
+    title: str
+    preprocess: Preprocess
+    method: str
+    learned: int
+    rate: float
+    passes: int
+    group: int
+    classes: tuple[str, ...] = ()
+    pictures: Pictures
+
+    @property
+    def ways(self) -> int:
+        """The classes that the program tells apart."""
+        (logits,) = self.program.entries[EntryPoint.INFER].graph.outputs
+        return logits.type.size
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the image comes row by row."""
+        (image,) = self.program.entries[EntryPoint.INFER].inputs.values()
+        return isinstance(image.op, StreamedInput)
+
+    @property
+    def latents(self) -> Mapping[str, int]:
+        """Bytes of what stands in place of an image, by its name in C; nothing without a cut."""
+        prefix = self.program.entries.get(EntryPoint.PREFIX)
+        return {k: n.type.nbytes for k, n in prefix.outputs.items()} if prefix else {}
+
+    def has(self, *entries: EntryPoint) -> bool:
+        """Return whether the program has all of these entry points."""
+        return all(e in self.program.entries for e in entries)

@@ -1,0 +1,32 @@
+"""What an exported project is made from: a compiled program, and how it is trained."""
+
+from __future__ import annotations
+
+from kilograd.emit.application import Application
+from kilograd.emit.pictures import drawn
+from kilograd.learn.recipe import Compiled
+from kilograd.settings import Schedule
+
+
+def application(
+    compiled: Compiled, schedule: Schedule | None = None, classes: tuple[str, ...] = ()
+) -> Application:
+    """Return a program as an application: trained by `schedule` or the usual one, on drawn images.
+
+    `classes` are the names of the classes in the order of their labels, where somebody knows them.
+    """
+    schedule = schedule or Schedule()
+    model, recipe = compiled.model, compiled.recipe
+    return Application(
+        program=compiled.program,
+        name=model.name,
+        title=model.title,
+        preprocess=model.preprocess,
+        method=recipe.method,
+        learned=compiled.learned_parameters,
+        rate=schedule.lr,
+        passes=schedule.iterations,
+        group=recipe.accumulate,
+        classes=classes,
+        pictures=drawn(recipe.ways),
+    )

@@ -1,0 +1,164 @@
+"""The example of an exported project as it is said to be: in numpy, by the driver's calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kilograd.emit import Program
+from kilograd.emit.application import Application
+from kilograd.emit.pictures import drawn
+from kilograd.frontend import Preprocess
+from kilograd.ir import Array
+from kilograd.targets import Driver
+
+PASSES, RATE, SEED = 3, 0.02, 1
+
+
+def application(program: Program, **changes: Any) -> Application:
+    """A program of a small network as an application: of 8 of 9 pixels, in colour."""
+    (image,) = program.entries["infer"].graph.inputs()
+    (logits,) = program.entries["infer"].graph.outputs
+    size, _, channels = image.type.shape
+    usual: dict[str, Any] = {
+        "program": program,
+        "name": "small",
+        "title": "A small network",
+        "preprocess": Preprocess(size, size + 1, channels),
+        "method": "by hand",
+        "learned": 1,
+        "rate": RATE,
+        "passes": PASSES,
+        "group": 4,
+        "pictures": drawn(logits.type.size),
+    }
+    return Application(**{**usual, **changes})
+
+
+def mean_of_touched(frame: Array, corner: tuple[int, int], side: int, size: int) -> Array:
+    """An image int8 [size, size, c] of a square of a frame uint8 [h, w, c], pixel by pixel."""
+    top, left = corner
+    out = np.zeros((size, size, frame.shape[2]), np.int8)
+    for y, x in np.ndindex(size, size):
+        rows, cols = (
+            slice(
+                first + int(np.floor(i * side / size)), first + int(np.ceil((i + 1) * side / size))
+            )
+            for first, i in ((top, y), (left, x))
+        )
+        touched = frame[rows, cols].reshape(-1, frame.shape[2]).astype(np.int64)
+        out[y, x] = np.floor(touched.mean(axis=0) + 0.5) - 128
+    return out
+
+
+def middle(frame: Array, preprocess: Preprocess) -> Array:
+    """An image of the middle of a frame."""
+    height, width, _ = frame.shape
+    side = int(min(height, width) * preprocess.size / preprocess.resize + 0.5)
+    return mean_of_touched(
+        frame, ((height - side) // 2, (width - side) // 2), side, preprocess.size
+    )
+
+
+def from_565(data: Array) -> Array:
+    """Red, green and blue, uint8 [..., 3], of 16-bit pixels."""
+    data = data.astype(np.int64)
+    parts = [data >> 11, data >> 5 & 63, data & 31]
+    scaled = [parts[0] * 33 // 4, parts[1] * 65 // 16, parts[2] * 33 // 4]
+    return np.stack(scaled, -1).astype(np.uint8)
+
+
+def read_images(folder: Path, app: Application, name: str) -> tuple[list[Array], list[int]]:
+    """The images and labels of images.h, as the network sees them."""
+    text = (folder / "images.h").read_text("ascii")
+    sizes = {k: int(v) for k, v in re.findall(r"#define FRAME_(\w+) (\d+)", text)}
+    (labels,) = re.findall(rf"{name}_label\[\w+\] = {{(.*?)}};", text)
+    (body,) = re.findall(rf"uint8_t {name}\[.*?= {{(.*?)}};", text, re.DOTALL)
+    data = np.array(re.findall(r"\d+", body), int).astype(np.uint8)
+    shape = (-1, sizes["HEIGHT"], sizes["WIDTH"])
+    colour = app.preprocess.channels == 3
+    frames = from_565(data.view(">u2").reshape(shape)) if colour else data.reshape(*shape, 1)
+    return [middle(f, app.preprocess) for f in frames], list(map(int, labels.split(",")))
+
+
+def shuffled(count: int) -> Iterator[list[int]]:
+    """The orders of the passes: Fisher and Yates, with the generator of Numerical Recipes."""
+    order, random = list(range(count)), SEED
+    while True:
+        for i in range(count - 1, 0, -1):
+            random = (random * 1664525 + 1013904223) % 2**32
+            j = (random >> 16) % (i + 1)
+            order[i], order[j] = order[j], order[i]
+        yield list(order)
+
+
+def thousandths(x: np.float32) -> str:
+    """A float32 with three digits, as the example prints it."""
+    n = int(x * np.float32(1000) + np.float32(0.5))
+    return f"{n // 1000}.{n % 1000:03}"
+
+
+def mean(xs: Sequence[float]) -> np.float32:
+    """The sum, first number first, over their count; in float32."""
+    total = np.float32(0)
+    for x in xs:
+        total = np.float32(total + np.float32(x))
+    return np.float32(total / np.float32(len(xs)))
+
+
+def said(app: Application, runner: Any, folder: Path, state: Array) -> list[str]:
+    """What the example prints, from the calls of the driver; `state` are the bytes of its state."""
+    driver, entries = Driver(runner), app.program.entries
+    images, labels = read_images(folder, app, "support")
+    tests = read_images(folder, app, "tests")
+    marks = [np.array([label], np.int32) for label in labels]
+    size = 1 if "apply" not in entries else app.group if "enrol_grad" not in entries else 10**6
+    size = min(size, len(images))
+
+    def samples(of: Sequence[int]) -> Iterator[Any]:
+        return ((driver.show(images[i]), marks[i]) for i in of)
+
+    def enrol() -> None:
+        driver.enrol(samples(range(len(images))))
+
+    lines = []
+
+    def test(when: str) -> None:
+        right = 0
+        for x, label in zip(*tests, strict=True):
+            found = int(driver.infer(x).argmax())
+            right += found == label
+            if found != label:
+                names = [*app.pictures.names, *["a class that was never shown"] * app.ways]
+                lines.append(f"  {names[label]} is taken for {names[found]}")
+        lines.append(f"accuracy {when} training: {right} of {len(tests[0])}")
+
+    enrol()
+    test("before")
+    orders, updates = shuffled(len(images)), 0
+    for turn in range(app.passes if "step" in entries else 0):
+        enrol()
+        order, losses = next(orders), list[float]()
+        rate = np.float32(app.rate) * np.float32(app.passes - turn) / np.float32(app.passes)
+        for first in range(0, len(images), size):
+            group = order[first : first + size]
+            losses += driver.update(
+                samples(group),
+                samples(range(len(images))),
+                share=float(np.float32(1) / np.float32(len(group))),
+                rate=float(rate),
+                clock=(SEED, updates),
+            )
+            updates += 1
+        lines.append(f"pass {turn + 1}: loss {thousandths(mean(losses))}")
+    if "step" in entries:
+        enrol()
+        test("after")
+    digest = 2166136261
+    for byte in state.tolist():
+        digest = (digest ^ byte) * 16777619 % 2**32
+    return [*lines, f"state: {digest}"]
