@@ -89,7 +89,7 @@ def check_page(file: Path) -> None:
 def check_readme(file: Path) -> None:
     """Assert that the title of a network means nothing in the README of a project."""
     text = file.read_text("utf-8")
-    (title,) = re.findall(r"from the network `tiny`\s\((.*)\)$", text, re.MULTILINE)
+    (title,) = re.findall(r"from the network `[^`]*`\s\((.*)\)$", text, re.MULTILINE)
     assert "PWNED" not in text.replace(title, "")
     assert not set(re.sub(r"\\[!-/:-@\[-`{-~]", "", title)) & set("`*_[]<>|&~$#:@\\")
     assert not [c for c in text if c != "\n" and unicodedata.category(c) in {"Cc", "Cf"}]
