@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kilograd.emit.application import Application
 from kilograd.emit.pictures import drawn
+from kilograd.learn.automatic import suited_rate
 from kilograd.learn.recipe import Compiled
 from kilograd.settings import Schedule
 
@@ -11,11 +12,11 @@ from kilograd.settings import Schedule
 def application(
     compiled: Compiled, schedule: Schedule | None = None, classes: tuple[str, ...] = ()
 ) -> Application:
-    """Return a program as an application: trained by `schedule` or the usual one, on drawn images.
+    """Return a program as an application: trained by `schedule` or as suits it, on drawn images.
 
     `classes` are the names of the classes in the order of their labels, where somebody knows them.
     """
-    schedule = schedule or Schedule()
+    schedule = schedule or Schedule(lr=suited_rate(compiled))
     model, recipe = compiled.model, compiled.recipe
     return Application(
         program=compiled.program,
