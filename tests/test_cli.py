@@ -348,9 +348,9 @@ def no_class_folders(folder: Path) -> None:
     picture(np.random.default_rng(0), (0, 0, 0)).save(folder / "0.png")
 
 
-def class_without_pictures(folder: Path) -> None:
-    write_pictures(folder, ("red", "blue"))
-    (folder / "yellow").mkdir()
+def classes_without_pictures(folder: Path) -> None:
+    for name in ("red", "blue"):
+        (folder / name).mkdir(parents=True)
 
 
 def nothing_readable(folder: Path) -> None:
@@ -370,8 +370,8 @@ def missing(folder: Path) -> None:
     ("make", "message"),
     [
         (empty, "pets: it is empty; give a folder with one sub-folder of images per class"),
-        (no_class_folders, "pets: it holds no class folders; give a folder"),
-        (class_without_pictures, "yellow: a class folder without images; put some in"),
+        (no_class_folders, "pets: holds 1 images and no class folders; make a folder for each"),
+        (classes_without_pictures, "pets: none of its 2 folders holds an image; give a folder"),
         (nothing_readable, "pets: no image in it can be read (1 tried, the first is red/0.png)"),
         (a_text_file, "pets: neither a folder nor a .parquet file; give a folder"),
         (missing, "pets: no such file or folder; give a folder"),

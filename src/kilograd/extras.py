@@ -19,6 +19,7 @@ class Extra(enum.Enum):
 
     PARQUET = ("pyarrow",)
     H5 = ("h5py",)
+    HEIC = ("pillow-heif",)
     EXACT = ("ortools",)
     SEARCH = ("pymoo",)
     RAY = ("ray",)
@@ -35,6 +36,11 @@ class Extra(enum.Enum):
         True
         """
         return f"pip install {' '.join(self._missing() or self.value)}"
+
+    @property
+    def missing(self) -> bool:
+        """Whether a package of it is not installed."""
+        return bool(self._missing())
 
     def need(self, what: str) -> None:
         """Raise `InputError` where a package is not installed; `what` needs it."""
@@ -57,4 +63,4 @@ class Extra(enum.Enum):
 
 
 #: What is imported, where it is not called like its package.
-_MODULES = {"pyelftools": "elftools", "scikit-learn": "sklearn"}
+_MODULES = {"pillow-heif": "pillow_heif", "pyelftools": "elftools", "scikit-learn": "sklearn"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kilograd.data.dataset import Dataset
@@ -20,36 +21,73 @@ from kilograd.errors import InputError
 from kilograd.reading import leads_inside
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".mpo"}
+    | {".heic", ".heif", ".avif"}
 )
 
-_LITTER = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+_LITTER = {
+    *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini"),
+}
 """What systems and archives leave beside the data; hidden files are more of it."""
+
+_log = logging.getLogger(__name__)
+_NAMED = 8
 
 
 def load_folder(root: Path) -> Dataset:
     """Load a folder of class folders; `InputError` as `load_dataset` says."""
     folders = _sub_folders(root, root)
     if not folders:
-        held = "it holds no class folders" if _entries(root) else "it is empty"
-        raise InputError(f"{root}: {held}; {LAYOUT}")
+        raise _no_classes(root)
     # Folders called train and test are splits: taken for classes they would give a set that
     # trains without complaint and learns to tell the training photographs from the test ones.
     is_split = {name.lower() for name in folders} <= SPLITS.keys()
     if is_split and any(_sub_folders(folder, root) for folder in folders.values()):
         return _load_split_folders(root, folders)
+    _check_depth(root, folders)
+    if loose := _images(_entries(root)):
+        _log.warning("%s: %d images beside the class folders passed over", root, len(loose))
     images = _Folder(root)
+    files = {name: found for name, folder in folders.items() if (found := images.files(folder))}
+    if empty := [name for name in folders if name not in files]:
+        _log.warning(
+            "%s: %d folders without images passed over: %s", root, len(empty), _some(empty)
+        )
+    if not files:
+        raise InputError(f"{root}: none of its {len(folders)} folders holds an image; {LAYOUT}")
     listed = [
-        image
-        for number, folder in enumerate(folders.values())
-        for image in images.listed(folder, number, None)
+        image for number, own in enumerate(files.values()) for image in images.listed(own, number)
     ]
-    return assemble(folder_name(root), root, tuple(folders), listed)
+    return assemble(folder_name(root), root, tuple(files), listed)
+
+
+def _no_classes(root: Path) -> InputError:
+    entries = _entries(root)
+    if loose := _images(entries):
+        return InputError(
+            f"{root}: holds {len(loose)} images and no class folders; make a folder for each class "
+            f"and move its images there, as {root / 'cat' / loose[0].name}"
+        )
+    held = "it holds no class folders" if entries else "it is empty"
+    return InputError(f"{root}: {held}; {LAYOUT}")
+
+
+def _check_depth(root: Path, folders: Mapping[str, Path]) -> None:
+    """Raise `InputError` where the classes lie one folder deeper, as archives unpack."""
+    if len(folders) == 1:
+        (inner,) = folders.values()
+        if not _images(_entries(inner)) and len(_sub_folders(inner, root)) > 1:
+            raise InputError(f"{root}: holds one folder, and that holds the others; give {inner}")
+
+
+def _images(entries: Iterable[Path]) -> list[Path]:
+    return [e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
 
 
 def _load_split_folders(root: Path, splits: Mapping[str, Path]) -> Dataset:
     for folder in splits.values():
-        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in _entries(folder)):
+        if _images(_entries(folder)):
             raise InputError(
                 f"{folder}: holds images outside class folders; move each into its class folder"
             )
@@ -61,7 +99,7 @@ def _load_split_folders(root: Path, splits: Mapping[str, Path]) -> Dataset:
         image
         for split, folders in inner.items()
         for name, folder in folders.items()
-        for image in images.listed(folder, number[name], SPLITS[split.lower()])
+        for image in images.listed(images.files(folder), number[name], SPLITS[split.lower()])
     ]
     return assemble(folder_name(root), root, classes, listed)
 
@@ -97,14 +135,12 @@ class _Folder:
         self._root = root
         self._count = 0
 
-    def listed(self, folder: Path, number: int, split: str | None) -> list[Listed]:
-        """List the images of a class folder, its sub-folders included, sorted by path."""
-        files = sorted(self._files(folder))
-        if not files:
-            raise InputError(
-                f"{folder}: a class folder without images; put some in, move it elsewhere, or "
-                f"{LAYOUT}"
-            )
+    def files(self, folder: Path) -> list[Path]:
+        """Return the images of a class folder, its sub-folders included, sorted by path."""
+        return sorted(self._files(folder))
+
+    def listed(self, files: Iterable[Path], number: int, split: str | None = None) -> list[Listed]:
+        """Return the images of a class as listed."""
         return [
             Listed(file.relative_to(self._root).as_posix(), self._source(file), number, split)
             for file in files
@@ -134,3 +170,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _unreadable_folder(error: OSError) -> InputError:
     return InputError(f"{error.filename}: cannot be listed ({error.strerror}); check its rights")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -58,6 +58,11 @@ def load_dataset(path: str | Path) -> Dataset:
         )
     if not there(path):
         raise InputError(f"{path}: no such file or folder; {LAYOUT}")
+    if (path / "graph.json").is_file():
+        raise InputError(
+            f"{path}: is a network (it holds graph.json), and no images; give it as "
+            f"{option('model')}, and {LAYOUT}"
+        )
     if (path / SPECIFICATION).is_file():
         return load_meta_dataset(path)
     if (path / "images").is_dir() and any((path / name).is_file() for name in LISTS):

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from kilograd import limits
+from kilograd.extras import Extra
 from kilograd.frontend import Preprocess
 from kilograd.reading import read_bytes
 
@@ -28,6 +29,11 @@ Source = bytes | Path | Callable[[], Image.Image]
 # Pillow guesses the format from the content. Naming the formats keeps a file called .png away from
 # decoders nobody expects here, such as EPS, which starts Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+_CONTAINER = slice(4, 8)
+_BRAND = slice(8, 12)
+"""What tells a file of the kind of HEIC and AVIF, and which it is."""
+_AVIF = {b"avif", b"avis"}
 
 # What `prepare` can turn into 8 bits per channel. Float images ("F") are left out: nothing in the
 # file says which value is white.
@@ -158,7 +164,18 @@ def opened(source: Source) -> Image.Image:
         return source()
     if source.startswith(b"\xff\xd8"):
         _check_markers(source)
-    return Image.open(io.BytesIO(source), formats=_FORMATS)
+    return Image.open(io.BytesIO(source), formats=_formats(source))
+
+
+def _formats(source: bytes) -> tuple[str, ...]:
+    """Return the decoders that may open a source; `InputError` where a package is missing."""
+    if source[_CONTAINER] != b"ftyp":
+        return _FORMATS
+    if source[_BRAND] in _AVIF and features.check("avif"):
+        return ("AVIF",)
+    what = "an image in AVIF" if source[_BRAND] in _AVIF else "an image in HEIC"
+    Extra.HEIC.load("pillow_heif", what).register_heif_opener(thumbnails=False)
+    return ("HEIF", "AVIF")
 
 
 @_quiet()
