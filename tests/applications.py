@@ -12,7 +12,7 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.emit.application import Application
 from kilograd.emit.pictures import drawn
-from kilograd.frontend import Preprocess
+from kilograd.frontend import Attribution, Preprocess
 from kilograd.ir import Array
 from kilograd.targets import Driver
 
@@ -35,6 +35,7 @@ def application(program: Program, **changes: Any) -> Application:
         "passes": PASSES,
         "group": 4,
         "pictures": drawn(logits.type.size),
+        "attribution": Attribution({}, {}),
     }
     return Application(**{**usual, **changes})
 

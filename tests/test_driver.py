@@ -285,8 +285,9 @@ def example_of(app: Application, folder: Path) -> list[str]:
 
 def write_example(app: Application, folder: Path) -> None:
     """Export an application for this machine."""
-    files = write_project(app.program, folder, runtime_folder(), None)
-    write_application(app, folder, files, "make", "")
+    runtime = runtime_folder()
+    files = write_project(app.program, folder, runtime, None)
+    write_application(app, folder, runtime, files, "make", "")
 
 
 def run_example(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
@@ -347,3 +348,33 @@ def test_an_example_says_what_is_refused_and_ends_with_it(tmp_path: Path) -> Non
     run = run_example(tmp_path, "example.c")
     assert run.returncode == Status.BAD_RATE
     assert run.stdout.splitlines()[-1] == "the rate is not a positive finite number"
+
+
+NAMES = """\
+#include <stdio.h>
+#include "classes.h"
+int main(void) {
+    for (int i = 0; i < CLASSES_NAMED; i++)
+        fwrite(class_names[i], 1, strlen(class_names[i]) + 1, stdout);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no cc")
+def test_names_of_classes_reach_c_and_the_page_as_they_are(tmp_path: Path) -> None:
+    """Whatever they are made of: C prints them, and in Markdown they mean nothing."""
+    odd = ("*/ int x; /*", 'a"b\\', "what??/", "\u00e9t\u00e9", "1234", "%s")
+    names = (*odd, "| [x](y) | `z`", "<b>")
+    program = link(entries(small_network(), KINDS["sgd"].training))
+    app = application(program, classes=names)
+    write_example(app, tmp_path)
+    (tmp_path / "names.c").write_text("#include <string.h>\n" + NAMES, "ascii")
+    strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-trigraphs")
+    find_compiler().compile(tmp_path, *strict, "names.c", "-o", "names")
+    said = subprocess.run([tmp_path / "names"], check=True, capture_output=True).stdout
+    assert said.decode("utf-8").split("\0") == [*names, ""]
+    page = (tmp_path / "README.md").read_text("utf-8")
+    assert "| 3 | \u00e9t\u00e9 |\n" in page
+    assert "| 6 | \\| \\[x\\](y) \\| \\`z\\` |\n" in page
+    assert "<b>" not in page.replace("\\<b", "")

@@ -159,11 +159,13 @@ def test_names_in_a_network(
         written = {p.name for p in tmp_path.iterdir()}
         assert written == {"tiny", "out", "map.html", "project"}
         for file in (p for p in (tmp_path / "project").iterdir() if p.is_file()):
-            if file.name not in {"README.md", "model.json"}:
+            if file.name not in {"README.md", "NOTICE", "model.json"}:
                 text = file.read_text("utf-8")
                 assert text.isascii(), file
                 assert "PWNED" not in text, file
         check_readme(tmp_path / "project" / "README.md")
+        notice = (tmp_path / "project" / "NOTICE").read_text("utf-8")
+        assert f"\n  {graph['title']}\n" in notice
         json.loads((tmp_path / "project" / "model.json").read_text("ascii"))
     else:
         assert [p.name for p in tmp_path.iterdir()] == ["tiny"]

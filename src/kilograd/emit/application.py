@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kilograd.emit.pictures import Pictures
 from kilograd.emit.program import Program
-from kilograd.frontend import Preprocess
+from kilograd.frontend import Attribution, Preprocess
 from kilograd.ir import StreamedInput
 from kilograd.passes import EntryPoint
 
@@ -19,7 +19,7 @@ class Application:
     `name` and `title` are the network's, `method` says what learns, `learned` how many parameters
     that are.  `rate` and `passes` are for the support; so many images as `group` share an update.
     `classes` are the names of the classes in the order of their labels, empty where nobody knows.
-    `pictures` are for the example.
+    `pictures` are for the example; `attribution` says whose the network is.
     """
 
     program: Program
@@ -33,6 +33,7 @@ class Application:
     group: int
     classes: tuple[str, ...] = ()
     pictures: Pictures
+    attribution: Attribution
 
     @property
     def ways(self) -> int:

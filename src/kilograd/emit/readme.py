@@ -183,6 +183,7 @@ _FILES = """\
 | `board.h`, `host.c` | what it asks of the machine it runs on |
 | `Makefile`, `CMakeLists.txt` | how it is built; `add_subdirectory` gives the library `model` |
 | `model.json` | what stands behind the numbers in `model.c` |
+| `LICENSE`, `NOTICE`, `licenses/` | terms of Kilograd and of the network: keep them with it |
 
 To put it into a project of yours, take `model.c`, `model.h`, the C files that the Makefile lists,
 and its flags: `-ffp-contract=off` is why every machine computes the same bits.
@@ -230,6 +231,8 @@ _UNNAMED = """\
 """
 _CLASSES = """\
 ## Classes
+
+`class_names` of `classes.h` has them by label.
 
 | label | class |
 |---:|---|

@@ -1,5 +1,6 @@
 """Networks from files."""
 
+from kilograd.frontend.attribution import Attribution, attribution
 from kilograd.frontend.find import (
     USUAL_MODELS,
     Found,
@@ -19,10 +20,12 @@ from kilograd.frontend.variant import with_classifier, with_last_conv
 __all__ = [
     "PUBLISHED",
     "USUAL_MODELS",
+    "Attribution",
     "Found",
     "Model",
     "Preprocess",
     "Published",
+    "attribution",
     "available_models",
     "image_sizes",
     "is_model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kilograd.emit.application import Application
 from kilograd.emit.pictures import drawn
+from kilograd.frontend import attribution
 from kilograd.learn.automatic import suited_rate
 from kilograd.learn.recipe import Compiled
 from kilograd.settings import Schedule
@@ -15,6 +16,7 @@ def application(
     """Return a program as an application: trained by `schedule` or as suits it, on drawn images.
 
     `classes` are the names of the classes in the order of their labels, where somebody knows them.
+    Raises `InputError` where a model folder does not say properly whose the network is.
     """
     schedule = schedule or Schedule(lr=suited_rate(compiled))
     model, recipe = compiled.model, compiled.recipe
@@ -30,4 +32,5 @@ def application(
         group=recipe.accumulate,
         classes=classes,
         pictures=drawn(recipe.ways),
+        attribution=attribution(model),
     )

@@ -110,8 +110,10 @@ class Target(abc.ABC):
         Raises `InputError` where the program does not fit.
         """
         self.check(app.program, ram)
-        files = write_project(app.program, folder, runtime_folder(), self.variant)
-        sources = write_application(app, folder, files, self.make, self.building(ram))
+        runtime = runtime_folder()
+        files = write_project(app.program, folder, runtime, self.variant)
+        building = self.building(ram)
+        sources = write_application(app, folder, runtime, files, self.make, building)
         self.write_start(app.program, folder, sources, ram)
 
     def write_start(  # noqa: B027 most targets need nothing more
