@@ -70,7 +70,10 @@ def draw(contribution: Path, model: str, out: Path, sram: str = "128K", count: i
     for seed in range(count):
         if answer := Sampling(1)(room, seed):
             write_plan(
-                out / f"random-{seed}.json", network.name, selection(evidence, answer.genome)
+                out / f"random-{seed}.json",
+                network.name,
+                network.graph,
+                selection(evidence, answer.genome),
             )
 
 

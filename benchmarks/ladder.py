@@ -190,7 +190,7 @@ def design(learn: Learn, ways: int, accumulate: int) -> Compiled:
     network = load_network(NETWORK)
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
-        write_plan(plan, network.name, Selection(dict(learn)))
+        write_plan(plan, network.name, network.graph, Selection(dict(learn)))
         recipe = Recipe(
             str(plan), ways, HeadKind.PROTO, OptimizerKind.ROWRMS, accumulate, cache=VIEWS
         )

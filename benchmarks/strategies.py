@@ -89,7 +89,7 @@ def static(
     inspect = Inspect(lambda asked: {x: mean[x] for x in asked}, unknown)
     model = load_network(name)
     made = compile_recipe(model, settings.recipe, settings.budget(model), inspect)
-    write_plan(out, name, made.selection)
+    write_plan(out, name, model.graph, made.selection)
     print(f"{out}: {made.program.sram_bytes:,} B, {made.backward_macs:,} MACs backward")
 
 

@@ -32,14 +32,14 @@ from kilograd import api
 from kilograd.data import Augment, Dataset, Episode, augmented, load_dataset, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
-from kilograd.ir import Array
+from kilograd.ir import Array, architecture
 from kilograd.learn.adapt import ADAPTED, RESULT, RESULT_FILES, Outcome, load_task, save, train
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import within
 from kilograd.output import check_out
 from kilograd.progress import Progress, silent
-from kilograd.select import PLANS, Budget, UpdatePlan
+from kilograd.select import ARCHITECTURES, PLANS, Budget, UpdatePlan
 from kilograd.settings import HeadKind, OptimizerKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host
 
@@ -66,10 +66,12 @@ def episode(dataset: Dataset) -> Episode:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plan_for_small() -> Any:
+def plan_for_small(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A plan that learns a part of a pointwise and of a depthwise layer, and three biases."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PLANS, "small", {"1kb": UpdatePlan(3, (4, 5), (0.5, 0.25))})
+        folder = write_model(tmp_path_factory.mktemp("small") / "small")
+        patch.setitem(ARCHITECTURES, architecture(load_model(str(folder)).graph), "small")
         yield
 
 

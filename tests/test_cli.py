@@ -627,7 +627,7 @@ def test_plans_published_for_another_network_of_this_name(
     file.write_text(json.dumps(graph | {"name": "mcunet-5fps"}), "utf-8")
     for label in ("49kb", "148kb"):
         words = ("plan", "--model", tmp_path / "mine", "--method", f"sparse-{label}")
-        assert "its layers are others" in run(*words).error
+        assert "no plan was published for the layers of mcunet-5fps" in run(*words).error
 
 
 def test_texts_of_others_reach_the_terminal_escaped(

@@ -340,7 +340,7 @@ def test_a_linear_head_is_work_three_times(method: str) -> None:
 def test_a_compiled_part_does_the_work_of_the_formula(part: Part, tmp_path: Path) -> None:
     model = load_model(str(write_model(tmp_path / "m")))
     learn = {weight("b1.pw1"): part, weight("b1.dw"): Part(2, (0, 2, 7)), bias("b1.pw2"): Part()}
-    write_plan(tmp_path / "plan.json", model.name, Selection(learn))
+    write_plan(tmp_path / "plan.json", model.name, model.graph, Selection(learn))
     compiled = compile_recipe(model, Recipe(str(tmp_path / "plan.json"), 5), Budget())
     agrees(compiled, tte(layers(evidence(model)), Selection(learn)), 2)
 

@@ -442,7 +442,7 @@ def test_the_blocks_behind_may_have_one() -> None:
 def test_a_plan_file_cannot_hold_modules(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     with pytest.raises(InputError, match="cannot hold modules"):
-        write_plan(file, "small", selection(plain(), "tinytl:2"))
+        write_plan(file, "small", plain(), selection(plain(), "tinytl:2"))
     assert not file.exists()
 
 

@@ -144,10 +144,12 @@ def test_a_plan_is_not_lost_on_a_full_disk(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
+from kilograd.frontend import load_model
 from kilograd.select import Selection, write_plan
+graph = load_model("digits").graph
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:
-    write_plan(Path(sys.argv[1]), "digits", Selection())
+    write_plan(Path(sys.argv[1]), "digits", graph, Selection())
 except Exception as e:
     print(type(e).__name__, e)
 """

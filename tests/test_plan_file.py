@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from folders import write_model
 from helpers import model_path, needs_shared
 
 from kilograd.errors import InputError
-from kilograd.frontend import Model, load_model
+from kilograd.frontend import Model, load_model, resized
 from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
 from kilograd.select import Budget, Evidence, Selection, bias, strategy, weight, write_plan
@@ -51,9 +53,36 @@ SELECTIONS = [
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_what_is_written_is_read_back(small: Model, file: Path, selection: Selection) -> None:
-    write_plan(file, "small", selection)
+    write_plan(file, "small", small.graph, selection)
     assert select(small, file) == selection
-    assert json.loads(file.read_text()).keys() == {"network", "learn", "head"}
+    assert json.loads(file.read_text()).keys() == {"network", "architecture", "learn", "head"}
+
+
+def test_a_plan_follows_the_layers(small: Model, file: Path, tmp_path: Path) -> None:
+    """A network trained again under another name takes the plan; one of other layers does not."""
+    chosen = SELECTIONS[3]
+    write_plan(file, "small", small.graph, chosen)
+    again = load_model(str(write_model(tmp_path / "mine", seed=7)))
+    assert select(again, file) == chosen
+    assert select(resized(again, 24), file) == chosen
+    digits = load_model("digits")
+    with pytest.raises(InputError) as caught:
+        select(replace(digits, name="small"), file)
+    assert "a plan of network 'small', which has other layers than 'small'" in str(caught.value)
+
+
+def test_a_plan_that_names_a_network_only(small: Model, file: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote them; the error says how to make it one of the layers."""
+    file.write_text(json.dumps(plan()))
+    assert select(small, file) == Selection({weight("b1.pw2"): Part()})
+    mine = load_model(str(write_model(tmp_path / "mine", seed=7)))
+    with pytest.raises(
+        InputError, match=r'add "architecture": "[0-9a-f]{64}" to the file'
+    ) as error:
+        select(mine, file)
+    (digest,) = re.findall("[0-9a-f]{64}", str(error.value))
+    file.write_text(json.dumps(plan(architecture=digest)))
+    assert select(mine, file) == select(small, file)
 
 
 def test_by_hand_to_a_program(small: Model, file: Path) -> None:
@@ -74,10 +103,16 @@ def entry(channels: object, name: str = "b1.pw1.weight") -> dict[str, Any]:
     ("wrong", "message"),
     [
         ([], "expected object, got array"),
-        ({}, "a plan has exactly the fields network, learn, head; this has none"),
-        ({"network": "small"}, "a plan has exactly the fields network, learn, head; this has netw"),
+        (
+            {},
+            "a plan has the fields network, learn, head, and may have architecture; this has none",
+        ),
+        ({"network": "small"}, "and may have architecture; this has network"),
         (plan(tail=True), "this has network, learn, head, tail"),
-        (plan(network="big"), "a plan of network 'big', not of 'small'; give model big, or a"),
+        (
+            plan(network="big"),
+            "a plan of network 'big', not of 'small'; give model big, or a plan of small; or, if",
+        ),
         (plan(network=None), "network: expected str, got null"),
         (plan(network="a\x1b[2J\n"), r"a plan of network 'a\x1b[2J\n', not of 'small'"),
         (entry("all", "\x1b]0;x\x07"), r"\x1b]0;x\x07: small has no such parameter"),
@@ -148,7 +183,7 @@ def test_no_file(small: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         select(small, tmp_path / "folder.json")
     with pytest.raises(InputError, match=r"save_plan .*folder.json: cannot be written"):
-        write_plan(tmp_path / "folder.json", "small", Selection())
+        write_plan(tmp_path / "folder.json", "small", small.graph, Selection())
 
 
 def test_linear_head_that_does_not_learn(small: Model, file: Path) -> None:

@@ -20,7 +20,7 @@ from helpers import Run, model_path, needs_shared
 from kilograd.emit import Program
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, resized
-from kilograd.ir import Graph, fingerprint
+from kilograd.ir import Graph, architecture, fingerprint
 from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.output import write_file
 from kilograd.report import frontier, steps
@@ -43,6 +43,7 @@ from kilograd.search import (
     footprint,
     helpful,
     problem,
+    read_contribution,
     selection,
     shrunk,
 )
@@ -596,6 +597,20 @@ def test_analyses_that_are_shipped_are_found_by_fingerprint(
         write_contribution(path, replace(contribution(model), size=16))
         assert shipped_contribution(resized(model, 21).graph) == path
     assert shipped_contribution(replace(digits.graph, data={})) is None
+
+
+def test_gains_follow_the_layers(digits: Model, tmp_path: Path) -> None:
+    """With an architecture, for the network trained again; without, for what was measured."""
+    again = replace(digits, name="mine", graph=replace(digits.graph, data={}))
+    path = tmp_path / "digits.json"
+    known = architecture(digits.graph)
+    for gains in (replace(contribution(digits), architecture=x) for x in (known, None)):
+        write_contribution(path, gains)
+        found = read_contribution(path)
+        found.check("digits", digits.graph, digits.layers, path)
+        assert found.of(again.graph) == (gains.architecture is not None)
+    with pytest.raises(InputError, match="measured on network 'digits', not on 'mine'"):
+        found.check("mine", again.graph, again.layers, path)
 
 
 @needs_shared

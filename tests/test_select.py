@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from helpers import model_path, needs_shared
 from safetensors.numpy import load_file
 
 from kilograd.errors import InputError
-from kilograd.frontend import Model, load_model
+from kilograd.frontend import Model, load_model, resized, with_classifier, with_last_conv
+from kilograd.ir import architecture
 from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
 from kilograd.select import (
+    ARCHITECTURES,
     EXAMPLES,
     METHODS,
     PLANS,
@@ -243,9 +246,14 @@ def test_smallest_plan_compiles_and_counts_what_learns(network: str) -> None:
 
 
 @pytest.fixture
-def plan_for_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def plan_for_small(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Half of the input channels of a pointwise and a quarter of a depthwise layer."""
     monkeypatch.setitem(PLANS, "small", {"1kb": UpdatePlan(3, (4, 5), (0.5, 0.32))})
+    folder = write_model(tmp_path_factory.mktemp("small") / "small")
+    layers = architecture(load_model(str(folder)).graph)
+    monkeypatch.setitem(ARCHITECTURES, layers, "small")
 
 
 def test_channels_are_the_largest_by_real_norm(tmp_path: Path, plan_for_small: None) -> None:
@@ -322,8 +330,27 @@ def test_plan_of_another_network(small: Model) -> None:
     with pytest.raises(InputError) as caught:
         select(small, "sparse-49kb")
     message = str(caught.value)
-    assert message.startswith("method sparse-49kb: no plan was published for small; ")
+    assert message.startswith("method sparse-49kb: no plan was published for the layers of small; ")
     assert all(network in message for network in NETWORKS)
+
+
+@needs_shared
+@pytest.mark.parametrize("network", NETWORKS)
+def test_published_plans_follow_the_layers(network: str) -> None:
+    """Another name, other weights, another size, another classifier: the plan is the same."""
+    model = published(network)
+    wanted = {n: p.index and len(p.index) for n, p in select(model, "sparse-49kb").by_name.items()}
+    trained = {n: np.flip(v) for n, v in model.graph.data.items()}
+    for other in (
+        replace(model, name="mine"),
+        replace(model, graph=replace(model.graph, data=trained)),
+        resized(model, 96),
+        with_classifier(model, 7),
+    ):
+        found = select(replace(other, name="mine"), "sparse-49kb").by_name
+        assert {n: p.index and len(p.index) for n, p in found.items()} == wanted
+    with pytest.raises(InputError, match="no plan was published for the layers of mcunet-5fps"):
+        select(replace(with_last_conv(model, 40), name="mcunet-5fps"), "sparse-49kb")
 
 
 @needs_shared

@@ -478,7 +478,7 @@ def test_compute_is_counted_as_in_the_paper() -> None:
 def test_the_compiler_counts_the_same(tmp_path: Path) -> None:
     model = published("mcunet-5fps")
     chosen = strategy("tinytrain")(on_paper(model, invented(model.graph)), Budget())
-    write_plan(tmp_path / "plan.json", model.name, chosen)
+    write_plan(tmp_path / "plan.json", model.name, model.graph, chosen)
     program = compiled(model, str(tmp_path / "plan.json"), Budget(), None).program
     backward = program.macs("step") - program.macs("infer")
     assert backward - least_macs(on_paper(model, None), chosen.learn) == 10 * 160, "the head's"
@@ -715,7 +715,7 @@ def test_unusual_networks(small: Model, method: str, kind: str) -> None:
 def test_a_choice_becomes_a_plan(small: Model, tmp_path: Path, method: str) -> None:
     made = compiled(small, method, Budget(sram=1 << 20, channels=0.5), invented(small.graph))
     file = tmp_path / "plan.json"
-    write_plan(file, small.name, made.selection)
+    write_plan(file, small.name, small.graph, made.selection)
     again = compiled(small, str(file), Budget(), None)
     assert again.selection == made.selection
     assert again.program.sram_bytes == made.program.sram_bytes

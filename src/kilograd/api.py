@@ -127,7 +127,7 @@ def adapt(  # noqa: PLR0913 options by name
     if folder is not None:
         save(folder, outcome, _pages(outcome, settings))
     if plan is not None:
-        write_plan(plan, network.name, outcome.compiled.selection)
+        write_plan(plan, network.name, network.graph, outcome.compiled.selection)
     return outcome
 
 

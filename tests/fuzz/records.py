@@ -97,7 +97,7 @@ class Plan(OneFile):
         seeds = []
         for method in ("last:3", "bias:2", "weights:1:1/2", "static-l2", "head"):
             chosen = strategy(method)(evidence(self.model), Budget(None, None, 0.5))
-            write_plan(file, self.model.name, chosen)
+            write_plan(file, self.model.name, self.model.graph, chosen)
             seeds.append(file.read_bytes())
         return tuple(seeds)
 
@@ -105,7 +105,7 @@ class Plan(OneFile):
         chosen = plan_file(folder / self.file)(evidence(self.model), Budget())
         assert isinstance(chosen, Selection)
         if deep:
-            write_plan(folder / "again.json", self.model.name, chosen)
+            write_plan(folder / "again.json", self.model.name, self.model.graph, chosen)
             again = plan_file(folder / "again.json")(evidence(self.model), Budget())
             assert again == chosen
             linked(self.model, RECIPE, chosen)

@@ -92,6 +92,12 @@ def _gains(network: Model, path: Path | None) -> Contribution:
         )
     gains = read_contribution(found)
     gains.check(network.name, network.graph, network.layers, found)
+    if not replace(gains, architecture=None).of(network.graph):
+        _log.info(
+            "the gains are those of %s, which has the layers of %s, but other weights",
+            gains.network,
+            network.name,
+        )
     return gains
 
 

@@ -1,7 +1,7 @@
 """The intermediate representation: types, nodes, graphs, and how they are built and read."""
 
 from kilograd.ir.builder import Builder, apart
-from kilograd.ir.fingerprint import fingerprint
+from kilograd.ir.fingerprint import architecture, fingerprint
 from kilograd.ir.graph import (
     Check,
     Graph,
@@ -49,6 +49,7 @@ __all__ = [
     "TensorType",
     "Value",
     "apart",
+    "architecture",
     "dead_code",
     "fingerprint",
     "interpret",

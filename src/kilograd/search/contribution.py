@@ -4,8 +4,8 @@ Two kinds of parts (MCUNetV3): the biases of the last k convolutions, and the we
 convolution, of a share of its input channels, those with the largest norm.  A gain is accuracy
 after learning less that of the head alone, on the same episodes.
 
-    {"network": "digits", "fingerprint": "5e1f...", "size": 16, "settings": {"--seed": 0},
-     "layers": ["stem", "blocks.0.pw1"],
+    {"network": "digits", "fingerprint": "5e1f...", "architecture": "6642...", "size": 16,
+     "settings": {"--seed": 0}, "layers": ["stem", "blocks.0.pw1"],
      "gains": [{"data": null, "episodes": 16, "head": 0.71,
                 "biases": [{"mean": 0.01, "half_width": 0.005}, ...],
                 "weights": {"blocks.0.pw1": {"0.125": {"mean": 0.02, "half_width": 0.01}, ...}}},
@@ -28,7 +28,7 @@ from msgspec import Meta, Struct
 
 from kilograd import limits
 from kilograd.errors import InputError, option
-from kilograd.ir import Graph, ShapeError, fingerprint
+from kilograd.ir import Graph, ShapeError, architecture, fingerprint
 from kilograd.names import distinct, identifier, label
 from kilograd.passes import resize
 from kilograd.reading import read_json, require_checksum, typed, with_checksum
@@ -71,7 +71,7 @@ class Contribution:
     `fingerprint`: of the network that was measured.  `layers`: its convolutions in execution order.
     `size`: of the images in pixels; None where the file does not say.
     `settings`: how it learned, by option.  `sets`: the data sets; what they have together is
-    `overall`.
+    `overall`.  `architecture`: of all networks that this is good for; without it, for one only.
     """
 
     network: str
@@ -81,6 +81,7 @@ class Contribution:
     overall: Gains
     sets: tuple[Gains, ...]
     size: int | None = None
+    architecture: str | None = None
 
     @property
     def biases(self) -> tuple[Gain, ...]:
@@ -98,6 +99,7 @@ class Contribution:
             {
                 "network": self.network,
                 "fingerprint": self.fingerprint,
+                **({} if self.architecture is None else {"architecture": self.architecture}),
                 **({} if self.size is None else {"size": self.size}),
                 "settings": dict(self.settings),
                 "layers": list(self.layers),
@@ -106,7 +108,9 @@ class Contribution:
         )
 
     def of(self, graph: Graph) -> bool:
-        """Say whether this was measured on a network, at whatever image size."""
+        """Say whether this is good for a network, at whatever image size."""
+        if self.architecture is not None:
+            return self.architecture == architecture(graph)
         try:
             same = graph if self.size is None else resize(graph, self.size)
         except ShapeError:
@@ -114,7 +118,7 @@ class Contribution:
         return self.fingerprint == fingerprint(same)
 
     def check(self, name: str, graph: Graph, layers: tuple[str, ...], path: Path) -> None:
-        """Raise `InputError` where this was measured on another network than `name`.
+        """Raise `InputError` where this is not good for the network `name`.
 
         The same network at another image size is no other.
         """
@@ -173,7 +177,14 @@ def read_contribution(path: Path) -> Contribution:
     network = identifier(found.network, f"{path}: network")
     settings = MappingProxyType(found.settings)
     return Contribution(
-        network, found.fingerprint, layers, settings, overall, tuple(sets), found.size
+        network,
+        found.fingerprint,
+        layers,
+        settings,
+        overall,
+        tuple(sets),
+        found.size,
+        found.architecture,
     )
 
 
@@ -200,6 +211,7 @@ class _Analysis(Struct, frozen=True):
     layers: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.OPERATORS)]
     gains: Annotated[tuple[_Gains, ...], Meta(min_length=1, max_length=limits.CLASSES)]
     size: Annotated[int, Meta(ge=1, le=limits.RESIZE)] | None = None
+    architecture: Annotated[str, Meta(max_length=64)] | None = None
 
 
 def _gains(found: _Gains, layers: tuple[str, ...], where: str) -> Gains:

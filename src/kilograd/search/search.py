@@ -13,7 +13,7 @@ import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
-from kilograd.ir import Graph
+from kilograd.ir import Graph, fingerprint
 from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.progress import Progress, silent
 from kilograd.search import (
@@ -37,7 +37,7 @@ from kilograd.search import (
 )
 from kilograd.search.contribution import Contribution, read_contribution
 from kilograd.search.folder import Results, SearchFolder
-from kilograd.select import PLANS, Budget, Demand, Evidence, Selection
+from kilograd.select import Budget, Demand, Evidence, Selection, published_plans
 from kilograd.select.greedy import too_small
 from kilograd.select.plan_file import plan_text
 from kilograd.settings import Recipe
@@ -96,7 +96,7 @@ class Search:
         return {
             "version": kilograd.__version__,
             "network": self.model.name,
-            "fingerprint": self.contribution.fingerprint,
+            "fingerprint": fingerprint(self.model.graph),
             "gains": hashlib.sha256(repr(gains).encode()).hexdigest(),
             "size": None if self.contribution.size in {None, size} else size,
             "recipe": asdict(replace(self.recipe, method="", head=self.recipe.head_kind)),
@@ -110,8 +110,9 @@ class Search:
 
 
 def shipped_contribution(graph: Graph) -> Path | None:
-    """Return the analysis of a network that comes with Kilograd, if there is one."""
-    return next((p for p in sorted(SHIPPED.glob("*.json")) if read_contribution(p).of(graph)), None)
+    """Return the analysis of a network's architecture that comes with Kilograd, if there is one."""
+    shipped = sorted(SHIPPED.glob("*.json"))
+    return next((p for p in shipped if read_contribution(p).of(graph)), None)
 
 
 def search(out: Path, asked: Search, progress: Progress = silent) -> Results:
@@ -121,7 +122,7 @@ def search(out: Path, asked: Search, progress: Progress = silent) -> Results:
     smallest budget that does; where nothing that fits gains anything; and without the library that
     a solver needs.
     """
-    folder = SearchFolder(out, asked.named())
+    folder, model = SearchFolder(out, asked.named()), asked.model
     if folder.finished is not None:
         return folder.finished
     run = _Run(asked, progress)
@@ -135,7 +136,9 @@ def search(out: Path, asked: Search, progress: Progress = silent) -> Results:
             better = chosen.unless_known(plans)
             plans.append(better)
             if better is chosen.found:
-                folder.add(plans, plan_text(Path(better.plan), asked.model.name, chosen.selection))
+                folder.add(
+                    plans, plan_text(Path(better.plan), model.name, model.graph, chosen.selection)
+                )
             else:
                 folder.add(plans)
     if not plans:
@@ -242,9 +245,7 @@ class _Run:
         """Return what the published plans of the network cost and should gain."""
         found = []
         layers = self.model.layers
-        for label, plan in PLANS.get(self.model.name, {}).items():
-            if not plan.fits(self.evidence):
-                continue  # of another network of this name
+        for label, plan in published_plans(self.model.graph).items():
             shares = dict(zip(plan.layers, plan.ratios, strict=True))
             genome = Genome(plan.k, tuple(shares.get(i, 0.0) for i in range(len(layers))))
             try:

@@ -15,9 +15,10 @@ from kilograd.select.selection import (
     bias,
     weight,
 )
-from kilograd.select.sparse_update import PLANS, UpdatePlan
+from kilograd.select.sparse_update import ARCHITECTURES, PLANS, UpdatePlan, published_plans
 
 __all__ = [
+    "ARCHITECTURES",
     "EXAMPLES",
     "METHODS",
     "PLANS",
@@ -33,6 +34,7 @@ __all__ = [
     "UpdatePlan",
     "bias",
     "plan_file",
+    "published_plans",
     "strategy",
     "weight",
     "write_plan",

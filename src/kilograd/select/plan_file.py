@@ -1,10 +1,12 @@
-"""What learns, as a file: the parameters of one network, and which channels of each.
+"""What learns, as a file: parameters of an architecture, and which channels of each.
 
     {"network": "digits",
+     "architecture": "6642e4c7...",
      "learn": {"blocks.1.pw1.weight": {"axis": 0, "index": [0, 3]}, "blocks.1.pw2.bias": "all"},
      "head": true}
 
-`axis` is counted in the compiler's layout: weights [out, kh, kw, in], depthwise [kh, kw, c].
+`architecture` says of which networks the plan is (`ir.architecture`); without it, of those of the
+name.  `axis` is counted in the compiler's layout: weights [out, kh, kw, in], depthwise [kh, kw, c].
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from msgspec import Struct
 
 from kilograd import limits
 from kilograd.errors import InputError, option
-from kilograd.ir import TensorType
+from kilograd.ir import Graph, TensorType, architecture
 from kilograd.output import write_file
 from kilograd.passes import Part
 from kilograd.reading import read_json, there, typed
@@ -44,11 +46,7 @@ def plan_file(path: Path) -> Strategy:
     plan = _read(path)
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
-        if plan.network != evidence.name:
-            raise InputError(
-                f"{path}: a plan of network {plan.network[:80]!r}, not of {evidence.name!r}; give "
-                f"{option('model')} {plan.network[:80]}, or a plan of {evidence.name}"
-            )
+        _check_network(path, plan, evidence)
         known = {str(p): p for p in (*weights(evidence.layers), *biases(evidence.layers))}
         parts: dict[Parameter, Part] = {}
         for name, channels in plan.learn.items():
@@ -66,15 +64,33 @@ def plan_file(path: Path) -> Strategy:
     return strategy
 
 
-def write_plan(path: Path, network: str, selection: Selection) -> None:
+def _check_network(path: Path, plan: _Plan, evidence: Evidence) -> None:
+    """Raise `InputError` for a plan of another architecture; or name, in a file that says none."""
+    mine = architecture(evidence.graph)
+    advice = f"give {option('model')} {plan.network[:80]}, or a plan of {evidence.name}"
+    if plan.architecture is None and plan.network != evidence.name:
+        raise InputError(
+            f"{path}: a plan of network {plan.network[:80]!r}, not of {evidence.name!r}; {advice}; "
+            f'or, if they have the same layers, add "architecture": "{mine}" to the file'
+        )
+    if plan.architecture not in {None, mine}:
+        raise InputError(
+            f"{path}: a plan of network {plan.network[:80]!r}, which has other layers than "
+            f"{evidence.name!r}; {advice}"
+        )
+
+
+def write_plan(path: Path, network: str, graph: Graph, selection: Selection) -> None:
     """Write a selection so that `plan_file` reads it back, one parameter a line.
+
+    `graph` is that of the network, and `network` its name.
 
     Raises `InputError` if the file cannot be written, or could not say what the selection is.
     """
-    write_file(path, plan_text(path, network, selection), "save_plan")
+    write_file(path, plan_text(path, network, graph, selection), "save_plan")
 
 
-def plan_text(path: Path, network: str, selection: Selection) -> str:
+def plan_text(path: Path, network: str, graph: Graph, selection: Selection) -> str:
     """Return what a plan file says of a selection.
 
     Raises `InputError`, with the name of the file, where no file could say it.
@@ -90,8 +106,8 @@ def plan_text(path: Path, network: str, selection: Selection) -> str:
     )
     learn = f"{{\n{lines}\n }}" if lines else "{}"
     return (
-        f'{{\n "network": {json.dumps(network)},\n "learn": {learn},\n'
-        f' "head": {json.dumps(selection.head)}\n}}\n'
+        f'{{\n "network": {json.dumps(network)},\n "architecture": "{architecture(graph)}",\n'
+        f' "learn": {learn},\n "head": {json.dumps(selection.head)}\n}}\n'
     )
 
 
@@ -103,6 +119,7 @@ class _Plan(Struct, frozen=True, forbid_unknown_fields=True):
     network: str
     learn: dict[str, Any]
     head: bool
+    architecture: str | None = None
 
 
 def _read(path: Path) -> _Plan:
@@ -112,10 +129,10 @@ def _read(path: Path) -> _Plan:
         )
     plan = read_json(path, dict[str, Any], limits.PLAN_BYTES)
     fields = {"network", "learn", "head"}
-    if plan.keys() != fields:
+    if plan.keys() - {"architecture"} != fields:
         raise InputError(
-            f"{path}: a plan has exactly the fields network, learn, head; this has "
-            f"{', '.join(plan) or 'none'}"
+            f"{path}: a plan has the fields network, learn, head, and may have architecture; this "
+            f"has {', '.join(plan) or 'none'}"
         )
     return typed(plan, _Plan, str(path))
 

@@ -6,9 +6,11 @@ are numbered in execution order, a ratio is of a layer's input channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kilograd.errors import InputError, option
+from kilograd.ir import Graph, architecture
 from kilograd.select.selection import (
     Budget,
     Evidence,
@@ -27,13 +29,6 @@ class UpdatePlan:
     k: int
     layers: tuple[int, ...]
     ratios: tuple[float, ...]
-
-    def fits(self, evidence: Evidence) -> bool:
-        """Tell whether a network has these layers, each with a channel or more that learns."""
-        if max(self.k, *(i + 1 for i in self.layers)) > len(evidence.layers):
-            return False
-        shapes = (evidence.weights(evidence.layers[i]).shape for i in self.layers)
-        return all(int(s[-1] * r) for s, r in zip(shapes, self.ratios, strict=True))
 
 
 _1, _2, _4, _8 = 1.0, 0.5, 0.25, 0.125
@@ -66,15 +61,29 @@ PLANS = {
 }
 
 
+#: The networks that the plans are of, by architecture: whatever their weights and image size.
+ARCHITECTURES = {
+    "396d99fbdf1e15d7dbff995cd18944a8e3381f782f68da34b2926c2a2b849866": "mcunet-5fps",
+    "2e98505df5681f7d1aaf04948dc62a7121e45e1d0cbbae73705cc4b840d89549": "mbv2-w0.35",
+    "81dc5d27e1ea3e4630662af738695358e1a6639891de017a38529c2848f55a91": "proxyless-w0.3",
+}
+
+
+def published_plans(graph: Graph) -> Mapping[str, UpdatePlan]:
+    """Return the plans that were published for a network's architecture, by label."""
+    return PLANS.get(ARCHITECTURES.get(architecture(graph), ""), {})
+
+
 def sparse_update(label: str) -> Strategy:
     """Return the strategy that follows a published plan of the network at hand."""
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
-        plans = PLANS.get(evidence.name)
-        if plans is None:
+        plans = published_plans(evidence.graph)
+        if not plans:
             raise InputError(
-                f"{option('method')} sparse-{label}: no plan was published for {evidence.name}; "
-                f"there are plans for {', '.join(PLANS)}"
+                f"{option('method')} sparse-{label}: no plan was published for the layers of "
+                f"{evidence.name}; there are plans for {', '.join(PLANS)} and networks with the "
+                "same layers"
             )
         if label not in plans:
             known = ", ".join(f"sparse-{x}" for x in plans)
@@ -82,11 +91,6 @@ def sparse_update(label: str) -> Strategy:
                 f"{option('method')} sparse-{label}: the plans for {evidence.name} are {known}"
             )
         plan = plans[label]
-        if not plan.fits(evidence):
-            raise InputError(
-                f"{option('method')} sparse-{label}: the network called {evidence.name} is not the "
-                "one that this plan was published for; its layers are others"
-            )
         learn = biases(evidence.layers[-plan.k :])
         for i, ratio in zip(plan.layers, plan.ratios, strict=True):
             layer = evidence.layers[i]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from kilograd.data import Dataset
 from kilograd.errors import InputError, flag, option
 from kilograd.frontend import Model
 from kilograd.intervals import interval
-from kilograd.ir import fingerprint
+from kilograd.ir import architecture, fingerprint
 from kilograd.output import check_file, write_file
 from kilograd.search import Contribution, Gain, Gains, choices, read_contribution
 from kilograd.select import Evidence
@@ -29,7 +30,8 @@ def check_contribution(out: Path, model: Model) -> Path:
     rows = out.with_suffix(".rows")
     check_file(out, ".json", force=True)
     if out.exists():
-        read_contribution(out).check(model.name, model.graph, model.layers, out)
+        measured = replace(read_contribution(out), architecture=None)  # of these very weights
+        measured.check(model.name, model.graph, model.layers, out)
         if not rows.exists():
             raise InputError(
                 f"{option('out')} {out}: exists already, and {rows}, what it was made from, is "
@@ -85,6 +87,7 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
         gains(None, names),
         tuple(gains(name, [name]) for name in names),
         model.preprocess.size,
+        architecture(model.graph),
     )
 
 
