@@ -213,6 +213,19 @@ def test_a_network_that_halves_and_doubles_takes_even_maps_only() -> None:
         resized(wider, 17)
 
 
+def test_sums_that_a_large_image_makes_too_long_are_refused(run: Run) -> None:
+    """The proof that nothing overflows is made anew: a gradient is summed over every pixel."""
+    words = ("plan", "--model=digits", "--method=full", "--ways=3")
+    assert run(*words, "--size=64", "--json").json["sram_bytes"] > 0
+    error = run(*words, "--size=1024").error
+    assert "int32 overflows; choose another method, or a smaller --size" in error
+
+
+def test_a_method_that_halves_maps_names_the_size(run: Run) -> None:
+    error = run("plan", "--model=digits", "--size=20", "--method=tinytl").error
+    assert "i8[5,5,40] does not halve evenly; choose another method, or another --size" in error
+
+
 def test_every_command_takes_a_size(run: Run, folder: Path, tmp_path: Path) -> None:
     """The same program, whoever makes it; adapt learns from pictures of that size."""
     common = ("--model", folder, "--size=21", "--method=last:2")
@@ -229,6 +242,22 @@ def test_every_command_takes_a_size(run: Run, folder: Path, tmp_path: Path) -> N
     assert found["sram_bytes"] == ram
     outcome = kilograd.adapt(photos, folder, "last:2", shots=3, size="21")
     assert outcome.summary.accuracy_after == found["accuracy_after"]
+
+
+def test_the_usual_network_has_a_usual_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """Where nobody names a network, MCUNet is taken at 96 pixels, by every command alike."""
+    monkeypatch.setenv("KILOGRAD_MODELS", str(tmp_path))
+    write_model(tmp_path / MCUNET)
+    assert load_model().preprocess.size == 96
+    assert load_model(size=20).preprocess.size == 20
+    assert load_model(MCUNET).preprocess.size == 16
+    done = run("plan", "--method=last:2", "--json")
+    assert (
+        done.json == run("plan", "--method=last:2", "--json", "--size=96", "--model", MCUNET).json
+    )
+    assert "at 96x96 pixels, as none was named" in run("plan", "--method=last:2").err
 
 
 def test_an_image_is_cut_out_in_proportion(small: Model) -> None:

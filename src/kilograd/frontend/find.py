@@ -20,6 +20,11 @@ _log = logging.getLogger(__name__)
 
 USUAL_MODELS = ("mcunet-5fps", "pocket", "digits")
 """The first of these that is there is taken where nobody names a network."""
+
+_USUAL_SIZES = {"mcunet-5fps": 96}
+"""At which image size: as accurate as at its own 128, for less RAM and two thirds of the work
+(docs/results/studies/image-size.md).
+"""
 _PULL = f"kilograd pull {USUAL_MODELS[0]}"
 
 
@@ -71,14 +76,17 @@ def usual_model() -> str:
 def load_model(name: str | Path | None = None, size: int | str | None = None) -> Model:
     """Load a network by name or by the path of its folder; the usual one where none is given.
 
-    `size`: the side of its images in pixels, where it shall not be the network's own.
+    `size`: the side of its images in pixels, where it shall not be the network's own; the usual
+    network may have a usual size.
 
     Raises `InputError` that lists the names there are and the places searched, and as `resized`.
     """
     if name is None:
         name = usual_model()
         better = "" if name == USUAL_MODELS[0] else f"; for photos, {_PULL} is far better"
-        _log.info("network: %s, as none was named%s", name, better)
+        size = size if size is not None else _USUAL_SIZES.get(name)
+        pixels = "" if size is None else f" at {size}x{size} pixels"
+        _log.info("network: %s%s, as none was named%s", name, pixels, better)
     model = _load(str(name))
     return model if size is None else resized(model, size)
 

@@ -248,7 +248,10 @@ def _refusals(model: Model, recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (AccumulatorError, LimitError) as e:
-        raise InputError(f"{option('method')} {recipe.method} on {model.name}: {e}") from e
+        raise InputError(
+            f"{option('method')} {recipe.method} on {model.name}: {e}; choose another method, or a "
+            f"smaller {option('size')}"
+        ) from e
     except StreamError as e:
         raise InputError(f"{option('rows')}: method {recipe.method} on {model.name}: {e}") from e
 

@@ -26,7 +26,11 @@ def tinytl(k: int) -> Strategy:
             raise InputError(
                 f"{option('method')} tinytl:{k}: no module fits beside {odd[-1].name} of "
                 f"{evidence.name}: its input {odd[-1].begin.type} does not halve evenly; "
-                + (f"give tinytl:{most}" if most else "choose another method")
+                + (
+                    f"give tinytl:{most}"
+                    if most
+                    else f"choose another method, or another {option('size')}"
+                )
             )
         graph, modules = lite_residual(evidence.graph, chosen)
         own = biases(tuple(n.name for block in chosen for n in block.layers))
