@@ -33,7 +33,8 @@ from kilograd.data import Augment, Dataset, Episode, augmented, load_dataset, sa
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array, architecture
-from kilograd.learn.adapt import ADAPTED, RESULT, RESULT_FILES, Outcome, load_task, save, train
+from kilograd.learn.adapt import RESULT_FILES, Outcome, load_task, save, train
+from kilograd.learn.adapted import ADAPTED, RESULT
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import within
@@ -640,12 +641,17 @@ def test_saved_files(tmp_path: Path, finished: Finished, dataset: Dataset) -> No
     _, episode, outcome = finished
     out = tmp_path / "deep" / "inside" / "run"
     save(out, finished[2])
-    assert {p.name for p in out.iterdir()} == {"adapted.safetensors", "episode.json", "result.json"}
+    assert {p.name for p in out.iterdir()} == {
+        "adapted.safetensors",
+        "episode.json",
+        "network",
+        "result.json",
+    }
     assert listing(out.parent) == ["run"]
     umask = os.umask(0)
     os.umask(umask)
     assert out.stat().st_mode & 0o777 == 0o777 & ~umask, "others may look, as into any new folder"
-    assert {p.stat().st_mode & 0o777 for p in out.iterdir()} == {0o666 & ~umask}
+    assert {p.stat().st_mode & 0o777 for p in out.rglob("*") if p.is_file()} == {0o666 & ~umask}
     assert same(load_file(out / "adapted.safetensors"), dict(outcome.tensors))
     with safe_open(out / "adapted.safetensors", "numpy") as file:
         assert file.metadata() == {"model": "small"}
@@ -668,7 +674,7 @@ def test_saving_replaces_the_old_results(tmp_path: Path, finished: Finished) -> 
     link = tmp_path / "link"
     link.symlink_to(out, target_is_directory=True)
     save(link, finished[2])
-    assert listing(out) == ["adapted.safetensors", "episode.json", "result.json"]
+    assert listing(out) == ["adapted.safetensors", "episode.json", "network", "result.json"]
     assert link.is_symlink()
     assert listing(tmp_path) == ["link", "run"]
 

@@ -131,7 +131,7 @@ def test_out_holds_the_tensors_the_episode_and_the_figures(adapt: Run, tmp_path:
     assert listing(tmp_path) == ["new"]
     assert listing(tmp_path / "new") == ["run"]
     out = tmp_path / "new" / "run"
-    assert listing(out) == ["adapted.safetensors", "episode.json", "result.json"]
+    assert listing(out) == ["adapted.safetensors", "episode.json", "network", "result.json"]
     result = json.loads((out / "result.json").read_text())
     assert done.json.items() <= result.items()
     assert (result["method"], result["head"], result["optimizer"]) == ("bias:2", "linear", "adam")
@@ -1048,7 +1048,7 @@ def test_results_are_replaced_when_asked(adapt: Run, tmp_path: Path, old: Path) 
     before = contents(old)
     assert adapt("--out", "run", "--force", "--seed", 2).code == 0
     assert listing(tmp_path) == ["run"]
-    assert listing(old) == ["adapted.safetensors", "episode.json", "result.json"]
+    assert listing(old) == ["adapted.safetensors", "episode.json", "network", "result.json"]
     assert contents(old)["episode.json"] != before["episode.json"]
 
 

@@ -208,9 +208,13 @@ def test_names_of_classes(
     task = ("--ways", 3, "--shots", 2, "--queries", 2, "--iterations", 1)
     done = run("adapt", data, "--model", model, "--method", "last:2", *task, "--out", "out")
     check_said(done)
+    code = done.code
+    exported = ("export", "--adapted", "out", "--out", tmp_path / "out" / "project")
+    for words in (("predict", "out", data), ("test", "out", data), exported):
+        assert check_said(run(*words)).code == code
     written = {p.name for p in tmp_path.iterdir()}
-    assert written == {"tiny", "data"} | (set() if done.code else {"out"})
-    if done.code == 0:
+    assert written == {"tiny", "data"} | (set() if code else {"out"})
+    if code == 0:
         assert name in json.loads(Path("out", "episode.json").read_text("utf-8"))["classes"]
 
 

@@ -458,6 +458,7 @@ ALLOWED = {
     "emit/readme.py": "into a folder that the caller gives: a whole one, or a scratch folder",
     "emit/wasm.py": "into a folder that the caller gives: a whole one, or a scratch folder",
     "learn/adapt.py": "into a whole folder",
+    "learn/adapted.py": "into a whole folder",
     "targets/host.py": "into a folder of the cache that is being made",
     "targets/elf.py": "into a scratch folder",
     "targets/cache.py": "into a folder of the cache that is being made",

@@ -21,6 +21,7 @@ network passes them, and from the simple to what is made of it:
     search      what should learn, found from what each part adds
     offline     training in float, with PyTorch, before a device sees the network
     report      pages, and cost as papers count it
+    use         what was learned is used: predictions, a test
     api         what the commands do, as functions: the names below
     cli         the command line
 
@@ -37,22 +38,30 @@ from kilograd.errors import InputError
 if TYPE_CHECKING:
     from kilograd.api import Comparison, adapt, evaluate, export, pictures, plan, pull
     from kilograd.learn.adapt import Outcome
+    from kilograd.learn.adapted import Adapted
     from kilograd.settings import Build, Settings
+    from kilograd.use import Prediction, Tested, load_adapted, predict, test
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapted",
     "Build",
     "Comparison",
     "InputError",
     "Outcome",
+    "Prediction",
     "Settings",
+    "Tested",
     "adapt",
     "evaluate",
     "export",
+    "load_adapted",
     "pictures",
     "plan",
+    "predict",
     "pull",
+    "test",
 ]
 
 

@@ -22,11 +22,12 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model, load_model
 from kilograd.frontend import pull as fetch
 from kilograd.interruption import goes_on
-from kilograd.learn.adapt import ADAPTED, RESULT_FILES, Outcome, load_task, save
+from kilograd.learn.adapt import RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
+from kilograd.learn.adapted import ADAPTED, Adapted
 from kilograd.learn.application import application
 from kilograd.learn.automatic import CHOSEN
-from kilograd.learn.on_board import fitting, within
+from kilograd.learn.on_board import check_ram, fitting, within
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.options import Record, changed, check_names, converted, leaves
 from kilograd.output import (
@@ -50,8 +51,38 @@ from kilograd.study.pools import check_jobs
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
 from kilograd.targets import Footprint, check_flash, chosen_target, footprint
+from kilograd.use import (
+    Learned,
+    Prediction,
+    Tested,
+    learn_further,
+    learned_from,
+    load_adapted,
+    predict,
+    started,
+    test,
+)
 
 _log = logging.getLogger(__name__)
+
+__all__ = [
+    "Adapted",
+    "Build",
+    "Comparison",
+    "InputError",
+    "Outcome",
+    "Prediction",
+    "Settings",
+    "Tested",
+    "adapt",
+    "evaluate",
+    "export",
+    "load_adapted",
+    "pictures",
+    "plan",
+    "predict",
+    "test",
+]
 
 Place = str | Path
 
@@ -67,6 +98,8 @@ def adapt(  # noqa: PLR0913 options by name
     *,
     size: int | str | None = None,
     board: str | None = None,
+    start: Learned | None = None,
+    forget: Sequence[str] = (),
     episode: Place | None = None,
     seed: int | None = None,
     out: Place | None = None,
@@ -83,6 +116,8 @@ def adapt(  # noqa: PLR0913 options by name
     `board`: where the program must fit, as `kilograd boards` lists them.
     All images of all classes take part, but for a share `test` that is held back, unless `ways`,
     `shots`, `queries` or `episode` asks for a drawn task.
+    `start`: what was learned before, to go on from: classes are known by their names, new ones are
+    added, and those in `forget` dropped.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
     `out` and `save_plan`: where results and the update plan go; `force` replaces what is there.
     `options` by name: how to draw and learn, as `kilograd adapt --help` lists them; head,
@@ -95,8 +130,17 @@ def adapt(  # noqa: PLR0913 options by name
     ...
     kilograd.errors.InputError: shot: no such option; there are shots
     """
-    given = {name for name, value in options.items() if value is not None}
-    chosen = CHOSEN - given if settings is None else frozenset()
+    if start is not None:
+        given = {"model": model, "size": size, "method": method, "seed": seed, **options}
+        others = {"settings": settings, "episode": episode, "save_plan": save_plan, "board": board}
+        if odd := [name for name, value in others.items() if value is not None]:
+            raise InputError(f"{option(odd[0])}: has no use where learning goes on; leave it out")
+        place, told = _path("data", data), progress or silent
+        return _further(start, place, forget, given, out, told, force=force)
+    if forget:
+        raise InputError(f"{option('forget')}: there is nothing to forget without a start")
+    named = {name for name, value in options.items() if value is not None}
+    chosen = CHOSEN - named if settings is None else frozenset()
     usual = _record("settings", settings, _usual(options, episode))
     settings = _given(usual, {"method": method, **options})
     network, place = load_model(model, size), _path("data", data)
@@ -128,6 +172,27 @@ def adapt(  # noqa: PLR0913 options by name
         save(folder, outcome, _pages(outcome, settings))
     if plan is not None:
         write_plan(plan, network.name, network.graph, outcome.compiled.selection)
+    return outcome
+
+
+def _further(
+    start: Learned,
+    data: Path,
+    forget: Sequence[str],
+    given: Mapping[str, object],
+    out: Place | None,
+    progress: Progress,
+    *,
+    force: bool,
+) -> Outcome:
+    """Go on learning, and write what `adapt` writes."""
+    check_names(given, ["model", "size", *(leaf.name for leaf in leaves(Settings))])
+    folder = None if out is None else _path("out", out)
+    _check_places(data, folder, None, force=force)
+    dropped = converted("forget", _list(forget), list[str])
+    outcome = learn_further(start, data, dropped, given, progress)
+    if folder is not None:
+        save(folder, outcome)
     return outcome
 
 
@@ -238,18 +303,30 @@ def plan(
     *,
     size: int | str | None = None,
     board: str | None = None,
+    adapted: Learned | None = None,
     **options: object,
 ) -> Compiled:
     """Compile a training program of `ways` classes, by default 10, and return its memory plan.
 
     `size`: the side of the images in pixels, where it shall not be the network's own.
     `board`: where the program must fit, as `kilograd boards` lists them.
+    `adapted`: what was learned: the program starts with it.  Network, method and classes then are
+    those of `adapted`.
 
     >>> program = plan("digits", "last:3", ways=5).program
     >>> program.sram_bytes >= program.sram_lower_bound_bytes
     True
     """
-    build = _given(_record("build", build, Build()), {"method": method, "ways": ways, **options})
+    given = {"method": method, "ways": ways, **options}
+    if adapted is not None:
+        if build is not None:
+            raise InputError(f"build: {option('adapted')} has a recipe; give options by name")
+        found = started(adapted, {"model": model, "size": size, **given})
+        there = _board_for(found.model, board)
+        if there is not None:
+            check_ram(found, there)
+        return found
+    build = _given(_record("build", build, Build()), given)
     network = load_model(model, size)
     there = _board_for(network, board)
     limits = build.limits if there is None else within(build.limits, there)
@@ -266,6 +343,7 @@ def export(  # noqa: PLR0913 options by name
     *,
     size: int | str | None = None,
     board: str | None = None,
+    adapted: Learned | None = None,
     target: str | None = None,
     board_ram: str | int | None = None,
     force: bool = False,
@@ -273,6 +351,7 @@ def export(  # noqa: PLR0913 options by name
 ) -> Compiled:
     """Write a C project that stands alone: model.c, model.h, the runtime, build files.
 
+    `adapted`: what was learned: the program starts with it, and learns on from there.
     `board`: what it is for, as `kilograd boards` lists them; or `target`: the processor, as
     `kilograd export --help` lists them, by default cortex-m7.  `board_ram`: its RAM, stack
     included.  Raises `InputError` where the program does not fit.
@@ -281,11 +360,13 @@ def export(  # noqa: PLR0913 options by name
     check_out(folder, "model.h", *PROJECT_FILES, force=force)
     there = find_board_given(board)
     goal, ram = chosen_target(target, there), ram_given(board_ram, there)
-    compiled = plan(model, method, ways, build, size=size, board=board, **options)
+    learned = None if adapted is None else learned_from(adapted, ())
+    compiled = plan(model, method, ways, build, size=size, board=board, adapted=learned, **options)
+    classes = learned.classes if learned else ()
     if there is not None:
         check_flash(footprint(compiled.program, goal), there)
     with whole_folder(folder) as new:
-        goal.export(application(compiled), new, ram)
+        goal.export(application(compiled, classes=classes), new, ram)
     return compiled
 
 

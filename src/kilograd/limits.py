@@ -5,7 +5,9 @@ from __future__ import annotations
 # Files, in bytes.
 GRAPH_BYTES = 1 << 24
 TENSOR_BYTES = 1 << 28
+CARD_BYTES = 1 << 20
 PLAN_BYTES = 1 << 24
+ADAPTED_BYTES = 1 << 28
 CONTRIBUTION_BYTES = 1 << 24
 EPISODE_BYTES = 1 << 28
 RECORD_BYTES = 1 << 24

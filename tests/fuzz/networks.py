@@ -53,7 +53,7 @@ class Folder(Target):
         if kind < 0.8:
             files["graph.json"] = mutated_json(rng, files["graph.json"])
         if kind > 0.75:
-            files["model.safetensors"] = _tensors(rng, files["model.safetensors"])
+            files["model.safetensors"] = mutated_tensors(rng, files["model.safetensors"])
         return files
 
     def check(self, folder: Path, *, deep: bool) -> None:
@@ -65,7 +65,7 @@ class Folder(Target):
             compile_recipe(model, Recipe("last", WAYS), Budget())
 
 
-def _tensors(rng: Random, data: bytes) -> bytes:
+def mutated_tensors(rng: Random, data: bytes) -> bytes:
     """Change a file of safetensors: length, description in JSON, numbers."""
     if rng.random() < 0.4:
         return flipped(rng, data)

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz import images, networks, programs, records
+from fuzz import images, learned, networks, programs, records
 from fuzz.case import Target
 
 KINDS: tuple[type[Target], ...] = (
@@ -15,6 +15,7 @@ KINDS: tuple[type[Target], ...] = (
     networks.Compiled,
     programs.Device,
     programs.Kept,
+    learned.Adapted,
     records.Plan,
     records.Analysis,
     records.Searched,

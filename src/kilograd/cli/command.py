@@ -26,6 +26,7 @@ class Group(enum.StrEnum):
     """What a person wants of a command."""
 
     LEARN = "Learn"
+    USE = "Use what was learned"
     LOOK = "Look"
     DEVICE = "Device"
     STUDY = "Study many tasks"
@@ -65,6 +66,12 @@ BoardName = Annotated[
         help="Board that the program must fit, with its processor and memory; kilograd boards "
         "lists them.",
         autocompletion=lambda: [board.name for board in BOARDS],
+    ),
+]
+AdaptedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapted", help="Start with what was learned: the folder that kilograd adapt --out wrote."
     ),
 ]
 DataPath = Annotated[

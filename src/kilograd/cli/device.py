@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kilograd import api, limits
 from kilograd.boards import BOARDS, Board
 from kilograd.cli.command import (
+    AdaptedOption,
     AsJson,
     BoardName,
     Group,
@@ -89,12 +90,13 @@ def board_json(board: Board) -> dict[str, object]:
 
 
 @command(app, "run", Group.DEVICE)
-@with_settings(Build())
+@with_settings(Build(), unset=True)
 def run_command(
     *,
     model: ModelName = None,
     size: ImageSize = None,
-    settings: Build,
+    adapted: AdaptedOption = None,
+    settings: dict[str, Any],
     board: BoardName = None,
     target: Target = None,
     board_ram: BoardRam = None,
@@ -117,7 +119,7 @@ def run_command(
     there = api.find_board_given(board)
     device = chosen_target(target, there).with_tools(compiler, emulator)
     ram = api.ram_given(board_ram, there)
-    compiled = api.plan(model, build=settings, size=size, board=board)
+    compiled = api.plan(model, size=size, board=board, adapted=adapted, **settings)
     if there is not None:
         check_flash(footprint(compiled.program, device), there)
     with bar("emulating") as progress:
@@ -140,13 +142,14 @@ def run_command(
 
 
 @command(app, "export", Group.DEVICE)
-@with_settings(Build())
+@with_settings(Build(), unset=True)
 def export_command(
     out: Annotated[Path, typer.Option(help="Folder for the C project.")],
     *,
     model: ModelName = None,
     size: ImageSize = None,
-    settings: Build,
+    adapted: AdaptedOption = None,
+    settings: dict[str, Any],
     board: BoardName = None,
     target: Target = None,
     board_ram: BoardRam = None,
@@ -159,12 +162,13 @@ def export_command(
     compiled = api.export(
         out,
         model,
-        build=settings,
         size=size,
         board=board,
+        adapted=adapted,
         target=target,
         board_ram=board_ram,
         force=force,
+        **settings,
     )
     there = api.find_board_given(board)
     need = needs(compiled.program, there)

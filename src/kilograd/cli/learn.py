@@ -31,7 +31,7 @@ from kilograd.data.toys import EACH
 from kilograd.errors import as_typed, flag, shown
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
-from kilograd.learn.answers import Share
+from kilograd.learn.answers import Answers, Share
 from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.recipe import Compiled
 from kilograd.options import changed, values
@@ -57,6 +57,14 @@ def adapt_command(
     size: ImageSize = None,
     board: BoardName = None,
     settings: dict[str, Any],
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Go on from what was learned: the folder of another --out."),
+    ] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(help="With --from: drop this class; may be given several times."),
+    ] = None,
     episode: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +98,8 @@ def adapt_command(
             model,
             size=size,
             board=board,
+            start=start,
+            forget=forget or (),
             episode=episode,
             seed=seed,
             out=out,
@@ -106,13 +116,14 @@ def adapt_command(
         print(json.dumps(asdict(outcome.summary) | memory | why))
         return
     show_outcome(outcome, there)
-    show_tested(outcome)
+    show_answers(outcome.tested)
     if explain:
         limits = changed(Limits(), {k: settings.get(k) for k in values(Limits())})
         show_choice(compiled, limits.budget(compiled.model))
     if out is not None:
         more = ", selection.html" if reasons else ""
-        say(f"Written to {out}: adapted.safetensors, episode.json, result.json{more}")
+        say(f"Written to {out}: adapted.safetensors, episode.json, network, result.json{more}")
+        say(f"Use it: kilograd predict {out} IMAGES")
     if save_plan is not None:
         say(f"Written to {save_plan}: give it as --method {save_plan}")
     for remark in outcome.remarks:
@@ -160,8 +171,8 @@ def show_outcome(outcome: Outcome, board: Board | None = None) -> None:
     rows: tuple[tuple[str, str | Text], ...] = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
         ("task", f"{s.ways} classes, {shots} images each; tested on {queries} each"),
-        ("accuracy before", _percent(outcome.before.share)),
-        ("accuracy after", Text(_percent(outcome.tested.share), "bold")),
+        ("accuracy before", percent(outcome.before.share)),
+        ("accuracy after", Text(percent(outcome.tested.share), "bold")),
         ("recipe", _recipe(outcome)),
         *memory_rows(needs(compiled.program, board), board),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
@@ -191,15 +202,14 @@ def _range(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def _percent(share: Share) -> str:
+def percent(share: Share) -> str:
     """Write an accuracy with its interval."""
     low, high = 100 * share.low, 100 * share.high
     return f"{100 * share.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f})"
 
 
-def show_tested(outcome: Outcome) -> None:
+def show_answers(tested: Answers) -> None:
     """Print what was taken for what, and which images are wrong; the first of each."""
-    tested = outcome.tested
     if not tested.wrong:
         return
     table = Table("class", box=None)
@@ -216,7 +226,7 @@ def show_tested(outcome: Outcome) -> None:
     for wrong in tested.wrong[:_NAMED]:
         say(f"wrong: {wrong.image} is {wrong.label}, taken for {wrong.said}")
     if (more_wrong := len(tested.wrong) - _NAMED) > 0:
-        say(f"and {more_wrong} more, in result.json of --out")
+        say(f"and {more_wrong} more")
 
 
 def _kept(s: Summary) -> list[tuple[str, str]]:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from kilograd import api
 from kilograd.cli.command import (
+    AdaptedOption,
     AsJson,
     BoardName,
     Group,
@@ -36,19 +37,20 @@ from kilograd.output import check_file, write_file
 from kilograd.passes import EntryPoint, accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
 from kilograd.report.cost import Convention, Cost, count
-from kilograd.settings import Build, Recipe
+from kilograd.settings import Build, Limits, Recipe
 
 app = typer.Typer()
 
 
 @command(app, "plan", Group.LOOK)
-@with_settings(Build())
+@with_settings(Build(), unset=True)
 def plan_command(
     *,
     model: ModelName = None,
     size: ImageSize = None,
+    adapted: AdaptedOption = None,
     board: BoardName = None,
-    settings: Build,
+    settings: dict[str, Any],
     entry: Annotated[
         str | None, typer.Option(help="Entry point to map; default: the one with the peak.")
     ] = None,
@@ -62,10 +64,9 @@ def plan_command(
     """Print the memory map of a training program, and what sets its peak."""
     if out is not None:
         check_file(out, ".html", force=force)
-    recipe = settings.recipe
-    compiled = api.plan(model, build=settings, size=size, board=board)
+    compiled = api.plan(model, size=size, board=board, adapted=adapted, **settings)
     there = api.find_board_given(board)
-    program = compiled.program
+    recipe, program = compiled.recipe, compiled.program
     chosen = _entry(program, entry)
     trains = EntryPoint.STEP in program.entries
     if with_ablation and not trains:
@@ -75,7 +76,7 @@ def plan_command(
     if out is not None:
         others = without(graph, training) if trains else ()
         title = f"{compiled.model.title}, {recipe.method}, {recipe.ways} classes"
-        budget = settings.limits.budget(compiled.model).sram
+        budget = Limits(sram=settings.get("sram")).budget(compiled.model).sram
         html = page(title, program, chosen, budget=budget, steps=steps, without=others)
         write_file(out, html)
     if as_json:

@@ -144,6 +144,15 @@ def check_episode(episode: Episode, dataset: Dataset) -> None:
                 )
 
 
+def of_dataset(episode: Episode, dataset: Dataset) -> bool:
+    """Tell whether an episode was drawn from a data set as it is now."""
+    try:
+        check_episode(episode, dataset)
+    except InputError:
+        return False
+    return True
+
+
 def stored_episode(file: Path, dataset: Dataset, seed: int | None) -> Episode:
     """Read the episode of a data set from a file with one episode, or one a line (.jsonl).
 

@@ -147,7 +147,7 @@ class _Folder:
         ]
 
     def _files(self, folder: Path) -> Iterator[Path]:
-        for file in _walk(folder):
+        for file in walk(folder):
             if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
                 self._count += 1
                 check_count(self._count, self._root)
@@ -157,7 +157,12 @@ class _Folder:
         return None if file.is_symlink() and not leads_inside(self._root, file) else file
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in those below it that are no litter, in no order.
+
+    Raises `InputError` for a folder that cannot be listed.
+    """
+
     def fail(error: OSError) -> None:
         # os.walk passes over a folder that it may not open, and the class would silently shrink.
         raise _unreadable_folder(error) from error

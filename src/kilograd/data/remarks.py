@@ -30,7 +30,7 @@ def remark_left_out(dataset: Dataset, draw: Draw) -> None:
     if small := [c for c in dataset.classes if c not in usable]:
         total = len(dataset.classes)
         reason = f"too few images for {shots} shot{'s' if shots > 1 else ''}"
-        _log.warning("%d of %d classes left out, %s: %s", len(small), total, reason, _some(small))
+        _log.warning("%d of %d classes left out, %s: %s", len(small), total, reason, some(small))
 
 
 def _remark_whole(dataset: Dataset, draw: Draw) -> None:
@@ -39,14 +39,14 @@ def _remark_whole(dataset: Dataset, draw: Draw) -> None:
     classes = list(enumerate(dataset.classes))
     if empty := [name for label, name in classes if label not in learn]:
         _log.warning(
-            "%d of %d classes left out, no image to learn from: %s", len(empty), total, _some(empty)
+            "%d of %d classes left out, no image to learn from: %s", len(empty), total, some(empty)
         )
     if alone := [name for label, name in classes if label in learn - tested]:
         _log.warning(
             "%d of %d classes learned and not tested, no image left for it: %s",
             len(alone),
             total,
-            _some(alone),
+            some(alone),
         )
 
 
@@ -55,7 +55,7 @@ def remark_seen(dataset: Dataset, model: Model) -> None:
     if seen := shared_classes(model.training_classes, dataset.classes):
         of = shown(dataset.name)
         _log.warning(
-            "%s was trained on classes of %s, %d: %s", model.name, of, len(seen), _some(seen)
+            "%s was trained on classes of %s, %d: %s", model.name, of, len(seen), some(seen)
         )
 
 
@@ -64,13 +64,14 @@ def remark_skipped(dataset: Dataset) -> None:
     if skipped := dataset.skipped:
         total = len(dataset) + len(skipped)
         _log.warning(
-            "%d of %d images unreadable and skipped: %s", len(skipped), total, _some(skipped)
+            "%d of %d images unreadable and skipped: %s", len(skipped), total, some(skipped)
         )
         apple = sum(name.lower().endswith(_MODERN) for name in skipped)
         if apple and Extra.HEIC.missing:
             _log.warning("%d of them are HEIC or AVIF: %s", apple, Extra.HEIC.install)
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first of some names on one line, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return shown(", ".join(names[:_NAMED]) + more)

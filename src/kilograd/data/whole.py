@@ -20,7 +20,7 @@ DEFAULT_TEST = 0.25
 _Chosen = NDArray[np.bool_]
 
 
-def sample_whole(dataset: Dataset, *, test: float | None, seed: int) -> Episode:
+def sample_whole(dataset: Dataset, *, test: float | None, seed: int, least: int = 2) -> Episode:
     """Return the task of a whole set: every class, every image, in the order of the set.
 
     If the set has splits that divide the images of its classes, they say what is for what: test,
@@ -30,13 +30,15 @@ def sample_whole(dataset: Dataset, *, test: float | None, seed: int) -> Episode:
 
     A class without an image to learn from is left out; one without an image to be tested on is not.
 
-    Raises `InputError` for a share outside 0 ... 1, a share beside splits, fewer than two classes,
-    and where nothing is left to be tested on.
+    `least`: how many classes there must be.
+
+    Raises `InputError` for a share outside 0 ... 1, a share beside splits, fewer classes, and
+    where nothing is left to be tested on.
     """
     generator(seed)
     learn, tested = sides(dataset, test, seed)
     kept = np.unique(dataset.labels[learn])
-    if len(kept) < 2:
+    if len(kept) < least:
         raise InputError(
             f"{dataset.name}: {len(kept)} of {len(dataset.classes)} classes "
             f"{'has' if len(kept) == 1 else 'have'} an image to learn from; a network tells "

@@ -14,7 +14,7 @@ from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
 from kilograd.frontend.published import PUBLISHED, Published
 from kilograd.frontend.pulled import pull
 from kilograd.frontend.resize import image_sizes, resized
-from kilograd.frontend.save import save_model
+from kilograd.frontend.save import copy_model, save_model
 from kilograd.frontend.variant import with_classifier, with_last_conv
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Published",
     "attribution",
     "available_models",
+    "copy_model",
     "image_sizes",
     "is_model",
     "load_model",

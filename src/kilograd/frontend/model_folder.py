@@ -199,7 +199,9 @@ def load_model_folder(path: Path) -> Model:
     tensors = inside(path, description.files.int8, f"{file}: files.int8")
     if (better := description.files.int8_sanitised) is not None:
         tensors = inside(path, better, f"{file}: files.int8_sanitised")
-    model = _Reader(file, _tensors(tensors)).model(description)
+    if not there(tensors):
+        raise InputError(f"{tensors}: no such file, but graph.json names it")
+    model = _Reader(file, read_tensors(tensors)).model(description)
     try:
         check_ranges(model.graph)
         accumulator_bounds(model.graph, ())
@@ -211,10 +213,11 @@ def load_model_folder(path: Path) -> Model:
 _TYPES = {"I8": np.int8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 
 
-def _tensors(file: Path) -> Mapping[str, Array | str]:
-    """Return the tensors of a file; of those of types that no network has, the name of the type."""
-    if not there(file):
-        raise InputError(f"{file}: no such file, but graph.json names it")
+def read_tensors(file: Path) -> Mapping[str, Array | str]:
+    """Return the tensors of a file; of those of types that no network has, the name of the type.
+
+    Raises `InputError` for a file that cannot be read, is too large, or is none of safetensors.
+    """
     try:
         stored = deserialize(read_bytes(file, limits.TENSOR_BYTES))  # type: ignore[no-untyped-call]
     except SafetensorError as e:
@@ -381,6 +384,15 @@ class _Reader:
                 f"expected {expected}"
             )
         return value
+
+
+def graph_layout(node: Node, value: Array) -> Array:
+    """Return a parameter of a file, filters [out, in, kh, kw], as the graph has it."""
+    if len(node.type.shape) == 4:
+        return np.ascontiguousarray(value.transpose(0, 2, 3, 1))
+    if len(node.type.shape) == 3:
+        return np.ascontiguousarray(value[:, 0].transpose(1, 2, 0))
+    return value
 
 
 def folder_layout(node: Node, value: Array) -> Array:

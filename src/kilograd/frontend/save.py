@@ -10,17 +10,52 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from kilograd import limits
 from kilograd.frontend.model_folder import FORMAT, Model, folder_layout
 from kilograd.ir import Array, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise
 from kilograd.output import write_file
+from kilograd.reading import read_bytes, read_json, there
 
 _TENSORS = "model.safetensors"
 
 
-def save_model(model: Model, folder: Path) -> None:
+def copy_model(model: Model, folder: Path) -> None:
+    """Write a network as `save_model`, with its licence, its card and where it comes from.
+
+    Those are what lies beside it in the folder that it was read from.
+    """
+    save_model(model, folder, _provenance(model))
+    for name in sorted(_texts(model.path)):
+        write_file(folder / name, read_bytes(model.path / name, limits.CARD_BYTES))
+
+
+_TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "README*", "CARD*")
+
+
+def _texts(folder: Path) -> set[str]:
+    """Return the names of the texts on licence and origin that lie in a folder."""
+    found = {p for pattern in _TEXTS for p in folder.glob(pattern)}
+    return {
+        p.name
+        for p in found
+        if p.is_file() and not p.is_symlink() and p.stat().st_size <= limits.CARD_BYTES
+    }
+
+
+def _provenance(model: Model) -> Mapping[str, Any]:
+    """Return what the file of a network says of where it comes from."""
+    file = model.path / "graph.json"
+    if not there(file):
+        return {}
+    found = read_json(file, dict[str, Any], limits.GRAPH_BYTES).get("provenance", {})
+    return found if isinstance(found, dict) else {}
+
+
+def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
     """Write `graph.json` and `model.safetensors` into an existing folder (format 1).
 
+    `provenance`: more to say of where the network comes from.
     `load_model_folder` gives back the same network, to the bit.  The same network makes the same
     bytes.  Raises a TypeError for an op that no model folder has, `InputError` if the disk refuses.
     """
@@ -32,7 +67,7 @@ def save_model(model: Model, folder: Path) -> None:
         "format": FORMAT,
         "name": model.name,
         "title": model.title,
-        "provenance": {"training_classes": model.training_classes},
+        "provenance": {**(provenance or {}), "training_classes": model.training_classes},
         "files": {"int8": _TENSORS},
         "input": {
             "tensor": "input",

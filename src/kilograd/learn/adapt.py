@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -13,15 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from safetensors.numpy import save as packed
 
 from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
 from kilograd.errors import InputError, as_named
 from kilograd.frontend import Model, Preprocess
 from kilograd.ir import Array
+from kilograd.learn.adapted import NETWORK, RESULT, Adapted, write_adapted
 from kilograd.learn.answers import Answers, Share
 from kilograd.learn.automatic import candidates, with_rate
+from kilograd.learn.confidence import threshold
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
@@ -35,23 +35,30 @@ from kilograd.progress import Progress, silent
 from kilograd.settings import Schedule, Settings
 from kilograd.targets import HostProgram, build_host
 
-RESULT = "result.json"
-ADAPTED = "adapted.safetensors"
-"""The file that tells a folder of results: folders of training have a `RESULT`, too."""
-RESULT_FILES = (RESULT, "episode.json", "selection.html")
-"""What lies beside it."""
+RESULT_FILES = (RESULT, NETWORK, "episode.json", "selection.html")
+"""What lies beside `ADAPTED` in a folder of results."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """An episode, and its images as network input; `names` are those of the query images."""
+    """An episode, and its images as network input; `names` are those of the query images.
+
+    `classes` are those that labels count in: the episode's, or more.
+    """
 
     episode: Episode
     support: Samples
     query: Samples
     names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def within(self, classes: tuple[str, ...]) -> Task:
+        """Return the same task with labels that count in other classes."""
+        way = np.array([classes.index(name) for name in self.classes], np.int32)
+        support, query = (Samples(x.images, way[x.labels]) for x in (self.support, self.query))
+        return replace(self, support=support, query=query, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,18 @@ class Outcome:
     tensors: Mapping[str, Array] = field(repr=False)
     schedule: Schedule = field(repr=False)
     remarks: tuple[str, ...]
+    threshold: float | None = None
     chosen: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def predictions(self) -> tuple[int, ...]:
         """The class of each query image after learning, as an index."""
         return self.tested.said
+
+    @property
+    def adapted(self) -> Adapted:
+        """What was learned, ready to be used."""
+        return Adapted(self.compiled, self.tested.classes, self.tensors, self.threshold)
 
 
 def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
@@ -133,6 +146,7 @@ def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Tas
         load_samples(dataset, episode.support, episode.support_labels, preprocess),
         load_samples(dataset, episode.query, episode.query_labels, preprocess),
         tuple(dataset.image_names[i] for i in episode.query),
+        episode.classes,
     )
 
 
@@ -143,7 +157,7 @@ def compile_for(model: Model, task: Task, settings: Settings) -> Compiled:
     """
     budget, schedule = settings.budget(model), settings.schedule
     wanted = settings.recipe.cache or int(budget.cache is not None)
-    recipe = replace(settings.recipe, ways=len(task.episode.classes), cache=wanted)
+    recipe = replace(settings.recipe, ways=len(task.classes), cache=wanted)
     compiled = compile_program(model, recipe, budget, inspector(model, task.support, schedule))
     images = len(task.support.labels)
     return within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
@@ -188,13 +202,15 @@ def train(
     schedule: Schedule,
     progress: Progress = silent,
     passes: int | None = None,
+    start: Adapted | None = None,
 ) -> Outcome:
     """Train a program on the support of a task, and test it on the query before and after.
 
-    `passes` ends training before the schedule does.
+    `passes` ends training before the schedule does.  `start`: what the program has learned
+    before.  Prototypes of classes without images are kept.
     """
-    start = time.perf_counter()
-    host, support = build_host(compiled.program), task.support
+    begun = time.perf_counter()
+    host, support = start.host() if start else build_host(compiled.program), task.support
     done = schedule.iterations if passes is None else passes
     total = done * len(support.labels)
     enrol(host, support)
@@ -218,19 +234,30 @@ def train(
         before.share,
         after.share,
         what,
-        round(time.perf_counter() - start, 3),
+        round(time.perf_counter() - begun, 3),
     )
     tensors = adapted_tensors(compiled, host)
     first, last = np.array(losses[: len(support.labels)]), np.array(losses[-len(support.labels) :])
     remarks = tuple(verdict(before, after, first, last, what, compiled.recipe.method))
+    least = threshold(host, compiled.training.head, support)
     return Outcome(
-        compiled, task.episode, summary, tuple(losses), before, after, tensors, schedule, remarks
+        compiled,
+        task.episode,
+        summary,
+        tuple(losses),
+        before,
+        after,
+        tensors,
+        schedule,
+        remarks,
+        least,
     )
 
 
 def _answers(host: HostProgram, task: Task) -> Answers:
-    labels, said = task.episode.query_labels, predict(host, task.query.images)
-    return Answers(task.episode.classes, task.names, labels, tuple(map(int, said)))
+    said = predict(host, task.query.images)
+    labels = tuple(map(int, task.query.labels))
+    return Answers(task.classes, task.names, labels, tuple(map(int, said)))
 
 
 def _guarded(compiled: Compiled, task: Task, schedule: Schedule) -> int:
@@ -267,7 +294,7 @@ def _summary(
         accuracy_after=after.accuracy,
         accuracy_after_low=after.low,
         accuracy_after_high=after.high,
-        ways=len(episode.classes),
+        ways=compiled.recipe.ways,
         shots=min(shots),
         max_shots=max(shots),
         queries=min(queries),
@@ -300,9 +327,9 @@ def _macs_seen(program: Program) -> int:
 
 
 def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write result.json, episode.json, adapted.safetensors and `pages`; all of them or none.
+    """Write what `load_adapted` reads, episode.json and `pages`; all of them or none.
 
-    Raises `InputError` if the disk refuses.
+    Raises `InputError` as `write_adapted`.
     """
     compiled, episode = outcome.compiled, outcome.episode
     recipe = compiled.recipe
@@ -322,17 +349,13 @@ def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyTyp
         "remarks": [as_named(r) for r in outcome.remarks],
         "dataset": episode.dataset,
         "selection": [asdict(r) for r in compiled.selection.reasons],
-        "classes": list(episode.classes),
+        "classes": list(outcome.tested.classes),
         "predictions": list(outcome.predictions),
         **outcome.tested.to_json(),
         "losses": list(outcome.losses),
     }
     with whole_folder(out) as new:
-        (new / RESULT).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_adapted(new, outcome.adapted, result)
         (new / "episode.json").write_text(episode.to_json() + "\n", encoding="utf-8")
-        # one entry: several are written in a random order, and a run must repeat to the byte
-        metadata = {"model": compiled.model.name}
-        tensors = packed(dict(outcome.tensors), metadata=metadata)
-        (new / ADAPTED).write_bytes(tensors)
         for name, text in pages.items():
             (new / name).write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from kilograd.boards import Board
 from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, resized
-from kilograd.learn.recipe import compile_recipe
+from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.select import Budget, RamError
 from kilograd.settings import Limits, Recipe
 from kilograd.sizes import ram_of, spelled
@@ -56,6 +56,14 @@ def fitting(board: Board | None, model: Model, recipe: Recipe) -> Iterator[None]
             f"{need - board.ram.size:,} more than the {spelled(board.ram.size)} that a program "
             f"may use; {_what_fits(board, model, recipe)}"
         ) from e
+
+
+def check_ram(compiled: Compiled, board: Board) -> None:
+    """Raise `InputError` where a program is too large for a board."""
+    need, most = compiled.program.sram_bytes, most_without_stack(board)
+    with fitting(board, compiled.model, compiled.recipe):
+        if need > most:
+            raise RamError(f"{option('sram')} {most}: the program needs {need}", need)
 
 
 def _what_fits(board: Board, model: Model, recipe: Recipe) -> str:

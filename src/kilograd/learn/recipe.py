@@ -48,8 +48,12 @@ _OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program and what it came from: `model` has the modules that the method adds."""
+    """A program and what it came from.
 
+    `network` is as it was given, `model` has the modules that the method adds.
+    """
+
+    network: Model = field(repr=False)
     model: Model = field(repr=False)
     recipe: Recipe
     training: Training = field(repr=False)
@@ -117,9 +121,9 @@ def compile_recipe(
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
     selection = strategy(recipe.method)(evidence, budget)
-    model, program = _grown(model, selection), compiled(selection)
-    _check(model, recipe, budget, selection, program)
-    made = Compiled(model, recipe, _training(recipe, selection), program, selection)
+    grown, program = _grown(model, selection), compiled(selection)
+    _check(grown, recipe, budget, selection, program)
+    made = Compiled(model, grown, recipe, _training(recipe, selection), program, selection)
     _log.debug(
         "method %s on %s: %d parameters learn, %d bytes of RAM; programs compiled to choose: %d",
         recipe.method,
@@ -146,6 +150,15 @@ def compile_program(
             "method that learns in fewer layers"
         )
     return compiled
+
+
+def compile_selection(model: Model, recipe: Recipe, selection: Selection) -> Compiled:
+    """Compile what was chosen before; raises `InputError` as `lowered`.
+
+    The method of the recipe chooses nothing here.
+    """
+    grown, training = _grown(model, selection), _training(recipe, selection)
+    return Compiled(model, grown, recipe, training, _linked(grown, recipe, training), selection)
 
 
 def lowered(model: Model, recipe: Recipe, selection: Selection) -> Mapping[str, Graph]:

@@ -42,9 +42,16 @@ def load_samples(
 
 
 def enrol(host: HostProgram, support: Samples) -> None:
-    """Make the prototypes anew from the support; a linear head has none."""
+    """Make the prototypes anew from the support, but those of classes without images.
+
+    A linear head has none.
+    """
     driver = Driver(host)
+    prototypes = host.state.get("head.prototypes", np.zeros((0, 0)))
+    before = prototypes.copy()
     driver.enrol(zip(map(driver.show, support.images), support.labels, strict=True))
+    absent = np.setdiff1d(np.arange(len(prototypes)), support.labels)
+    prototypes[absent] = before[absent]
 
 
 def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
 
 from kilograd.select.methods import EXAMPLES, METHODS, strategy
-from kilograd.select.plan_file import plan_file, write_plan
+from kilograd.select.plan_file import learn_of, parts_of, plan_file, write_plan
 from kilograd.select.selection import (
     Budget,
     Demand,
@@ -33,6 +33,8 @@ __all__ = [
     "Strategy",
     "UpdatePlan",
     "bias",
+    "learn_of",
+    "parts_of",
     "plan_file",
     "published_plans",
     "strategy",

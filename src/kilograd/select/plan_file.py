@@ -12,6 +12,7 @@ name.  `axis` is counted in the compiler's layout: weights [out, kh, kw, in], de
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,7 @@ def plan_file(path: Path) -> Strategy:
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
         _check_network(path, plan, evidence)
-        known = {str(p): p for p in (*weights(evidence.layers), *biases(evidence.layers))}
-        parts: dict[Parameter, Part] = {}
-        for name, channels in plan.learn.items():
-            if name not in known:
-                raise InputError(
-                    f"{path}: {name:.99}: {evidence.name} has no such parameter; a layer is called "
-                    f"as in {weight(evidence.layers[-1])} or {bias(evidence.layers[-1])}"
-                )
-            try:
-                parts[known[name]] = _part(channels, evidence.graph[name].type)
-            except _BadEntryError as e:
-                raise InputError(f"{path}: {name}: {e}") from e
-        return Selection(parts, plan.head)
+        return Selection(parts_of(plan.learn, evidence, str(path)), plan.head)
 
     return strategy
 
@@ -78,6 +67,27 @@ def _check_network(path: Path, plan: _Plan, evidence: Evidence) -> None:
             f"{path}: a plan of network {plan.network[:80]!r}, which has other layers than "
             f"{evidence.name!r}; {advice}"
         )
+
+
+def parts_of(learn: Mapping[str, object], evidence: Evidence, where: str) -> dict[Parameter, Part]:
+    """Return what learns, as `learn` of a file says it.
+
+    Raises `InputError`, which begins with `where`, for a parameter or a channel that the network
+    does not have.
+    """
+    known = {str(p): p for p in (*weights(evidence.layers), *biases(evidence.layers))}
+    parts: dict[Parameter, Part] = {}
+    for name, channels in learn.items():
+        if name not in known:
+            raise InputError(
+                f"{where}: {name:.99}: {evidence.name} has no such parameter; a layer is called "
+                f"as in {weight(evidence.layers[-1])} or {bias(evidence.layers[-1])}"
+            )
+        try:
+            parts[known[name]] = _part(channels, evidence.graph[name].type)
+        except _BadEntryError as e:
+            raise InputError(f"{where}: {name}: {e}") from e
+    return parts
 
 
 def write_plan(path: Path, network: str, graph: Graph, selection: Selection) -> None:
@@ -101,8 +111,8 @@ def plan_text(path: Path, network: str, graph: Graph, selection: Selection) -> s
             f"method itself to {option('method')}"
         )
     lines = ",\n".join(
-        f"  {json.dumps(name)}: {json.dumps(_channels(part))}"
-        for name, part in selection.by_name.items()
+        f"  {json.dumps(name)}: {json.dumps(channels)}"
+        for name, channels in learn_of(selection).items()
     )
     learn = f"{{\n{lines}\n }}" if lines else "{}"
     return (
@@ -135,6 +145,11 @@ def _read(path: Path) -> _Plan:
             f"has {', '.join(plan) or 'none'}"
         )
     return typed(plan, _Plan, str(path))
+
+
+def learn_of(selection: Selection) -> dict[str, object]:
+    """Return what learns as a file says it; `parts_of` reads it."""
+    return {name: _channels(part) for name, part in selection.by_name.items()}
 
 
 def _channels(part: Part) -> object:

@@ -1,0 +1,64 @@
+"""Pictures without labels: files, and folders of them at any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilograd.data.folders import IMAGE_SUFFIXES, walk
+from kilograd.data.listed import check_count
+from kilograd.data.pixels import decoded, prepare
+from kilograd.errors import InputError
+from kilograd.frontend import Preprocess
+from kilograd.reading import there
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as network input, int8 [h, w, c]; `None`, and why, where it cannot be read."""
+
+    file: Path
+    image: NDArray[np.int8] | None
+    why: str = ""
+
+
+def picture_files(places: Iterable[Path]) -> tuple[Path, ...]:
+    """Return files as they are given, and the images in folders, sorted by path; each once.
+
+    Hidden files, what systems leave behind, and files with other suffixes are passed over in
+    folders.  Raises `InputError` for a place that is not there, a folder without images, and more
+    images than a set may have.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if not there(place):
+            raise InputError(f"{place}: no such file or folder; give images, or folders of them")
+        files = _images(place) if place.is_dir() else [place]
+        if not files:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise InputError(f"{place}: holds no image; give a folder of files {suffixes}")
+        found.update(dict.fromkeys(files))
+        check_count(len(found), place)
+    if not found:
+        raise InputError("no image is given; give images, or folders of them")
+    return tuple(found)
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        file for file in walk(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    )
+
+
+def read_pictures(files: Iterable[Path], preprocess: Preprocess) -> Iterator[Picture]:
+    """Decode pictures one by one, as a network takes them."""
+    for file in files:
+        try:
+            yield Picture(file, prepare(decoded(file), preprocess))
+        except Exception as e:  # noqa: BLE001 as in `readable`: a decoder may raise anything
+            why = str(e).removeprefix(f"{file}: ") or type(e).__name__
+            yield Picture(file, None, why)
