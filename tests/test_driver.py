@@ -378,3 +378,45 @@ def test_names_of_classes_reach_c_and_the_page_as_they_are(tmp_path: Path) -> No
     assert "| 3 | \u00e9t\u00e9 |\n" in page
     assert "| 6 | \\| \\[x\\](y) \\| \\`z\\` |\n" in page
     assert "<b>" not in page.replace("\\<b", "")
+
+
+PAGE = """\
+#include "kg_frame.h"
+#include "model.h"
+enum {{ SLOT }};
+void flash_write(int slot, const void *from, int bytes), flash_read(int slot, void *to, int bytes);
+kg_status user(const uint8_t *pixels, void *state, void *arena);
+kg_status user(const uint8_t *pixels, void *state, void *arena) {{
+    kg_status status = KG_OK;
+    {blocks}
+    return status;
+}}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("cc") or not shutil.which("c++"), reason="no compilers")
+@pytest.mark.parametrize("kind", ["sgd", "rows"])
+def test_the_c_of_a_readme_compiles_in_c_and_c_plus_plus(kind: str, tmp_path: Path) -> None:
+    write_example(application(link(entries(small_network(), KINDS[kind].training))), tmp_path)
+    page = (tmp_path / "README.md").read_text("utf-8")
+    blocks = "".join(re.findall(r"^```c\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    assert "model_infer" in blocks
+    strict = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Werror")
+    for name, command in (("user.c", ("cc", "-std=c99")), ("user.cpp", ("c++", "-std=c++11"))):
+        (tmp_path / name).write_text(PAGE.format(blocks=blocks), "ascii")
+        include = ("-I.", "-Iruntime/include", "-fsyntax-only")
+        done = subprocess.run(
+            [*command, *strict, *include, name],
+            cwd=tmp_path,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_readme_says_what_every_status_means(tmp_path: Path) -> None:
+    write_example(application(link(entries(small_network(), KINDS["sgd"].training))), tmp_path)
+    page = (tmp_path / "README.md").read_text("utf-8")
+    found = re.findall(r"^\| `(KG_\w+)`", page, re.MULTILINE)
+    assert found == [f"KG_{status.name}" for status in Status]

@@ -65,7 +65,7 @@ def write_firmware(folder: Path, sources: Sources, made: Firmware) -> None:
 
 def building(made: Firmware) -> str:
     """Return what the README says of building firmware."""
-    note = f"\nOn this board: {made.note}.\n" if made.note else ""
+    note = f"On this board: {made.note}.\n" if made.note else _UNKNOWN
     return _BUILDING.format(
         board=made.board,
         flash=made.memory.flash.size,
@@ -115,7 +115,12 @@ Without that compiler: `pip install ziglang`, and `make -f firmware.mk ZIG="pyth
 `SystemInit`, an empty function until you write one, and `main` of `example.c`.
 After a reset the clock of most chips is far below what they can do: set it in `SystemInit`.
 `firmware.c` has `board_print`, an empty function until you write one: to a UART, say.
+
 {note}"""
+
+_UNKNOWN = """\
+Put the flash and the RAM of your board into `link.ld`, unless this was exported with `--board`.
+"""
 
 _EMULATED = """
     make -f firmware.mk emulate

@@ -93,8 +93,8 @@ def _steps(app: Application) -> Iterator[str]:
         )
     if enrols:
         yield (
-            "Enrol: `model_forget`, then `model_enrol` for each image you have, with its label. A "
-            "class without an image is never predicted. From here on `model_infer` works."
+            "Enrol: `model_forget`, then `model_enrol` for each image you have, with its label; "
+            "every class needs one at least. From here on `model_infer` works."
         )
     yield (
         f"A pass: every image once, in an order that is new in each pass{_group(app)}. "

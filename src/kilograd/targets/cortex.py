@@ -118,7 +118,7 @@ class Cortex(ElfTarget):
             Region(self.machine.code, _EMULATED_BYTES), Region(self.machine.ram, _EMULATED_BYTES)
         )
         return Firmware(
-            board=f"a {self.name}: put the memory of yours here" if board is None else board.title,
+            board=f"a {self.name}" if board is None else board.title,
             memory=memory,
             cpu=(*self.gcc_cpu, *_GCC_ABI),
             clang=("-target", _CLANG_ABI, f"-mcpu={self.zig_cpu}"),
