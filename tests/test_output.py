@@ -389,10 +389,11 @@ def test_force_deletes_nothing_that_kilograd_has_not_written(
     model = write_model(tmp_path / "small")
     words = ("export", "--model", model, "--method", "last", "--out", tmp_path / "project")
     assert run(*words).code == 0
-    for built in ("model.o", "libmodel.a", "example"):
+    (tmp_path / "project" / "build" / "host").mkdir(parents=True)
+    for built in ("build/host/model.o", "libmodel.a", "example", "firmware.elf"):
         (tmp_path / "project" / built).write_text("")
     assert run(*words, "--force").code == 0
-    assert not (tmp_path / "project" / "model.o").exists()
+    assert not (tmp_path / "project" / "build").exists()
     file = tmp_path / "project" / mine
     file.parent.mkdir(exist_ok=True)
     file.write_text("mine")

@@ -228,7 +228,7 @@ def test_export_into_a_folder_with_any_name(room: Path, target: str) -> None:
     assert done["out"] == str(project)
     subprocess.run(["make"], cwd=project, check=True, capture_output=True)
     example = subprocess.run([project / "example"], check=True, capture_output=True, text=True)
-    assert len(example.stdout.splitlines()) == 20
+    assert example.stdout.splitlines()[-1].startswith("state: ")
     if target == "wasm32":
         zig = f"ZIG={sys.executable} -m ziglang"
         subprocess.run(["make", "-f", "wasm.mk", zig], cwd=project, check=True, capture_output=True)

@@ -329,7 +329,7 @@ _END = """\
 ## Go on
 
 - Your own images: put frames of your camera into `images.h`, or read them in `show` of
-  `example.c`.
+  `example.c`. Keep what you change elsewhere: `kilograd export --force` writes all files anew.
 - `kilograd run` with the options of this export measures stack, flash and instructions in an
   emulator, and checks every bit against your workstation.
 - `kilograd plan` shows what needs the memory; `--rows`, `--sram` and other methods need less.
