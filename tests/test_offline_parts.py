@@ -121,6 +121,11 @@ def test_another_set_to_validate_with() -> None:
     assert content(parts.choose) == truth([0, 0, 1, 1])
 
 
+def test_no_class_left_to_validate_with() -> None:
+    with pytest.raises(InputError, match=r"0 classes to validate with .* needs 2"):
+        divide_classes(shades([0, 0, 1, 1, 2, 2]), ways=2, shots=1)
+
+
 def test_too_few_classes_for_an_episode() -> None:
     labels = [c for c in range(10) for _ in range(4)]
     with pytest.raises(InputError, match=r"2 classes to validate with .* needs 3"):

@@ -80,7 +80,7 @@ def _by_class(dataset: Dataset, chosen: NDArray[np.bool_]) -> list[_Indices]:
     labels = dataset.labels[indices]
     indices = indices[np.argsort(labels, kind="stable")]
     ends = np.cumsum(np.bincount(labels, minlength=len(dataset.classes)))
-    return np.split(indices, ends[:-1])
+    return np.split(indices, ends)[:-1]
 
 
 def only_test_classes(dataset: Dataset, pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
