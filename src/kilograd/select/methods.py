@@ -14,6 +14,7 @@ from pathlib import Path
 from kilograd.errors import InputError, option
 from kilograd.select.fixed import bias_k, full, head, last, last_k, layer_weights, none
 from kilograd.select.knapsack import Knapsack
+from kilograd.select.outside import from_file, from_package, package_strategies
 from kilograd.select.plan_file import plan_file
 from kilograd.select.random_layers import random_layers
 from kilograd.select.selection import Strategy
@@ -67,6 +68,7 @@ METHODS = (
     "weights:LAYER:SHARE",
     "sparse-49kb ... sparse-148kb",
     "FILE.json",
+    "FILE.py:NAME",
 )
 """What a method may be, for people to read."""
 
@@ -89,6 +91,8 @@ def strategy(method: str) -> Strategy:
     """
     if method.endswith(".json"):
         return plan_file(Path(method))
+    if re.search(r"\.py(:[^:/]*)?$", method):
+        return from_file(method)
     if method in _NAMED:
         return _NAMED[method]
     name, _, number = method.partition(":")
@@ -98,4 +102,8 @@ def strategy(method: str) -> Strategy:
         return layer_weights(int(parts[1]), float(Fraction(parts[2])))
     if name in _NUMBERED and re.fullmatch(_WHOLE, number):
         return _NUMBERED[name].make(int(number))
-    raise InputError(f"{option('method')} {method!r}: unknown; known are {', '.join(METHODS)}")
+    packaged = package_strategies()
+    if method in packaged:
+        return from_package(method, packaged[method])
+    known = ", ".join((*METHODS, *packaged))
+    raise InputError(f"{option('method')} {method!r}: unknown; known are {known}")

@@ -85,7 +85,7 @@ def parts_of(learn: Mapping[str, object], evidence: Evidence, where: str) -> dic
             )
         try:
             parts[known[name]] = _part(channels, evidence.graph[name].type)
-        except _BadEntryError as e:
+        except BadEntryError as e:
             raise InputError(f"{where}: {name}: {e}") from e
     return parts
 
@@ -121,7 +121,7 @@ def plan_text(path: Path, network: str, graph: Graph, selection: Selection) -> s
     )
 
 
-class _BadEntryError(Exception):
+class BadEntryError(Exception):
     """What is wrong with the channels of a parameter, and the fix."""
 
 
@@ -156,28 +156,33 @@ def _channels(part: Part) -> object:
     return "all" if part.index is None else {"axis": part.axis, "index": list(part.index)}
 
 
+def check_part(part: Part, kind: TensorType) -> None:
+    """Raise `BadEntryError` for a part that the parameter does not have."""
+    _part(_channels(part), kind)
+
+
 def _part(channels: object, kind: TensorType) -> Part:
     """Check one entry of `learn` against the parameter it is for."""
     if channels == "all":
         return Part()
     if not isinstance(channels, dict) or channels.keys() != {"axis", "index"}:
-        raise _BadEntryError('must be "all", or {"axis": A, "index": [...]}')
+        raise BadEntryError('must be "all", or {"axis": A, "index": [...]}')
     if len(kind.shape) == 1:
-        raise _BadEntryError('a bias learns whole; give "all"')
+        raise BadEntryError('a bias learns whole; give "all"')
     axis, index = channels["axis"], channels["index"]
     # A filter of one channel is no channel of the gradient: only these are cut before it is made.
     known = {3: (2,), 4: (0, 3)}[len(kind.shape)]
     if type(axis) is not int or axis not in known:
         meaning = "2 (channels)" if known == (2,) else "0 (output channels) or 3 (input channels)"
-        raise _BadEntryError(f"axis {axis!s:.20}: must be {meaning}")
+        raise BadEntryError(f"axis {axis!s:.20}: must be {meaning}")
     # True is an int to Python, not to the reader of the file.
     if not isinstance(index, list) or not index or not all(type(i) is int for i in index):
-        raise _BadEntryError("index must be a list of channels, at least one")
+        raise BadEntryError("index must be a list of channels, at least one")
     size = kind.shape[axis]
     if wrong := [i for i in index if not 0 <= i < size]:
-        raise _BadEntryError(f"index {wrong[0]!s:.20}: axis {axis} has the channels 0..{size - 1}")
+        raise BadEntryError(f"index {wrong[0]!s:.20}: axis {axis} has the channels 0..{size - 1}")
     if wrong := [b for a, b in pairwise(index) if b <= a]:
-        raise _BadEntryError(
+        raise BadEntryError(
             f"index {wrong[0]!s:.20}: channels must be in increasing order, each once"
         )
     return Part(axis, tuple(index))
