@@ -24,7 +24,7 @@ OBJECTS := $(patsubst runtime/src/%.c,build/runtime/%.o,$(wildcard runtime/src/*
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
 
-demo: .venv/demo.stamp $(ZIG) ## Learn unseen handwritten digits within 64 KB
+demo: .venv/own.stamp $(ZIG) ## Learn toys that the network has never seen
 	$(BIN)/kilograd demo
 
 test: tools lint runtime ## Everything that must hold: lint, the C library alone, pytest
@@ -84,7 +84,12 @@ clean: ## Remove what was built (.venv stays: rm -rf .venv)
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-# One stamp per extra, so that the demo stays light. They age with pyproject.toml.
+# One stamp per extra, and one for what needs none. They age with pyproject.toml.
+.venv/own.stamp: pyproject.toml | .venv/made
+	@echo "Installing Kilograd into .venv"
+	@$(PIP) --editable .
+	@touch $@
+
 .venv/%.stamp: pyproject.toml | .venv/made
 	@echo "Installing Kilograd into .venv, with what $* needs"
 	@$(PIP) --editable '.[$*]'

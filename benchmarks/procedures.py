@@ -7,7 +7,7 @@ r"""Ways to fine-tune, on the same episodes: kept latents, and gradients through
 
 The first compares fresh views of each image with a few that are kept, one image an update by
 plain gradient descent.  With --prototypes: prototypes detached and exact, one Adam step a pass.
-DATA `digits` are the handwritten digits of the demo.
+DATA `digits` are the handwritten digits 5 to 9 of scikit-learn.
 
 A row is in the file before the next one is begun, all ways of an episode before the next episode.
 Stopped or killed, the same command goes on; other settings and more episodes may join the file.

@@ -38,14 +38,12 @@ from typer.main import get_command
 import kilograd
 from kilograd import __version__
 from kilograd.cli import app
-from kilograd.cli import learn as learning
 from kilograd.cli.console import OUT, Table
 from kilograd.data import Episode
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Outcome, Task
 from kilograd.learn.adapt import adapt as learn
-from kilograd.options import changed
 from kilograd.progress import Progress
 from kilograd.report.markup import escape
 from kilograd.settings import Settings
@@ -962,30 +960,6 @@ def test_reader_that_leaves_early(home: Path) -> None:
         os.close(theirs)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (1, "")
-
-
-# ---- demo ----
-
-
-def test_demo_learns_unseen_digits_within_64_kb(run: Run) -> None:
-    pytest.importorskip("sklearn")
-    done = run("demo")
-    assert done.code == 0
-    before, after = map(float, re.findall(r"accuracy (?:before|after) +([\d.]+) %", done.out))
-    assert after > before
-    ram = re.search(r"RAM +([\d,]+) B", done.out)
-    assert ram
-    assert int(ram[1].replace(",", "")) <= 64 << 10
-    assert all(re.search(rf"a {digit}: says \d", done.out) for digit in (5, 6, 7, 8, 9))
-
-
-def test_demo_in_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sklearn")
-    monkeypatch.setattr("kilograd.cli.learn._DEMO", changed(learning._DEMO, {"iterations": 0}))
-    result = run("demo", "--json").json
-    assert list(result) == KEYS
-    assert (result["ways"], result["shots"]) == (5, 5)
-    assert result["sram_bytes"] <= 64 << 10
 
 
 # ---- help ----

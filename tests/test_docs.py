@@ -134,7 +134,7 @@ def test_a_documented_command_line_runs(words: list[str], tmp_path: Path) -> Non
 
 def needs_bundled(words: list[str]) -> None:
     if "digits" in words and "digits" not in {m.name for m in available_models()}:
-        pytest.skip("the network of the demo is not bundled yet")
+        pytest.skip("the network of the digits is not bundled")
 
 
 def examples(page: Path) -> str:

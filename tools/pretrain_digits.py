@@ -5,7 +5,7 @@
 
 A small depthwise-separable network learns the digits 0 to 4 of scikit-learn's ``load_digits``, each
 in eight orientations, as forty classes: five alone leave features that tell only those five apart.
-Images of 5 to 9 never reach training or calibration: they are what ``make demo`` learns on the
+Images of 5 to 9 never reach training or calibration: they are what is learned on the
 device.  OUT becomes a model folder with an upright classifier.
 
 The bundled network is older than `kilograd.offline`: a script of this name at commit 51d4144 made

@@ -23,7 +23,7 @@ class Extra(enum.Enum):
     EXACT = ("ortools",)
     SEARCH = ("pymoo",)
     RAY = ("ray",)
-    DEMO = ("scikit-learn",)
+    DIGITS = ("scikit-learn",)
     EMULATE = ("ziglang", "unicorn", "pyelftools", "capstone", "wasmtime")
     ZIG = ("ziglang",)
     TORCH = ("torch", "tensorboard")

@@ -26,10 +26,24 @@ _BEGUN = time.perf_counter()
 
 
 class Table(rich_table.Table):
-    """A table whose cells may hold texts of others: whatever does not print is escaped."""
+    """A table whose cells may hold texts of others: whatever does not print is escaped.
+
+    On a narrow terminal the first column, which names things, stays whole; others are wrapped, and
+    nothing is cut off.
+    """
 
     def __init__(self, *headers: str, title: str | None = None, **look: Any) -> None:  # noqa: ANN401
-        super().__init__(*map(shown, headers), title=title, **look)
+        super().__init__(title=title, **look)
+        for i, header in enumerate(headers):
+            self.add_column(shown(header), no_wrap=i == 0)
+
+    def add_column(  # type: ignore[override]  # rich names a dozen looks
+        self,
+        header: RenderableType = "",
+        **look: Any,  # noqa: ANN401
+    ) -> None:
+        """Append a column."""
+        super().add_column(header, **{"overflow": "fold", **look})
 
     def add_row(self, *cells: RenderableType | None, **look: Any) -> None:  # noqa: ANN401
         """Append a row."""

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.text import Text
 
@@ -26,11 +25,9 @@ from kilograd.cli.command import (
 from kilograd.cli.console import OUT, Table, bar, say
 from kilograd.cli.memory import memory_json, memory_rows, needs
 from kilograd.cli.numbers import in_short, kib
-from kilograd.data import Augment, Dataset, Episode, load_digits, sample_episode
 from kilograd.data.toys import EACH
 from kilograd.errors import as_typed, flag, shown
-from kilograd.frontend import load_model
-from kilograd.learn.adapt import Outcome, Summary, adapt, load_task
+from kilograd.learn.adapt import Outcome, Summary
 from kilograd.learn.answers import Answers, Share
 from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.recipe import Compiled
@@ -43,9 +40,6 @@ app = typer.Typer()
 
 _SHOWN, _NAMED = 12, 5
 """So many classes of a table, and so many wrong images, are shown."""
-
-_DEMO_DIGITS = (5, 6, 7, 8, 9)  # the bundled network was trained on 0 to 4 only
-_DEMO = Settings.of(method="last:6", sram="64K", iterations=30, lr=0.01, augment=Augment.NOFLIP)
 
 
 @command(app, "adapt", Group.LEARN)
@@ -128,24 +122,6 @@ def adapt_command(
         say(f"Written to {save_plan}: give it as --method {save_plan}")
     for remark in outcome.remarks:
         say(as_typed(remark))
-
-
-@command(app, "demo", Group.LEARN)
-def demo(
-    seed: Annotated[int, typer.Option(help="Makes the run repeatable.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Learn handwritten digits that the bundled network has never seen, within 64 KB."""
-    settings = _DEMO.numbered(seed)
-    model, dataset = load_model("digits"), load_digits(_DEMO_DIGITS)
-    episode = sample_episode(dataset, ways=5, shots=5, queries=40, seed=seed)
-    with bar("learning") as progress:
-        outcome = adapt(model, load_task(dataset, episode, model.preprocess), settings, progress)
-    if as_json:
-        print(json.dumps(asdict(outcome.summary)))
-        return
-    show_outcome(outcome)
-    show_digits(dataset, episode, outcome)
 
 
 @command(app, "pictures", Group.LEARN)
@@ -255,17 +231,3 @@ def show_choice(compiled: Compiled, budget: Budget) -> None:
         table.add_row(r.layer, found[0], *size, found[1], f"{r.chosen} of {r.channels}", r.why)
     OUT.print(table)
     OUT.print(shown(cost_line(compiled, budget)))
-
-
-def show_digits(dataset: Dataset, episode: Episode, outcome: Outcome) -> None:
-    """Draw one test image of each class, with what the network says it is."""
-    shades = " .:-=+*#%@"
-    blocks: list[list[str]] = []
-    for way, name in enumerate(episode.classes):
-        at = episode.query_labels.index(way)
-        said = episode.classes[outcome.predictions[at]]
-        levels = np.asarray(dataset.image(episode.query[at]).convert("L"), np.int64) * 10 // 256
-        rows = ["".join(2 * shades[level] for level in row) for row in levels]
-        blocks.append([*rows, f"a {name}: says {said}".ljust(16)])
-    for line in zip(*blocks, strict=True):
-        say("   ".join(line))

@@ -20,7 +20,7 @@ def load_digits(digits: tuple[int, ...]) -> Dataset:
 
     Raises `InputError` where scikit-learn is not installed.
     """
-    Extra.DEMO.need("the demo")
+    Extra.DIGITS.need("this data set")
     from sklearn import datasets
 
     images, labels = datasets.load_digits(return_X_y=True)

@@ -113,8 +113,8 @@ def draw_toy(toy: str, rng: np.random.Generator, size: int = SIZE) -> Image.Imag
     at = (np.arange(size) + 0.5) * 2 / size - 1
     x, y = np.meshgrid(at, at)
     picture = _background(x, y, rng)
-    half = rng.uniform(0.4, 0.7)
-    angle, mirror = rng.uniform(-0.7, 0.7), 2 * below(rng, 2) - 1
+    half = rng.uniform(0.55, 0.85)
+    angle, mirror = rng.uniform(-0.4, 0.4), 2 * below(rng, 2) - 1
     dx, dy = rng.uniform(half - 1, 1 - half, 2)
     u = mirror * (math.cos(angle) * (x - dx) + math.sin(angle) * (y - dy)) / half
     v = (math.cos(angle) * (y - dy) - math.sin(angle) * (x - dx)) / half
@@ -142,9 +142,9 @@ def _background(x: Plane, y: Plane, rng: np.random.Generator) -> NDArray[np.floa
     for _ in range(4):
         along, turn, phase = rng.uniform(2, 14), rng.uniform(0, math.pi), rng.uniform(0, 6.3)
         waves += np.sin(along * (x * math.cos(turn) + y * math.sin(turn)) + phase)
-    mix = (0.5 + waves / 8)[..., None]
+    mix = (0.5 + waves / 16)[..., None]
     picture = mix * _colour(rng) + (1 - mix) * _colour(rng)
-    for _ in range(below(rng, 5)):
+    for _ in range(below(rng, 3)):
         a, b = rng.uniform(0.06, 0.3, 2)
         spot = _oval(rng.uniform(-1, 1), rng.uniform(-1, 1), a, b)
         cover = _inside(spot(x, y), len(x) / 2)[..., None]
