@@ -23,7 +23,7 @@ from kilograd.cli.drawing import clearness, curve, tile
 from kilograd.learn.answers import Answers
 
 KEYS = {"accuracy_before", "accuracy_after", "ways", "shots", "sram_bytes", "seconds"}
-NEXT = ["  kilograd pictures --out photos", "  kilograd adapt photos --method last:6 --out learned"]
+NEXT = ["  kilograd pictures --out photos", "  kilograd adapt photos --out learned"]
 
 
 def console(width: int, *, terminal: bool = False, no_color: bool = False) -> Console:

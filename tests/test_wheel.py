@@ -33,6 +33,7 @@ LIGHT = {"numpy", "pillow", "safetensors", "msgspec", "typer", "rich"}
 NEEDS: dict[Extra, tuple[str, ...]] = {
     Extra.PARQUET: ("adapt", "photos.parquet"),
     Extra.H5: ("adapt", "birds"),
+    Extra.HEIC: ("adapt", "phone"),
     Extra.EXACT: ("plan", "--model", "./small", "--exact"),
     Extra.SEARCH: (
         *("search", "--model", "./small", "--contribution", "small.json", "--sram", "64K"),
@@ -157,16 +158,18 @@ def test_what_is_missing_is_named_by_packages_that_install(
     network = load_model(str(write_model(tmp_path / "small")))
     write_contribution(tmp_path / "small.json", contribution(network))
     (tmp_path / "photos.parquet").write_bytes(b"PAR1")
+    for name in ("phone/cat/1.heic", "phone/dog/1.heic"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "birds").mkdir()
     (tmp_path / "birds" / "dataset_spec.json").write_text("{}")
     before = sorted(tmp_path.iterdir())
     asked = json.dumps(list(NEEDS.values()))
     answers = json.loads(installed.run("python", "-c", SCRIPT, asked, cwd=tmp_path, path=""))
     for extra, (code, said) in zip(NEEDS, answers, strict=True):
-        error = said.splitlines()[-1]
-        assert code == 2, error
-        named = re.search(r"pip install ([\w -]+)$", error)
-        assert named, error
-        assert set(named[1].split()) == set(extra.value), error
+        assert code == 2, said
+        named = re.search(r"pip install ([\w -]+)$", said, re.MULTILINE)
+        assert named, said
+        assert set(named[1].split()) == set(extra.value), said
         assert set(extra.value) <= packages(extra.name.lower())
     assert sorted(tmp_path.iterdir()) == before, "nothing is begun"

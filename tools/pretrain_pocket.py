@@ -1,6 +1,6 @@
 """Train the bundled ``pocket`` network: it learns to have the features of larger networks.
 
-    pip install 'kilograd[torch,parquet]'
+    pip install torch tensorboard pyarrow
     python tools/pretrain_pocket.py train STATE --data DATA --models MODELS --until 60000
     python tools/pretrain_pocket.py finish STATE OUT --data DATA --models MODELS
 

@@ -146,4 +146,4 @@ def show_next() -> None:
     if shutil.which("kilograd") is None and activate.is_file():
         OUT.print(f"  . {os.path.relpath(activate)}", soft_wrap=True)
     OUT.print("  kilograd pictures --out photos", soft_wrap=True)
-    OUT.print(f"  kilograd adapt photos --method {_METHOD} --out learned", soft_wrap=True)
+    OUT.print("  kilograd adapt photos --out learned", soft_wrap=True)

@@ -13,6 +13,7 @@ from kilograd import limits
 from kilograd.data.dataset import Dataset
 from kilograd.data.pixels import Source, readable
 from kilograd.errors import InputError, shown
+from kilograd.extras import Extra
 from kilograd.names import distinct, label
 
 SPLITS = {
@@ -69,7 +70,8 @@ def assemble(name: str, where: Path, classes: Sequence[str], listed: Sequence[Li
     if not kept:
         first = f", the first is {skipped[0]}" if skipped else ""
         raise InputError(
-            f"{where}: no image in it can be read ({len(listed)} tried{first}); {LAYOUT}"
+            f"{where}: no image in it can be read ({len(listed)} tried{first}); "
+            f"{what_reads(skipped) or LAYOUT}"
         )
     split = tuple(one.split for one in kept if one.split is not None)
     return Dataset(
@@ -94,3 +96,11 @@ def _groups(classes: Sequence[str]) -> tuple[str, ...] | None:
 def folder_name(root: Path) -> str:
     """Return what to call the set in a folder."""
     return root.resolve().name or str(root)
+
+
+def what_reads(skipped: Sequence[str]) -> str | None:
+    """Return how images of phones among those that could not be read become readable."""
+    phone = sum(name.lower().endswith((".heic", ".heif", ".avif")) for name in skipped)
+    if not phone or not Extra.HEIC.missing:
+        return None
+    return f"{phone} of them are HEIC or AVIF: {Extra.HEIC.install}"

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 from kilograd.data.dataset import Dataset
 from kilograd.data.draw import Draw, EpisodeKind
+from kilograd.data.listed import what_reads
 from kilograd.data.overlap import shared_classes
 from kilograd.data.pools import usable_classes
 from kilograd.data.whole import sides
 from kilograd.errors import shown
-from kilograd.extras import Extra
 from kilograd.frontend import Model
 
 _log = logging.getLogger(__name__)
 _NAMED = 8
-_MODERN = (".heic", ".heif", ".avif")
 
 
 def remark_left_out(dataset: Dataset, draw: Draw) -> None:
@@ -66,9 +65,8 @@ def remark_skipped(dataset: Dataset) -> None:
         _log.warning(
             "%d of %d images unreadable and skipped: %s", len(skipped), total, some(skipped)
         )
-        apple = sum(name.lower().endswith(_MODERN) for name in skipped)
-        if apple and Extra.HEIC.missing:
-            _log.warning("%d of them are HEIC or AVIF: %s", apple, Extra.HEIC.install)
+        if advice := what_reads(skipped):
+            _log.warning("%s", advice)
 
 
 def some(names: Sequence[str]) -> str:
