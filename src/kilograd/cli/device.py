@@ -22,7 +22,16 @@ from kilograd.cli.command import (
     with_settings,
 )
 from kilograd.cli.console import OUT, Table, bar, fail, say
-from kilograd.cli.memory import memory_json, memory_rows, needs, show_rows, spare
+from kilograd.cli.memory import (
+    about,
+    memory_json,
+    memory_rows,
+    needs,
+    show_rows,
+    spare,
+    time_json,
+    time_rows,
+)
 from kilograd.cli.numbers import in_short, kib
 from kilograd.errors import InputError
 from kilograd.learn.recipe import Compiled
@@ -37,6 +46,7 @@ from kilograd.targets import (
     chosen_target,
     footprint,
     measure,
+    seconds,
 )
 
 app = typer.Typer()
@@ -137,6 +147,7 @@ def run_command(
         show_measurement(compiled, found)
         if there is not None:
             say(f"{there.title} {spare(footprint(compiled.program, device), there)}")
+            say(counted_time(found, there))
     if not found.bit_exact:
         fail(f"{found.target} and this machine disagree: a defect of kilograd")
 
@@ -174,10 +185,14 @@ def export_command(
     need = needs(compiled.program, there)
     if as_json:
         files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-        sizes = {"sram_bytes": compiled.program.sram_bytes, **memory_json(need, there)}
+        sizes: dict[str, object] = {
+            "sram_bytes": compiled.program.sram_bytes,
+            **memory_json(need, there),
+        }
+        sizes |= time_json(compiled.program, there)
         print(json.dumps({"out": str(out), **sizes, "files": files}))
         return
-    show_rows(memory_rows(need, there))
+    show_rows([*memory_rows(need, there), *time_rows(compiled.program, there)])
     say(f"Written to {out}: start with README.md")
 
 
@@ -200,6 +215,14 @@ def show_measurement(compiled: Compiled, found: Measurement) -> None:
     for row in rows:
         table.add_row(*row)
     OUT.print(table)
+
+
+def counted_time(found: Measurement, board: Board) -> str:
+    """Write how long calls may take on a board, from the instructions that were counted."""
+    counts = ("forward", found.instructions_forward), ("step", found.instructions_step)
+    texts = [f"{what} {about(seconds(n, board))}" for what, n in counts if n is not None]
+    told = f"time at {board.mhz} MHz, which nobody measured"
+    return f"{told}: {', '.join(texts) or 'nothing was counted'}"
 
 
 def _ram(found: Measurement) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from kilograd.cli.command import (
     with_settings,
 )
 from kilograd.cli.console import OUT, Table, bar, say
-from kilograd.cli.memory import memory_json, memory_rows, needs
+from kilograd.cli.memory import memory_json, memory_rows, needs, time_json, time_rows
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data.toys import EACH
 from kilograd.errors import as_typed, flag, shown
@@ -107,6 +107,7 @@ def adapt_command(
     if as_json:
         why = {"selection": [asdict(r) for r in reasons]} if explain else {}
         memory = memory_json(needs(compiled.program, there), there)
+        memory |= time_json(compiled.program, there)
         print(json.dumps(asdict(outcome.summary) | memory | why))
         return
     show_outcome(outcome, there)
@@ -151,6 +152,7 @@ def show_outcome(outcome: Outcome, board: Board | None = None) -> None:
         ("accuracy after", Text(percent(outcome.tested.share), "bold")),
         ("recipe", _recipe(outcome)),
         *memory_rows(needs(compiled.program, board), board),
+        *time_rows(compiled.program, board),
         ("lower bound", f"{kib(s.sram_lower_bound_bytes)}, {optimal}"),
         ("MACs", macs),
         *_kept(s),

@@ -23,7 +23,7 @@ from kilograd.cli.command import (
     with_settings,
 )
 from kilograd.cli.console import OUT, Table, say
-from kilograd.cli.memory import memory_json, memory_rows, needs, show_rows
+from kilograd.cli.memory import memory_json, memory_rows, needs, show_rows, time_json, time_rows
 from kilograd.cli.numbers import in_short, kib
 from kilograd.emit import Entry, Program
 from kilograd.errors import InputError, shown
@@ -81,11 +81,11 @@ def plan_command(
         write_file(out, html)
     if as_json:
         parts = {"ablation": [variant_json(program, v) for v in steps]} if with_ablation else {}
-        memory = memory_json(needs(program, there), there)
+        memory = memory_json(needs(program, there), there) | time_json(program, there)
         print(json.dumps(map_json(program, chosen) | memory | parts))
         return
     show_map(compiled, chosen)
-    show_rows(memory_rows(needs(program, there), there))
+    show_rows([*memory_rows(needs(program, there), there), *time_rows(program, there)])
     if with_ablation:
         show_ablation(program, steps)
     if out is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from kilograd.boards import Board
 from kilograd.cli.console import OUT, Table
 from kilograd.cli.numbers import kib
 from kilograd.emit import Program
-from kilograd.targets import Footprint, footprint, target_of
+from kilograd.passes import EntryPoint
+from kilograd.targets import Footprint, Seconds, estimated, footprint, target_of
 
 Rows = list[tuple[str, str]]
 
@@ -31,6 +34,30 @@ def memory_rows(need: Footprint, board: Board | None) -> Rows:
     if board is not None:
         rows += [("board", board.title), ("", spare(need, board))]
     return rows
+
+
+def time_rows(program: Program, board: Board | None) -> Rows:
+    """Return rows that tell about how long a call takes on a board; none without a board."""
+    if board is None:
+        return []
+    calls = (("forward", EntryPoint.INFER), ("step", EntryPoint.STEP))
+    found = [(what, estimated(program, entry, board)) for what, entry in calls]
+    texts = [f"{what} {about(time)}" for what, time in found if time]
+    return [("time", ", ".join(texts)), ("", f"a model at {board.mhz} MHz: nobody measured it")]
+
+
+def about(time: Seconds) -> str:
+    """Write a time, and between what it may be."""
+    return f"about {time.about:.2g} s ({time.low:.2g} to {time.high:.2g})"
+
+
+def time_json(program: Program, board: Board | None) -> dict[str, object]:
+    """Return how long calls take on a board as JSON, by the model; nothing without a board."""
+    if board is None:
+        return {}
+    calls = (("seconds_forward", EntryPoint.INFER), ("seconds_step", EntryPoint.STEP))
+    found = {name: estimated(program, entry, board) for name, entry in calls}
+    return {name: None if time is None else asdict(time) for name, time in found.items()}
 
 
 def spare(need: Footprint, board: Board) -> str:

@@ -5,6 +5,7 @@ from kilograd.targets.aarch64 import AArch64
 from kilograd.targets.cortex import Cortex, Machine
 from kilograd.targets.driver import Driven, Driver, Sample, Shown
 from kilograd.targets.elf import ElfTarget
+from kilograd.targets.estimate import Seconds, estimated, seconds
 from kilograd.targets.footprint import Footprint, check_flash, footprint
 from kilograd.targets.host import HostProgram, build_host
 from kilograd.targets.known import (
@@ -46,6 +47,7 @@ __all__ = [
     "RefusedError",
     "Runner",
     "Sample",
+    "Seconds",
     "Shown",
     "Status",
     "Target",
@@ -53,8 +55,10 @@ __all__ = [
     "build_host",
     "check_flash",
     "chosen_target",
+    "estimated",
     "find_target",
     "footprint",
     "measure",
+    "seconds",
     "target_of",
 ]
