@@ -314,8 +314,8 @@ _MEMORY = """\
 | RAM | bytes |
 |---|---:|
 {rows}| arena: working memory of a call ({calls}) | {arena} |
-| stack, at most | {stack} |
-| **in all** | **{sum}** |
+| stack: set aside for it | {stack} |
+| **RAM to provide** | **{sum}** |
 
 | flash | bytes |
 |---|---:|
