@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import pytest
 from folders import write_model
 from helpers import Run
 
+from kilograd.boards import BOARDS
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
+from kilograd.learn import on_board
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
 from kilograd.select import Budget, Evidence, Selection, bias, outside, strategy, weight
+from kilograd.settings import Recipe
 
 GOOD = """
 from dataclasses import dataclass
@@ -151,6 +156,19 @@ def test_a_strategy_of_a_package(small: Model, monkeypatch: pytest.MonkeyPatch) 
         select(small, "gone")
     with pytest.raises(InputError, match=r"method 'their': unknown; .*FILE\.py:NAME, theirs, gone"):
         select(small, "their")
+
+
+def test_a_method_that_is_stored_is_not_run(
+    small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kilograd export --adapted FOLDER --board BOARD` looks for what fits."""
+    trap = write(tmp_path, f"with open({str(tmp_path / 'owned')!r}, 'w'): pass\n{GOOD}")
+    compiled = compile_recipe(small, Recipe("full", 4), Budget())
+    compiled = replace(compiled, recipe=replace(compiled.recipe, method=f"{trap}:two_filters"))
+    monkeypatch.setattr(on_board, "most_without_stack", lambda board: 1000)
+    with pytest.raises(InputError, match="bytes of RAM"):
+        on_board.check_ram(compiled, BOARDS[0])
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_plan_file_runs_nothing(small: Model, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
 
-from kilograd.select.methods import EXAMPLES, METHODS, strategy
+from kilograd.select.methods import EXAMPLES, METHODS, runs_code, strategy
 from kilograd.select.plan_file import learn_of, parts_of, plan_file, write_plan
 from kilograd.select.selection import (
     Budget,
@@ -37,6 +37,7 @@ __all__ = [
     "parts_of",
     "plan_file",
     "published_plans",
+    "runs_code",
     "strategy",
     "weight",
     "write_plan",

@@ -81,6 +81,14 @@ EXAMPLES = (
 """One method of each kind but the file, as it is typed."""
 
 
+_FILE = re.compile(r"\.py(:[^:/]*)?$")
+
+
+def runs_code(method: str) -> bool:
+    """Tell whether a method may be code that is no part of Kilograd: it runs where it is chosen."""
+    return bool(_FILE.search(method)) or method in package_strategies()
+
+
 def strategy(method: str) -> Strategy:
     """Return the strategy called `method`; `InputError` lists them if there is none.
 
@@ -91,7 +99,7 @@ def strategy(method: str) -> Strategy:
     """
     if method.endswith(".json"):
         return plan_file(Path(method))
-    if re.search(r"\.py(:[^:/]*)?$", method):
+    if _FILE.search(method):
         return from_file(method)
     if method in _NAMED:
         return _NAMED[method]
