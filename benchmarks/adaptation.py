@@ -34,7 +34,8 @@ from kilograd.ir import Array
 from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import Samples, enrol, fit
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import enrol, fit
 from kilograd.learn.views import latents_each
 from kilograd.passes import EntryPoint
 from kilograd.select.greedy import INSPECTED

@@ -36,7 +36,8 @@ from kilograd.ir import Array, architecture
 from kilograd.learn.adapt import RESULT_FILES, Outcome, load_task, save, train
 from kilograd.learn.adapted import ADAPTED, RESULT
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import adapted_tensors, enrol, fit, load_samples, predict
 from kilograd.learn.views import within
 from kilograd.output import check_out
 from kilograd.progress import Progress, silent
@@ -205,7 +206,7 @@ def test_same_seed_same_bits(
 def test_seed_decides_the_rounding_too(model: Model, dataset: Dataset, episode: Episode) -> None:
     """Also where the order of the samples cannot differ: one sample, one step."""
     support = support_of(dataset, episode, model)
-    one = Samples(support.images[:1], support.labels[:1])
+    one = support.part(np.arange(len(support.labels)) < 1)
     compiled = compiled_as(model, "full", optimizer=OptimizerKind.SGD)
 
     def run(seed: int) -> dict[str, Array]:
@@ -291,7 +292,7 @@ def test_accumulation_averages(
     """At a head of zeros the gradient of the bias is 1/ways - [label], whatever the image."""
     compiled = compiled_as(model, "head", HeadKind.LINEAR, OptimizerKind.SGD, accumulate)
     support = support_of(dataset, episode, model)
-    four = Samples(support.images[[0, 1, 2, 3]], np.array([0, 0, 0, 2], np.int32))
+    four = Samples(np.stack([*support.images][:4]), np.array([0, 0, 0, 2], np.int32))
     host = build_host(compiled.program)
     fit(host, compiled, four, Schedule(1, 0.5, Augment.NONE))
     rate = Schedule(1, 0.5).rate(3 / 4)
@@ -469,7 +470,7 @@ def test_gradients_of_prototypes_come_last_in_a_pass(
             for x, y in zip(calls.of(entry, "image"), [*support.images] * 2, strict=True)
         ), "as they are, not augmented"
         assert calls.of(entry, "label") == [*support.labels] * 2
-    assert not np.array_equal(np.stack(calls.of("step", "image")[:size]), support.images)
+    assert not np.array_equal(np.stack(calls.of("step", "image")[:size]), [*support.images])
 
 
 def test_gradients_of_prototypes_change_what_is_learned(
@@ -801,8 +802,14 @@ def test_what_is_no_results_folder_is_never_replaced(tmp_path: Path, force: bool
         ({"lr": math.inf}, "lr inf: must be a positive number"),
         ({"lr": 0.0}, "lr 0.0: must be a positive number"),
         ({"lr": -0.1}, "lr -0.1: must be a positive number"),
-        ({"lr": 1e-39}, "lr 1e-39: must be in 1.18e-38 ... 1000; int8 weights learn at"),
-        ({"lr": 1001.0}, "lr 1001: must be in 1.18e-38 ... 1000; int8 weights learn at"),
+        (
+            {"lr": 1e-39},
+            "lr 1e-39: must be in 1.18e-38 ... 1000; int8 weights learn at 0.0001 to 0.1",
+        ),
+        (
+            {"lr": 1001.0},
+            "lr 1001: must be in 1.18e-38 ... 1000; int8 weights learn at 0.0001 to 0.1",
+        ),
         ({"seed": -1}, "seed -1: must be in 0 ... 2147483647"),
         ({"seed": 1 << 31}, "seed 2147483648: must be in 0 ... 2147483647"),
     ],

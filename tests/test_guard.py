@@ -15,7 +15,8 @@ from kilograd.frontend import Model, load_model
 from kilograd.learn import guard
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.recipe import compile_recipe
-from kilograd.learn.training import Samples, load_samples, predict
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import load_samples, predict
 from kilograd.select import Budget
 from kilograd.settings import OptimizerKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host

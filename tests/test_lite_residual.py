@@ -30,7 +30,8 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.ir import Array, Builder, DType, Graph, TensorType, Value, interpret
 from kilograd.learn.recipe import compile_recipe
-from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import adapted_tensors, enrol, fit, load_samples
 from kilograd.ops import Adam, CrossEntropy, Dequantise, Sgd, Window
 from kilograd.passes import (
     Block,

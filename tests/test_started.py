@@ -15,7 +15,8 @@ from kilograd.data import load_digits, sample_episode
 from kilograd.emit import source
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import Task, adapt, load_task, save
-from kilograd.learn.training import Samples, fit
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import fit
 from kilograd.settings import Schedule, Settings
 from kilograd.targets import CORTEX_M7, Driver, build_host
 

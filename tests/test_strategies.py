@@ -33,7 +33,8 @@ from kilograd.ir import (
 )
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, _linked, _training, compile_recipe
-from kilograd.learn.training import Samples, load_samples
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import load_samples
 from kilograd.ops import FisherSum, Window
 from kilograd.passes import Part, Training
 from kilograd.select import (

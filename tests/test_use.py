@@ -21,7 +21,8 @@ from kilograd.frontend import load_model
 from kilograd.learn.adapt import load_task
 from kilograd.learn.confidence import confidences, threshold
 from kilograd.learn.recipe import compile_recipe
-from kilograd.learn.training import Samples, enrol, load_samples
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import enrol, load_samples
 from kilograd.passes import LinearHead, PrototypeHead
 from kilograd.select import Budget
 from kilograd.settings import Recipe

@@ -29,6 +29,8 @@ from kilograd.learn.application import application
 from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.on_board import check_ram, fitting, within
 from kilograd.learn.recipe import Compiled, compile_program
+from kilograd.learn.unfinished import UNFINISHED, begun
+from kilograd.learn.whole import Whole, learn_whole
 from kilograd.options import Record, changed, check_names, converted, leaves
 from kilograd.output import (
     check_apart,
@@ -156,18 +158,22 @@ def adapt(  # noqa: PLR0913 options by name
     folder = None if out is None else _path("out", out)
     plan = None if save_plan is None else _path("save_plan", save_plan)
     _check_places(place, folder, plan, force=force)
-    dataset = load_dataset(place)
-    _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), place)
-    remark_seen(dataset, network)
-    if stored is None:
-        remark_left_out(dataset, settings.draw)
-        drawn = settings.draw(dataset, settings.schedule.seed)
+    if stored is None and settings.draw.episode is EpisodeKind.ALL:
+        with fitting(there, network, settings.recipe):
+            work = Whole(network, place, settings, chosen, progress or silent)
+            outcome = learn_whole(work, folder, force=force)
     else:
-        drawn = stored_episode(stored, dataset, seed)
-        settings = _given(settings, {"seed": drawn.seed if seed is None else None})
-    task = load_task(dataset, drawn, network.preprocess)
-    with fitting(there, network, settings.recipe):
-        outcome = learn(network, task, settings, progress or silent, chosen)
+        dataset = load_dataset(place)
+        remark_seen(dataset, network)
+        if stored is None:
+            remark_left_out(dataset, settings.draw)
+            drawn = settings.draw(dataset, settings.schedule.seed)
+        else:
+            drawn = stored_episode(stored, dataset, seed)
+            settings = _given(settings, {"seed": drawn.seed if seed is None else None})
+        task = load_task(dataset, drawn, network.preprocess)
+        with fitting(there, network, settings.recipe):
+            outcome = learn(network, task, settings, progress or silent, chosen)
     if folder is not None:
         save(folder, outcome, _pages(outcome, settings))
     if plan is not None:
@@ -206,7 +212,8 @@ def _usual(options: Mapping[str, object], episode: Place | None) -> Settings:
 def _check_places(data: Path, out: Path | None, plan: Path | None, *, force: bool) -> None:
     """Raise `InputError` where results or an update plan could not be written at the end."""
     if out is not None:
-        check_out(out, ADAPTED, *RESULT_FILES, force=force)
+        if not begun(out):
+            check_out(out, ADAPTED, *RESULT_FILES, UNFINISHED, force=force)
         check_apart(out, data)
     if plan is not None:
         check_file(plan, ".json", force=force, field="save_plan")

@@ -12,10 +12,12 @@ from kilograd.data.listed import (
     LAYOUT,
     SPLITS,
     Listed,
+    Look,
     assemble,
     check_count,
     class_names,
     folder_name,
+    look_once,
 )
 from kilograd.errors import InputError
 from kilograd.reading import leads_inside
@@ -35,7 +37,7 @@ _log = logging.getLogger(__name__)
 _NAMED = 8
 
 
-def load_folder(root: Path) -> Dataset:
+def load_folder(root: Path, look: Look = look_once) -> Dataset:
     """Load a folder of class folders; `InputError` as `load_dataset` says."""
     folders = _sub_folders(root, root)
     if not folders:
@@ -44,7 +46,7 @@ def load_folder(root: Path) -> Dataset:
     # trains without complaint and learns to tell the training photographs from the test ones.
     is_split = {name.lower() for name in folders} <= SPLITS.keys()
     if is_split and any(_sub_folders(folder, root) for folder in folders.values()):
-        return _load_split_folders(root, folders)
+        return _load_split_folders(root, folders, look)
     _check_depth(root, folders)
     if loose := _images(_entries(root)):
         _log.warning("%s: %d images beside the class folders passed over", root, len(loose))
@@ -59,7 +61,7 @@ def load_folder(root: Path) -> Dataset:
     listed = [
         image for number, own in enumerate(files.values()) for image in images.listed(own, number)
     ]
-    return assemble(folder_name(root), root, tuple(files), listed)
+    return assemble(folder_name(root), root, tuple(files), listed, look)
 
 
 def _no_classes(root: Path) -> InputError:
@@ -85,7 +87,7 @@ def _images(entries: Iterable[Path]) -> list[Path]:
     return [e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
 
 
-def _load_split_folders(root: Path, splits: Mapping[str, Path]) -> Dataset:
+def _load_split_folders(root: Path, splits: Mapping[str, Path], look: Look) -> Dataset:
     for folder in splits.values():
         if _images(_entries(folder)):
             raise InputError(
@@ -101,7 +103,7 @@ def _load_split_folders(root: Path, splits: Mapping[str, Path]) -> Dataset:
         for name, folder in folders.items()
         for image in images.listed(images.files(folder), number[name], SPLITS[split.lower()])
     ]
-    return assemble(folder_name(root), root, classes, listed)
+    return assemble(folder_name(root), root, classes, listed, look)
 
 
 def _is_data(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +54,29 @@ def check_count(count: int, where: object) -> None:
         raise InputError(f"{where}: has more images than {limits.IMAGES:,}, the most of a set")
 
 
-def assemble(name: str, where: Path, classes: Sequence[str], listed: Sequence[Listed]) -> Dataset:
+Look = Callable[[Listed, int, int], bool]
+"""Looks at an image, number so much of so many, and tells whether it can be read."""
+
+
+def look_once(one: Listed, at: int, of: int) -> bool:
+    """Tell whether an image can be decoded; a function was tried by whoever made it."""
+    return one.source is not None and (callable(one.source) or readable(one.source))
+
+
+def assemble(
+    name: str,
+    where: Path,
+    classes: Sequence[str],
+    listed: Sequence[Listed],
+    look: Look = look_once,
+) -> Dataset:
     """Keep the images that can be decoded, name the others."""
     name = label(name, f"{where}: the name of the set")
     kept: list[Listed] = []
     sources: list[Source] = []
     skipped: list[str] = []
-    for one in listed:
-        # A function was tried by whoever made it.
-        if one.source is not None and (callable(one.source) or readable(one.source)):
+    for at, one in enumerate(listed):
+        if look(one, at, len(listed)) and one.source is not None:
             kept.append(one)
             sources.append(one.source)
         else:

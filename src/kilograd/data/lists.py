@@ -9,14 +9,22 @@ from pathlib import Path
 
 from kilograd import limits
 from kilograd.data.dataset import Dataset
-from kilograd.data.listed import Listed, assemble, check_count, class_names, folder_name
+from kilograd.data.listed import (
+    Listed,
+    Look,
+    assemble,
+    check_count,
+    class_names,
+    folder_name,
+    look_once,
+)
 from kilograd.errors import InputError
 from kilograd.reading import leads_inside, read_text, relative, there
 
 LISTS = {f"{split}.csv": split for split in ("train", "val", "test")}
 
 
-def load_lists(root: Path) -> Dataset:
+def load_lists(root: Path, look: Look = look_once) -> Dataset:
     """Load the images that the lists of a folder name; `InputError` as `load_dataset` says."""
     rows = [
         (split, filename, folder)
@@ -38,7 +46,7 @@ def load_lists(root: Path) -> Dataset:
         Listed(filename, _listed_file(root, filename, folder), number[names[folder]], split)
         for split, filename, folder in rows
     ]
-    return assemble(folder_name(root), root, classes, listed)
+    return assemble(folder_name(root), root, classes, listed, look)
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:

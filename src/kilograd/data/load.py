@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kilograd.data.dataset import Dataset
 from kilograd.data.folders import load_folder
-from kilograd.data.listed import LAYOUT
+from kilograd.data.listed import LAYOUT, Look, look_once
 from kilograd.data.lists import LISTS, load_lists
 from kilograd.data.meta_dataset import SPECIFICATION, load_meta_dataset
 from kilograd.data.parquet import load_parquet
@@ -20,7 +20,7 @@ from kilograd.frontend import is_model
 from kilograd.reading import there
 
 
-def load_dataset(path: str | Path) -> Dataset:
+def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
     """Load a folder of class folders, a Parquet file, miniImageNet, or a set of Meta-Dataset.
 
     A folder: each sub-folder is a class, and its images are all files in it with a suffix of
@@ -43,6 +43,7 @@ def load_dataset(path: str | Path) -> Dataset:
     Flat specifications, and those with two levels (Omniglot), whose upper level makes groups.
     Shape and type of every image are looked at, its pixels are not.
 
+    `look` tells whether an image can be read; it is asked once for each, in order.
     Images that cannot be decoded are left out and named in `Dataset.skipped`: report them.
     Order, and so every index, depends on the names alone and not on the file system.
 
@@ -64,11 +65,11 @@ def load_dataset(path: str | Path) -> Dataset:
             f"{option('model')}, and {LAYOUT}"
         )
     if (path / SPECIFICATION).is_file():
-        return load_meta_dataset(path)
+        return load_meta_dataset(path, look)
     if (path / "images").is_dir() and any((path / name).is_file() for name in LISTS):
-        return load_lists(path)
+        return load_lists(path, look)
     if path.is_dir():
-        return load_folder(path)
+        return load_folder(path, look)
     if path.suffix.lower() != ".parquet":
         raise InputError(f"{path}: neither a folder nor a .parquet file; {LAYOUT}")
-    return load_parquet(path)
+    return load_parquet(path, look)

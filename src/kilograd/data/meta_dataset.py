@@ -14,7 +14,7 @@ from PIL import Image
 
 from kilograd import limits
 from kilograd.data.dataset import Dataset
-from kilograd.data.listed import Listed, assemble, check_count, class_names
+from kilograd.data.listed import Listed, Look, assemble, check_count, class_names, look_once
 from kilograd.data.pixels import holds_image
 from kilograd.errors import InputError
 from kilograd.extras import Extra
@@ -25,7 +25,7 @@ SPECIFICATION = "dataset_spec.json"
 _T = TypeVar("_T")
 
 
-def load_meta_dataset(root: Path) -> Dataset:
+def load_meta_dataset(root: Path, look: Look = look_once) -> Dataset:
     """Load a folder with a specification; `InputError` as `load_dataset` says."""
     Extra.H5.need(f"{root}: reading HDF5 files")
     name, classes = _read_specification(root / SPECIFICATION)
@@ -34,7 +34,7 @@ def load_meta_dataset(root: Path) -> Dataset:
         for number, one in enumerate(classes)
         for image in _images_of_class(root / f"{number}.h5", number, one)
     ]
-    return assemble(name, root, [one.name for one in classes], listed)
+    return assemble(name, root, [one.name for one in classes], listed, look)
 
 
 def _images_of_class(path: Path, number: int, one: _SpecifiedClass) -> list[Listed]:

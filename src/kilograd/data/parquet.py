@@ -15,12 +15,12 @@ from kilograd.data.columns import (
     split_of_row,
 )
 from kilograd.data.dataset import Dataset
-from kilograd.data.listed import LAYOUT, Listed, assemble, check_count
+from kilograd.data.listed import LAYOUT, Listed, Look, assemble, check_count, look_once
 from kilograd.errors import InputError
 from kilograd.extras import Extra
 
 
-def load_parquet(path: Path) -> Dataset:
+def load_parquet(path: Path, look: Look = look_once) -> Dataset:
     """Load a file with a row for each image; `InputError` as `load_dataset` says."""
     columns = _read_columns(path)
     if not columns.images:
@@ -31,7 +31,7 @@ def load_parquet(path: Path) -> Dataset:
         name, data = image_of_row(path, row, value)
         split = None if columns.splits is None else split_of_row(path, row, columns.splits[row])
         listed.append(Listed(name, data, number, split))
-    return assemble(path.stem, path, classes, listed)
+    return assemble(path.stem, path, classes, listed, look)
 
 
 def _read_columns(path: Path) -> Columns:

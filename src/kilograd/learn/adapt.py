@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
@@ -25,7 +26,9 @@ from kilograd.learn.confidence import threshold
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
-from kilograd.learn.training import Samples, adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.samples import Picked, Samples
+from kilograd.learn.training import adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.unfinished import Keeper
 from kilograd.learn.verdict import Moved, learning, moved, verdict
 from kilograd.learn.views import latents_each, within
 from kilograd.options import values
@@ -33,10 +36,13 @@ from kilograd.output import whole_folder
 from kilograd.passes import EntryPoint
 from kilograd.progress import Progress, silent
 from kilograd.settings import Schedule, Settings
-from kilograd.targets import HostProgram, build_host
+from kilograd.targets import Driver, HostProgram, build_host
 
 RESULT_FILES = (RESULT, NETWORK, "episode.json", "selection.html")
 """What lies beside `ADAPTED` in a folder of results."""
+
+_LOSSES = 100_000
+"""So many losses of samples are written; of all, the means of passes are."""
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +134,13 @@ class Outcome:
     chosen: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
+    def pass_losses(self) -> list[float]:
+        """The mean loss of each pass."""
+        if not self.losses:
+            return []
+        return [float(np.mean(x)) for x in np.array_split(self.losses, self.summary.iterations)]
+
+    @property
     def predictions(self) -> tuple[int, ...]:
         """The class of each query image after learning, as an index."""
         return self.tested.said
@@ -136,6 +149,19 @@ class Outcome:
     def adapted(self) -> Adapted:
         """What was learned, ready to be used."""
         return Adapted(self.compiled, self.tested.classes, self.tensors, self.threshold)
+
+
+def taken_task(dataset: Dataset, episode: Episode, images: NDArray[np.int8]) -> Task:
+    """Return the task of an episode whose data set is there as network input, image by image."""
+    support, query = (
+        Samples(Picked(images, indices), np.array(labels, np.int32))
+        for indices, labels in (
+            (episode.support, episode.support_labels),
+            (episode.query, episode.query_labels),
+        )
+    )
+    names = tuple(dataset.image_names[i] for i in episode.query)
+    return Task(episode, support, query, names, episode.classes)
 
 
 def load_task(dataset: Dataset, episode: Episode, preprocess: Preprocess) -> Task:
@@ -169,16 +195,18 @@ def adapt(
     settings: Settings,
     progress: Progress = silent,
     chosen: frozenset[str] = frozenset(),
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Choose what learns, compile it, train on the support of a task and test on its query.
 
     `chosen`: options of the recipe that are to suit the task; see `automatic`.
+    `keeper`: keeps what is done, and knows what was done before.
 
     Raises `InputError` as `compile_for` does, and for a guard that has nothing to hold out.
     """
     compiled, settings = _compile_chosen(model, task, settings, chosen)
     passes = _guarded(compiled, task, settings.schedule) if settings.guard else None
-    outcome = train(compiled, task, settings.schedule, progress, passes)
+    outcome = train(compiled, task, settings.schedule, progress, passes, keeper=keeper)
     return replace(outcome, chosen=chosen)
 
 
@@ -203,6 +231,7 @@ def train(
     progress: Progress = silent,
     passes: int | None = None,
     start: Adapted | None = None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
     """Train a program on the support of a task, and test it on the query before and after.
 
@@ -214,7 +243,7 @@ def train(
     done = schedule.iterations if passes is None else passes
     total = done * len(support.labels)
     enrol(host, support)
-    before, weights = _answers(host, task), learning(compiled, host)
+    before, weights = _answers(host, task, "before", keeper), learning(compiled, host)
     _log.debug("training: %d passes over %d images", done, len(support.labels))
     losses = fit(
         host,
@@ -223,9 +252,10 @@ def train(
         schedule,
         lambda seen, loss: progress(seen, total, f"loss {loss:.3f}"),
         passes,
+        keeper=keeper,
     )
     enrol(host, support)
-    after, what = _answers(host, task), moved(weights, learning(compiled, host))
+    after, what = _answers(host, task, "after", keeper), moved(weights, learning(compiled, host))
     summary = _summary(
         compiled,
         task.episode,
@@ -254,10 +284,15 @@ def train(
     )
 
 
-def _answers(host: HostProgram, task: Task) -> Answers:
-    said = predict(host, task.query.images)
-    labels = tuple(map(int, task.query.labels))
-    return Answers(task.classes, task.names, labels, tuple(map(int, said)))
+def _answers(host: HostProgram, task: Task, name: str, keeper: Keeper | None) -> Answers:
+    """Test a program; with a keeper, go on where the test was."""
+    labels, images = tuple(map(int, task.query.labels)), task.query.images
+    if keeper is None:
+        said = [int(x) for x in predict(host, images)]
+    else:
+        infer = Driver(host).infer
+        said = keeper.answers(name, len(labels), lambda i: int(infer(images[i]).argmax()))
+    return Answers(task.classes, task.names, labels, tuple(said))
 
 
 def _guarded(compiled: Compiled, task: Task, schedule: Schedule) -> int:
@@ -352,7 +387,8 @@ def save(out: Path, outcome: Outcome, pages: Mapping[str, str] = MappingProxyTyp
         "classes": list(outcome.tested.classes),
         "predictions": list(outcome.predictions),
         **outcome.tested.to_json(),
-        "losses": list(outcome.losses),
+        "losses": list(outcome.losses[:_LOSSES]),
+        "pass_losses": outcome.pass_losses,
     }
     with whole_folder(out) as new:
         write_adapted(new, outcome.adapted, result)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from kilograd.errors import InputError, option
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.training import Samples, enrol, predict, training
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import enrol, predict, training
 from kilograd.settings import Schedule
 from kilograd.targets import HostProgram
 
@@ -52,7 +53,7 @@ def trials(
     right: dict[int, list[bool]] = {look: [] for look in looks}
     for fold in range(min(_FOLDS, smallest)):
         held = place % min(_FOLDS, smallest) == fold
-        rest, asked = _part(support, ~held), _part(support, held)
+        rest, asked = support.part(~held), support.part(held)
         host.reset()
         for passes in _passes(host, compiled, rest, schedule):
             if passes in right:
@@ -91,7 +92,3 @@ def _passes(
 def _place_in_class(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return, for each sample, how many of its class come before it."""
     return np.array([int((labels[:i] == way).sum()) for i, way in enumerate(labels)])
-
-
-def _part(samples: Samples, keep: NDArray[np.bool_]) -> Samples:
-    return Samples(samples.images[keep], samples.labels[keep])

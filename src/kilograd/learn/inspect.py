@@ -12,7 +12,8 @@ from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.ir import Array, Graph
-from kilograd.learn.training import Samples, enrol
+from kilograd.learn.samples import Samples
+from kilograd.learn.training import enrol
 from kilograd.ops import Sgd
 from kilograd.passes import (
     AccumulatorError,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,15 @@ from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Role
 from kilograd.learn.recipe import Compiled
+from kilograd.learn.samples import Images, Samples
+from kilograd.learn.unfinished import Keeper, Position
 from kilograd.learn.views import Cached, Fresh, views_of
 from kilograd.passes import EntryPoint
 from kilograd.settings import Schedule
-from kilograd.targets import Driver, HostProgram
+from kilograd.targets import Driver, HostProgram, Sample
 
 Watch = Callable[[int, float], None]
 """Called after every sample with the number of samples done and the running loss."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Images as network input, int8 [n, h, w, c], and their labels."""
-
-    images: NDArray[np.int8]
-    labels: NDArray[np.int32]
 
 
 def load_samples(
@@ -54,7 +48,7 @@ def enrol(host: HostProgram, support: Samples) -> None:
     prototypes[absent] = before[absent]
 
 
-def predict(host: HostProgram, images: NDArray[np.int8]) -> NDArray[np.int64]:
+def predict(host: HostProgram, images: Images) -> NDArray[np.int64]:
     """Return the most likely class of each image."""
     driver = Driver(host)
     return np.array([int(driver.infer(x).argmax()) for x in images])
@@ -68,13 +62,15 @@ def fit(
     progress: Watch = lambda done, loss: None,
     passes: int | None = None,
     views: Fresh | Cached | None = None,
+    keeper: Keeper | None = None,
 ) -> list[float]:
     """Train in place; return the loss of every sample seen.
 
     `passes` ends training before the schedule does.  `views`: of the support with this schedule,
     where a program that cuts the network at the same place has kept them.
+    `keeper`: training goes on where it says, and tells it how far it is.
     """
-    each = training(host, compiled, support, schedule, progress, views)
+    each = training(host, compiled, support, schedule, progress, views, keeper)
     return [loss for losses in itertools.islice(each, passes) for loss in losses]
 
 
@@ -85,6 +81,7 @@ def training(
     schedule: Schedule,
     progress: Watch = lambda done, loss: None,
     views: Fresh | Cached | None = None,
+    keeper: Keeper | None = None,
 ) -> Iterator[list[float]]:
     """Train in place, and yield the losses of each pass over the support when it is done.
 
@@ -102,26 +99,91 @@ def training(
         )
     if views is None:
         views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
-    driver, rng = Driver(host), views.generator()
-    updates = itertools.count()
-    seen, running = 0, math.nan
-    for turn in range(schedule.iterations):
-        losses: list[float] = []
-        driver.enrol(zip(views.plain(), support.labels, strict=True))
-        for group in _batched(rng.permutation(count), every):
-            each = driver.update(
-                ((views.view(i, turn), support.labels[i]) for i in group),
-                zip(views.plain(), support.labels, strict=True),
-                share=1 / len(group),
-                rate=schedule.rate((seen + len(group) - 1) / (schedule.iterations * count)),
-                clock=(schedule.seed, next(updates)),
-            )
-            for loss in each:
-                running = 0.95 * running + 0.05 * loss if seen else loss
-                losses.append(loss)
-                seen += 1
-                progress(seen, running)
-        yield losses
+    run = _Run(host, support, schedule, views, every, progress)
+    begun = keeper.position() if keeper else None
+    first = run.resume(begun) if begun else 0
+    for turn in range(first):
+        yield run.losses[turn * count : (turn + 1) * count]
+    for turn in range(first, schedule.iterations):
+        for _ in run.turn(turn):
+            if keeper:
+                keeper.keep(functools.partial(run.position, turn))
+        if keeper and turn == schedule.iterations - 1:
+            keeper.keep(functools.partial(run.position, turn), now=True)
+        yield run.losses[turn * count :]
+
+
+class _Run:
+    """Training on its way: all that its next update depends on."""
+
+    def __init__(
+        self,
+        host: HostProgram,
+        support: Samples,
+        schedule: Schedule,
+        views: Fresh | Cached,
+        every: int,
+        progress: Watch,
+    ) -> None:
+        self._host, self._support, self._schedule = host, support, schedule
+        self._views, self._every, self._progress = views, every, progress
+        self._driver, self._rng = Driver(host), views.generator()
+        self._order = np.zeros(0, np.int64)
+        self._at, self._updates = 0, 0
+        self.losses: list[float] = []
+        self.running = math.nan
+
+    def turn(self, turn: int) -> Iterator[None]:
+        """Make a pass over the support, or what is left of it; yield after each update."""
+        count = len(self._support.labels)
+        if self._at in {0, len(self._order)}:
+            self._driver.enrol(self._plain())
+            self._order, self._at = self._rng.permutation(count), 0
+        for group in _batched(self._order[self._at :], self._every):
+            self._update(group, turn)
+            self._at += len(group)
+            yield
+
+    def _update(self, group: NDArray[np.int64], turn: int) -> None:
+        seen, count = len(self.losses), len(self._support.labels)
+        each = self._driver.update(
+            ((self._views.view(i, turn), self._support.labels[i]) for i in group),
+            self._plain(),
+            share=1 / len(group),
+            rate=self._schedule.rate((seen + len(group) - 1) / (self._schedule.iterations * count)),
+            clock=(self._schedule.seed, self._updates),
+        )
+        for loss in each:
+            self.running = 0.95 * self.running + 0.05 * loss if self.losses else loss
+            self.losses.append(loss)
+            self._progress(len(self.losses), self.running)
+        self._updates += 1
+
+    def _plain(self) -> Iterator[Sample]:
+        return zip(self._views.plain(), self._support.labels, strict=True)
+
+    def position(self, turn: int) -> Position:
+        """Return where training is, with copies of nothing: write it at once."""
+        return Position(
+            turn,
+            self._at,
+            self._updates,
+            self.running,
+            self._order,
+            np.array(self.losses),
+            self._rng.bit_generator.state,
+            self._host.state,
+        )
+
+    def resume(self, begun: Position) -> int:
+        """Go on from a position; return its pass."""
+        for name, value in begun.state.items():
+            self._host.state[name][...] = value
+        self._rng.bit_generator.state = begun.random
+        self._order, self._at, self._updates = begun.order, begun.at, begun.updates
+        self.losses, self.running = begun.losses.tolist(), begun.running
+        done = begun.at == len(begun.order)
+        return begun.turn + done
 
 
 def _batched(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

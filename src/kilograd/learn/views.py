@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kilograd.data import Augment, augmented
 from kilograd.errors import InputError, option
 from kilograd.learn.recipe import Compiled
+from kilograd.learn.samples import Images
 from kilograd.passes import EntryPoint
 from kilograd.targets import Driver, HostProgram, Shown
 
@@ -22,7 +22,7 @@ class Fresh:
     def __init__(
         self,
         host: HostProgram,
-        images: NDArray[np.int8],
+        images: Images,
         augment: Augment,
         rng: np.random.Generator,
     ) -> None:
@@ -51,7 +51,7 @@ class Cached:
     def __init__(
         self,
         host: HostProgram,
-        images: NDArray[np.int8],
+        images: Images,
         augment: Augment,
         rng: np.random.Generator,
         count: int,
@@ -83,7 +83,7 @@ class Cached:
 def views_of(
     host: HostProgram,
     compiled: Compiled,
-    images: NDArray[np.int8],
+    images: Images,
     augment: Augment,
     seed: int,
 ) -> Fresh | Cached:

@@ -1,0 +1,249 @@
+"""A whole data set: images are in RAM one by one, and a kill loses nothing but seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import contents, write_model, write_pictures
+from helpers import Run
+
+import kilograd
+from kilograd.data import load_dataset, prepare
+from kilograd.data.listed import Listed
+from kilograd.errors import InputError
+from kilograd.frontend import Preprocess
+from kilograd.learn.taken import Taken
+from kilograd.learn.unfinished import UNFINISHED, Keeper, Position, begun
+from kilograd.progress import silent
+
+SEEN = Preprocess(size=16, resize=18, channels=3)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    write_model(home / "small", seed=3)
+    write_pictures(home / "discs", count=12)
+    return home
+
+
+# ---- images in a file ----
+
+
+def test_images_are_as_they_are_prepared(home: Path, tmp_path: Path) -> None:
+    (home / "discs" / "red" / "broken.png").write_bytes(b"x")
+    taken = Taken(tmp_path, SEEN, silent)
+    dataset = load_dataset(home / "discs", taken)
+    (home / "discs" / "red" / "broken.png").unlink()
+    assert dataset.skipped == ("red/broken.png",)
+    images = taken.images()
+    assert isinstance(images, np.memmap)
+    assert len(images) == len(dataset) == 48
+    for i, image in enumerate(images):
+        assert np.array_equal(image, prepare(dataset.image(i), SEEN))
+
+
+def take(folder: Path, files: list[Path], stop: int | None = None) -> Any:
+    """Take files as a set lists them; return the images, and how many were decoded."""
+    decoded = 0
+
+    class Counted(Taken):
+        def _decoded(self, source: Any) -> Any:
+            nonlocal decoded
+            decoded += 1
+            return super()._decoded(source)
+
+    taken = Counted(folder, SEEN, silent)
+    for at, file in enumerate(files[:stop]):
+        taken(Listed(file.name, file, 0, None), at, len(files))
+    return np.array(taken.images()), decoded, taken.digest()
+
+
+def test_what_was_taken_is_not_decoded_again(home: Path, tmp_path: Path) -> None:
+    files = sorted((home / "discs").rglob("*.png"))
+    whole, decoded, digest = take(tmp_path, files)
+    assert decoded == 48
+    again, decoded, same = take(tmp_path, files)
+    assert (decoded, same) == (0, digest)
+    assert np.array_equal(again, whole)
+
+
+@pytest.mark.parametrize("damage", ["log", "pixels", "head", "nothing"])
+def test_a_kill_between_or_within_writes(home: Path, tmp_path: Path, damage: str) -> None:
+    files = sorted((home / "discs").rglob("*.png"))
+    (tmp_path / "whole").mkdir()
+    whole, _, digest = take(tmp_path / "whole", files)
+    part = tmp_path / "part"
+    part.mkdir()
+    take(part, files, 20)
+    log, pixels = part / "taken", part / "pixels"
+    if damage == "log":
+        log.write_bytes(log.read_bytes()[:-7])
+    elif damage == "pixels":
+        pixels.write_bytes(pixels.read_bytes()[:-5])
+    elif damage == "head":
+        log.write_bytes(b"{}\n" + log.read_bytes())
+    else:
+        pixels.write_bytes(pixels.read_bytes() + b"half a row")
+    found, decoded, same = take(part, files)
+    assert np.array_equal(found, whole)
+    assert same == digest
+    assert decoded == {"log": 29, "pixels": 29, "head": 48, "nothing": 28}[damage]
+
+
+def test_a_file_that_changed_is_taken_anew_and_all_behind_it(home: Path, tmp_path: Path) -> None:
+    files = sorted((home / "discs").rglob("*.png"))
+    take(tmp_path, files)
+    os.utime(files[30], ns=(1, 1))
+    found, decoded, _ = take(tmp_path, files)
+    assert (len(found), decoded) == (48, 18)
+    fewer, decoded, _ = take(tmp_path, files[:10])
+    assert (len(fewer), decoded) == (10, 0)
+
+
+# ---- going on ----
+
+
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+def killed_at(place: int) -> Callable[[int, int, str], None]:
+    def progress(done: int, of: int, said: str) -> None:
+        if said.startswith("loss") and done == place:
+            raise KilledError
+
+    return progress
+
+
+def results(folder: Path) -> dict[str, object]:
+    found = dict(contents(folder))
+    stored = json.loads((folder / "result.json").read_text())
+    return found | {"result.json": {k: v for k, v in stored.items() if k != "seconds"}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "last:3", "head": "linear"},
+        {"method": "last:3", "optimizer": "adam", "accumulate": 5},
+        {"method": "last:2", "cache": 2},
+    ],
+    ids=str,
+)
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("kilograd.learn.unfinished._EVERY", 0.0)
+    words: dict[str, Any] = {"iterations": 4, **options}
+    data, model = home / "discs", home / "small"
+    kilograd.adapt(data, model, out=tmp_path / "whole", **words)
+    out = tmp_path / "parts"
+    for place in (17, 36, 110):
+        with pytest.raises(KilledError):
+            kilograd.adapt(data, model, out=out, progress=killed_at(place), **words)
+        assert begun(out)
+    seen: list[int] = []
+    kilograd.adapt(data, model, out=out, progress=lambda n, of, said: seen.append(n), **words)
+    losses = [n for n in seen if n > 48]
+    assert losses
+    assert min(losses) > 100, "training goes on, and does not begin anew"
+    assert results(out) == results(tmp_path / "whole")
+    assert not (out / UNFINISHED).exists()
+
+
+def test_another_command_does_not_go_on(home: Path, tmp_path: Path) -> None:
+    data, model, out = home / "discs", home / "small", tmp_path / "out"
+    with pytest.raises(KilledError):
+        kilograd.adapt(data, model, iterations=4, out=out, progress=killed_at(9))
+    with pytest.raises(InputError, match=r"^out .*: was begun with other options, images or"):
+        kilograd.adapt(data, model, iterations=5, out=out)
+    assert begun(out), "it is not lost"
+    kilograd.adapt(data, model, iterations=5, out=out, force=True)
+    assert not (out / UNFINISHED).exists()
+
+
+def test_force_leaves_the_old_results_until_there_are_new(home: Path, tmp_path: Path) -> None:
+    data, model, out = home / "discs", home / "small", tmp_path / "out"
+    kilograd.adapt(data, model, iterations=1, out=out)
+    before = results(out)
+    with pytest.raises(KilledError):
+        kilograd.adapt(data, model, iterations=4, out=out, force=True, progress=killed_at(9))
+    after = {k: v for k, v in results(out).items() if not k.startswith(UNFINISHED)}
+    assert after == before
+    kilograd.adapt(data, model, iterations=2, out=out, force=True)
+    assert not (out / UNFINISHED).exists()
+
+
+def test_an_error_leaves_nothing(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        kilograd.adapt(home / "discs", home / "small", sram="2K", out=tmp_path / "new" / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_files_are_not_taken_for_ours(home: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "out" / UNFINISHED).mkdir(parents=True)
+    (tmp_path / "out" / UNFINISHED / "thesis.txt").write_text("mine")
+    words = ("--model", home / "small", "--out", tmp_path / "out")
+    for more in ((), ("--force",)):
+        assert "--out " in run("adapt", home / "discs", *words, *more).error
+    assert (tmp_path / "out" / UNFINISHED / "thesis.txt").read_text() == "mine"
+
+
+def test_force_deletes_no_files_of_others(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kilograd.adapt(home / "discs", home / "small", iterations=0, out=out)
+    (out / UNFINISHED).mkdir()
+    (out / UNFINISHED / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="unfinished in it holds files that Kilograd has not"):
+        kilograd.adapt(home / "discs", home / "small", iterations=0, out=out, force=True)
+    assert (out / UNFINISHED / "thesis.txt").read_text() == "mine"
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, "key")
+    where = Position(
+        1, 2, 3, 0.5, np.arange(4), np.ones(6), np.random.default_rng(3).bit_generator.state, {}
+    )
+    keeper.keep(lambda: where, now=True)
+    found = keeper.position()
+    assert found is not None
+    assert (found.turn, found.at, found.random) == (1, 2, where.random)
+    file = tmp_path / "checkpoint"
+    for damage in (b"", b"x" * 50, file.read_bytes()[:-1], b"\0" + file.read_bytes()[1:]):
+        file.write_bytes(damage)
+        assert keeper.position() is None
+
+
+def test_kill_9(home: Path, tmp_path: Path) -> None:
+    """A real process, a real signal; what it had taken and learned is there."""
+    code = (
+        "import sys, kilograd.learn.unfinished as u; u._EVERY = 0.05\n"
+        "from kilograd.cli.main import main; main()"
+    )
+    words = ["adapt", home / "discs", "--model", home / "small", "--method", "last:3", "--head"]
+    words += ["linear", "--iterations", 4000, "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", code, *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    file = tmp_path / "out" / UNFINISHED / "checkpoint"
+    deadline = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert begun(tmp_path / "out")
+    keeper = Keeper(tmp_path / "out" / UNFINISHED, (file.parent / "begun").read_text())
+    where = keeper.position()
+    assert where is not None
+    assert len(where.losses) > 0
