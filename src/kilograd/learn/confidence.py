@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilograd.ir import Array
-from kilograd.learn.training import Samples
+from kilograd.learn.samples import Samples
 from kilograd.passes import EntryPoint, Head, PrototypeHead
 from kilograd.targets import Driver, HostProgram
 
