@@ -6,13 +6,14 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz import images, learned, networks, programs, records
+from fuzz import archives, images, learned, networks, programs, records
 from fuzz.case import Target
 
 KINDS: tuple[type[Target], ...] = (
     networks.Folder,
     networks.Geometry,
     networks.Compiled,
+    archives.Archive,
     programs.Device,
     programs.Kept,
     learned.Adapted,
