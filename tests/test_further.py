@@ -75,6 +75,7 @@ def test_a_class_is_added_from_its_images_alone(
     done = run("adapt", data, "--from", folders["proto"], "--out", out)
     assert done.code == 0
     assert "no image of blue, green, red: their prototypes are kept" in done.err
+    assert "nothing was learned" not in done.out
     after = kilograd.load_adapted(out)
     assert after.classes == (*OLD, "yellow")
     assert same(weights(after), weights(before))

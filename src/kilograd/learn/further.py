@@ -87,4 +87,5 @@ def go_on(start: Adapted, task: Task, schedule: Schedule, progress: Progress = s
     _log.info("no image of %s: their prototypes are kept, and the weights stay", names)
     outcome = train(start.compiled, task, schedule, progress, start=start)
     both = [x for x in (start.threshold, outcome.threshold) if x is not None]
-    return replace(outcome, threshold=min(both, default=None))
+    # what is remarked of learning that changed no weight is not meant for this
+    return replace(outcome, threshold=min(both, default=None), remarks=())
