@@ -56,6 +56,7 @@ from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.study.contribution import write_contribution
 
 RECIPE = Recipe("search", 3)
+SEARCH = ("search", "--model", "digits")
 SOLVERS = [
     pytest.param(exact, id="exact"),
     pytest.param(Evolution(samples=600, population=40), id="evolution"),
@@ -476,7 +477,7 @@ def gains(digits: Model, tmp_path: Path) -> Path:
 
 def test_a_plan_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ("search", "--contribution", gains, "--sram", "40K", "--ways", 3, "--out", out)
+    words = (*SEARCH, "--contribution", gains, "--sram", "40K", "--ways", 3, "--out", out)
     done = run(*words, "--json")
     assert (done.code, done.err) == (0, "")
     found = json.loads(done.out)
@@ -484,7 +485,10 @@ def test_a_plan_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> 
     assert found["predicted_gain"] > 0
     assert {p.name for p in out.iterdir()} == {"search.json", "search.html", "ram-40K.json"}
     method = ("--method", found["plan"], "--ways", 3, "--json")
-    assert json.loads(run("plan", *method).out)["sram_bytes"] == found["sram_bytes"]
+    assert (
+        json.loads(run("plan", "--model", "digits", *method).out)["sram_bytes"]
+        == found["sram_bytes"]
+    )
     text = run(*words)
     assert f"{found['sram_bytes']:,}" in text.out, "the same again, from the folder"
     again = run(*words, "--seed", 1)
@@ -512,7 +516,7 @@ def test_a_plan_for_another_image_size(run: Run, digits: Model, tmp_path: Path) 
 
 def test_a_front_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ("search", "--contribution", gains, "--pareto", "--sram", "52K", "--out", out)
+    words = (*SEARCH, "--contribution", gains, "--pareto", "--sram", "52K", "--out", out)
     found = json.loads(run(*words, "--json").out)
     assert [f["sram_limit"] for f in found if f["front"] == "sram"][-1] == 52 << 10
     assert {Path(f["plan"]).parent for f in found} == {out}
@@ -545,7 +549,7 @@ def test_refusals(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = run("search", *words, "--out", "out", "--json")
+    done = run(*SEARCH, *words, "--out", "out", "--json")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error: {message}")
     assert not Path("out").exists()
@@ -555,7 +559,7 @@ def test_contributions_of_another_network(
     run: Run, small: Model, digits: Model, tmp_path: Path
 ) -> None:
     theirs = tmp_path / "theirs.json"
-    words = ("search", "--contribution", theirs, "--sram", "40K", "--out", tmp_path / "out")
+    words = (*SEARCH, "--contribution", theirs, "--sram", "40K", "--out", tmp_path / "out")
     write_contribution(theirs, contribution(small))
     done = run(*words)
     assert done.code == 2
@@ -573,7 +577,7 @@ def test_interrupted_on_the_command_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kilograd.cli.search.search", interrupted)
-    done = run("search", "--contribution", gains, "--pareto", "--out", tmp_path / "out")
+    done = run(*SEARCH, "--contribution", gains, "--pareto", "--out", tmp_path / "out")
     assert (done.code, done.out) == (130, "")
     assert "interrupted; the same command goes on" in done.err
 
