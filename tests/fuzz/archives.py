@@ -31,7 +31,8 @@ class Archive(Target):
         return {"file.pkl": archive_of(flipped(rng, data))}
 
     def check(self, folder: Path, *, deep: bool) -> None:
-        found = read_archive((folder / "file.pkl").read_bytes(), "file.pkl")
-        content = read_network(found, "a", "A", "file.pkl")
+        file = folder / "file.pkl"
+        found = read_archive(file.read_bytes(), str(file))
+        content = read_network(found, "a", "A", str(file))
         kinds = {name.rpartition(".")[2]: value.dtype for name, value in content.tensors.items()}
         assert kinds == {"weight": np.int8, "bias": np.int32, "weight_scale": np.float32}
