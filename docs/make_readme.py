@@ -48,6 +48,7 @@ def steps(language: str, text: str) -> Iterator[list[str]]:
 def followed(command: list[str], folder: Path) -> str | None:
     """Return what a command prints; None where it cannot be run here, which is said."""
     tools = ("make", "cc") if command[0] == "sh" else ()
+    tools += ("arm-none-eabi-gcc",) if "firmware.mk" in command[-1] else ()
     if missing := [t for t in tools if not shutil.which(t)]:
         print(f"left out, there is no {missing[0]}: {command[-1]}")
         return None
@@ -89,7 +90,7 @@ def filled(page: str, folder: Path) -> str:
 def tidy(printed: str) -> str:
     """Leave away what is another each time: seconds, and where this machine has its Python."""
     lines = (line.rstrip() for line in printed.splitlines() if "bin/activate" not in line)
-    return re.sub(r"[\d.]+ s$", "... s", "".join(f"{line}\n" for line in lines), flags=re.MULTILINE)
+    return "".join(re.sub(r"^( learned .* in )[\d.]+ s$", r"\1... s", x) + "\n" for x in lines)
 
 
 def main() -> None:

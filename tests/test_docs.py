@@ -108,7 +108,7 @@ def test_a_documented_command_line_is_understood(page: Path, words: list[str]) -
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"no target {target}"
         case ["pytest" | "python", file, *_]:
             assert (ROOT / file).is_file(), f"no file {file}"
-        case ["pip" | ".", *_]:
+        case ["pip" | "." | "make" | "project/example", *_]:
             assert page.name == "README.md", "tests/test_readme.py follows it"
         case _:
             pytest.fail(f"{name(page)} documents {words}: teach this test about it")

@@ -134,7 +134,8 @@ def pictures(
 ) -> None:
     """Draw small pictures of toys: something to learn where no photographs are at hand."""
     classes = api.pictures(out, each, seed)
-    say(f"Written to {out}: {each} pictures of each of {', '.join(classes)}")
+    count = "1 picture" if each == 1 else f"{each} pictures"
+    say(f"Written to {out}: {count} of each of {', '.join(classes)}")
 
 
 def show_outcome(outcome: Outcome, board: Board | None = None) -> None:
