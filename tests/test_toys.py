@@ -63,11 +63,17 @@ def test_colours_do_not_tell_what_it_is() -> None:
         (("--each", 0), "--each: 0 is too small; give 1 or more"),
         (("--each", 10**9), "--each: 1000000000 is too large; give 349525 or less"),
         (("--seed", -1), "--seed: -1 is too small; give 0 or more"),
+        (("--out", "--each"), "--out --each: begins like an option; give another name"),
     ],
 )
-def test_numbers_that_cannot_be(
-    run: Run, tmp_path: Path, words: tuple[object, ...], message: str
+def test_options_that_cannot_be(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert run("pictures", "--out", tmp_path / "new", *words).error == message
     assert list(tmp_path.iterdir()) == []
 

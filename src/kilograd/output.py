@@ -197,6 +197,8 @@ def _more_than(out: Path, *patterns: str) -> str | None:
 
 def _check_place(out: Path, field: str) -> None:
     """Raise `InputError` for a path that can be no place for a result, whatever is there."""
+    if str(out).startswith("-"):  # the name was forgotten, and the next option was taken for it
+        raise InputError(f"{option(field)} {out}: begins like an option; give another name")
     try:
         status = out.absolute().lstat()
     except (FileNotFoundError, NotADirectoryError):
