@@ -1,6 +1,7 @@
 r"""Features of bundled and published networks on sets that no training of ours saw.
 
     python benchmarks/pocket.py
+    python benchmarks/pocket.py --networks mcunet-5fps --size 64
     python benchmarks/pocket.py --networks pocket --checkpoint STATE/finish-*/step-*.pt
 
 Nearest prototypes by cosine, five classes, five images of each, before any learning; the int8
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from shared import load_images, load_network
 
 from kilograd.data import Dataset, sample_episode
-from kilograd.frontend import Model, Preprocess
+from kilograd.frontend import Model, Preprocess, resized
 from kilograd.intervals import interval
 from kilograd.offline.metatrain import accuracy
 from kilograd.offline.network import FloatNetwork, int8_outputs
@@ -46,10 +47,12 @@ Features = Callable[[NDArray[np.int8]], NDArray[np.float32]]
 def main(
     networks: str = "pocket,mcunet-5fps",
     episodes: int = 100,
+    size: int | None = None,
     checkpoint: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Print a row for each network, in per cent."""
     models = [load_network(name) for name in networks.split(",")]
+    models = models if size is None else [resized(m, size) for m in models]
     small = load_network("pocket").preprocess
     ways: list[tuple[str, Preprocess, Features]] = [("pixels, 64 px", small, _pixels)]
     if checkpoint is not None:

@@ -211,3 +211,12 @@ def test_plans_for_all_fit_what_they_are_called_by(kib: int) -> None:
     compile_recipe(mcunet, recipe, Budget(kib * 1024))
     with pytest.raises(InputError, match="the smallest sram that fits"):
         compile_recipe(mcunet, recipe, Budget(kib * 1024 * 15 // 16))
+
+
+def test_the_plan_of_the_bundled_network_fits_what_it_is_called_by() -> None:
+    recipe = Recipe(
+        str(EXAMPLES / "pocket-56kb.json"), 10, optimizer=OptimizerKind.ROWRMS, rows=True
+    )
+    stack = 1024  # more than `kilograd run` measures
+    compiled = compile_recipe(load_model("pocket"), recipe, Budget(56_000 - stack))
+    assert compiled.learned_parameters == 24 * 288 + 24 * 384
