@@ -33,7 +33,9 @@ static inline uint32_t load4(const void *from) {
 
 /* Bytes 0 and 2, or 1 and 3, as two int16. */
 static inline uint32_t even_bytes(uint32_t v) { return (uint32_t)__sxtb16((int8x4_t)v); }
-static inline uint32_t odd_bytes(uint32_t v) { return (uint32_t)__sxtb16((int8x4_t)(v >> 8 | v << 24)); }
+static inline uint32_t odd_bytes(uint32_t v) {
+    return (uint32_t)__sxtb16((int8x4_t)(v >> 8 | v << 24));
+}
 
 /* x clamped to int8.  What GCC makes of __ssat converts a sign. */
 #if defined __GNUC__ && !defined __clang__
