@@ -83,7 +83,7 @@ def load_model(name: str | Path | None = None, size: int | str | None = None) ->
     """
     if name is None:
         name = usual_model()
-        better = "" if name == USUAL_MODELS[0] else f"; for photos, {_PULL} is far better"
+        better = "" if name == USUAL_MODELS[0] else f"; for photos, {_PULL} is better"
         size = size if size is not None else _USUAL_SIZES.get(name)
         pixels = "" if size is None else f" at {size}x{size} pixels"
         _log.info("network: %s%s, as none was named%s", name, pixels, better)
