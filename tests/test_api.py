@@ -87,7 +87,7 @@ def test_settings_can_be_used_again(home: Path) -> None:
     settings = kilograd.Settings.of(shots=2, queries=2, iterations=1)
     one = kilograd.adapt(home / "discs", home / "small", settings=settings, ways=2)
     given: dict[str, Any] = {"shots": 2, "queries": 2, "iterations": 1, "ways": 2}
-    given |= {"optimizer": "sgd", "lr": 0.003}  # settings choose nothing
+    given |= {"method": "last", "optimizer": "sgd", "lr": 0.003}  # settings choose nothing
     same = kilograd.adapt(home / "discs", home / "small", **given)
     assert asdict(one.summary) | {"seconds": 0} == asdict(same.summary) | {"seconds": 0}
     assert one.summary.ways == 2

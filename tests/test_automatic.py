@@ -76,13 +76,13 @@ def test_the_command_and_python_choose_the_same(home: Path, run: Run) -> None:
     words = ("--model", home / "small", "--method", "last:3", "--json", "--out")
     assert run("adapt", home / "discs", *words, home / "run").code == 0
     outcome = kilograd.adapt(home / "discs", home / "small", "last:3")
-    assert outcome.chosen == CHOSEN
+    assert outcome.chosen == CHOSEN - {"method"}
     assert outcome.schedule.lr == suited_rate(outcome.compiled)
     result = kilograd.adapt(home / "discs", home / "small", "last:3", lr=0.5).schedule
     assert result.lr == 0.5
     assert result.iterations == outcome.schedule.iterations
     stored = json.loads((home / "run" / "result.json").read_text())
-    assert stored["chosen"] == sorted(CHOSEN)
+    assert stored["chosen"] == sorted(CHOSEN - {"method"})
     assert stored["recipe"]["lr"] == outcome.schedule.lr
     assert stored["recipe"]["optimizer"] == "rowrms"
 
@@ -91,7 +91,18 @@ def test_the_recipe_is_one_line(home: Path, run: Run) -> None:
     done = run("adapt", home / "discs", "--model", home / "small", "--iterations", 2)
     (line,) = [x for x in done.out.splitlines() if x.strip().startswith("recipe")]
     assert "prototypes, rowrms at rate" in line
-    assert "2 passes, views full; --head, --lr, --optimizer chosen" in line
+    assert "2 passes, views full; --head, --lr, --method, --optimizer chosen" in line
+
+
+def test_what_learns_is_chosen_by_the_images_or_is_the_last_layer(home: Path) -> None:
+    chosen = kilograd.adapt(home / "discs", home / "small", iterations=1)
+    assert chosen.compiled.recipe.method == "tinytrain"
+    least = kilograd.plan(home / "small", "last", 4).program.sram_bytes
+    words: dict[str, Any] = {"iterations": 1, "sram": least}
+    tight = kilograd.adapt(home / "discs", home / "small", **words)
+    assert tight.summary.sram_bytes <= least
+    with pytest.raises(kilograd.InputError, match=f"the smallest sram that fits is {least}$"):
+        kilograd.adapt(home / "discs", home / "small", **words | {"sram": 2000})
 
 
 def test_a_budget_that_one_optimizer_fits(home: Path) -> None:

@@ -27,7 +27,7 @@ from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.adapted import ADAPTED, Adapted
 from kilograd.learn.application import application
 from kilograd.learn.automatic import CHOSEN
-from kilograd.learn.on_board import check_ram, feature_bytes, fitting, within
+from kilograd.learn.on_board import check_ram, fitting, within
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.unfinished import UNFINISHED, begun
 from kilograd.learn.whole import Whole, learn_whole
@@ -113,7 +113,7 @@ def adapt(  # noqa: PLR0913 options by name
     """Learn new classes from images, and return what was gained.
 
     `data`: a folder of class folders, or a Parquet file.  `model`: a network's name or folder.
-    `method`: what learns; the last layer where nobody says otherwise.
+    `method`: what learns, as `kilograd adapt --help` lists it.
     `size`: the side of the images in pixels, where it shall not be the network's own.
     `board`: where the program must fit, as `kilograd boards` lists them.
     All images of all classes take part, but for a share `test` that is held back, unless `ways`,
@@ -122,8 +122,8 @@ def adapt(  # noqa: PLR0913 options by name
     added, and those in `forget` dropped.
     `episode`: how classes and images are drawn, or a file of episodes, of which `seed` takes one.
     `out` and `save_plan`: where results and the update plan go; `force` replaces what is there.
-    `options` by name: how to draw and learn, as `kilograd adapt --help` lists them; head,
-    optimiser, passes and rate are chosen to suit, where they are not given.  With `settings`
+    `options` by name: how to draw and learn, as `kilograd adapt --help` lists them; method,
+    head, optimiser, passes and rate are chosen to suit, where they are not given.  With `settings`
     nothing is chosen: what they say, or have as their default, holds.
 
     >>> import kilograd
@@ -141,7 +141,7 @@ def adapt(  # noqa: PLR0913 options by name
         return _further(start, place, forget, given, out, told, force=force)
     if forget:
         raise InputError(f"{option('forget')}: there is nothing to forget without a start")
-    named = {name for name, value in options.items() if value is not None}
+    named = {k for k, value in {"method": method, **options}.items() if value is not None}
     chosen = CHOSEN - named if settings is None else frozenset()
     usual = _record("settings", settings, _usual(options, episode))
     settings = _given(usual, {"method": method, **options})
@@ -378,10 +378,11 @@ def export(  # noqa: PLR0913 options by name
 
 
 def _board_for(network: Model, board: object) -> Board | None:
-    """Return the board that is given; `InputError` where its features are too large for it."""
+    """Return the board that is given; `InputError` where the weights alone are too large for it."""
     there = find_board_given(board)
     if there is not None:
-        check_flash(Footprint(0, 0, feature_bytes(network.graph)), there)
+        weights = sum(value.nbytes for value in network.graph.data.values())
+        check_flash(Footprint(0, 0, weights), there)
     return there
 
 

@@ -267,7 +267,7 @@ def learn_further(
     classes = classes_after(learned, episode.classes, forget)
     start = begin(learned, classes, settings.recipe)
     named = {name for name, value in given.items() if value is not None}
-    free = CHOSEN - named - {"head", "optimizer"}
+    free = CHOSEN - named - {"method", "head", "optimizer"}
     chosen = next(candidates(settings, free, len(episode.support), len(classes)))
     schedule = with_rate(chosen, free, start.compiled).schedule
     if "iterations" not in named and set(classes) != set(episode.classes):

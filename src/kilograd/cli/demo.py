@@ -28,7 +28,7 @@ from kilograd.learn.answers import Share
 app = typer.Typer()
 
 NETWORK = "pocket"
-_METHOD = "last:6"
+_RAM = "64K"
 
 
 @command(app, "demo", Group.LEARN)
@@ -36,12 +36,12 @@ def demo(
     seed: Annotated[int, typer.Option(help="Other pictures, but the same each time.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Learn six toys that the bundled network has never seen, from pictures drawn here."""
+    """Learn six toys that the bundled network has never seen, in 64 KB of memory."""
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
         api.pictures(photos, seed=seed)
         with bar("learning") as progress:
-            outcome = api.adapt(photos, NETWORK, _METHOD, seed=seed, progress=progress)
+            outcome = api.adapt(photos, NETWORK, seed=seed, sram=_RAM, progress=progress)
         if as_json:
             print(json.dumps(asdict(outcome.summary)))
             return

@@ -131,9 +131,13 @@ def pictures(
     out: Annotated[Path, typer.Option(help="New folder for class folders of pictures.")],
     each: Annotated[int, typer.Option(help="Pictures of each of the six toys.")] = EACH,
     seed: Annotated[int, typer.Option(help="Other pictures, but the same each time.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Draw small pictures of toys: something to learn where no photographs are at hand."""
     classes = api.pictures(out, each, seed)
+    if as_json:
+        print(json.dumps({"out": str(out), "each": each, "classes": classes}))
+        return
     count = "1 picture" if each == 1 else f"{each} pictures"
     say(f"Written to {out}: {count} of each of {', '.join(classes)}")
 

@@ -1,6 +1,6 @@
-"""The recipe where nobody gives one: head, optimiser, passes, and the rate that suits what learns.
+"""The recipe where nobody gives one: what learns, head, optimiser, passes, and a rate that suits.
 
-docs/results/studies/rates.md says what was measured to choose them.
+docs/results/studies/rates.md and pocket.md say what was measured to choose them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from dataclasses import replace
 from kilograd.learn.recipe import Compiled
 from kilograd.settings import HeadKind, OptimizerKind, Settings
 
-CHOSEN = frozenset({"head", "optimizer", "iterations", "lr"})
+CHOSEN = frozenset({"method", "head", "optimizer", "iterations", "lr"})
 """The options that are chosen unless they are given."""
+
+_METHODS = "tinytrain", "last"
+"""What learns: layers that the images speak for; where none of them fits, the last layer."""
 
 _RATES = {OptimizerKind.SGD: 35.0, OptimizerKind.ROWRMS: 7.0, OptimizerKind.ADAM: 7.0}
 """By optimiser: the rate, but for the power of the number of weights."""
@@ -36,6 +39,7 @@ def candidates(
     then may.  `images`: those to learn from, of all classes.
     """
     recipe, schedule = settings.recipe, settings.schedule
+    methods = _METHODS if "method" in chosen else (recipe.method,)
     heads: list[HeadKind | None] = [recipe.head]
     if "head" in chosen and images >= _MANY * ways:
         heads = [HeadKind.LINEAR, *heads]
@@ -45,10 +49,10 @@ def candidates(
     if "iterations" in chosen:
         passes = max(_PASSES[0], min(_PASSES[1], _STEPS // max(1, images)))
         schedule = replace(schedule, iterations=max(passes, schedule.warmup + 1))
-    for head, optimizer in itertools.product(heads, optimizers):
+    for method, head, optimizer in itertools.product(methods, heads, optimizers):
         yield replace(
             settings,
-            recipe=replace(recipe, head=head, optimizer=optimizer),
+            recipe=replace(recipe, method=method, head=head, optimizer=optimizer),
             schedule=schedule,
         )
 

@@ -120,10 +120,7 @@ def compile_recipe(
         return prices[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
-    try:
-        selection = strategy(recipe.method)(evidence, budget)
-    except RamError as e:
-        raise RamError(f"{e}", e.need, recipe.ways) from e
+    selection = strategy(recipe.method)(evidence, budget)
     grown, program = _grown(model, selection), compiled(selection)
     _check(grown, recipe, budget, selection, program)
     made = Compiled(model, grown, recipe, _training(recipe, selection), program, selection)
@@ -211,7 +208,6 @@ def _check(
             f"({program.state_bytes} kept, {program.arena_bytes} working memory); the smallest "
             f"{option('sram')} that fits is {need}",
             need,
-            recipe.ways,
         )
     macs = demand(program).backward_macs
     if budget.compute is not None and macs > budget.compute:

@@ -134,14 +134,11 @@ class Evidence:
 
 
 class RamError(InputError):
-    """A budget of RAM that is too small: `need` bytes without stack would do.
+    """A budget of RAM that is too small: `need` bytes without stack would do."""
 
-    `ways`: the classes of the program, where that is known.
-    """
-
-    def __init__(self, message: str, need: int = 0, ways: int | None = None) -> None:
+    def __init__(self, message: str, need: int = 0) -> None:
         super().__init__(message)
-        self.need, self.ways = need, ways
+        self.need = need
 
 
 @dataclass(frozen=True)
