@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,22 @@ def test_licence_and_origin_travel_with_a_project(run: Run, tmp_path: Path) -> N
         assert (project / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
         own = (project / "NOTICE").read_text("utf-8").partition("\n\n")[0]
         assert (ROOT / "NOTICE").read_text("utf-8").startswith(own)
+
+
+@pytest.mark.parametrize("texts", [[], ["LICENSE"]])
+def test_the_files_in_the_table_of_a_project_are_there(
+    run: Run, tmp_path: Path, texts: list[str]
+) -> None:
+    model = owned(tmp_path / "net", spdx="Apache-2.0")
+    for name in texts:
+        (model / name).write_text("Do as you like.\n")
+    project = export(run, model)
+    page = (project / "README.md").read_text("utf-8")
+    table = page.partition("| file | what it is |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = {x for row in table.splitlines() for x in re.findall("`(.*?)`", row.split("|")[1])}
+    assert {"model.c", "LICENSE", "NOTICE"} <= named
+    assert [name for name in named if not (project / name).exists()] == []
+    assert ("licenses/" in named) == bool(texts)
 
 
 def test_a_network_under_the_mit_licence_has_its_text(tmp_path: Path) -> None:

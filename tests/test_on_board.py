@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from kilograd import cli
 from kilograd.boards import find_board
 from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError
-from kilograd.frontend import load_model
+from kilograd.frontend import load_model, with_classifier
+from kilograd.learn.on_board import feature_bytes
 from kilograd.learn.recipe import compile_recipe
 from kilograd.select import Budget
 from kilograd.settings import Recipe
@@ -57,6 +59,32 @@ def test_what_is_said_to_fit_fits() -> None:
     made = kilograd.plan(**DIGITS, method=found[2], rows=True, board="uno-r4").program
     spare = find_board("uno-r4").ram.size - STACK_BYTES - made.sram_bytes
     assert spare == int(found[1].replace(",", ""))
+
+
+def test_what_is_said_to_fit_fits_the_classes_of_a_task(tmp_path: Path) -> None:
+    """How many classes there are is known when the images are: not the ten of a plan."""
+    kilograd.pictures(tmp_path / "photos", each=4)
+    with pytest.raises(InputError) as refused:
+        kilograd.adapt(tmp_path / "photos", "pocket", "last", board="nrf52-dk")
+    message = refused.value.on_command_line()
+    found = re.search(r"with ([\d,]+) bytes to spare: --method none --rows$", message)
+    assert found, message
+    made = kilograd.plan("pocket", "none", 6, rows=True).program
+    spare = find_board("nrf52-dk").ram.size - STACK_BYTES - made.sram_bytes
+    assert spare == int(found[1].replace(",", ""))
+
+
+def test_a_classifier_that_no_program_has_takes_no_flash() -> None:
+    """A network with a thousand classes goes where its features go, and is refused where not."""
+    digits = load_model("digits")
+    large = with_classifier(digits, 5000).graph
+    assert sum(v.nbytes for v in large.data.values()) > find_board("uno-r4").flash.size
+    assert feature_bytes(large) == feature_bytes(digits.graph)
+    for method in ("none", "last", "full"):
+        program = kilograd.plan(**DIGITS, method=method).program
+        assert feature_bytes(digits.graph) <= program.flash_bytes
+    with pytest.raises(InputError, match=r"needs at least .* bytes of flash, without"):
+        kilograd.plan("pocket", "none", board="uno-r4")
 
 
 def test_a_strategy_fills_the_board() -> None:

@@ -27,7 +27,7 @@ from kilograd.learn.adapt import adapt as learn
 from kilograd.learn.adapted import ADAPTED, Adapted
 from kilograd.learn.application import application
 from kilograd.learn.automatic import CHOSEN
-from kilograd.learn.on_board import check_ram, fitting, within
+from kilograd.learn.on_board import check_ram, feature_bytes, fitting, within
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.unfinished import UNFINISHED, begun
 from kilograd.learn.whole import Whole, learn_whole
@@ -378,11 +378,10 @@ def export(  # noqa: PLR0913 options by name
 
 
 def _board_for(network: Model, board: object) -> Board | None:
-    """Return the board that is given; `InputError` where the weights alone are too large for it."""
+    """Return the board that is given; `InputError` where its features are too large for it."""
     there = find_board_given(board)
     if there is not None:
-        weights = sum(value.nbytes for value in network.graph.data.values())
-        check_flash(Footprint(0, 0, weights), there)
+        check_flash(Footprint(0, 0, feature_bytes(network.graph)), there)
     return there
 
 

@@ -32,7 +32,9 @@ def readme(app: Application, building: str) -> str:
                 learned=f"{app.learned:,}",
             ),
             building,
-            _FILES,
+            _FILES.format(
+                licences=_OF_BOTH if app.attribution.texts else "`LICENSE`, `NOTICE`",
+            ),
             _image(app),
             _classes(app),
             _learning(app),
@@ -183,11 +185,13 @@ _FILES = """\
 | `board.h`, `host.c` | what it asks of the machine it runs on |
 | `Makefile`, `CMakeLists.txt` | how it is built; `add_subdirectory` gives the library `model` |
 | `model.json` | what stands behind the numbers in `model.c` |
-| `LICENSE`, `NOTICE`, `licenses/` | terms of Kilograd and of the network: keep them with it |
+| {licences} | terms of Kilograd and of the network: keep them with it |
 
 To put it into a project of yours, take `model.c`, `model.h`, the C files that the Makefile lists,
 and its flags: `-ffp-contract=off` is why every machine computes the same bits.
 """
+
+_OF_BOTH = "`LICENSE`, `NOTICE`, `licenses/`"
 
 _RGB = "a pixel is red, green, blue, side by side"
 _GREY = "a pixel is one number, how bright it is"

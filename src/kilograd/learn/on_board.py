@@ -10,6 +10,7 @@ from kilograd.boards import Board
 from kilograd.emit.readme import STACK_BYTES
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, resized
+from kilograd.ir import Graph, dead_code
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.select import Budget, RamError, runs_code
 from kilograd.settings import Limits, Recipe
@@ -22,6 +23,16 @@ _SMALLER = ("last:6", "last:3", "last", "none")
 def most_without_stack(board: Board) -> int:
     """Return the bytes of state and arena that a board takes beside a stack."""
     return board.ram.size - STACK_BYTES
+
+
+def feature_bytes(network: Graph) -> int:
+    """Return the bytes of weights that every program of a network has: those of its features.
+
+    The original classifier is in none.  Equal weights are in flash once.
+    """
+    features = dead_code(replace(network, outputs=network.outputs[:1]))
+    once = {(v.dtype.str, v.tobytes()): v.nbytes for v in features.data.values()}
+    return sum(once.values())
 
 
 def within(limits: Limits, board: Board) -> Limits:
@@ -50,11 +61,12 @@ def fitting(board: Board | None, model: Model, recipe: Recipe) -> Iterator[None]
         if board is None or e.need <= most_without_stack(board):
             raise
         need = e.need + STACK_BYTES
+        asked = replace(recipe, ways=e.ways or recipe.ways)  # a task says how many late
         raise InputError(
             f"{option('board')} {board.name}: method {recipe.method} on {model.name} needs "
             f"{need:,} bytes of RAM, {STACK_BYTES:,} of them for the stack; that is "
             f"{need - board.ram.size:,} more than the {spelled(board.ram.size)} that a program "
-            f"may use; {_what_fits(board, model, recipe)}"
+            f"may use; {_what_fits(board, model, asked)}"
         ) from e
 
 

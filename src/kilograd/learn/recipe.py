@@ -120,7 +120,10 @@ def compile_recipe(
         return prices[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
-    selection = strategy(recipe.method)(evidence, budget)
+    try:
+        selection = strategy(recipe.method)(evidence, budget)
+    except RamError as e:
+        raise RamError(f"{e}", e.need, recipe.ways) from e
     grown, program = _grown(model, selection), compiled(selection)
     _check(grown, recipe, budget, selection, program)
     made = Compiled(model, grown, recipe, _training(recipe, selection), program, selection)
@@ -208,6 +211,7 @@ def _check(
             f"({program.state_bytes} kept, {program.arena_bytes} working memory); the smallest "
             f"{option('sram')} that fits is {need}",
             need,
+            recipe.ways,
         )
     macs = demand(program).backward_macs
     if budget.compute is not None and macs > budget.compute:

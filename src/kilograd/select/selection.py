@@ -134,11 +134,14 @@ class Evidence:
 
 
 class RamError(InputError):
-    """A budget of RAM that is too small: `need` bytes without stack would do."""
+    """A budget of RAM that is too small: `need` bytes without stack would do.
 
-    def __init__(self, message: str, need: int = 0) -> None:
+    `ways`: the classes of the program, where that is known.
+    """
+
+    def __init__(self, message: str, need: int = 0, ways: int | None = None) -> None:
         super().__init__(message)
-        self.need = need
+        self.need, self.ways = need, ways
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,10 @@ def check_flash(need: Footprint, board: Board) -> None:
     size = need.flash_bytes or need.tables_bytes
     if size > board.flash.size:
         more = size - board.flash.size
+        known = f"{spelled(size)} of flash ({need.tables_bytes:,} of them tables)"
+        if need.flash_bytes is None:
+            known = f"at least {spelled(size)} of flash, without its code"
         raise InputError(
-            f"{option('board')} {board.name}: the program needs {spelled(size)} of flash "
-            f"({need.tables_bytes:,} of them tables), {more:,} more than the "
+            f"{option('board')} {board.name}: the program needs {known}, {more:,} more than the "
             f"{spelled(board.flash.size)} that the board has for it; choose a smaller network"
         )
