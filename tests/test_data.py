@@ -10,6 +10,7 @@ import pytest
 from pictures import encode, photo, truncated, write
 
 from kilograd.data import Dataset, load_dataset
+from kilograd.data.pictures import picture_files
 from kilograd.errors import InputError
 
 # -- folders --------------------------------------------------------------------------------------
@@ -82,6 +83,28 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     dataset = load_dataset(tmp_path)
     assert dataset.classes == ("a", "all")
     assert dataset.image_names == ("a/1.png", "all/a/1.png")
+
+
+@pytest.mark.parametrize("inner", ["", "a", "a/more"])
+def test_a_folder_that_may_be_listed_and_not_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    """Its names can be read, what they name cannot: the class must not shrink."""
+    for name in ("a/1.png", "a/more/2.png", "b/1.png"):
+        write(tmp_path / name)
+    shut = tmp_path / inner
+    if os.geteuid():
+        shut.chmod(0o444)
+    else:  # root may enter whatever there is
+        monkeypatch.setattr(os, "access", lambda folder, _: Path(folder) != shut)
+    try:
+        with pytest.raises(InputError, match=rf"^{shut}: cannot be .*; check its rights$"):
+            load_dataset(tmp_path)
+        if inner:
+            with pytest.raises(InputError, match=rf"^{shut}: cannot be .*; check its rights$"):
+                picture_files([tmp_path])
+    finally:
+        shut.chmod(0o755)
 
 
 def test_pipes_called_like_images_are_passed_over(tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ def there(path: Path) -> bool:
         return False
 
 
+def file_there(path: Path) -> bool:
+    """Tell whether a regular file is at a path that may be entered."""
+    return there(path) and path.is_file()
+
+
 def read_bytes(path: Path, most: int) -> bytes:
     """Return what a regular file holds, `most` bytes at most.
 

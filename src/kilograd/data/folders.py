@@ -113,9 +113,11 @@ def _is_data(name: str) -> bool:
 def _entries(folder: Path) -> list[Path]:
     """List what is in a folder and is no litter, sorted by name."""
     try:
-        return sorted(entry for entry in folder.iterdir() if _is_data(entry.name))
+        found = sorted(entry for entry in folder.iterdir() if _is_data(entry.name))
     except OSError as error:
         raise _unreadable_folder(error) from error
+    _check_rights(folder)
+    return found
 
 
 def _sub_folders(folder: Path, root: Path) -> dict[str, Path]:
@@ -171,8 +173,15 @@ def walk(folder: Path) -> Iterator[Path]:
 
     # Links to folders are not followed: one that points upwards would never end.
     for parent, folders, files in os.walk(folder, onerror=fail):
+        _check_rights(parent)
         folders[:] = filter(_is_data, folders)
         yield from (Path(parent, name) for name in files if _is_data(name))
+
+
+def _check_rights(folder: str | Path) -> None:
+    """Raise `InputError` for a folder whose names can be read, and what they name cannot."""
+    if not os.access(folder, os.X_OK):
+        raise InputError(f"{folder}: cannot be entered (Permission denied); check its rights")
 
 
 def _unreadable_folder(error: OSError) -> InputError:

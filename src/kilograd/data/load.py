@@ -17,7 +17,7 @@ from kilograd.data.meta_dataset import SPECIFICATION, load_meta_dataset
 from kilograd.data.parquet import load_parquet
 from kilograd.errors import InputError, option
 from kilograd.frontend import is_model
-from kilograd.reading import there
+from kilograd.reading import file_there, there
 
 
 def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
@@ -59,14 +59,14 @@ def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
         )
     if not there(path):
         raise InputError(f"{path}: no such file or folder; {LAYOUT}")
-    if (path / "graph.json").is_file():
+    if file_there(path / "graph.json"):
         raise InputError(
             f"{path}: is a network (it holds graph.json), and no images; give it as "
             f"{option('model')}, and {LAYOUT}"
         )
-    if (path / SPECIFICATION).is_file():
+    if file_there(path / SPECIFICATION):
         return load_meta_dataset(path, look)
-    if (path / "images").is_dir() and any((path / name).is_file() for name in LISTS):
+    if any(file_there(path / name) for name in LISTS) and (path / "images").is_dir():
         return load_lists(path, look)
     if path.is_dir():
         return load_folder(path, look)
