@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,22 @@ def test_a_class_is_forgotten(
     assert {p.nearest for p in kilograd.predict(out, photos, threshold=0)} <= {"blue", "red"}
     result = json.loads((out / "result.json").read_text("utf-8"))
     assert result["classes"] == ["blue", "red"]
+
+
+def test_one_class_is_left(
+    run: Run, tmp_path: Path, photos: Path, folders: dict[str, Path]
+) -> None:
+    """No rate and no number of passes would change a weight: nobody is told to try them."""
+    data = some(photos, tmp_path / "data", "red")
+    gone = (x for name in OLD if name != "red" for x in ("--forget", name))
+    out = tmp_path / "my red; one"
+    done = run("adapt", data, "--from", folders["proto"], *gone, "--out", out)
+    assert (done.code, "--lr" in done.out) == (0, False), done.err
+    said = done.out.splitlines()
+    assert said[-1].startswith("nothing was learned: there is one class")
+    _, _, command = said[-2].partition("Use it: kilograd ")
+    assert shlex.split(command) == ["predict", str(out), "IMAGES"]
+    assert run(*shlex.split(command)[:-1], data).code == 0
 
 
 def test_a_class_is_exchanged(tmp_path: Path, photos: Path, folders: dict[str, Path]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich import table as rich_table
@@ -73,6 +75,16 @@ def speak(level: int) -> None:
 def say(text: str) -> None:
     """Print a line as it is, but for what does not print."""
     print(shown(text))
+
+
+def word(path: Path) -> str:
+    """Return a path as a word of a command that a person may copy into a shell.
+
+    >>> print(word(Path("learned")), word(Path("my cats; ls")), word(Path("-v")))
+    learned 'my cats; ls' ./-v
+    """
+    name = str(path)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def report(message: str) -> None:

@@ -22,7 +22,7 @@ from kilograd.cli.command import (
     command,
     with_settings,
 )
-from kilograd.cli.console import OUT, Table, bar, say
+from kilograd.cli.console import OUT, Table, bar, say, word
 from kilograd.cli.memory import memory_json, memory_rows, needs, time_json, time_rows
 from kilograd.cli.numbers import in_short, kib
 from kilograd.data.toys import EACH
@@ -118,9 +118,9 @@ def adapt_command(
     if out is not None:
         more = ", selection.html" if reasons else ""
         say(f"Written to {out}: adapted.safetensors, episode.json, network, result.json{more}")
-        say(f"Use it: kilograd predict {out} IMAGES")
+        say(f"Use it: kilograd predict {word(out)} IMAGES")
     if save_plan is not None:
-        say(f"Written to {save_plan}: give it as --method {save_plan}")
+        say(f"Written to {save_plan}: give it as --method {word(save_plan)}")
     for remark in outcome.remarks:
         say(as_typed(remark))
 

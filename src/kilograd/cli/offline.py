@@ -21,7 +21,7 @@ from kilograd.cli.command import (
     command,
     with_settings,
 )
-from kilograd.cli.console import OUT, Table, bar, say
+from kilograd.cli.console import OUT, Table, bar, say, word
 from kilograd.data import load_dataset
 from kilograd.data.remarks import remark_skipped
 from kilograd.errors import InputError
@@ -138,4 +138,4 @@ def show_finished(out: Path, finished: Finished, of_what: str) -> None:
             table.add_row(f"  {name}", both)
     table.add_row("took", f"{finished.seconds:.0f} s")
     OUT.print(table)
-    say(f"Written to {out}, a model folder: --model {out}")
+    say(f"Written to {out}, a model folder: --model {word(out)}")

@@ -77,7 +77,7 @@ def go_on(start: Adapted, task: Task, schedule: Schedule, progress: Progress = s
     if not isinstance(start.compiled.training.head, PrototypeHead):
         raise InputError(
             f"no image of {names} is given, and a classifier learns from images of all its "
-            f"classes; give some of each, or learn with {option('head')} proto"
+            f"classes; give some of each, or begin anew, with {option('head')} proto"
         )
     if schedule.iterations:
         raise InputError(

@@ -88,6 +88,9 @@ def verdict(
     if not what.count:
         yield f"nothing was learned: method {method} does not train; choose another {_METHOD}"
         return
+    if len(after.classes) == 1:
+        yield "nothing was learned: there is one class, and no other to tell it apart from"
+        return
     if not what.changed:
         yield (
             "nothing was learned: no weight changed; raise the rate or the passes "
