@@ -15,6 +15,7 @@ from helpers import Run
 
 import kilograd
 from kilograd import InputError, Outcome
+from kilograd.cli.use import as_csv
 from kilograd.data import load_dataset
 from kilograd.data.pictures import picture_files
 from kilograd.frontend import load_model
@@ -27,7 +28,7 @@ from kilograd.passes import LinearHead, PrototypeHead
 from kilograd.select import Budget
 from kilograd.settings import Recipe
 from kilograd.targets import Driver, build_host
-from kilograd.use import predictions
+from kilograd.use import Prediction, predictions
 
 HEADS = pytest.mark.parametrize("head", ["proto", "linear"])
 
@@ -237,6 +238,26 @@ def test_broken_pictures_are_named_and_counted(
     assert "no image can be read, 2 tried; the first: " in done.error
 
 
+def test_what_is_no_image_is_said_alike_each_time(
+    tmp_path: Path, folders: dict[str, tuple[Path, Outcome]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pillow names an object by its address in memory."""
+    for name in ("empty.png", "text.jpg", "noise.heic"):
+        (tmp_path / name).write_bytes(b"" if name == "empty.png" else b"no picture")
+    with pytest.raises(InputError, match=r"holds no image of a format that is read here\)$"):
+        kilograd.predict(folders["proto"][0], tmp_path)
+    assert "0x" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["=cmd|' -C calc'!A0", "+1", "-2", "@SUM(A1)", "--help", "a=b"])
+def test_no_cell_is_a_formula(name: str) -> None:
+    """Names come from a folder that somebody else may have written; a spreadsheet computes them."""
+    table = as_csv([Prediction(f"{name}/1.png", name, 0.5, name)])
+    (row,) = csv.DictReader(table.splitlines())
+    safe = name if name == "a=b" else f"'{name}"
+    assert row == {"image": f"{safe}/1.png", "label": safe, "confidence": "0.5", "nearest": safe}
+
+
 BAD = {
     "no images": (("OUT", "EMPTY"), "EMPTY: holds no image"),
     "not there": (("OUT", "PHOTOS/nowhere.png"), "nowhere.png: no such file or folder"),
@@ -299,7 +320,7 @@ def test_an_image_called_like_an_option(
         "a,b\\n.png",
     ]
     with Path("out.csv").open(newline="", encoding="utf-8") as file:
-        assert [r["image"] for r in csv.DictReader(file)] == ["--json.png", "a,b\\n.png"]
+        assert [r["image"] for r in csv.DictReader(file)] == ["'--json.png", "a,b\\n.png"]
 
 
 def test_images_come_one_by_one(
@@ -383,6 +404,18 @@ def test_only_the_split_for_tests_is_asked(
     found = kilograd.test(folders["proto"][0], tmp_path / "split")
     assert {name.split("/")[0] for name in found.answers.images} == {"test"}
     assert found.answers.share.tested == 3
+
+
+def test_a_folder_that_changed_is_said(
+    run: Run, tmp_path: Path, folders: dict[str, tuple[Path, Outcome]], photos: Path
+) -> None:
+    """Which images were learned from is known by their number, and one more shifts them."""
+    shutil.copytree(photos, tmp_path / photos.name)
+    shutil.copy(photos / "red" / "0.png", tmp_path / photos.name / "red" / "more.png")
+    done = run("test", folders["proto"][0], tmp_path / photos.name)
+    assert "discs is not as it was when it was learned from" in done.err
+    assert "of 33 images" in done.out
+    assert "not as it was" not in run("test", folders["proto"][0], photos).err
 
 
 def test_tests_that_cannot_be(

@@ -324,7 +324,15 @@ def _asked(dataset: Dataset, learned: Episode | None) -> list[int]:
     """
     split = dataset.split or ()
     every = [i for i, name in enumerate(split) if name == "test"] or list(range(len(dataset)))
-    if learned is None or not of_dataset(learned, dataset):
+    if learned is None:
+        return every
+    if not of_dataset(learned, dataset):
+        if learned.dataset == dataset.name:
+            _log.warning(
+                "%s is not as it was when it was learned from: which images were learned from is "
+                "not known, and all are tested",
+                shown(dataset.name),
+            )
         return every
     support = set(learned.support)
     asked = [i for i in every if i not in support]

@@ -27,6 +27,8 @@ app = typer.Typer()
 _WIDEST = 30
 """Characters of a class in a column."""
 UNKNOWN = "unknown"
+_FORMULA = ("=", "+", "-", "@")
+"""How a cell begins that a spreadsheet would compute; a class may be called =HYPERLINK(...)."""
 
 AdaptedPath = Annotated[
     Path,
@@ -118,8 +120,13 @@ def as_csv(found: Sequence[Prediction]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([f.name for f in fields(Prediction)])
     for one in found:
-        writer.writerow(["" if cell is None else shown(cell) for cell in astuple(one)])
+        writer.writerow(["" if cell is None else _cell(shown(cell)) for cell in astuple(one)])
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: behind an apostrophe if it would."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def show_test(found: Tested) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, features
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from kilograd import limits
 from kilograd.extras import Extra
@@ -156,7 +156,8 @@ def readable(source: bytes | Path) -> bool:
 def opened(source: Source) -> Image.Image:
     """Read the header, or fetch the image; raises whatever the decoder or the library does.
 
-    Raises a ValueError for a JPEG of more scans or segments than the limits.
+    Raises a ValueError for a JPEG of more scans or segments than the limits, and for what is of no
+    format that is read.
     """
     if isinstance(source, Path):
         source = read_bytes(source, limits.IMAGE_BYTES)
@@ -164,7 +165,10 @@ def opened(source: Source) -> Image.Image:
         return source()
     if source.startswith(b"\xff\xd8"):
         _check_markers(source)
-    return Image.open(io.BytesIO(source), formats=_formats(source))
+    try:
+        return Image.open(io.BytesIO(source), formats=_formats(source))
+    except UnidentifiedImageError as e:  # its message names an object in memory
+        raise ValueError("holds no image of a format that is read here") from e
 
 
 def _formats(source: bytes) -> tuple[str, ...]:

@@ -169,7 +169,7 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True):
     train_head: bool
     modules: Annotated[tuple[str, ...], Meta(max_length=limits.OPERATORS)]
     classes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.WAYS)]
-    threshold: float | None
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None
     sha256: str
 
 
