@@ -28,6 +28,7 @@ from kilograd.learn.adapted import ADAPTED, Adapted
 from kilograd.learn.application import application
 from kilograd.learn.automatic import CHOSEN
 from kilograd.learn.on_board import check_ram, feature_bytes, fitting, within
+from kilograd.learn.own_pictures import ROOM
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.unfinished import UNFINISHED, begun
 from kilograd.learn.whole import Whole, learn_whole
@@ -60,6 +61,7 @@ from kilograd.use import (
     learn_further,
     learned_from,
     load_adapted,
+    pictures_of,
     predict,
     started,
     test,
@@ -90,6 +92,9 @@ Place = str | Path
 
 _DRAWN = ("ways", "shots", "queries")
 """Options of a task that is drawn."""
+
+_EXAMPLE = 32 << 10
+"""Bytes of flash that an example takes beside its program and its images, at most."""
 
 
 def adapt(  # noqa: PLR0913 options by name
@@ -351,6 +356,7 @@ def export(  # noqa: PLR0913 options by name
     size: int | str | None = None,
     board: str | None = None,
     adapted: Learned | None = None,
+    data: Place | None = None,
     target: str | None = None,
     board_ram: str | int | None = None,
     force: bool = False,
@@ -359,6 +365,7 @@ def export(  # noqa: PLR0913 options by name
     """Write a C project that stands alone: model.c, model.h, the runtime, build files.
 
     `adapted`: what was learned: the program starts with it, and learns on from there.
+    `data`: images of its classes, a few of which the example has in it, to be recognised.
     `board`: what it is for, as `kilograd boards` lists them; or `target`: the processor, as
     `kilograd export --help` lists them, by default cortex-m7.  `board_ram`: its RAM, stack
     included.  Raises `InputError` where the program does not fit.
@@ -367,13 +374,24 @@ def export(  # noqa: PLR0913 options by name
     check_out(folder, "model.h", *PROJECT_FILES, force=force)
     there = find_board_given(board)
     goal, ram = chosen_target(target, there), ram_given(board_ram, there)
-    learned = None if adapted is None else learned_from(adapted, ())
+    place = None if data is None else _path("data", data)
+    if place is not None:
+        if adapted is None:
+            raise InputError(f"{option('data')} {place}: needs {option('adapted')}, what it shows")
+        check_apart(folder, place)
+    places = () if place is None else (place,)
+    learned = None if adapted is None else learned_from(adapted, places)
     compiled = plan(model, method, ways, build, size=size, board=board, adapted=learned, **options)
-    classes = learned.classes if learned else ()
+    room = ROOM
     if there is not None:
-        check_flash(footprint(compiled.program, goal), there)
+        need = footprint(compiled.program, goal)
+        check_flash(need, there)
+        room = min(room, there.flash.size - (need.flash_bytes or need.tables_bytes) - _EXAMPLE)
+    classes, pictures = learned.classes if learned else (), None
+    if adapted is not None and learned is not None and place is not None:
+        pictures = pictures_of(adapted, learned, place, room)
     with whole_folder(folder) as new:
-        goal.export(application(compiled, classes=classes), new, ram)
+        goal.export(application(compiled, classes=classes, pictures=pictures), new, ram)
     return compiled
 
 

@@ -23,6 +23,7 @@ from kilograd.data.episode import of_dataset
 from kilograd.data.pictures import picture_files, read_pictures
 from kilograd.data.remarks import remark_left_out, remark_skipped, some
 from kilograd.data.whole import sample_whole
+from kilograd.emit.pictures import Pictures
 from kilograd.errors import InputError, option, shown
 from kilograd.learn.adapt import Outcome, load_task
 from kilograd.learn.adapted import ADAPTED, Adapted
@@ -31,6 +32,7 @@ from kilograd.learn.answers import Answers, Share
 from kilograd.learn.automatic import CHOSEN, candidates, with_rate
 from kilograd.learn.confidence import confidences
 from kilograd.learn.further import begin, classes_after, go_on
+from kilograd.learn.own_pictures import own_pictures
 from kilograd.learn.recipe import Compiled
 from kilograd.options import Record, changed, values
 from kilograd.progress import Progress, silent
@@ -170,12 +172,7 @@ def test(
     remark_skipped(dataset)
     asked = _asked(dataset, _episode(adapted))
     names = [dataset.classes[way] for way in dataset.labels]
-    known = [i for i in asked if names[i] in learned.classes]
-    if not known:
-        raise InputError(
-            f"{place}: no class in it was learned; it has {_names(dataset.classes)}, and "
-            f"there are {_names(learned.classes)}"
-        )
+    known = _known(learned, dataset, asked, place)
     host, said, kept = learned.host(), dict[int, int](), set[int]()
     for done, i in enumerate(asked, 1):
         image = prepare(dataset.image(i), learned.compiled.model.preprocess)
@@ -193,6 +190,31 @@ def test(
     every, refused = (Counter(names[i] for i in some) for some in (strange, strange - kept))
     strangers = {name: Share(refused[name], every[name]) for name in sorted(every)}
     return Tested(answers, least, Share(len(kept & set(known)), len(known)), strangers)
+
+
+def pictures_of(adapted: Learned, learned: Adapted, data: Path, room: int) -> Pictures:
+    """Return images of `data` for the example of an exported project, in `room` bytes of flash.
+
+    `adapted`: where `learned` is from.  Its classes are known by their names; others are left out,
+    and logged.  Those images that were learned from are not tested on.
+    """
+    dataset = load_dataset(data)
+    remark_skipped(dataset)
+    known = _known(learned, dataset, _asked(dataset, _episode(adapted)), data)
+    if strange := [name for name in dataset.classes if name not in learned.classes]:
+        _log.warning("not learned, and left out: %s", _names(strange))
+    return own_pictures(learned.classes, learned.compiled.model.preprocess, dataset, known, room)
+
+
+def _known(learned: Adapted, dataset: Dataset, asked: Sequence[int], place: Path) -> list[int]:
+    """Return the images of classes that were learned; `InputError` where there is none."""
+    known = [i for i in asked if dataset.classes[dataset.labels[i]] in learned.classes]
+    if not known:
+        raise InputError(
+            f"{place}: no class in it was learned; it has {_names(dataset.classes)}, and "
+            f"there are {_names(learned.classes)}"
+        )
+    return known
 
 
 def started(adapted: Learned, given: Mapping[str, object]) -> Compiled:

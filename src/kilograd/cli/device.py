@@ -160,6 +160,13 @@ def export_command(
     model: ModelName = None,
     size: ImageSize = None,
     adapted: AdaptedOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images of the classes of --adapted: the example recognises a few of them.",
+            metavar="DATA",
+        ),
+    ] = None,
     settings: dict[str, Any],
     board: BoardName = None,
     target: Target = None,
@@ -176,6 +183,7 @@ def export_command(
         size=size,
         board=board,
         adapted=adapted,
+        data=data,
         target=target,
         board_ram=board_ram,
         force=force,

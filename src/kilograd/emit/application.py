@@ -53,6 +53,28 @@ class Application:
         prefix = self.program.entries.get(EntryPoint.PREFIX)
         return {k: n.type.nbytes for k, n in prefix.outputs.items()} if prefix else {}
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the program starts with what was learned: then its classes have names."""
+        return bool(self.classes)
+
+    @property
+    def trains(self) -> bool:
+        """Whether layers learn in the example.
+
+        What was learned goes on from images of all its classes, and from prototypes as they are:
+        gradients of prototypes are those of images that were enrolled just before.
+        """
+        pictures = self.pictures
+        goes_on = pictures.own and pictures.every_class and not self.has(EntryPoint.ENROL_GRAD)
+        return self.has(EntryPoint.STEP) and (goes_on or not self.adapted)
+
+    @property
+    def enrols(self) -> bool:
+        """Whether the example enrols images; drawn ones are of no class that was learned."""
+        goes_on = self.pictures.own and bool(self.pictures.support_labels)
+        return self.has(EntryPoint.ENROL) and (goes_on or not self.adapted)
+
     def has(self, *entries: EntryPoint) -> bool:
         """Return whether the program has all of these entry points."""
         return all(e in self.program.entries for e in entries)

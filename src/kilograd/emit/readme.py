@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kilograd import __version__
 from kilograd.emit.application import Application
 from kilograd.emit.names import markdown
-from kilograd.emit.pictures import stored
+from kilograd.emit.pictures import pixel_format, stored
 from kilograd.ir import Role
 from kilograd.memory import STAMP_BYTES
 from kilograd.passes import EntryPoint
@@ -30,6 +30,7 @@ def readme(app: Application, building: str) -> str:
                 method=markdown(app.method),
                 ways=app.ways,
                 learned=f"{app.learned:,}",
+                example=_example(app),
             ),
             building,
             _FILES.format(
@@ -45,6 +46,21 @@ def readme(app: Application, building: str) -> str:
             _END,
         ]
     )
+
+
+def _example(app: Application) -> str:
+    """Return what the example does."""
+    pictures = app.pictures
+    if not app.adapted:
+        return _FRESH
+    if not pictures.own:
+        return _DRAWN
+    tests = len(pictures.test_labels)
+    if not (app.trains or app.enrols):
+        return _RECALLS.format(tests=tests)
+    learns = "learns more from" if app.trains else "enrols"
+    few = _FEW * (app.has(EntryPoint.STEP) and not app.trains)
+    return _GOES_ON.format(tests=tests, learns=learns, support=len(pictures.support_labels)) + few
 
 
 def _image(app: Application) -> str:
@@ -77,7 +93,7 @@ def _classes(app: Application) -> str:
 
 def _learning(app: Application) -> str:
     if not app.has(EntryPoint.STEP):
-        return _ENROLLING
+        return _ENROLLING_MORE if app.adapted else _ENROLLING
     steps = "".join(f"{i}. {text}\n" for i, text in enumerate(_steps(app), 1))
     rate = _RATE.format(rate=f"{app.rate:g}", passes=app.passes)
     return f"{_LEARNING}{steps}\n{rate}"
@@ -94,19 +110,13 @@ def _steps(app: Application) -> Iterator[str]:
             "`MODEL_STEP_...`. It never changes; keep it if there is room."
         )
     if enrols:
-        yield (
-            "Enrol: `model_forget`, then `model_enrol` for each image you have, with its label; "
-            "every class needs one at least. From here on `model_infer` works."
-        )
+        yield _ENROL_ANEW if app.adapted else _ENROL
     yield (
         f"A pass: every image once, in an order that is new in each pass{_group(app)}. "
         "`model_step` learns from an image and leaves its loss in the arena."
     )
     if enrols:
-        yield (
-            "Before the next pass, and after the last one, enrol anew: the prototypes are what the "
-            "layers made of your images before they learned."
-        )
+        yield _AFTER_ADAPTED if app.adapted else _AFTER
 
 
 def _group(app: Application) -> str:
@@ -132,10 +142,9 @@ def _memory(app: Application) -> str:
     parts.append(("state: stamp, and gaps", program.state_bytes - sum(roles.values())))
     calls = ", ".join(f"`{e.name}` {e.plan.peak:,}" for e in program.entries.values())
     rows = "".join(f"| {name} | {size:,} |\n" for name, size in parts)
-    frames = sum(
-        stored(x, app.preprocess.channels).nbytes
-        for x in (app.pictures.support, app.pictures.tests)
-    )
+    pixel = pixel_format(app.pictures, app.preprocess.channels)
+    both = (app.pictures.support, app.pictures.tests)
+    frames = sum(stored(x, pixel).nbytes for x in both if len(x))
     return _MEMORY.format(
         rows=rows,
         arena=f"{program.arena_bytes:,}",
@@ -172,9 +181,26 @@ No allocation, no globals, no operating system.
     ./example
 
 builds the library and the example for this machine and runs it. The example is a small
-application, complete: it enrols, tests, trains, enrols anew and tests again, on made-up pictures
-of simple shapes (`images.h`). Read `example.c` beside this page. The same for the device:
+application, complete: {example}
+Read `example.c` beside this page. The same for the device:
 """
+
+_FRESH = """\
+it enrols, tests, trains, enrols anew and tests again, on made-up pictures
+of simple shapes (`images.h`)."""
+_DRAWN = """\
+it starts with what was learned, and says what it sees at once. Its
+pictures (`images.h`) are made-up shapes, of none of the classes: export again with `--data` and a
+folder of your images, and some of those are put there."""
+_RECALLS = """\
+it starts with what was learned, and says at once which class images are
+of. They are {tests} of yours (`images.h`)."""
+_GOES_ON = """\
+it starts with what was learned, and says at once which class images are
+of. They are {tests} of yours (`images.h`). Then it {learns} {support} others, and says so again;
+it never calls `model_forget`."""
+_FEW = """ Layers do not learn
+in it: they would from images of all classes, without gradients of prototypes."""
 
 _FILES = """\
 | file | what it is |
@@ -250,10 +276,36 @@ label: no layer learns here, a class is the mean of its images. More images may 
 time.
 """
 
+_ENROLLING_MORE = """\
+## Learn
+
+`model_init(state)`, once: `model_infer` works at once. No layer learns here, a class is the mean of
+its images: `model_enrol` adds one, with its label, at any time; `model_forget` empties all classes.
+"""
+
 _LEARNING = """\
 ## Learn
 
 """
+
+_ENROL = (
+    "Enrol: `model_forget`, then `model_enrol` for each image you have, with its label; "
+    "every class needs one at least. From here on `model_infer` works."
+)
+_ENROL_ANEW = (
+    "`model_infer` works: the prototypes are there. `model_enrol` adds an image to one. To begin "
+    "anew, from images of every class: `model_forget`, then `model_enrol` for each of them, with "
+    "its label."
+)
+
+_AFTER = (
+    "Before the next pass, and after the last one, enrol anew: the prototypes are what the layers "
+    "made of your images before they learned."
+)
+_AFTER_ADAPTED = (
+    "After the last pass enrol: the prototypes are what the layers made of images before they "
+    "learned. Add the new images, or begin anew, if you have images of every class."
+)
 
 _RATE = """\
 The example makes {passes} passes and lets the rate fall from {rate} to zero in a straight line. A
