@@ -449,7 +449,7 @@ class Shell:
     monkeypatch: pytest.MonkeyPatch
 
     def prints(self, *words: str) -> str:
-        self.monkeypatch.setattr(sys, "argv", ["kilograd", "cost", *words])
+        self.monkeypatch.setattr(sys, "argv", ["kilograd", "cost", "--model", "digits", *words])
         main()
         return self.capsys.readouterr().out
 
@@ -509,7 +509,10 @@ def test_full_training_is_counted_for_a_batch() -> None:
         ),
         (["--last-conv", "0"], "--last-conv 0"),
         (["--method", "last:99", "--convention", "tte"], "has 21 convolutions"),
-        (["--method", "sparse-49kb", "--convention", "tte"], "no plan was published for digits"),
+        (
+            ["--method", "sparse-49kb", "--convention", "tte"],
+            "no plan was published for the layers",
+        ),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], says: str, shell: Shell) -> None:

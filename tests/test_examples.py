@@ -43,7 +43,8 @@ def test_every_command_of_a_script_is_understood(call: tuple[str, ...], tmp_path
     for command, *arguments in lines:
         given = COMMANDS[command].make_context(command, arguments).params
         strategy(given["method"])
-        Schedule(given["iterations"], given["lr"], warmup=given["warmup"])
+        asked = {name: given[name] for name in ("iterations", "lr", "warmup")}
+        Schedule(**{name: value for name, value in asked.items() if value is not None})
         assert given["out"].parent == tmp_path / "out"
     assert len({line[-1] for line in lines}) == len(lines), "a folder for each run"
     assert "--lr 0.25" in done.stdout, "a setting replaces a default"

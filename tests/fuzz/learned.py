@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,7 +44,8 @@ class Adapted(Target):
         for head, method in ((HeadKind.PROTO, "weights:1:1/2"), (HeadKind.LINEAR, "last:2")):
             compiled = compile_recipe(model, Recipe(method, 3, head), Budget())
             out = home / f"adapted-{head}"
-            save(out, train(compiled, task, Schedule(1)))
+            outcome = train(compiled, task, Schedule(1))
+            save(out, replace(outcome, summary=replace(outcome.summary, seconds=0.0)))
             files = [p for p in sorted(out.rglob("*")) if p.is_file()]
             self.seeds.append({p.relative_to(out).as_posix(): p.read_bytes() for p in files})
 
