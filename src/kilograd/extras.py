@@ -48,8 +48,12 @@ class Extra(enum.Enum):
             raise InputError(f"{what} needs {', '.join(missing)}; {self.install}")
 
     def load(self, module: str, what: str) -> ModuleType:
-        """Import a module.  Raises `InputError` as `need` does, and where a package lacks it."""
-        self.need(what)
+        """Import a module.  Raises `InputError` where its package is missing, or lacks it.
+
+        Other packages of the extra may be missing, and are named with it.
+        """
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            self.need(what)
         try:
             return importlib.import_module(module)
         except ImportError as e:

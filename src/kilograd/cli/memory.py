@@ -8,6 +8,7 @@ from kilograd.boards import Board
 from kilograd.cli.console import OUT, Table
 from kilograd.cli.numbers import kib
 from kilograd.emit import Program
+from kilograd.extras import Extra
 from kilograd.passes import EntryPoint
 from kilograd.targets import Footprint, Seconds, estimated, footprint, target_of
 
@@ -67,7 +68,7 @@ def spare(need: Footprint, board: Board) -> str:
     parts = [_spare("RAM", ram, board.ram.size), _spare("flash", flash, board.flash.size)]
     fits = ram <= board.ram.size and flash <= board.flash.size
     known = need.ram_bytes is not None and need.flash_bytes is not None
-    only = "" if known else "; stack and code are not counted: no cross compiler is here"
+    only = "" if known else f"; stack and code are not counted: {Extra.EMULATE.install}"
     return f"{'fits: ' if fits else 'does not fit: '}{', '.join(parts)}{only}"
 
 

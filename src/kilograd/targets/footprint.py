@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from kilograd.boards import Board
@@ -10,7 +11,7 @@ from kilograd.errors import InputError, option
 from kilograd.extras import Extra
 from kilograd.sizes import spelled
 from kilograd.targets.elf import ElfTarget, build_elf
-from kilograd.targets.target import Target
+from kilograd.targets.target import CrossCompiler, Target
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,10 @@ def footprint(program: Program, target: Target) -> Footprint:
     known = Footprint(program.state_bytes, program.arena_bytes, program.flash_bytes)
     if not isinstance(target, ElfTarget):
         return known
-    try:
-        Extra.EMULATE.need(target.name)
-    except InputError:
+    able = _with_tools_here(target)
+    if able is None:
         return known
-    firmware = build_elf(program, target)
+    firmware = build_elf(program, able)
     return Footprint(
         known.state_bytes,
         known.arena_bytes,
@@ -65,6 +65,18 @@ def footprint(program: Program, target: Target) -> Footprint:
         firmware.stack_bound.bytes,
         firmware.sizes.flash_bytes - known.tables_bytes,
     )
+
+
+def _with_tools_here(target: ElfTarget) -> ElfTarget | None:
+    """Return a target with its compiler, or another one that is here; None where nothing is."""
+    for compiler in dict.fromkeys((target.compiler, *CrossCompiler)):
+        able = target.with_tools(compiler, target.emulator)
+        with contextlib.suppress(InputError):
+            able.cross_compiler()
+            for package in ("elftools", "capstone"):
+                Extra.EMULATE.load(package, "bounding the stack")
+            return able
+    return None
 
 
 def check_flash(need: Footprint, board: Board) -> None:
