@@ -225,6 +225,31 @@ def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
         assert keeper.position() is None
 
 
+def test_an_answer_that_is_no_class_is_asked_again(tmp_path: Path) -> None:
+    """A power cut leaves what it likes at the end of a file."""
+    kept = np.array([2, 0, -1, 1], np.int32).tobytes()
+    for damaged, known in ((kept, 2), (kept[:6], 1), (np.int32(3).tobytes(), 0)):
+        (tmp_path / "before").write_bytes(damaged)
+        found = Keeper(tmp_path, "key").answers("before", 5, 3, lambda i: (i + 1) % 3)
+        assert found == [2, 0][:known] + [(i + 1) % 3 for i in range(known, 5)]
+        assert np.fromfile(tmp_path / "before", np.int32).tolist() == found
+
+
+def test_unfinished_work_is_nothing_to_use_and_not_lost(home: Path, tmp_path: Path) -> None:
+    """Only the command that began it may go on; what begins nothing of the kind leaves it alone."""
+    kilograd.adapt(home / "discs", home / "small", "last", iterations=1, out=tmp_path / "done")
+    out = tmp_path / "out"
+    (out / UNFINISHED).mkdir(parents=True)
+    (out / UNFINISHED / "begun").write_text("key")
+    with pytest.raises(InputError, match="was interrupted; the same kilograd adapt goes on"):
+        kilograd.load_adapted(out)
+    before = contents(out)
+    for given in ({"start": tmp_path / "done"}, {"ways": 2, "shots": 2, "model": home / "small"}):
+        with pytest.raises(InputError, match="exists already; choose another folder or add force"):
+            kilograd.adapt(home / "discs", out=out, iterations=1, **given)
+        assert contents(out) == before
+
+
 def test_kill_9(home: Path, tmp_path: Path) -> None:
     """A real process, a real signal; what it had taken and learned is there."""
     code = (

@@ -162,8 +162,9 @@ def adapt(  # noqa: PLR0913 options by name
         _check_as_it_is(settings, stored)
     folder = None if out is None else _path("out", out)
     plan = None if save_plan is None else _path("save_plan", save_plan)
-    _check_places(place, folder, plan, force=force)
-    if stored is None and settings.draw.episode is EpisodeKind.ALL:
+    whole = stored is None and settings.draw.episode is EpisodeKind.ALL
+    _check_places(place, folder, plan, force=force, resumes=whole)
+    if whole:
         with fitting(there, network, settings.recipe):
             work = Whole(network, place, settings, chosen, progress or silent)
             outcome = learn_whole(work, folder, force=force)
@@ -214,10 +215,15 @@ def _usual(options: Mapping[str, object], episode: Place | None) -> Settings:
     return Settings(draw=Draw(EpisodeKind.ALL if every else EpisodeKind.FIXED))
 
 
-def _check_places(data: Path, out: Path | None, plan: Path | None, *, force: bool) -> None:
-    """Raise `InputError` where results or an update plan could not be written at the end."""
+def _check_places(
+    data: Path, out: Path | None, plan: Path | None, *, force: bool, resumes: bool = False
+) -> None:
+    """Raise `InputError` where results or an update plan could not be written at the end.
+
+    `resumes`: what `out` holds of unfinished work is gone on with, or refused, later on.
+    """
     if out is not None:
-        if not begun(out):
+        if not (resumes and begun(out)):
             check_out(out, ADAPTED, *RESULT_FILES, UNFINISHED, force=force)
         check_apart(out, data)
     if plan is not None:

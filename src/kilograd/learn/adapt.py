@@ -291,7 +291,8 @@ def _answers(host: HostProgram, task: Task, name: str, keeper: Keeper | None) ->
         said = [int(x) for x in predict(host, images)]
     else:
         infer = Driver(host).infer
-        said = keeper.answers(name, len(labels), lambda i: int(infer(images[i]).argmax()))
+        ways = len(task.classes)
+        said = keeper.answers(name, len(labels), ways, lambda i: int(infer(images[i]).argmax()))
     return Answers(task.classes, task.names, labels, tuple(said))
 
 

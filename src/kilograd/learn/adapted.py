@@ -27,6 +27,7 @@ from kilograd.frontend import Model, copy_model, load_model_folder
 from kilograd.frontend.model_folder import folder_layout, graph_layout, read_tensors
 from kilograd.ir import Array, DType, Role, fingerprint
 from kilograd.learn.recipe import Compiled, compile_selection
+from kilograd.learn.unfinished import UNFINISHED
 from kilograd.names import distinct, label
 from kilograd.ops.update import BIAS_LIMIT
 from kilograd.options import changed, values
@@ -210,6 +211,10 @@ def _record(path: Path) -> _Record:
         raise InputError(f"{path}: no such folder; {_WANTED}")
     if there(path / "graph.json"):
         raise InputError(f"{path}: is a network that has not learned; {_WANTED}")
+    if there(path / UNFINISHED) and not there(path / RESULT):
+        raise InputError(
+            f"{path}: holds work that was interrupted; the same kilograd adapt goes on with it"
+        )
     for name in (RESULT, ADAPTED):
         if not there(path / name):
             raise InputError(f"{path}: holds no {name}; {_WANTED}")

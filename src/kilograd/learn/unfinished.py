@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -148,11 +149,15 @@ class Keeper:
             )
         write_file(mark, key)
 
-    def answers(self, name: str, count: int, infer: Callable[[int], int]) -> list[int]:
-        """Return the answers to a test of so many images; those that are known are not asked."""
+    def answers(self, name: str, count: int, ways: int, infer: Callable[[int], int]) -> list[int]:
+        """Return the answers to a test of so many images; those that are known are not asked.
+
+        `ways`: an answer is below.  From the first that is not, the file is damaged.
+        """
         file = self._folder / name
         known = read_bytes(file, 4 * count) if file.exists() else b""
-        found = np.frombuffer(known[: len(known) // 4 * 4], np.int32).tolist()
+        kept = np.frombuffer(known[: len(known) // 4 * 4], np.int32).tolist()
+        found = list(itertools.takewhile(lambda way: 0 <= way < ways, kept))
         with file.open("ab") as log:
             log.truncate(4 * len(found))
             for i in range(len(found), count):
