@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,28 @@ def test_no_cell_is_a_formula(name: str) -> None:
     (row,) = csv.DictReader(table.splitlines())
     safe = name if name == "a=b" else f"'{name}"
     assert row == {"image": f"{safe}/1.png", "label": safe, "confidence": "0.5", "nearest": safe}
+
+
+def test_values_of_another_kind(
+    folders: dict[str, tuple[Path, Outcome]], photos: Path, model: Path
+) -> None:
+    """What is no path and no number is named, as everywhere."""
+    out: Any = folders["proto"][0]
+    high: Any = "high"
+    calls: dict[str, Callable[[Any], object]] = {
+        "images": lambda odd: kilograd.predict(out, odd),
+        "adapted": lambda odd: kilograd.predict(odd, photos),
+        "data": lambda odd: kilograd.test(out, odd),
+        "folder": kilograd.load_adapted,
+        "threshold": lambda odd: kilograd.predict(out, photos, threshold=odd or high),
+    }
+    for name, call in calls.items():
+        for odd in (None, 3, [2.5]):
+            with pytest.raises(InputError, match=f"^{name} "):
+                call(odd)
+    with pytest.raises(InputError, match=r"^adapted 3: give a path"):
+        kilograd.adapt(photos, start=3)  # type: ignore[arg-type]
+    assert len(kilograd.predict(out, (photos / "red").glob("*.png"))) == 8  # type: ignore[arg-type]
 
 
 BAD = {

@@ -32,7 +32,7 @@ from kilograd.learn.own_pictures import ROOM
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.unfinished import UNFINISHED, begun
 from kilograd.learn.whole import Whole, learn_whole
-from kilograd.options import Record, changed, check_names, converted, leaves
+from kilograd.options import Record, as_path, changed, check_names, converted, leaves
 from kilograd.output import (
     check_apart,
     check_file,
@@ -142,7 +142,7 @@ def adapt(  # noqa: PLR0913 options by name
         others = {"settings": settings, "episode": episode, "save_plan": save_plan, "board": board}
         if odd := [name for name, value in others.items() if value is not None]:
             raise InputError(f"{option(odd[0])}: has no use where learning goes on; leave it out")
-        place, told = _path("data", data), progress or silent
+        place, told = as_path("data", data), progress or silent
         return _further(start, place, forget, given, out, told, force=force)
     if forget:
         raise InputError(f"{option('forget')}: there is nothing to forget without a start")
@@ -150,7 +150,7 @@ def adapt(  # noqa: PLR0913 options by name
     chosen = CHOSEN - named if settings is None else frozenset()
     usual = _record("settings", settings, _usual(options, episode))
     settings = _given(usual, {"method": method, **options})
-    network, place = load_model(model, size), _path("data", data)
+    network, place = load_model(model, size), as_path("data", data)
     settings = _given(settings, {"seed": seed})
     there = _board_for(network, board)
     if there is not None:
@@ -160,8 +160,8 @@ def adapt(  # noqa: PLR0913 options by name
         settings = _given(settings, {"episode": episode})
     else:
         _check_as_it_is(settings, stored)
-    folder = None if out is None else _path("out", out)
-    plan = None if save_plan is None else _path("save_plan", save_plan)
+    folder = None if out is None else as_path("out", out)
+    plan = None if save_plan is None else as_path("save_plan", save_plan)
     whole = stored is None and settings.draw.episode is EpisodeKind.ALL
     _check_places(place, folder, plan, force=force, resumes=whole)
     if whole:
@@ -199,7 +199,7 @@ def _further(
 ) -> Outcome:
     """Go on learning, and write what `adapt` writes."""
     check_names(given, ["model", "size", *(leaf.name for leaf in leaves(Settings))])
-    folder = None if out is None else _path("out", out)
+    folder = None if out is None else as_path("out", out)
     _check_places(data, folder, None, force=force)
     dropped = converted("forget", _list(forget), list[str])
     outcome = learn_further(start, data, dropped, given, progress)
@@ -252,13 +252,6 @@ def _record(name: str, given: object, usual: Record) -> Record:
     return given
 
 
-def _path(name: str, given: object) -> Path:
-    """Return a path; `InputError` for what is none."""
-    if not isinstance(given, str | Path):
-        raise InputError(f"{option(name)} {given!r}: give a path")
-    return Path(given)
-
-
 def _list(given: object) -> object:
     """Return what is alone as a list of one."""
     return [given] if isinstance(given, str | Path) else given
@@ -300,7 +293,7 @@ def pictures(out: Place, each: int = EACH, seed: int = 0) -> tuple[str, ...]:
 
     Returns the names of the classes.  `out` is new, or empty.
     """
-    folder = _path("out", out)
+    folder = as_path("out", out)
     return write_toys(folder, converted("each", each, int), converted("seed", seed, int))
 
 
@@ -310,7 +303,7 @@ def pull(name: str, *, from_: Place | None = None, progress: Progress | None = N
     `from_`: its file, or a folder in which that lies, in place of the network.  What is there
     already stays.
     """
-    return fetch(name, None if from_ is None else _path("from_", from_), progress or silent)
+    return fetch(name, None if from_ is None else as_path("from_", from_), progress or silent)
 
 
 def plan(
@@ -376,11 +369,11 @@ def export(  # noqa: PLR0913 options by name
     `kilograd export --help` lists them, by default cortex-m7.  `board_ram`: its RAM, stack
     included.  Raises `InputError` where the program does not fit.
     """
-    folder = _path("out", out)
+    folder = as_path("out", out)
     check_out(folder, "model.h", *PROJECT_FILES, force=force)
     there = find_board_given(board)
     goal, ram = chosen_target(target, there), ram_given(board_ram, there)
-    place = None if data is None else _path("data", data)
+    place = None if data is None else as_path("data", data)
     if place is not None:
         if adapted is None:
             raise InputError(f"{option('data')} {place}: needs {option('adapted')}, what it shows")
@@ -479,7 +472,7 @@ def evaluate(  # noqa: PLR0913 options by name
     if "method" in options:
         raise InputError("method: no such option; there are methods")
     settings = _given(usual.settings, options)
-    folder, places = _path("out", out), _places(data, named)
+    folder, places = as_path("out", out), _places(data, named)
     names = usual.models if models is None else converted("models", _list(models), list[Any])
     asked_methods = usual.methods if methods is None else _list(methods)
     networks = tuple(
@@ -507,7 +500,7 @@ def evaluate(  # noqa: PLR0913 options by name
 
 
 def _places(data: Place | Sequence[Place], suite: SuiteName | None) -> tuple[Path, ...]:
-    places = tuple(_path("data", p) for p in converted("data", _list(data), list[Any]))
+    places = tuple(as_path("data", p) for p in converted("data", _list(data), list[Any]))
     if suite is not None and len(places) == 1 and places[0].is_dir():
         return find_sets(places[0], suite)
     return places

@@ -13,7 +13,7 @@ import functools
 import operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -133,6 +133,13 @@ def converted(name: str, value: Any, kind: Any) -> Any:  # noqa: ANN401
     except (msgspec.ValidationError, ValueError) as e:
         what = value if str(value).strip() else repr(value)
         raise InputError(f"{option(name)} {what}: cannot be used ({e}){_wants(kinds)}") from e
+
+
+def as_path(name: str, given: object) -> Path:
+    """Return what was given for a name as a path; `InputError` for what is none."""
+    if not isinstance(given, str | Path):
+        raise InputError(f"{option(name)} {given!r}: give a path")
+    return Path(given)
 
 
 def _wants(kinds: tuple[Any, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from kilograd.learn.confidence import confidences
 from kilograd.learn.further import begin, classes_after, go_on
 from kilograd.learn.own_pictures import own_pictures
 from kilograd.learn.recipe import Compiled
-from kilograd.options import Record, changed, values
+from kilograd.options import Record, as_path, changed, converted, values
 from kilograd.progress import Progress, silent
 from kilograd.reading import there
 from kilograd.settings import Build, Settings
@@ -102,7 +102,7 @@ def load_adapted(folder: Place) -> Adapted:
     kilograd.errors.InputError: nowhere: no such folder; give a folder that kilograd adapt --out \
 wrote
     """
-    return read_adapted(Path(folder))
+    return read_adapted(as_path("folder", folder))
 
 
 def predict(
@@ -119,8 +119,11 @@ def predict(
     chosen when the classes were learned.  0 keeps all.
     Images that cannot be read are left out, and logged; `InputError` if there are no others.
     """
-    places = [images] if isinstance(images, str | Path) else list(images)
-    return list(predictions(adapted, [Path(p) for p in places], threshold, progress or silent))
+    several = [images] if isinstance(images, str | Path) else images
+    if not isinstance(several, Iterable):
+        raise InputError(f"{option('images')} {images!r}: give paths")
+    places = [as_path("images", p) for p in several]
+    return list(predictions(adapted, places, threshold, progress or silent))
 
 
 def predictions(
@@ -166,7 +169,8 @@ def test(
     `data`: a folder of class folders, or a Parquet file; where it has a split for tests, that.
     Images of classes that were not learned are counted apart.
     """
-    learned, place = learned_from(adapted, [Path(data)]), Path(data)
+    place = as_path("data", data)
+    learned = learned_from(adapted, [place])
     least = least_confidence(learned, threshold)
     dataset = load_dataset(place)
     remark_skipped(dataset)
@@ -302,6 +306,7 @@ def least_confidence(adapted: Adapted, given: float | None) -> float:
     """Return the threshold that holds; `InputError` for one that is no confidence."""
     if given is None:
         return adapted.threshold or 0.0
+    given = converted("threshold", given, float)
     if not 0 <= given <= 1:
         raise InputError(f"{option('threshold')} {given}: must be in 0 ... 1")
     return given
@@ -313,7 +318,7 @@ def learned_from(adapted: Learned, places: Sequence[Path]) -> Adapted:
         return adapted.adapted
     if isinstance(adapted, Adapted):
         return adapted
-    folder = Path(adapted)
+    folder = as_path("adapted", adapted)
     turned = [p for p in places if there(p / ADAPTED)]
     if turned and not there(folder / ADAPTED):
         raise InputError(
