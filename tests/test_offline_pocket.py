@@ -44,9 +44,9 @@ def test_the_folder_names_data_and_licences() -> None:
 
 @pytest.fixture(scope="module")
 def tool() -> Iterator[ModuleType]:
-    pytest.importorskip("torch", reason="PyTorch is not here: pip install 'kilograd[torch]'")
-    pytest.importorskip("tensorboard", reason="TensorBoard is not here")
-    pytest.importorskip("pyarrow", reason="pyarrow is not here: pip install 'kilograd[parquet]'")
+    pytest.importorskip("torch", reason="PyTorch is not here: pip install torch")
+    pytest.importorskip("tensorboard", reason="TensorBoard is not here: pip install tensorboard")
+    pytest.importorskip("pyarrow", reason="pyarrow is not here: pip install pyarrow")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(TOOLS))
         spec = importlib.util.spec_from_file_location(

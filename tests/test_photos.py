@@ -56,7 +56,7 @@ def test_avif_needs_nothing_else(pets: Path) -> None:
 
 
 def test_heic_is_read_with_its_package(pets: Path) -> None:
-    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif")
+    heif = pytest.importorskip("pillow_heif", reason="not here: pip install pillow-heif")
     heif.register_heif_opener()
     write(pets / "cat", "a.HEIC", format="HEIF")
     dataset = load_dataset(pets)
