@@ -29,8 +29,9 @@ from costs import (  # noqa: E402 the tests are no package
 
 from kilograd.frontend import load_model  # noqa: E402
 from kilograd.learn.recipe import Recipe  # noqa: E402
-from kilograd.report.cost import Convention, count, full_train, tinytrain, tte  # noqa: E402
+from kilograd.report.cost import count  # noqa: E402
 from kilograd.select import PLANS, Selection  # noqa: E402
+from kilograd.select.cost import Convention, full_train, tinytrain, tte  # noqa: E402
 from kilograd.settings import HeadKind  # noqa: E402
 
 SHARED = Path(os.environ.get("KILOGRAD_SHARED", ROOT.parent / "shared"))

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from kilograd.passes import Part
-from kilograd.report.cost import Cost, Layer, full_train, tinytrain, tte
 from kilograd.select import PLANS, Selection, bias, weight
+from kilograd.select.cost import Cost, Layer, full_train, tinytrain, tte
 
 MCUNET, MBV2, PROXYLESS = NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
 #: Channels of the last 1x1 convolution in TinyTrain's networks.

@@ -38,18 +38,9 @@ from kilograd.ir import Graph
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.ops import Adam, Window
 from kilograd.passes import LinearHead, Part, Training, entries
-from kilograd.report.cost import (
-    Convention,
-    Cost,
-    Layer,
-    count,
-    full_train,
-    layers,
-    planned,
-    tinytrain,
-    tte,
-)
+from kilograd.report.cost import count, planned
 from kilograd.select import PLANS, Budget, Evidence, Selection, bias, weight, write_plan
+from kilograd.select.cost import Convention, Cost, Layer, full_train, layers, tinytrain, tte
 from kilograd.settings import HeadKind, OptimizerKind, Recipe
 
 FIGURES = tuple(figures())

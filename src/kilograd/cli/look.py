@@ -36,7 +36,8 @@ from kilograd.learn.recipe import Compiled
 from kilograd.output import check_file, write_file
 from kilograd.passes import EntryPoint, accumulator_bounds
 from kilograd.report import Variant, ablation, page, without
-from kilograd.report.cost import Convention, Cost, count
+from kilograd.report.cost import count
+from kilograd.select.cost import Convention, Cost
 from kilograd.settings import Build, Limits, Recipe
 
 app = typer.Typer()
