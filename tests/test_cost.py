@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -39,7 +40,7 @@ from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.ops import Adam, Window
 from kilograd.passes import LinearHead, Part, Training, entries
 from kilograd.report.cost import count, planned
-from kilograd.select import PLANS, Budget, Evidence, Selection, bias, weight, write_plan
+from kilograd.select import EXAMPLES, PLANS, Budget, Evidence, Selection, bias, weight, write_plan
 from kilograd.select.cost import Convention, Cost, Layer, full_train, layers, tinytrain, tte
 from kilograd.settings import HeadKind, OptimizerKind, Recipe
 
@@ -289,6 +290,76 @@ def test_nothing_learned_costs_no_training(
     assert (macs.dx, macs.dw) == (0, 0)
 
 
+def test_beside_what_learns_no_gradient_of_the_input() -> None:
+    """A fork: `l` and `r` read what `a` made, `end` their sum; only `r` learns."""
+
+    def one(name: str, *sources: str) -> Layer:
+        return Layer(name, False, 1, 4, 4, 9, 9, True, False, sources)
+
+    fork = (one("a"), one("r", "a"), one("l", "a"), one("end", "r", "l"))
+    for formula in (tinytrain, tte):
+        cost = formula(fork, Selection({weight("r"): Part()}, head=False))
+        assert (cost.macs.dx, cost.macs.dw) == (9 * 16, 9 * 16)
+        assert cost.memory.masks == 9  # of r and end, 36 bits each
+
+
+# ---- networks that a selection adds to ----
+
+
+@needs_shared
+def test_modules_are_counted_as_from_their_description() -> None:
+    """By the layer table, and what TinyTL says of a module: pooled input, two groups, 1x1."""
+    blocks: dict[str, list[dict[str, int]]] = {}
+    for row in rows(MCUNET):
+        facts = {k: int(v) for k, v in row.items() if k != "role"}
+        blocks.setdefault(row["block"], []).append(facts)
+    chosen = list(blocks.values())[-3:]
+    saved = masks = learned = dx = dw = 0
+    for i, (expand, depthwise, project) in enumerate(chosen):
+        side, c, out = expand["hin"] // 2, expand["cin"], project["cout"]
+        kernel, pixels = min(5, side - 1 + side % 2), (project["hout"] // 2) ** 2
+        assert side % 2 == 0 or depthwise["s"] == 1
+        grouped, pointwise = kernel**2 * c * c // 2, c * out
+        learned += grouped + pointwise
+        saved += side**2 * c + pixels * c
+        masks += pixels * c
+        dw += pixels * (grouped + pointwise)
+        dx += pixels * pointwise
+        if i:  # behind the first module
+            dx += pixels * grouped + sum(n["macs"] for n in (expand, depthwise, project))
+            masks += expand["y_elems"] + depthwise["y_elems"]
+            masks += project["y_elems"] * project["residual_block"]
+    cost = count(shared_model(MCUNET), Recipe("tinytl:3", 10), Convention.TINYTRAIN)
+    assert (cost.memory.weights, cost.memory.saved_inputs) == (4 * learned, 4 * saved)
+    assert cost.memory.masks == -(-masks // 8)
+    assert (cost.macs.dx, cost.macs.dw) == (dx, dw)
+    assert cost.memory.total == 640 * 1024 + 16 * learned  # the front is the largest
+
+
+@pytest.mark.parametrize("name", ["digits", "pocket", *NETWORKS])
+@pytest.mark.parametrize("convention", [Convention.TINYTRAIN, Convention.TTE])
+def test_no_method_ends_in_a_traceback(name: str, convention: Convention) -> None:
+    """A method costs something, or one line says why it does not."""
+    model = shared_model(name) if name in NETWORKS else load_model(name)
+    costs = {}
+    for method in (*EXAMPLES, "tinytl:2", "tinytl:5"):
+        with contextlib.suppress(InputError):
+            costs[method] = count(model, Recipe(method, 10), convention).memory.total
+    always = {
+        "none",
+        "head",
+        "last",
+        "full",
+        "last:3",
+        "weights:0:1",
+        "static-l2",
+        "static-random:1",
+    }
+    assert costs.keys() > always
+    assert costs["none"] < costs["tinytl:1"] < costs["tinytl:2"] < costs["tinytl:5"]
+    assert costs["none"] < costs["weights:0:1"] < costs["full"]
+
+
 def test_a_parameter_of_another_network_is_a_defect() -> None:
     with pytest.raises(ValueError, match=r"d\.weight"):
         tte(SMALL, Selection({weight("d"): Part()}))
@@ -312,10 +383,13 @@ def test_a_compiled_plan_does_the_work_of_the_formula(name: str, label: str) -> 
     agrees(compiled, tte(table(name, mix=False), published_plan(name, label)), 3)
 
 
-@pytest.mark.parametrize("method", ["last", "last:4", "bias:3", "full", "none"])
+@pytest.mark.parametrize(
+    "method", ["last", "last:4", "bias:3", "full", "none", "tinytl:1", "tinytl"]
+)
 def test_a_compiled_method_does_the_work_of_the_formula(method: str) -> None:
-    compiled = compile_recipe(load_model("digits"), Recipe(method, 5), Budget())
-    agrees(compiled, count(compiled.model, compiled.recipe, Convention.TTE), 2)
+    model = load_model("digits")
+    compiled = compile_recipe(model, Recipe(method, 5), Budget())
+    agrees(compiled, count(model, compiled.recipe, Convention.TTE), 2)
 
 
 @pytest.mark.parametrize("method", ["head", "last:4"])

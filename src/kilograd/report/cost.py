@@ -43,8 +43,8 @@ def count(model: Model, recipe: Recipe, convention: Convention) -> Cost:
             f"{' and '.join(map(option, own))}, or use {option('convention')} kilograd"
         )
     evidence = Evidence(model.name, model.graph, model.layers)
-    network = layers(evidence)
     selection = strategy(recipe.method)(evidence, Budget())
+    network = layers(evidence, selection.graph)
     if convention is Convention.TTE:
         return tte(network, selection)
     if recipe.method == "full":

@@ -10,12 +10,14 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kilograd.errors import InputError, option
-from kilograd.ops import Add
+from kilograd.ir import Graph, Node
+from kilograd.ops import Add, Conv, Depthwise
 from kilograd.select.selection import Evidence, Selection, bias, weight
 
+_LAYERS = (Conv, Depthwise)
 _FLOAT = 4  # bytes
 _MOMENTS = 2  # of Adam
 
@@ -33,7 +35,8 @@ class Layer:
     """A convolution: channels, weights of one filter in one channel (`taps`), pixels of its maps.
 
     `relu`: nothing below zero is left of its output.  `residual`: the input of its block is added
-    to its output.
+    to its output.  `sources`: the layers that made its input, with no other layer between; `None`
+    is the one before.
 
     >>> layer = Layer("pw", False, 1, 96, 576, 16, 16, True, False)
     >>> layer.weights, layer.macs, layer.x, layer.y
@@ -49,6 +52,7 @@ class Layer:
     pixels_out: int
     relu: bool
     residual: bool
+    sources: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def weights(self) -> int:
@@ -114,9 +118,11 @@ class Cost:
     batch: int = 1
 
 
-def layers(evidence: Evidence) -> tuple[Layer, ...]:
+def layers(evidence: Evidence, grown: Graph | None = None) -> tuple[Layer, ...]:
     """Describe the convolutions of a network, in execution order.
 
+    `grown`: the network with what a selection adds; its convolutions count like all others.  One
+    that runs in groups is a layer for each group there, and so here.
     Raises `InputError` for a network without any.
     """
     if not evidence.layers:
@@ -124,18 +130,23 @@ def layers(evidence: Evidence) -> tuple[Layer, ...]:
             f"{option('model')} {evidence.name}: has no convolution, and the formulas count "
             "nothing else"
         )
-    graph = evidence.graph
+    graph = evidence.graph if grown is None else grown
+    known = set(evidence.layers) | _added(evidence.graph, graph)
+    sources: dict[Node, tuple[str, ...]] = {}  # of every node, itself where it is a layer
     at = {n: i for i, n in enumerate(graph.nodes)}
     # Of what an add reads, the later one ends the block and the earlier one came around it.
     ends = {max(n.inputs, key=at.__getitem__) for n in graph.nodes if isinstance(n.op, Add)}
     out = []
-    for name in evidence.layers:
-        node = graph[name]
+    for node in graph.nodes:
+        before = tuple(dict.fromkeys(s for n in node.inputs for s in sources[n]))
+        sources[node] = (node.name,) if node.name in known else before
+        if node.name not in known:
+            continue
         x, w = (n.type for n in node.inputs[:2])
         depthwise = len(w.shape) == 3
         out.append(
             Layer(
-                name,
+                node.name,
                 depthwise,
                 taps=math.prod(w.shape[:2] if depthwise else w.shape[1:3]),
                 inputs=x.shape[2],
@@ -144,9 +155,15 @@ def layers(evidence: Evidence) -> tuple[Layer, ...]:
                 pixels_out=math.prod(node.type.shape[:2]),
                 relu=node.type.affine.zero_point == -128,
                 residual=node in ends,
+                sources=before,
             )
         )
     return tuple(out)
+
+
+def _added(network: Graph, grown: Graph) -> set[str]:
+    own = {n.name for n in network.nodes}
+    return {n.name for n in grown.nodes if isinstance(n.op, _LAYERS) and n.name not in own}
 
 
 def tinytrain(network: Sequence[Layer], selection: Selection) -> Cost:
@@ -158,24 +175,26 @@ def tinytrain(network: Sequence[Layer], selection: Selection) -> Cost:
     - F2, `buffers`: input and output of the largest layer.  A depthwise layer makes its output in
       the place of its input, a channel at a time, as the memory profiler of TinyTL has it; only so
       come the 896 KB of appendix F.1 for MobileNetV2.
-    - B3, `masks`: a bit for each output of a ReLU, or of a residual, from the first layer that
-      learns on.  Why residuals count is not said; Table 7 is not met without.
+    - B3, `masks`: a bit for each output of a ReLU, or of a residual, of layers that learn or that
+      a gradient passes.  Why residuals count is not said; Table 7 is not met without.
     - B4, `saved_inputs`: the inputs of layers that learn; only the channels of which weights learn.
     - B1, `weights`, and B2, `optimizer`: for each weight that learns a new value, its gradient
       and two moments.  16 bytes are inferred from Table 2.
 
-    Work is dX of all layers after the first that learns, and dW of what learns.
+    Work is dX of all layers behind one that learns, and dW of what learns.
 
     Raises `InputError` where biases learn but no weight does: this model does not know biases.
     """
     learned = _learning(network, selection)
-    first = next((i for i, n in enumerate(learned) if n.weights), len(network))
-    if first == len(network) and any(n.biases for n in learned):
+    learns = [n.weights > 0 for n in learned]
+    behind = _behind(network, learns)
+    if not any(learns) and any(n.biases for n in learned):
         raise InputError(
             f"{option('convention')} tinytrain: counts weights only, and with this method only "
             f"biases learn; use {option('convention')} tte or kilograd"
         )
-    masks = sum(layer.y for layer in network[first:] if layer.relu or layer.residual)
+    passed = _either(network, learns, behind)
+    masks = sum(layer.y for layer in passed if layer.relu or layer.residual)
     buffers = _FLOAT * max(la.x + (la.pixels_out if la.depthwise else la.y) for la in network)
     saved = _FLOAT * sum(n.x for n in learned)
     weights = _FLOAT * sum(n.weights for n in learned)
@@ -188,7 +207,7 @@ def tinytrain(network: Sequence[Layer], selection: Selection) -> Cost:
         weights=weights,
         optimizer=optimizer,
     )
-    return Cost(memory, _macs(network, learned, first))
+    return Cost(memory, _macs(network, learned, behind))
 
 
 def full_train(network: Sequence[Layer], batch: int = 100) -> Cost:
@@ -224,13 +243,14 @@ def tte(network: Sequence[Layer], selection: Selection) -> Cost:
     the input of the classifier, if that learns.  Not counted: maps and gradients while they are
     used, and the weights of the classifier.
 
-    Masks count from the first layer that learns on; the paper counts them where biases learn,
-    which in the published plans are the same layers.  No work was published in this convention:
-    it is dX of all layers after the first that learns, and dW of what learns.
+    Masks count where a layer learns or a gradient passes; the paper counts them where biases
+    learn, which in the published plans are the same layers.  No work was published in this
+    convention: it is dX of all layers behind one that learns, and dW of what learns.
     """
     learned = _learning(network, selection)
-    first = next((i for i, n in enumerate(learned) if n.weights or n.biases), len(network))
-    masks = _bytes(sum(layer.y for layer in network[first:]))
+    learns = [n.weights + n.biases > 0 for n in learned]
+    behind = _behind(network, learns)
+    masks = _bytes(sum(layer.y for layer in _either(network, learns, behind)))
     saved = sum(n.x for n in learned) + (network[-1].outputs if selection.head else 0)
     weights = sum(n.weights for n in learned)
     biases = 4 * sum(n.biases for n in learned)
@@ -241,7 +261,7 @@ def tte(network: Sequence[Layer], selection: Selection) -> Cost:
         weights=weights,
         biases=biases,
     )
-    return Cost(memory, _macs(network, learned, first))
+    return Cost(memory, _macs(network, learned, behind))
 
 
 @dataclass(frozen=True)
@@ -274,11 +294,29 @@ def _learned(layer: Layer, selection: Selection) -> _Learned:
     return _Learned(layer.taps * filters * inputs, biases, layer.pixels_in * inputs)
 
 
-def _macs(network: Sequence[Layer], learned: Sequence[_Learned], first: int) -> Macs:
-    """Count work where `first` is the first layer that learns: TinyTrain, Table 2."""
+def _behind(network: Sequence[Layer], learns: Sequence[bool]) -> tuple[bool, ...]:
+    """Tell of each layer whether one that learns, anywhere before, had a part in its input."""
+    behind: list[bool] = []
+    carries: dict[str, bool] = {}
+    for i, (layer, own) in enumerate(zip(network, learns, strict=True)):
+        before = [n.name for n in network[max(i - 1, 0) : i]]
+        sources = before if layer.sources is None else layer.sources
+        behind.append(any(carries[n] for n in sources))
+        carries[layer.name] = behind[-1] or own
+    return tuple(behind)
+
+
+def _either(
+    network: Sequence[Layer], learns: Sequence[bool], behind: Sequence[bool]
+) -> list[Layer]:
+    return [la for la, a, b in zip(network, learns, behind, strict=True) if a or b]
+
+
+def _macs(network: Sequence[Layer], learned: Sequence[_Learned], behind: Sequence[bool]) -> Macs:
+    """Count work where layers `behind` one that learns compute dX: TinyTrain, Table 2."""
     return Macs(
         forward=sum(layer.macs for layer in network),
-        dx=sum(layer.macs for layer in network[first + 1 :]),
+        dx=sum(layer.macs for layer, needed in zip(network, behind, strict=True) if needed),
         dw=sum(n.weights * la.pixels_out for la, n in zip(network, learned, strict=True)),
     )
 
