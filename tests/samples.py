@@ -319,7 +319,14 @@ def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tupl
     return Stream(tuple(stages)), (first, *params)
 
 
-RULES: tuple[Update, ...] = (Sgd(3), RowRms(4), Adam(5), Accumulate(6), RowRms(7, 0.5, 1e-3))
+RULES: tuple[Update, ...] = (
+    Sgd(3),
+    RowRms(4),
+    Adam(5),
+    Accumulate(6),
+    RowRms(7, 0.5, 1e-3),
+    Sgd(8, qas=False),
+)
 
 
 def sample(op: Op, *types: TensorType, overlay: Overlay | None = None) -> Sample:

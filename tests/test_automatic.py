@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from folders import write_model, write_pictures
 from helpers import Run
@@ -46,6 +47,21 @@ def test_the_more_learns_the_lower_the_rate(model: Model, monkeypatch: pytest.Mo
     assert rates[0] > 2 * rates[-1]
     assert all(0 < r < 1 and r == float(f"{r:.1e}") for r in rates)
     assert rate(model, "last", OptimizerKind.SGD) > rate(model, "last")
+
+
+def test_without_qas_weights_move_as_far_as_with_it(model: Model) -> None:
+    """On average, in real units; a float classifier has the same rate, and keeps what it bears."""
+    with_qas = rate(model, "last", OptimizerKind.SGD)
+    plain = {
+        head: compile_recipe(model, Recipe("last", 4, head, qas=False), Budget())
+        for head in (HeadKind.PROTO, HeadKind.LINEAR)
+    }
+    (name,) = plain[HeadKind.PROTO].training.learn
+    scales = np.array(model.graph[name].type.affine.scale)
+    moved = with_qas / np.mean(scales**2)
+    assert suited_rate(plain[HeadKind.PROTO]) == pytest.approx(moved, rel=0.06)
+    assert suited_rate(plain[HeadKind.LINEAR]) <= 0.05
+    assert found(Settings.of(qas=False))[0][1] is OptimizerKind.SGD
 
 
 def found(settings: Settings, chosen: frozenset[str] = CHOSEN, images: int = 20) -> list[Any]:

@@ -95,6 +95,7 @@ WHOLE = {p.name: Part() for p in network(1, SMALL_UNITS).params()}
 LAST = {name: part for name, part in WHOLE.items() if name.startswith("b2.")}
 TRAININGS = {
     "prototypes": Training(PrototypeHead(WAYS), Sgd(0), LEARN),
+    "codes": Training(PrototypeHead(WAYS), Sgd(0, qas=False), LEARN),
     "adam": Training(LinearHead(WAYS), Adam(0), WHOLE),
     "accumulated, cut": Training(
         PrototypeHead(WAYS, exact=True), RowRms(0), LAST, accumulate=True, cache=True

@@ -24,6 +24,7 @@ from kilograd.ir import (
     TensorType,
     interpret,
 )
+from kilograd.ir.params import SCALES
 from kilograd.ops import Sgd
 from kilograd.passes import Head, LinearHead, Part, PrototypeHead, Training, entries
 from kilograd.passes.training import CLOCK, RATE
@@ -373,8 +374,17 @@ def test_gradients_through_prototypes(shots: tuple[Shots, Shots]) -> None:
 # -- updates ---------------------------------------------------------------------------------------
 
 
-def mean_step(param: TensorType, start: Array, grad: Block, scale: float, seeds: int) -> Array:
-    """Return the mean step in real units of plain gradient descent on codes, rate 1."""
+def mean_step(
+    param: TensorType,
+    start: Array,
+    grad: Block,
+    scale: float,
+    seeds: int,
+    *,
+    rate: float = 1,
+    qas: bool = True,
+) -> Array:
+    """Return the mean step in codes of plain gradient descent, each within a code of it."""
     leaves = [
         Node(Sgd(0), (), kind, "x")
         for kind in (
@@ -384,20 +394,16 @@ def mean_step(param: TensorType, start: Array, grad: Block, scale: float, seeds:
             CLOCK,
         )
     ]
-    op = Sgd(salt=5)
+    op = Sgd(salt=5, qas=qas)
     node = Node(op, tuple(leaves), param, "step")
     total = np.zeros(param.shape)
-    rate = np.ones(1, np.float32)
+    each = np.full(1, rate, np.float32)
     for seed in range(seeds):
         clock = np.array([seed, 3], np.int32)
-        (new,) = op.reference(node, start, grad, rate, clock)
+        (new,) = op.reference(node, start, grad, each, clock)
         assert not isinstance(new, Block)
         total += new.astype(np.float64) - start
-    axis = param.affine.axis or 0
-    along = np.array(param.affine.scale).reshape(
-        [-1 if a == axis else 1 for a in range(start.ndim)]
-    )
-    return np.asarray(total / seeds * along)
+    return np.asarray(total / seeds)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +429,7 @@ def test_descent_on_codes_is_descent_on_reals(
     mantissa = np.rint(rng.normal(0, codes, shape) * along / unit).astype(np.int32)
     real = mantissa * unit
     seeds = 2000
-    step = mean_step(param, start, Block(mantissa, exponent), static, seeds)
+    step = mean_step(param, start, Block(mantissa, exponent), static, seeds) * along
 
     wanted = -real / along
     fraction = wanted - np.floor(wanted)
@@ -432,6 +438,55 @@ def test_descent_on_codes_is_descent_on_reals(
     assert np.abs(error).max() < 5
     assert np.sqrt((error**2).mean()) < 1.3
     assert (step * real).sum() < 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "axis", "unit"),
+    [
+        pytest.param((6, 1, 1, 20), DType.I8, 0, 1.0, id="conv"),
+        pytest.param((3, 3, 16), DType.I8, 2, 1.0, id="depthwise"),
+        pytest.param((40,), DType.I32, 0, 0.03, id="bias"),
+    ],
+)
+def test_without_qas_codes_are_the_parameters(
+    shape: tuple[int, ...], dtype: DType, axis: int, unit: float
+) -> None:
+    """A code q stands for unit * s * q, so the loss falls along unit * s times the real gradient.
+
+    That is (unit * s)^2 times the step with QAS (slides of the 256 KB paper, 16 to 18).
+    """
+    rng = np.random.default_rng(11)
+    scales = 10.0 ** rng.uniform(-3, -1, shape[axis])
+    param = TensorType(shape, dtype, Affine(tuple(scales.tolist()), axis=axis, unit=unit))
+    start = rng.integers(-60, 60, shape).astype(dtype.numpy)
+    worth = unit * scales.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    exponent, static, rate, seeds = -27, 0.25, 400 / unit**2, 400
+    mantissa = np.rint(rng.normal(0, 0.5, shape) / static * 2.0**-exponent / 400).astype(np.int32)
+    real = mantissa * static * 2.0**exponent
+    wanted = -rate * worth * real
+
+    block = Block(mantissa, exponent)
+    once = mean_step(param, start, block, static, 1, rate=rate, qas=False)
+    assert np.abs(once - wanted).max() < 1
+    assert (once != 0).any()
+    step = mean_step(param, start, block, static, seeds, rate=rate, qas=False)
+    fraction = wanted - np.floor(wanted)
+    spread = np.sqrt(fraction * (1 - fraction) / seeds)
+    error = (step - wanted) / np.maximum(spread, 2e-3)
+    assert np.abs(error).max() < 5
+    assert np.sqrt((error**2).mean()) < 1.3
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("unit", SCALES)
+@pytest.mark.parametrize("qas", [True, False])
+def test_every_scale_has_a_step(scale: float, unit: float, qas: bool) -> None:
+    param = TensorType((3,), DType.I32, Affine((scale,) * 3, axis=0, unit=unit))
+    fields = Sgd(0, qas=qas).fields(param)
+    assert fields.scale is not None
+    codes = fields.codes / fields.scale[0]
+    worth = scale * unit
+    assert codes == pytest.approx(1 / worth if qas else worth, rel=1e-6)
 
 
 @needs_shared

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -84,11 +84,24 @@ def test_numbers_of_numpy_and_paths_are_taken() -> None:
         ({"ways": True}, r"^ways True: cannot be used"),
         ({"lr": None}, r"^lr None: cannot be used"),
         ({"cache": 2, "cache_bytes": "1K"}, r"^cache 2: cache_bytes says how many views"),
+        ({"lr": 1001.0}, r"^lr 1001: must be in 1.18e-38 ... 1000; int8 weights learn at"),
+        ({"qas": "off"}, r"^qas off: cannot be used .*; give true or false$"),
+        ({"qas": False, "optimizer": "rowrms"}, r"^qas is off: rowrms divides .*optimizer sgd,"),
+        ({"qas": False, "optimizer": "adam"}, r"^qas is off: adam divides .*optimizer sgd, or"),
     ],
 )
 def test_what_cannot_be_set(given: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Settings.of(**given)
+
+
+def test_without_qas_rates_may_be_as_high_as_codes_need() -> None:
+    made = Settings.of(qas=False, lr=5e5)
+    assert (made.recipe.qas, made.recipe.rule) == (False, "sgd without QAS")
+    assert Settings().recipe.rule == "sgd"
+    assert Settings().varied("last:2@qas=false,lr=5e5") == replace(
+        made, recipe=replace(made.recipe, method="last:2")
+    )
 
 
 def test_messages_name_fields_to_python_and_options_to_the_command_line() -> None:

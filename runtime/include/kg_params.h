@@ -561,7 +561,7 @@ static inline int kg_cross_entropy_grad_params_ok(const kg_cross_entropy_grad_pa
 
 /* How a parameter is cut into rows and how a row steps. Element j of row r is number r * row_stride
  * + j * element_stride of the parameter, and r * length + j of each state. scale: of each row,
- * codes / scale codes a real unit; null: reals are stored. */
+ * codes / scale codes for a step of a real unit; null: reals are stored. */
 typedef struct {
     int32_t rule;           /* 0 .. 3 */
     int32_t element_bytes;  /* 1 .. 4 */
@@ -572,7 +572,7 @@ typedef struct {
     int32_t element_stride; /* 1 .. 2147483647 */
     uint32_t salt;          /* 0 .. 2^32 - 1 */
     const int32_t *scale;   /* 1 .. 2147483647, or null */
-    float codes;            /* 2^-2 .. 2^111 */
+    float codes;            /* 2^-50 .. 2^111 */
     float gradient_scale;   /* 0 .. 65536 */
     float beta1;            /* 0 .. 1 - 2^-24 */
     float beta2;            /* 0 .. 1 - 2^-24 */
@@ -587,7 +587,7 @@ static inline int kg_update_ok(const kg_update *p) {
     if (p->length < 1) return 0;
     if (p->row_stride < 1) return 0;
     if (p->element_stride < 1) return 0;
-    if (!(p->codes >= 0.25f && p->codes <= 2.596148429267414e+33f)) return 0;
+    if (!(p->codes >= 8.881784197001252e-16f && p->codes <= 2.596148429267414e+33f)) return 0;
     if (!(p->gradient_scale >= 0.0f && p->gradient_scale <= 65536.0f)) return 0;
     if (!(p->beta1 >= 0.0f && p->beta1 <= 0.9999999403953552f)) return 0;
     if (!(p->beta2 >= 0.0f && p->beta2 <= 0.9999999403953552f)) return 0;

@@ -50,7 +50,8 @@ class Recipe:
     `cache`: views of each image whose latents are kept, so that the layers in front of what learns
     run once for each; 0 keeps none.  Where the first layer learns, the views themselves are kept.
     `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
-    support for each update.
+    support for each update.  `qas`: a step is the same in real units whatever a code stands for;
+    without it the codes are treated as if they were the parameters.
     """
 
     method: Annotated[str, Option(f"What learns: {', '.join(METHODS)}.")] = "last"
@@ -79,14 +80,29 @@ class Recipe:
     prototype_gradients: Annotated[
         bool, Option(f"Learn through prototypes too: one more pass; needs {option('accumulate')}.")
     ] = False
+    qas: Annotated[
+        bool,
+        Option("Quantisation-aware scaling; without it codes are the parameters (sgd only)."),
+    ] = True
 
     def __post_init__(self) -> None:
-        """Raise `InputError` for numbers that make no sense."""
+        """Raise `InputError` for numbers that make no sense, and for QAS turned off in vain."""
         for name, least in (("ways", 1), ("accumulate", 1)):
             if (value := getattr(self, name)) < least:
                 raise InputError(f"{option(name)} {value}: must be at least {least}")
         if self.cache < 0:
             raise InputError(f"{option('cache')} {self.cache}: must not be negative")
+        if not self.qas and self.optimizer is not OptimizerKind.SGD:
+            raise InputError(
+                f"{option('qas')} is off: {self.optimizer} divides a gradient by its own size, so "
+                f"there is no scale that could be left out; choose {option('optimizer')} sgd, or "
+                "turn it on"
+            )
+
+    @property
+    def rule(self) -> str:
+        """How a gradient becomes a step, in words."""
+        return f"{self.optimizer}{'' if self.qas else ' without QAS'}"
 
     @property
     def head_kind(self) -> HeadKind:
@@ -121,11 +137,8 @@ class Schedule:
             raise InputError(f"{option('iterations')} {self.iterations}: must not be negative")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"{option('lr')} {self.lr}: must be a positive number")
-        if not _SMALLEST <= self.lr <= limits.RATE:
-            raise InputError(
-                f"{option('lr')} {self.lr:g}: must be in {_SMALLEST:.3g} ... {limits.RATE:g}; "
-                "int8 weights learn at 0.0001 to 0.1"
-            )
+        if not _SMALLEST <= self.lr <= limits.CODE_RATE:
+            raise _odd_rate(self.lr)
         if not 0 <= self.seed <= limits.SEED:
             raise InputError(f"{option('seed')} {self.seed}: must be in 0 ... {limits.SEED}")
         most = max(0, self.iterations - 1)
@@ -202,7 +215,9 @@ class Settings:
     ] = False
 
     def __post_init__(self) -> None:
-        """Raise `InputError` where two options say how many views are kept, or one far too much."""
+        """Raise `InputError` for a rate far too high, and where two options say one thing."""
+        if self.recipe.qas and self.schedule.lr > limits.RATE:
+            raise _odd_rate(self.schedule.lr)
         normed = self.recipe.optimizer is not OptimizerKind.SGD
         if normed and self.schedule.lr > limits.NORMED_RATE:
             raise InputError(
@@ -302,6 +317,13 @@ def split_methods(text: str) -> tuple[str, ...]:
         else:
             methods.append(part)
     return tuple(methods)
+
+
+def _odd_rate(lr: float) -> InputError:
+    return InputError(
+        f"{option('lr')} {lr:g}: must be in {_SMALLEST:.3g} ... {limits.RATE:g}; int8 weights "
+        f"learn at 0.0001 to 0.1 (with {option('qas')} off: up to {limits.CODE_RATE:g})"
+    )
 
 
 def _own(part: str, method: str) -> tuple[str, object]:

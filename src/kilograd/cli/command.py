@@ -178,13 +178,19 @@ def _choices() -> list[str]:
     return [m for m in METHODS if m == m.lower() and " " not in m]
 
 
+def _flags(leaf: Leaf) -> str:
+    """Return how an option is typed; one that is on by default can be turned off."""
+    name = flag(leaf.name)
+    return f"{name}/--no-{name.removeprefix('--')}" if leaf.default is True else name
+
+
 def _parameter(leaf: Leaf, default: object, *, unset: bool) -> inspect.Parameter:
     """Return a field as a parameter of a command, as typer reads it."""
     text = as_typed(leaf.about.help)
     if unset and default is not None and not isinstance(default, bool):
         text = f"{text.removesuffix('.')}; default: {default}."
     about = typer.Option(
-        flag(leaf.name),
+        _flags(leaf),
         help=text,
         autocompletion=_choices if leaf.name == "method" else None,
         rich_help_panel=None if leaf.name in _FIRST else _PANELS.get(leaf.group, "Training"),

@@ -173,7 +173,7 @@ def _recipe(outcome: Outcome) -> str:
     recipe, schedule = outcome.compiled.recipe, outcome.schedule
     head = "linear head" if recipe.head_kind is HeadKind.LINEAR else "prototypes"
     said = (
-        f"{head}, {recipe.optimizer} at rate {schedule.lr:g}, {outcome.summary.iterations} passes, "
+        f"{head}, {recipe.rule} at rate {schedule.lr:g}, {outcome.summary.iterations} passes, "
         f"views {schedule.augment}"
     )
     if not outcome.chosen:

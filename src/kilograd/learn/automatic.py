@@ -9,7 +9,12 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
+from kilograd.ir import DType
 from kilograd.learn.recipe import Compiled
+from kilograd.ops import RowUpdate, Update
+from kilograd.passes import EntryPoint
 from kilograd.settings import HeadKind, OptimizerKind, Settings
 
 CHOSEN = frozenset({"method", "head", "optimizer", "iterations", "lr"})
@@ -45,7 +50,8 @@ def candidates(
         heads = [HeadKind.LINEAR, *heads]
     optimizers = [recipe.optimizer]
     if "optimizer" in chosen:
-        optimizers = [OptimizerKind.ROWRMS, OptimizerKind.SGD]
+        both = [OptimizerKind.ROWRMS, OptimizerKind.SGD]
+        optimizers = both if recipe.qas else [OptimizerKind.SGD]
     if "iterations" in chosen:
         passes = max(_PASSES[0], min(_PASSES[1], _STEPS // max(1, images)))
         schedule = replace(schedule, iterations=max(passes, schedule.warmup + 1))
@@ -68,7 +74,25 @@ def with_rate(settings: Settings, chosen: frozenset[str], compiled: Compiled) ->
 def suited_rate(compiled: Compiled) -> float:
     """Return a rate that suits a program."""
     learned = compiled.learned_parameters if compiled.training.learn else 0
-    return rate_for(compiled.recipe.optimizer, learned)
+    rate = rate_for(compiled.recipe.optimizer, learned)
+    return rate if compiled.recipe.qas else float(f"{rate / _code_moves(compiled):.1e}")
+
+
+def _code_moves(compiled: Compiled) -> float:
+    """Return how far a step moves what learns in codes without QAS, where it is 1 with it.
+
+    The mean over weights, in real units; 1 where a classifier learns as well, whose numbers are
+    real: it has the same rate, and could not bear a larger one.
+    """
+    entries = compiled.program.entries
+    entry = entries.get(EntryPoint.APPLY) or entries.get(EntryPoint.STEP)
+    nodes = entry.graph.nodes if entry else ()
+    learns = [n.inputs[0].type for n in nodes if isinstance(n.op, Update | RowUpdate)]
+    kinds = [x for x in learns if x.dtype is DType.I8] or learns
+    if not kinds or any(kind.dtype is DType.F32 for kind in learns):
+        return 1.0
+    squares = [x.size * np.mean(np.square(x.affine.scale)) * x.affine.unit**2 for x in kinds]
+    return float(sum(squares) / sum(x.size for x in kinds))
 
 
 def rate_for(optimizer: OptimizerKind, learned: int) -> float:

@@ -44,6 +44,7 @@ _OPTIMIZERS = {
     OptimizerKind.ROWRMS: RowRms(0),
     OptimizerKind.ADAM: Adam(0),
 }
+"""With QAS."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def _grown(model: Model, selection: Selection) -> Model:
 def _training(recipe: Recipe, selection: Selection) -> Training:
     return Training(
         head=_head(recipe, selection),
-        optimizer=_OPTIMIZERS[recipe.optimizer],
+        optimizer=replace(_OPTIMIZERS[recipe.optimizer], qas=recipe.qas),
         learn=selection.by_name,
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,

@@ -1,8 +1,10 @@
 """Updates: the only ops that write where something already was.
 
 A step is computed in real units, `w -= lr * gradient`, and then divided by the scale of the
-stored code: for int8 weights that is quantisation-aware scaling.  The fraction below
-one code is rounded stochastically, so that it is neither lost nor biased.
+stored code: for int8 weights that is quantisation-aware scaling (QAS).  Without QAS, for
+comparison, codes are treated as if they were the parameters: their gradient is the real one times
+the scale, and so is their step.  The fraction below one code is rounded stochastically, so that it
+is neither lost nor biased.
 
 Rows are the slices of a parameter along the axis of its scales (else axis 0): one row an output
 channel.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import abc
 import enum
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -70,7 +72,7 @@ Decay = Annotated[float, Range("float", 0.0, 1 - 2.0**-24)]
 class UpdateFields(Params):
     """How a parameter is cut into rows and how a row steps.  Element j of row r is number
     r * row_stride + j * element_stride of the parameter, and r * length + j of each state.
-    scale: of each row, codes / scale codes a real unit; null: reals are stored.
+    scale: of each row, codes / scale codes for a step of a real unit; null: reals are stored.
     """
 
     rule: Annotated[int, Range("int32_t", 0, 3)]  # kg_rule
@@ -82,7 +84,7 @@ class UpdateFields(Params):
     element_stride: Count
     salt: Annotated[int, Range("uint32_t", 0, (1 << 32) - 1)]
     scale: Annotated[Array | None, Range("int32_t", 1, INT32_MAX)]
-    codes: Annotated[float, Range("float", 2.0**-2, 2.0**111)]
+    codes: Annotated[float, Range("float", 2.0**-50, 2.0**111)]
     gradient_scale: Annotated[float, Range("float", 0.0, 2.0**16)] = 0.0
     beta1: Decay = 0.0
     beta2: Decay = 0.0
@@ -147,14 +149,17 @@ def _real(grad: Value, kind: TensorType) -> Array:
     return grad
 
 
-def _scales(param: TensorType) -> tuple[Array, np.float32]:
-    """Return an int32 for each row and a float32 that, divided by it, gives codes per real unit.
+def _scales(param: TensorType, *, qas: bool) -> tuple[Array, np.float32]:
+    """Return an int32 for each row and a float32 that, divided by it, gives how many codes a step
+    of a real unit moves: with QAS one over the scale, without it the scale.
 
-    The int32s are those that `ScaleChannels` multiplies by where it serves the same weights.
+    With QAS the int32s are those that `ScaleChannels` multiplies by where it serves the same
+    weights.
     """
-    rows = param.shape[row_axis(param)]
-    table, exponent = fractions(param.affine.scale)
-    return np.broadcast_to(table, (rows,)), np.float32(2.0 ** (31 - exponent) / param.affine.unit)
+    rows, unit = param.shape[row_axis(param)], param.affine.unit
+    table, exponent = fractions([s if qas else 1 / s for s in param.affine.scale])
+    most = 2.0 ** (31 - exponent)
+    return np.broadcast_to(table, (rows,)), np.float32(most / unit if qas else most * unit)
 
 
 def _mean_squares(v: Array) -> Array:
@@ -162,11 +167,11 @@ def _mean_squares(v: Array) -> Array:
     return np.where((v >= 0) & (v <= np.float32(FLOAT_MAX)), v, np.float32(0))
 
 
-def _codes_per_unit(param: TensorType) -> Array:
-    """Return codes per real unit for each row; 1 where the reals themselves are stored."""
+def _codes_per_unit(param: TensorType, *, qas: bool) -> Array:
+    """Return `_scales` as one number for each row; 1 where the reals themselves are stored."""
     if param.dtype is DType.F32:
         return np.ones(param.shape[row_axis(param)], np.float32)
-    table, codes = _scales(param)
+    table, codes = _scales(param, qas=qas)
     return codes / table.astype(np.float32)
 
 
@@ -174,10 +179,12 @@ def _codes_per_unit(param: TensorType) -> Array:
 class Update(Op):
     """Base of the optimisers: inputs are param, grad, states, then lr f32[1] and clock i32[2].
 
-    `clock` is (seed, step), step counting from 0.  `salt` tells tensors apart.
+    `clock` is (seed, step), step counting from 0.  `salt` tells tensors apart.  Without `qas`,
+    codes are treated as if they were the parameters.
     """
 
     salt: int
+    qas: bool = field(default=True, kw_only=True)
     rule = _Rule.SGD
     states = 0
     controls = 2  # lr and clock
@@ -220,7 +227,7 @@ class Update(Op):
         states = [array(x) for x in xs[2 : 2 + self.states]]
         time = (int(clock[1]) + 1) & 0xFFFFFFFF  # any 32 bits are a step
         direction, *new = self.step(_rows(grad, kind), states, time)
-        step = -(direction * lr) * _codes_per_unit(kind)[:, None]
+        step = -(direction * lr) * _codes_per_unit(kind, qas=self.qas)[:, None]
         most = np.float32(FLOAT_MAX if kind.dtype is DType.F32 else STEP_LIMIT)
         new = self.healed(new, ~(np.abs(step) <= most))
         step = np.clip(finite(step), -most, most)
@@ -241,7 +248,7 @@ class Update(Op):
         axis = row_axis(param)
         inner = math.prod(param.shape[axis + 1 :])
         contiguous = axis == 0
-        scales, codes = (None, 1.0) if param.dtype is DType.F32 else _scales(param)
+        scales, codes = (None, 1.0) if param.dtype is DType.F32 else _scales(param, qas=self.qas)
         require(
             contiguous or axis == len(param.shape) - 1,
             f"rows of {param} are neither along the first nor along the last axis",
@@ -282,7 +289,7 @@ class Update(Op):
 
 @dataclass(frozen=True)
 class Sgd(Update):
-    """Plain gradient descent; on int8 codes it is SGD with QAS."""
+    """Plain gradient descent; on int8 codes it is SGD with QAS, unless that is turned off."""
 
     rule = _Rule.SGD
 

@@ -73,6 +73,6 @@ def facts_of(settings: Settings) -> str:
     kept = f" ({recipe.cache} of each image)" if recipe.cache else ""
     guard = " at most, as held-out images gain" if settings.guard else ""
     return (
-        f"{tasks}; {schedule.iterations} passes{guard} with {recipe.optimizer} at rate "
+        f"{tasks}; {schedule.iterations} passes{guard} with {recipe.rule} at rate "
         f"{schedule.lr:g}, views: {schedule.augment}{kept}; seeds from {schedule.seed} on.{limits}"
     )
