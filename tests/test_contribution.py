@@ -28,7 +28,7 @@ from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile
-from kilograd.ir import fingerprint
+from kilograd.ir import Array, fingerprint
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
 from kilograd.search import (
@@ -39,7 +39,7 @@ from kilograd.search import (
     choices,
     read_contribution,
 )
-from kilograd.select import Budget, Evidence, strategy, weight
+from kilograd.select import Budget, Evidence, Inspect, strategy, weight
 from kilograd.select.selection import widest_inputs
 from kilograd.settings import HeadKind, Settings
 from kilograd.study.contribution import analysis, write_contribution
@@ -116,9 +116,60 @@ def test_a_layer_learns_its_widest_input_channels_and_no_bias(model: Model) -> N
     assert isinstance(strategy("weights:0:1")(seen, Budget()).by_name["stem.weight"], Part)
 
 
+@pytest.mark.parametrize("number", [2, 4])
+def test_output_channels_by_information_by_norm_and_at_random(model: Model, number: int) -> None:
+    """By hand: the channels that an own ranking puts first; one depthwise layer, one 1x1."""
+    layer = LAYERS[number]
+    graph, depthwise = model.graph, number == 2
+    kind = graph[f"{layer}.weight"].type
+    axis = 2 if depthwise else 0
+    count = kind.shape[axis]
+    told = np.random.default_rng(7).permutation(count).astype(np.float32) + 1
+    asked: list[tuple[str, ...]] = []
+
+    def fisher(layers: tuple[str, ...]) -> dict[str, Array]:
+        asked.append(layers)
+        return {layer: told}
+
+    seen = replace(evidence(model), inspect=Inspect(fisher, lambda layers: {}))
+    real = graph.data[f"{layer}.weight"].astype(float)
+    norms = [
+        float(np.linalg.norm(real.take(c, axis=axis))) * kind.affine.scale[c] for c in range(count)
+    ]
+    for share, kept in (("1/8", count // 8), ("1/2", count // 2)):
+        for name, values in (("fisher", told), ("l2", norms)):
+            method = f"weights:{number}:{share}:{name}"
+            (chosen, part), *others = strategy(method)(seen, Budget()).learn.items()
+            assert (chosen, others, part.axis) == (weight(layer), [], axis)
+            assert set(part.index or ()) == set(np.argsort(values)[-kept:].tolist())
+        drawn = {
+            strategy(f"weights:{number}:{share}:random:{seed}")(seen, Budget()).learn[weight(layer)]
+            for seed in (1, 1, 2, 3)
+        }
+        assert {len(part.index or ()) for part in drawn} == {kept}
+        assert 1 < len(drawn) <= 3, "one a seed"
+    assert asked == [(layer,)] * 2
+    whole = strategy(f"weights:{number}:1:random:9")(seen, Budget()).learn
+    assert whole == {weight(layer): Part()}
+
+
+def test_output_channels_that_images_choose(model: Model) -> None:
+    """Without images there is no Fisher information, and a line says what to do."""
+    with pytest.raises(InputError, match="looks at images to learn from; let kilograd adapt"):
+        strategy("weights:3:1/2:fisher")(evidence(model), Budget())
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
+        ("weights:7:1:fisher", "small has 7 convolutions, numbered from 0 to 6"),
+        ("weights:1:0:l2", "0 of the 16 output channels of b0.pw1 cannot learn; give a share from"),
+        ("weights:1:5/4:random:1", "1.25 of the 16 output channels"),
+        ("weights:1:1/2:random", "unknown; known are"),
+        ("weights:1:1/2:random:x", "unknown; known are"),
+        ("weights:1:1/2:l2:1", "unknown; known are"),
+        ("weights:1:1/2:fisher:", "unknown; known are"),
+        ("weights:1:1/2:l1", "unknown; known are"),
         ("weights:7:1", "small has 7 convolutions, numbered from 0 to 6"),
         ("weights:0:1/8", "0.125 of the 3 input channels of stem cannot learn; give a share from"),
         ("weights:1:2", "2 of the 8 input channels of b0.pw1 cannot learn"),

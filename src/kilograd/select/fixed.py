@@ -9,9 +9,7 @@ from kilograd.select.selection import (
     Selection,
     Strategy,
     biases,
-    weight,
     weights,
-    widest_inputs,
 )
 
 
@@ -61,24 +59,3 @@ def _last(evidence: Evidence, k: int) -> tuple[str, ...]:
             "cannot learn"
         )
     return evidence.layers[-k:]
-
-
-def layer_weights(number: int, share: float) -> Strategy:
-    """Weights of one convolution learn, numbered from 0: of its widest input channels."""
-
-    def strategy(evidence: Evidence, budget: Budget) -> Selection:
-        if number >= len(evidence.layers):
-            raise InputError(
-                f"{option('method')} weights:{number}: {evidence.name} has {len(evidence.layers)} "
-                f"convolutions, numbered from 0 to {len(evidence.layers) - 1}"
-            )
-        layer = evidence.layers[number]
-        channels = evidence.weights(layer).shape[-1]
-        if not 1 <= int(channels * share) <= channels:
-            raise InputError(
-                f"{option('method')} weights:{number}: {share:g} of the {channels} input channels "
-                f"of {layer} cannot learn; give a share from {1 / channels:.3g} to 1"
-            )
-        return Selection({weight(layer): widest_inputs(evidence, layer, int(channels * share))})
-
-    return strategy

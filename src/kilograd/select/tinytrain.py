@@ -41,6 +41,11 @@ Order = Callable[[Evidence, str], tuple[int, ...]]
 """Ranks the output channels of a layer, best first."""
 
 
+def by_fisher(evidence: Evidence, layer: str) -> tuple[int, ...]:
+    """Rank channels by the Fisher information that the images to learn from give them."""
+    return best_first(evidence.fisher((layer,))[layer])
+
+
 def by_norm(evidence: Evidence, layer: str) -> tuple[int, ...]:
     """Rank channels by the norm of their real weights."""
     return best_first(output_energies(evidence, layer))
