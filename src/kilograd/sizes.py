@@ -62,7 +62,7 @@ def macs_of(work: str | int, full: int) -> int:
     if not match:
         raise InputError(
             f"{option('compute')} {work!r}: give multiply-accumulates, as in 6.7M, or a share of "
-            "the full backward pass, as in 15%"
+            "the full backward pass, as in 15%; 100% is no limit"
         )
     unit = {"": Decimal(1), "k": Decimal(1000), "m": Decimal(10**6), "%": Decimal(full) / 100}
     macs = int(Decimal(match[1]) * unit[match[2].lower()])

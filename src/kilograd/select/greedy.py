@@ -29,7 +29,7 @@ INSPECTED = 18
 """The last convolutions, of which a strategy chooses: six blocks of three (TinyTrain)."""
 
 COMPUTE = 0.15
-"""The share of a full backward pass that a strategy may use if nobody sets a limit (TinyTrain)."""
+"""The share of a full backward pass that may be used where nobody limits work (TinyTrain)."""
 
 RATIO = 0.25
 """The share of a layer's channels that learns if nobody says.
@@ -53,8 +53,11 @@ class Candidate:
 
 
 def limits(evidence: Evidence, budget: Budget, share: float = COMPUTE) -> Budget:
-    """Return the budget, with `share` of a full backward pass where no cost is limited."""
-    if budget.sram is None and budget.compute is None:
+    """Return the budget, with `share` of a full backward pass where work is not limited.
+
+    A limit of RAM does not lift that of work: TinyTrain keeps both.
+    """
+    if budget.compute is None:
         return replace(budget, compute=max(1, int(share * evidence.full_backward())))
     return budget
 

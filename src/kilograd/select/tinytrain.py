@@ -25,7 +25,7 @@ class Criterion(enum.StrEnum):
     PER_COST = "P/(W*M)"
 
     def score(self, potential: float, weights: float, macs: float) -> float:
-        """Rank a layer; `weights` and `macs` are shares of the largest layer's (eq. 3)."""
+        """Rank a layer; `weights` and `macs` are shares of the most of any layer (eq. 3)."""
         match self:
             case Criterion.POTENTIAL:
                 return potential
@@ -67,7 +67,7 @@ class TinyTrain:
 
     `inspected`: the last convolutions, of which to choose.  `ratios`: shares of a layer's channels
     to try, largest first; a budget's own share takes their place.  `compute`: the share of a full
-    backward pass where no budget is set.  `skip`: a layer that does not fit is passed over, and
+    backward pass where work is not limited.  `skip`: a layer that does not fit is passed over, and
     does not end the search.  `bias`: biases of these layers learn too.  `order`: how else channels
     are ranked, to compare with (figures 4 and 6b).
     """
@@ -104,9 +104,13 @@ class TinyTrain:
 def layer_scores(
     evidence: Evidence, potentials: dict[str, float], criterion: Criterion
 ) -> dict[str, float]:
-    """Return the score of each layer that has a potential."""
-    weights = {x: evidence.weights(x).size for x in potentials}
-    macs = {x: evidence.macs(x) for x in potentials}
+    """Return the score of each layer that has a potential.
+
+    Weights and MACs are shares of the most that any layer of the network has, inspected or not,
+    as equation 3 says.  Other maxima would multiply every score by the same number.
+    """
+    weights = {x: evidence.weights(x).size for x in evidence.layers}
+    macs = {x: evidence.macs(x) for x in evidence.layers}
     most_weights, most_macs = max(weights.values()), max(macs.values())
     return {
         x: criterion.score(p, weights[x] / most_weights, macs[x] / most_macs)
