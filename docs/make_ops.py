@@ -34,6 +34,7 @@ FAMILIES = (
     "loss",
     "update",
     "row_update",
+    "enrol",
     "fisher",
 )
 

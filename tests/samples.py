@@ -53,6 +53,7 @@ from kilograd.ops import (
     Enrol,
     FisherSum,
     Lookup,
+    Momentum,
     Overlay,
     RowRms,
     RowUpdate,
@@ -326,6 +327,8 @@ RULES: tuple[Update, ...] = (
     Accumulate(6),
     RowRms(7, 0.5, 1e-3),
     Sgd(8, qas=False),
+    Momentum(9),
+    Momentum(10, 0.5, qas=False),
 )
 
 

@@ -117,9 +117,11 @@ def same(a: dict[str, Array], b: dict[str, Array]) -> bool:
 #: Rates that suit the network, by head and optimiser; four samples an update bear more.
 RATES = {
     ("proto", "sgd"): 0.05,
+    ("proto", "momentum"): 0.003,
     ("proto", "rowrms"): 0.01,
     ("proto", "adam"): 0.01,
     ("linear", "sgd"): 0.2,
+    ("linear", "momentum"): 0.02,
     ("linear", "rowrms"): 0.01,
     ("linear", "adam"): 0.01,
 }
@@ -536,7 +538,7 @@ def test_figures_agree(
     else:
         kept += 4 * WAYS * FEATURES
     assert compiled.learned_parameters == learned
-    states = {"sgd": 0, "rowrms": rows, "adam": 2 * learned}[str(optimizer)]
+    states = {"sgd": 0, "momentum": learned, "rowrms": rows, "adam": 2 * learned}[str(optimizer)]
     sums = 0 if accumulate == 1 else learned
     assert sum(s.value.nbytes for s in program.state) == kept + 4 * (states + sums)
 

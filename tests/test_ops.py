@@ -80,7 +80,8 @@ def test_every_rule_is_sampled_fused_with_every_weight_gradient() -> None:
         (type(s.op.grad), type(s.op.update)) for s in SAMPLES if isinstance(s.op, ops.RowUpdate)
     }
     grads = (ops.ConvWeightGrad, ops.DepthwiseWeightGrad, ops.DenseWeightGrad)
-    assert seen == {(g, u) for g in grads for u in (ops.Sgd, ops.RowRms, ops.Adam, ops.Accumulate)}
+    rules = (ops.Sgd, ops.Momentum, ops.RowRms, ops.Adam, ops.Accumulate)
+    assert seen == {(g, u) for g in grads for u in rules}
 
 
 # ---- types ----
@@ -285,7 +286,8 @@ OTHERWISE: dict[type[Op], str] = {
     ops.FisherSum: "equation 2 by hand (test_strategies.py)",
     ops.RowUpdate: "an update of a whole gradient (the passes that keep meaning, test_passes.py)",
     ops.Accumulate: "gradients against float64 (test_gradients.py)",
-    **dict.fromkeys((ops.Sgd, ops.RowRms, ops.Adam), "a rule, no function: its reference is it"),
+    **dict.fromkeys((ops.Sgd, ops.RowRms), "a rule, no function: its reference is it"),
+    **dict.fromkeys((ops.Momentum, ops.Adam), "torch's (test_optimizers.py)"),
     ops.Clear: "zeros",
     ops.Copy: "the same again",
 }
@@ -500,7 +502,9 @@ def test_a_bias_at_its_limit_stays_there(sign: int) -> None:
 
 @needs_gcc
 @pytest.mark.parametrize("step", [-1, -2, (1 << 31) - 1, -(1 << 31)])
-@pytest.mark.parametrize("rule", [ops.RowRms(0), ops.Adam(0)], ids=["rowrms", "adam"])
+@pytest.mark.parametrize(
+    "rule", [ops.Momentum(0), ops.RowRms(0), ops.Adam(0)], ids=["momentum", "rowrms", "adam"]
+)
 def test_every_step_counter_ends(rule: ops.Update, step: int) -> None:
     """Erased flash reads -1, and a damaged counter anything."""
     s = next(

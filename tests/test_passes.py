@@ -58,6 +58,7 @@ from kilograd.ops import (
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
     Dequantise,
+    Momentum,
     Overlay,
     RowRms,
     RowUpdate,
@@ -118,6 +119,9 @@ class Case:
         return Training(self.head, self.optimizer, self.learn, self.train_head, self.accumulate)
 
 
+RULES: tuple[Update, ...] = (Sgd(0), Momentum(0), RowRms(0), Adam(0))
+OPTIMIZERS = pytest.mark.parametrize("optimizer", RULES, ids=lambda r: type(r).__name__.lower())
+
 units = st.builds(
     Unit,
     middle=st.integers(1, 9),
@@ -157,7 +161,7 @@ def programs(draw: st.DrawFn) -> Case:
     exact = PrototypeHead(WAYS, exact=accumulate)
     heads: tuple[Head, ...] = (LinearHead(WAYS), PrototypeHead(WAYS), exact)
     head = draw(st.sampled_from(heads))
-    optimizer: Update = draw(st.sampled_from([Sgd(0), RowRms(0), Adam(0)]))
+    optimizer: Update = draw(st.sampled_from(RULES))
     if isinstance(head, PrototypeHead) and not learn:
         learn = {"stem.bias": Part()}
     train_head = draw(st.booleans()) or not learn
@@ -270,7 +274,7 @@ LEARN = {
 
 
 @pytest.mark.parametrize("accumulate", [False, True], ids=["each", "summed"])
-@pytest.mark.parametrize("optimizer", [Sgd(0), RowRms(0), Adam(0)], ids=["sgd", "rowrms", "adam"])
+@OPTIMIZERS
 @pytest.mark.parametrize("head", [LinearHead(WAYS), PrototypeHead(WAYS)], ids=["linear", "proto"])
 def test_twenty_steps_of_c_equal_twenty_of_the_reference(
     head: Head, optimizer: Update, accumulate: bool
@@ -754,7 +758,7 @@ def check_summed_step_is_a_step(optimizer: Update) -> None:
     assert len(ones) > len(LEARN)
 
 
-@pytest.mark.parametrize("optimizer", [Sgd(0), RowRms(0), Adam(0)], ids=["sgd", "rowrms", "adam"])
+@OPTIMIZERS
 def test_one_summed_sample_is_a_plain_step(optimizer: Update) -> None:
     check_summed_step_is_a_step(optimizer)
 

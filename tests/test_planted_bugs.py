@@ -153,13 +153,13 @@ C_BUGS = [
     ),
     CBug(
         "a prototype is replaced",
-        "src/kg_update.c",
+        "src/kg_enrol.c",
         "kg_finite(prototypes[i] + x[i])",
         "kg_finite(x[i])",
     ),
     CBug(
         "every class enrols as the first",
-        "src/kg_update.c",
+        "src/kg_enrol.c",
         "prototypes += *label * p->features;",
         "(void)label;",
     ),
@@ -177,7 +177,7 @@ C_BUGS = [
     ),
     CBug(
         "every class looks up the first",
-        "src/kg_update.c",
+        "src/kg_enrol.c",
         "table += *label * p->features;",
         "(void)label;",
     ),

@@ -77,7 +77,10 @@ def test_numbers_of_numpy_and_paths_are_taken() -> None:
     [
         ({"sarm": "64K"}, r"^sarm: no such option; there are sram"),
         ({"shots": 2.5}, r"^shots 2.5: cannot be used \(Expected `int"),
-        ({"optimizer": "sdg"}, r"^optimizer sdg: cannot be used .*; give sgd or rowrms or adam$"),
+        (
+            {"optimizer": "sdg"},
+            r"^optimizer sdg: cannot be used .*; give sgd or momentum or rowrms or adam$",
+        ),
         ({"head": "cosine"}, r"^head cosine: cannot be used .*; give proto or linear$"),
         ({"iterations": 1 << 30}, r"^iterations 1073741824: 16777216 is the most$"),
         ({"rows": "perhaps"}, r"^rows perhaps: cannot be used"),
@@ -86,8 +89,14 @@ def test_numbers_of_numpy_and_paths_are_taken() -> None:
         ({"cache": 2, "cache_bytes": "1K"}, r"^cache 2: cache_bytes says how many views"),
         ({"lr": 1001.0}, r"^lr 1001: must be in 1.18e-38 ... 1000; int8 weights learn at"),
         ({"qas": "off"}, r"^qas off: cannot be used .*; give true or false$"),
-        ({"qas": False, "optimizer": "rowrms"}, r"^qas is off: rowrms divides .*optimizer sgd,"),
-        ({"qas": False, "optimizer": "adam"}, r"^qas is off: adam divides .*optimizer sgd, or"),
+        (
+            {"qas": False, "optimizer": "rowrms"},
+            r"^qas is off: rowrms divides .*optimizer sgd or momentum, or",
+        ),
+        (
+            {"qas": False, "optimizer": "adam"},
+            r"^qas is off: adam divides .*optimizer sgd or momentum, or",
+        ),
     ],
 )
 def test_what_cannot_be_set(given: dict[str, object], message: str) -> None:

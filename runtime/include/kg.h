@@ -28,7 +28,7 @@ typedef struct {
 
 /* What updates take: s0, s1: states of the rule or null; clock: seed and step; scratch: one row of
  * floats.  KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
-typedef enum { KG_SGD, KG_ROWRMS, KG_ADAM, KG_ACCUMULATE } kg_rule;
+typedef enum { KG_SGD, KG_ROWRMS, KG_ADAM, KG_ACCUMULATE, KG_MOMENTUM } kg_rule;
 
 /// Convolution: kg_conv.c ///
 
@@ -132,6 +132,9 @@ void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const f
 void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_float_params *p);
 void kg_clear(void *w, const kg_clear_params *p);
+
+/// Prototypes: kg_enrol.c ///
+
 void kg_enrol(float *prototypes, const float *x, const int32_t *label, const kg_enrol_params *p);
 void kg_lookup(float *y, const float *table, const int32_t *label, const kg_lookup_params *p);
 

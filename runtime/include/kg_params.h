@@ -412,23 +412,6 @@ static inline int kg_depthwise_weight_grad_params_ok(const kg_depthwise_weight_g
     return 1;
 }
 
-/* A map and its gradient; zero point and scale are of the map. */
-typedef struct {
-    int32_t pixels;   /* 1 .. 2147483647 */
-    int32_t channels; /* 1 .. 2147483647 */
-    int32_t zero;     /* -128 .. 127 */
-    float scale;      /* 2^-40 .. 65536 */
-} kg_fisher_sum_params;
-
-static inline int kg_fisher_sum_params_ok(const kg_fisher_sum_params *p) {
-    if (p->pixels < 1) return 0;
-    if (p->channels < 1) return 0;
-    if (p->zero < -128 || p->zero > 127) return 0;
-    if (!(p->scale >= 9.094947017729282e-13f && p->scale <= 65536.0f)) return 0;
-    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
-    return 1;
-}
-
 /* `size` codes to real numbers. */
 typedef struct {
     int32_t size; /* 1 .. 32767 */
@@ -541,6 +524,49 @@ static inline int kg_cosine_prototype_grad_params_ok(const kg_cosine_prototype_g
 
 /* A label is 0 .. classes - 1. */
 typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_enrol_params;
+
+static inline int kg_enrol_params_ok(const kg_enrol_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
+    int32_t features; /* 1 .. 32767 */
+    int32_t classes;  /* 1 .. 2147483647 */
+} kg_lookup_params;
+
+static inline int kg_lookup_params_ok(const kg_lookup_params *p) {
+    if (p->features < 1 || p->features > 32767) return 0;
+    if (p->classes < 1) return 0;
+    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A map and its gradient; zero point and scale are of the map. */
+typedef struct {
+    int32_t pixels;   /* 1 .. 2147483647 */
+    int32_t channels; /* 1 .. 2147483647 */
+    int32_t zero;     /* -128 .. 127 */
+    float scale;      /* 2^-40 .. 65536 */
+} kg_fisher_sum_params;
+
+static inline int kg_fisher_sum_params_ok(const kg_fisher_sum_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->channels < 1) return 0;
+    if (p->zero < -128 || p->zero > 127) return 0;
+    if (!(p->scale >= 9.094947017729282e-13f && p->scale <= 65536.0f)) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    return 1;
+}
+
+/* A label is 0 .. classes - 1. */
+typedef struct {
     int32_t classes; /* 1 .. 2147483647 */
 } kg_cross_entropy_params;
 
@@ -563,7 +589,7 @@ static inline int kg_cross_entropy_grad_params_ok(const kg_cross_entropy_grad_pa
  * + j * element_stride of the parameter, and r * length + j of each state. scale: of each row,
  * codes / scale codes for a step of a real unit; null: reals are stored. */
 typedef struct {
-    int32_t rule;           /* 0 .. 3 */
+    int32_t rule;           /* 0 .. 4 */
     int32_t element_bytes;  /* 1 .. 4 */
     int32_t is_float;       /* 0 .. 1 */
     int32_t rows;           /* 1 .. 2147483647 */
@@ -580,7 +606,7 @@ typedef struct {
 } kg_update;
 
 static inline int kg_update_ok(const kg_update *p) {
-    if (p->rule < 0 || p->rule > 3) return 0;
+    if (p->rule < 0 || p->rule > 4) return 0;
     if (p->element_bytes < 1 || p->element_bytes > 4) return 0;
     if (p->is_float < 0 || p->is_float > 1) return 0;
     if (p->rows < 1) return 0;
@@ -623,32 +649,6 @@ typedef struct {
 
 static inline int kg_clear_params_ok(const kg_clear_params *p) {
     if (p->bytes < 1) return 0;
-    return 1;
-}
-
-/* A label is 0 .. classes - 1. */
-typedef struct {
-    int32_t features; /* 1 .. 32767 */
-    int32_t classes;  /* 1 .. 2147483647 */
-} kg_enrol_params;
-
-static inline int kg_enrol_params_ok(const kg_enrol_params *p) {
-    if (p->features < 1 || p->features > 32767) return 0;
-    if (p->classes < 1) return 0;
-    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
-    return 1;
-}
-
-/* A label is 0 .. classes - 1. */
-typedef struct {
-    int32_t features; /* 1 .. 32767 */
-    int32_t classes;  /* 1 .. 2147483647 */
-} kg_lookup_params;
-
-static inline int kg_lookup_params_ok(const kg_lookup_params *p) {
-    if (p->features < 1 || p->features > 32767) return 0;
-    if (p->classes < 1) return 0;
-    if (4.0 * p->features * p->classes > 2147483647.0) return 0;
     return 1;
 }
 

@@ -20,6 +20,10 @@ static void direction(float *g, int32_t r, float *s0, float *s1, uint32_t t, con
         const float rms = kg_sqrt(s0[r] / (1 - kg_power(b2, t))) + u->epsilon;
         KG_ROLLED
         for (int32_t j = 0; j < u->length; j++) g[j] = g[j] / rms;
+    } else if (u->rule == KG_MOMENTUM) {
+        float *m = s0 + r * u->length;
+        KG_ROLLED
+        for (int32_t j = 0; j < u->length; j++) g[j] = m[j] = b1 * m[j] + g[j];
     } else if (u->rule == KG_ADAM) {
         const float c1 = 1 - kg_power(b1, t), c2 = 1 - kg_power(b2, t);
         float *m = s0 + r * u->length, *v = s1 + r * u->length;
@@ -32,8 +36,8 @@ static void direction(float *g, int32_t r, float *s0, float *s1, uint32_t t, con
     }
 }
 
-/* What becomes of a step that is no number or too large; the moments of Adam that led there start
- * again at 0. */
+/* What becomes of a step that is no number or too large; the momentum, or the moments of Adam, that
+ * led there start again at 0. */
 KG_COLD static float outlier(float step, float most, float *m, float *v) {
     if (m && !kg_is_finite(*m)) *m = 0;
     if (v && !is_mean_square(*v)) *v = 0;
@@ -57,6 +61,7 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
     KG_ASSERT(r >= 0 && r < u->rows);
     KG_ASSERT(u->rule == KG_ACCUMULATE ? u->is_float : clock != 0);
     KG_ASSERT(u->rule != KG_ROWRMS || kg_aligned(s0));
+    KG_ASSERT(u->rule != KG_MOMENTUM || kg_aligned(s0));
     KG_ASSERT(u->rule != KG_ADAM || (kg_aligned(s0) && kg_aligned(s1)));
     int32_t element = r * u->row_stride;
     if (u->rule == KG_ACCUMULATE) {
@@ -67,7 +72,7 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
     }
     direction(g, r, s0, s1, (uint32_t)clock[1] + 1, u); /* any 32 bits are a step */
     const float most = u->is_float ? KG_FLOAT_MAX : KG_STEP_MAX;
-    const int32_t adam = u->rule == KG_ADAM;
+    float *m = u->rule == KG_ROWRMS ? 0 : s0, *v = s1; /* those of elements, or null */
     const float codes = u->scale ? u->codes / (float)u->scale[r] : 1;
     const uint32_t key =
         kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(u->salt + 1));
@@ -76,7 +81,7 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
         float step = -(g[j] * *lr) * codes;
         if (!(__builtin_fabsf(step) <= most)) {
             const int32_t at = r * u->length + j;
-            step = outlier(step, most, adam ? s0 + at : 0, adam ? s1 + at : 0);
+            step = outlier(step, most, m ? m + at : 0, v ? v + at : 0);
         }
         if (u->is_float) {
             ((float *)w)[element] = kg_finite(((float *)w)[element] + step);
@@ -137,22 +142,4 @@ void kg_clear(void *w, const kg_clear_params *p) {
     KG_ASSERT(kg_clear_params_ok(p));
     KG_ASSERT(w);
     memset(w, 0, (size_t)p->bytes);
-}
-
-KG_COLD void kg_enrol(float *prototypes, const float *x, const int32_t *label,
-                      const kg_enrol_params *p) {
-    KG_ASSERT(kg_enrol_params_ok(p));
-    KG_ASSERT(kg_aligned(prototypes) && kg_aligned(x) && label);
-    KG_ASSERT(*label >= 0 && *label < p->classes);
-    prototypes += *label * p->features;
-    for (int32_t i = 0; i < p->features; i++) prototypes[i] = kg_finite(prototypes[i] + x[i]);
-}
-
-KG_COLD void kg_lookup(float *y, const float *table, const int32_t *label,
-                       const kg_lookup_params *p) {
-    KG_ASSERT(kg_lookup_params_ok(p));
-    KG_ASSERT(kg_aligned(y) && kg_aligned(table) && label);
-    KG_ASSERT(*label >= 0 && *label < p->classes);
-    table += *label * p->features;
-    for (int32_t i = 0; i < p->features; i++) y[i] = kg_finite(table[i]);
 }

@@ -35,8 +35,14 @@ class OptimizerKind(enum.StrEnum):
     """How a gradient becomes a step."""
 
     SGD = "sgd"
+    MOMENTUM = "momentum"
     ROWRMS = "rowrms"
     ADAM = "adam"
+
+    @property
+    def normed(self) -> bool:
+        """Whether a gradient is divided by its own size."""
+        return self in {OptimizerKind.ROWRMS, OptimizerKind.ADAM}
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Recipe:
     ] = False
     qas: Annotated[
         bool,
-        Option("Quantisation-aware scaling; without it codes are the parameters (sgd only)."),
+        Option("Quantisation-aware scaling; without it codes are the parameters (sgd, momentum)."),
     ] = True
 
     def __post_init__(self) -> None:
@@ -92,11 +98,11 @@ class Recipe:
                 raise InputError(f"{option(name)} {value}: must be at least {least}")
         if self.cache < 0:
             raise InputError(f"{option('cache')} {self.cache}: must not be negative")
-        if not self.qas and self.optimizer is not OptimizerKind.SGD:
+        if not self.qas and self.optimizer.normed:
             raise InputError(
                 f"{option('qas')} is off: {self.optimizer} divides a gradient by its own size, so "
-                f"there is no scale that could be left out; choose {option('optimizer')} sgd, or "
-                "turn it on"
+                f"there is no scale that could be left out; choose {option('optimizer')} sgd or "
+                "momentum, or turn it on"
             )
 
     @property
@@ -218,8 +224,7 @@ class Settings:
         """Raise `InputError` for a rate far too high, and where two options say one thing."""
         if self.recipe.qas and self.schedule.lr > limits.RATE:
             raise _odd_rate(self.schedule.lr)
-        normed = self.recipe.optimizer is not OptimizerKind.SGD
-        if normed and self.schedule.lr > limits.NORMED_RATE:
+        if self.recipe.optimizer.normed and self.schedule.lr > limits.NORMED_RATE:
             raise InputError(
                 f"{option('lr')} {self.schedule.lr:g}: {self.recipe.optimizer} moves each weight "
                 f"about so far in a step, and int8 weights are small; {limits.NORMED_RATE:g} is "

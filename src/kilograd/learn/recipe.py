@@ -13,7 +13,7 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.ir import Graph, Role
 from kilograd.memory import exact, greedy
-from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.ops import Adam, Momentum, RowRms, Sgd
 from kilograd.passes import (
     AccumulatorError,
     EntryPoint,
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 _OPTIMIZERS = {
     OptimizerKind.SGD: Sgd(0),
+    OptimizerKind.MOMENTUM: Momentum(0),
     OptimizerKind.ROWRMS: RowRms(0),
     OptimizerKind.ADAM: Adam(0),
 }

@@ -9,6 +9,7 @@ from kilograd.ops.elementwise import (
     ClipMask,
     ScaleChannels,
 )
+from kilograd.ops.enrol import Enrol, Lookup
 from kilograd.ops.fisher import FisherSum
 from kilograd.ops.head import (
     Cosine,
@@ -29,8 +30,7 @@ from kilograd.ops.update import (
     Accumulate,
     Adam,
     Clear,
-    Enrol,
-    Lookup,
+    Momentum,
     RowRms,
     Sgd,
     Update,
@@ -67,6 +67,7 @@ __all__ = [
     "Enrol",
     "FisherSum",
     "Lookup",
+    "Momentum",
     "Overlay",
     "RowRms",
     "RowUpdate",

@@ -24,7 +24,6 @@ from kilograd.ir import (
     Affine,
     Array,
     Block,
-    Builder,
     DType,
     Kernel,
     Node,
@@ -36,7 +35,6 @@ from kilograd.ir import (
 )
 from kilograd.ir.params import INT32_MAX, Count
 from kilograd.ops._common import array, no_macs, no_vjp, require
-from kilograd.ops.head import DenseParams
 from kilograd.quant import (
     FLOAT_MAX,
     finite,
@@ -62,6 +60,7 @@ class _Rule(enum.IntEnum):
     ROWRMS = 1
     ADAM = 2
     ACCUMULATE = 3
+    MOMENTUM = 4
 
 
 Decay = Annotated[float, Range("float", 0.0, 1 - 2.0**-24)]
@@ -75,7 +74,7 @@ class UpdateFields(Params):
     scale: of each row, codes / scale codes for a step of a real unit; null: reals are stored.
     """
 
-    rule: Annotated[int, Range("int32_t", 0, 3)]  # kg_rule
+    rule: Annotated[int, Range("int32_t", 0, 4)]  # kg_rule
     element_bytes: Annotated[int, Range("int32_t", 1, 4)]
     is_float: Annotated[int, Range("int32_t", 0, 1)]
     rows: Count
@@ -114,20 +113,16 @@ class ClearParams(Params):
     bytes: Count
 
 
-@dataclass(frozen=True, eq=False)
-class EnrolParams(DenseParams):
-    """A label is 0 .. classes - 1."""
-
-
-@dataclass(frozen=True, eq=False)
-class LookupParams(DenseParams):
-    """A label is 0 .. classes - 1."""
-
-
 def row_axis(param: TensorType) -> int:
     """Return the axis along which a parameter is cut into rows."""
     quant = param.quant
     return quant.axis if isinstance(quant, Affine) and quant.axis is not None else 0
+
+
+def _by_rows(param: TensorType) -> tuple[int, int]:
+    """Return the number of rows, and of the elements of each."""
+    rows = param.shape[row_axis(param)]
+    return rows, param.size // rows
 
 
 def _rows(x: Array, param: TensorType) -> Array:
@@ -165,6 +160,11 @@ def _scales(param: TensorType, *, qas: bool) -> tuple[Array, np.float32]:
 def _mean_squares(v: Array) -> Array:
     """Return v, and 0 for what is no mean of squares: a damaged state may hold anything."""
     return np.where((v >= 0) & (v <= np.float32(FLOAT_MAX)), v, np.float32(0))
+
+
+def _healed_mean(m: Array, outliers: Array) -> Array:
+    """Return m, and 0 for what is no number and led to an outlier."""
+    return np.where(outliers & ~np.isfinite(m), np.float32(0), m)
 
 
 def _codes_per_unit(param: TensorType, *, qas: bool) -> Array:
@@ -298,6 +298,28 @@ class Sgd(Update):
 
 
 @dataclass(frozen=True)
+class Momentum(Update):
+    """SGD with a heavy ball, as torch.optim.SGD has it: one float32 per element counts as RAM."""
+
+    decay: float = 0.9
+    rule = _Rule.MOMENTUM
+    states = 1
+
+    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
+        return (_by_rows(param),)
+
+    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
+        m = np.float32(self.decay) * states[0] + grad
+        return m, m
+
+    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
+        return [_healed_mean(states[0], outliers)]
+
+    def fields(self, param: TensorType) -> UpdateFields:
+        return replace(super().fields(param), beta1=self.decay)
+
+
+@dataclass(frozen=True)
 class RowRms(Update):
     """The gradient divided by the root of a running mean square of its row: 4 bytes a row."""
 
@@ -332,8 +354,7 @@ class Adam(Update):
     states = 2
 
     def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
-        rows = param.shape[row_axis(param)]
-        return ((rows, param.size // rows),) * 2
+        return (_by_rows(param),) * 2
 
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         f = np.float32
@@ -347,11 +368,7 @@ class Adam(Update):
 
     def healed(self, states: list[Array], outliers: Array) -> list[Array]:
         m, v = states
-        zero = np.float32(0)
-        return [
-            np.where(outliers & ~np.isfinite(m), zero, m),
-            np.where(outliers, _mean_squares(v), v),
-        ]
+        return [_healed_mean(m, outliers), np.where(outliers, _mean_squares(v), v)]
 
     def fields(self, param: TensorType) -> UpdateFields:
         own = super().fields(param)
@@ -394,59 +411,3 @@ class Clear(Op):
 
     def kernel(self, node: Node) -> Kernel:
         return Kernel("kg_clear", (), ClearParams(node.type.nbytes))
-
-
-@dataclass(frozen=True)
-class Enrol(Op):
-    """prototypes[label] += x: (prototypes, x, label)."""
-
-    writes = (0,)
-
-    def infer(self, *xs: TensorType) -> TensorType:
-        p, x, label = xs
-        require(len(p.shape) == 2 and x.shape == p.shape[1:], f"x {x} does not fit prototypes {p}")
-        require(label.dtype is DType.I32 and label.size == 1, f"label {label} must be one int32")
-        return p
-
-    @ieee754
-    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
-        p, x, label = map(array, xs)
-        out = p.copy()
-        out[label[0]] = finite(out[label[0]] + x)
-        return (out,)
-
-    def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
-        _, x, label = node.inputs
-        return dy, b(Lookup(), dy, label, x), None
-
-    macs = no_macs
-
-    def kernel(self, node: Node) -> Kernel:
-        p, x, label = node.inputs
-        return Kernel("kg_enrol", (x, label), EnrolParams(x.type.size, p.type.shape[0]))
-
-
-@dataclass(frozen=True)
-class Lookup(Op):
-    """table[label]: the gradient of what was enrolled, from that of the prototypes.
-
-    (table, label, after...): it runs after the nodes it names, so that a backward pass that could
-    begin at once does not take memory from the forward pass.
-    """
-
-    def infer(self, *xs: TensorType) -> TensorType:
-        table, label, *_ = xs
-        require(len(table.shape) == 2 and table.dtype is DType.F32, f"{table} must be a f32 table")
-        require(label.dtype is DType.I32 and label.size == 1, f"label {label} must be one int32")
-        return TensorType(table.shape[1:], DType.F32)
-
-    def reference(self, node: Node, *xs: Value) -> Value:
-        table, label, *_ = map(array, xs)
-        return finite(table[label[0]])
-
-    vjp = no_vjp
-    macs = no_macs
-
-    def kernel(self, node: Node) -> Kernel:
-        table, label = node.inputs[:2]
-        return Kernel("kg_lookup", (table, label), LookupParams(*table.type.shape[::-1]))

@@ -126,7 +126,7 @@ def _work(n: Node, calls: int) -> Iterator[tuple[Work, float]]:
         case ops.RowUpdate():
             yield _gradient(n), macs
             yield Work.WEIGHTS_UPDATED, results
-        case ops.Sgd() | ops.RowRms() | ops.Adam() | ops.Accumulate():
+        case ops.Sgd() | ops.Momentum() | ops.RowRms() | ops.Adam() | ops.Accumulate():
             yield Work.VALUES_UPDATED, results
         case ops.Dense() | ops.DenseInputGrad() | ops.Cosine() | ops.CosineInputGrad():
             yield Work.HEAD_MACS, macs
