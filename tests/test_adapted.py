@@ -176,6 +176,10 @@ def text(folder: Path, name: str, change: Callable[[str], str]) -> None:
     (folder / name).write_text(change((folder / name).read_text("utf-8")), encoding="utf-8")
 
 
+def grown(kind: str, blocks: list[str], number: int = 0) -> dict[str, Any]:
+    return {"kind": kind, "blocks": blocks, "number": number}
+
+
 SPOILT: dict[str, tuple[Spoil, str]] = {
     "no folder": (shutil.rmtree, "no such folder"),
     "no tensors": (lambda f: (f / "adapted.safetensors").unlink(), "holds no adapted.safetensors"),
@@ -196,8 +200,8 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         "older version.*run kilograd adapt again",
     ),
     "a newer version": (
-        lambda f: record(f, lambda r: r.update(format=2)),
-        "format 2 is unknown, this version reads 1",
+        lambda f: record(f, lambda r: r.update(format=1)),
+        "format 1 is unknown, this version reads 2",
     ),
     "a version that is none": (
         lambda f: record(f, lambda r: r.update(format=[1])),
@@ -248,8 +252,33 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         "index",
     ),
     "a module that fits nowhere": (
-        lambda f: record(f, lambda r: r.update(modules=["blocks.99"])),
-        "no module fits beside 'blocks.99'",
+        lambda f: record(f, lambda r: r.update(growth=grown("lite", ["blocks.99"]))),
+        "'blocks.99' is no block that takes lite",
+    ),
+    "a rank that no layer has": (
+        lambda f: record(f, lambda r: r.update(growth=grown("lora", ["blocks.6"], 41))),
+        "'blocks.6' is no block that takes lora",
+    ),
+    "groups that do not divide": (
+        lambda f: record(f, lambda r: r.update(growth=grown("grouped", ["blocks.6"], 3))),
+        "'blocks.6' is no block that takes grouped",
+    ),
+    "groups of a block that does not expand": (
+        lambda f: record(f, lambda r: r.update(growth=grown("grouped", ["blocks.0"], 2))),
+        "'blocks.0' is no block that takes grouped",
+    ),
+    "a layer that went into groups": (
+        lambda f: record(
+            f,
+            lambda r: r.update(
+                growth=grown("grouped", ["blocks.6"], 2), learn={"blocks.6.pw1.weight": "all"}
+            ),
+        ),
+        "blocks.6.pw1.weight: digits has no such parameter",
+    ),
+    "a growth that nothing is": (
+        lambda f: record(f, lambda r: r.update(growth=grown("vines", ["blocks.6"]))),
+        "vines",
     ),
     "a field too many": (lambda f: record(f, lambda r: r.update(more=1)), "more"),
     "a tensor too few": (

@@ -150,6 +150,9 @@ def given_by_kilograd(folder: Path) -> set[str]:
     blocks = mobile_blocks(load_model("digits").graph)
     wider, _ = lite_residual(load_model("digits").graph, [b for b in blocks if b.takes_module][:1])
     names |= {n.name for n in wider.nodes if ".lite" in n.name}
+    for method in ("lora:1:1", "grouped:1:2"):
+        grown = compile_recipe(load_model("digits"), Recipe(method, 3), Budget()).model.graph
+        names |= {n.name for n in grown.nodes if ".lora" in n.name or ".grouped." in n.name}
     for graph in inspection(model.graph, PrototypeHead(3), model.layers).values():
         names |= {n.name for n in graph.nodes}
     return names - {n.name for n in model.graph.nodes if n.inputs}
@@ -159,7 +162,8 @@ def test_no_operator_can_have_a_name_that_kilograd_gives(tmp_path: Path) -> None
     """Derived from what is really made; nodes without a name of their own are never looked up."""
     found = given_by_kilograd(write_model(tmp_path / "small"))
     assert {"label", "lr", "clock", "head.prototypes", "logits", "share", "one"} <= found
-    for part in (".learned", ".state0", ".sum", ".fisher", ".before", ".lite."):
+    layers = (".lite.", ".lora", ".grouped.")
+    for part in (".learned", ".state0", ".sum", ".fisher", ".before", *layers):
         assert any(part in name for name in found), part
     allowed = set()
     for name in found:

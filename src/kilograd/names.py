@@ -17,8 +17,9 @@ RESERVED = frozenset(
     {"image", "label", "lr", "clock", "share", "loss", "logits", "embedding", "one", "head"}
 )
 """What Kilograd calls inputs, outputs and constants of programs, and its own classifier."""
-RESERVED_PARTS = frozenset({"weight", "bias", "fisher", "again", "lite"})
-"""What it adds behind a dot: LAYER.weight, LAYER.weight.learned, LAYER.again, BLOCK.lite.add."""
+RESERVED_PARTS = frozenset({"weight", "bias", "fisher", "again", "lite", "lora", "grouped"})
+"""What it adds behind a dot: LAYER.weight, LAYER.weight.learned, LAYER.again, BLOCK.lite.add,
+LAYER.lora, LAYER.grouped.0."""
 _PARTS = sorted(RESERVED_PARTS)
 
 

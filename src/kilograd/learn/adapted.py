@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,19 +25,20 @@ from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, copy_model, load_model_folder
 from kilograd.frontend.model_folder import folder_layout, graph_layout, read_tensors
-from kilograd.ir import Array, DType, Role, fingerprint
+from kilograd.ir import Array, DType, Graph, Role, fingerprint
 from kilograd.learn.recipe import Compiled, compile_selection
 from kilograd.learn.unfinished import UNFINISHED
 from kilograd.names import distinct, label
+from kilograd.ops import Conv, Depthwise
 from kilograd.ops.update import BIAS_LIMIT
 from kilograd.options import changed, values
-from kilograd.passes import lite_residual, mobile_blocks
+from kilograd.passes import Growth, GrowthKind, growth_of, mobile_blocks
 from kilograd.reading import CHECKSUM, checksum, read_bytes, read_json, there, typed, with_checksum
 from kilograd.select import Evidence, Selection, learn_of, parts_of
 from kilograd.settings import Recipe
 from kilograd.targets import HostProgram, build_host
 
-FORMAT = 1
+FORMAT = 2
 NETWORK = "network"
 RESULT = "result.json"
 ADAPTED = "adapted.safetensors"
@@ -131,7 +132,7 @@ def write_adapted(folder: Path, adapted: Adapted, figures: Mapping[str, object])
             "recipe": values(replace(compiled.recipe, head=compiled.recipe.head_kind)),
             "learn": learn_of(compiled.selection),
             "train_head": compiled.selection.head,
-            "modules": _modules(compiled),
+            "growth": asdict(growth) if (growth := _growth(compiled)) else None,
             "classes": list(adapted.classes),
             "threshold": adapted.threshold,
         }
@@ -141,22 +142,27 @@ def write_adapted(folder: Path, adapted: Adapted, figures: Mapping[str, object])
     (folder / RESULT).write_text(text + "\n", encoding="utf-8")
 
 
-def _modules(compiled: Compiled) -> list[str]:
-    """Return the blocks of a network beside which a method has put modules."""
+def _growth(compiled: Compiled) -> Growth | None:
+    """Return what a method has made of the network, if anything."""
     grown = compiled.selection.graph
     if grown is None:
-        return []
-    graph, names = compiled.network.graph, {n.name for n in grown.nodes}
-    blocks = [b for b in mobile_blocks(graph) if f"{b.name}.lite.add" in names]
-    if fingerprint(lite_residual(graph, blocks)[0]) != fingerprint(grown):
+        return None
+    growth = growth_of(compiled.network.graph, grown)
+    if growth is None:
         raise InputError(
             f"method {compiled.recipe.method}: adds to {compiled.network.name} what no folder of "
             f"results can hold; leave {option('out')} away, or choose another method"
         )
-    return [b.name for b in blocks]
+    return growth
 
 
 # ---- reading ----
+
+
+class _Growth(Struct, frozen=True, forbid_unknown_fields=True):
+    kind: GrowthKind
+    blocks: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.OPERATORS)]
+    number: Annotated[int, Meta(ge=0, le=limits.SIDE)]
 
 
 class _Record(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,7 +174,7 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True):
     recipe: dict[str, Any]
     learn: Annotated[dict[str, Any], Meta(max_length=2 * limits.OPERATORS)]
     train_head: bool
-    modules: Annotated[tuple[str, ...], Meta(max_length=limits.OPERATORS)]
+    growth: _Growth | None
     classes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=limits.WAYS)]
     threshold: Annotated[float, Meta(ge=0, le=1)] | None
     sha256: str
@@ -257,17 +263,27 @@ def _recipe(record: _Record, where: str) -> Recipe:
 
 
 def _selection(record: _Record, network: Model, where: str) -> Selection:
-    graph, layers = None, network.layers
-    if record.modules:
-        known = {b.name: b for b in mobile_blocks(network.graph) if b.takes_module}
-        if odd := [name for name in record.modules if name not in known]:
-            raise InputError(f"{where}: modules: no module fits beside {odd[0]!r:.80}")
-        blocks = [known[name] for name in distinct(record.modules, where, "modules")]
-        graph, added = lite_residual(network.graph, blocks)
-        layers = (*layers, *added)
+    graph = _grown(record.growth, network, where) if record.growth else None
+    layers = network.layers if graph is None else _layers(network, graph)
     evidence = Evidence(network.name, graph or network.graph, layers)
     learn = parts_of(record.learn, evidence, f"{where}: learn")
     return Selection(learn, record.train_head, graph=graph)
+
+
+def _grown(said: _Growth, network: Model, where: str) -> Graph:
+    """Return the network as the method made it; each block must be one that it can change."""
+    growth = Growth(said.kind, distinct(said.blocks, where, "blocks"), said.number)
+    fit = {b.name for b in mobile_blocks(network.graph) if growth.fits(b)}
+    if odd := [name for name in growth.blocks if name not in fit]:
+        raise InputError(f"{where}: growth: {odd[0]!r:.80} is no block that takes {growth.kind}")
+    return growth.grown(network.graph)
+
+
+def _layers(network: Model, grown: Graph) -> tuple[str, ...]:
+    """Return the convolutions of a network as it was made, its own classifier excluded."""
+    others = {n.name for n in network.graph.nodes} - set(network.layers)
+    found = (n for n in grown.nodes if isinstance(n.op, Conv | Depthwise))
+    return tuple(n.name for n in found if n.name not in others)
 
 
 def _tensors(file: Path, compiled: Compiled) -> dict[str, Array]:

@@ -3,7 +3,9 @@
 from kilograd.passes.calls import ENROLMENT, UPDATE, EntryPoint, Over, Phase
 from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
+from kilograd.passes.expansions import grouped, low_rank, merged
 from kilograd.passes.fuse import fuse_updates
+from kilograd.passes.growth import Growth, GrowthKind, growth_of
 from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
@@ -25,6 +27,8 @@ __all__ = [
     "Block",
     "Bound",
     "EntryPoint",
+    "Growth",
+    "GrowthKind",
     "Head",
     "LimitError",
     "LinearHead",
@@ -44,8 +48,12 @@ __all__ = [
     "differentiate",
     "entries",
     "fuse_updates",
+    "grouped",
+    "growth_of",
     "inspection",
     "lite_residual",
+    "low_rank",
+    "merged",
     "mobile_blocks",
     "narrow_gradients",
     "push_takes",

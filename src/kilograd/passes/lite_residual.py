@@ -44,6 +44,27 @@ class Block:
         return math.prod(n.op.window.stride for n in self.layers if isinstance(n.op, _LAYERS))
 
     @property
+    def expansion(self) -> Node | None:
+        """The first of its layers where that is a 1x1 convolution in front of the depthwise one."""
+        return self.layers[0] if len(self.layers) == 3 else None
+
+    @property
+    def most_groups(self) -> int:
+        """Into how many groups the expansion may be cut; or into a divisor of that.  0: there is
+        none.
+        """
+        n = self.expansion
+        return math.gcd(self.begin.type.shape[2], n.type.shape[2]) if n else 0
+
+    @property
+    def largest_rank(self) -> int:
+        """The rank that an update of the expansion's weights can have; 0: there is none, or its
+        input has the scale of a ReLU, in which no map below zero has a code.
+        """
+        n, x = self.expansion, self.begin.type
+        return min(x.shape[2], n.type.shape[2]) if n and x.affine.zero_point > -128 else 0
+
+    @property
     def takes_module(self) -> bool:
         """Whether a module fits: two groups, and maps that halve, stride and double exactly."""
         return self.begin.type.shape[2] >= _GROUPS and all(
@@ -125,7 +146,9 @@ def _with_module(b: Builder, block: Block, x: Node, y: Node) -> Node:
         # in 255 codes, as few values are clipped as there; and no images are needed to say so.
         scale = x.type.affine.scale[0] * math.sqrt(2) * 127 / 255
         halves.append(
-            _layer(b, f"{name}.group{i}", part, (window, Affine((scale,), -128)), start, deviation)
+            layer_of(
+                b, f"{name}.group{i}", part, (window, Affine((scale,), -128)), start, deviation
+            )
         )
     middle = b(Concat(), *halves, name=f"{name}.join")
     out = Affine(y.type.affine.scale)  # the scale of the block: the sum is exact
@@ -133,12 +156,12 @@ def _with_module(b: Builder, block: Block, x: Node, y: Node) -> Node:
     # give the mean square of the block's output, if maps fill their ranges alike.
     deviation = y.type.affine.scale[0] / x.type.affine.scale[0] / math.sqrt(channels)
     start = np.zeros((y.type.shape[2], 1, 1, channels))
-    small = _layer(b, f"{name}.out", middle, (Window(), out), start, deviation)
+    small = layer_of(b, f"{name}.out", middle, (Window(), out), start, deviation)
     large = b(Upsample(_HALF), small, name=f"{name}.large")
     return b(Add(y.type.affine), y, large, name=f"{name}.add")
 
 
-def _layer(
+def layer_of(
     b: Builder, name: str, x: Node, how: tuple[Window, Affine], start: Array, deviation: float
 ) -> Node:
     """Append a convolution whose real weights are `start`, and can be `_DEVIATIONS` as large."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kilograd.ir import Builder, Graph, Node, dead_code, rewrite
-from kilograd.ops import ConvWeightGrad, DepthwiseWeightGrad, Take
+from kilograd.ops import ConvInputGrad, ConvWeightGrad, DepthwiseWeightGrad, Overlay, Take
 
 
 def push_takes(graph: Graph) -> Graph:
     """Apply the rules everywhere and drop what nothing needs any more."""
-    return dead_code(rewrite(graph, take_of_all, take_of_weight_grad))
+    return dead_code(rewrite(graph, take_of_all, take_of_weight_grad, take_of_input_grad))
 
 
 def take_of_all(b: Builder, n: Node) -> Node | None:
@@ -40,4 +40,15 @@ def take_of_weight_grad(b: Builder, n: Node) -> Node | None:
             cut = Take(2, index)
             shape = (*grad.shape[:2], len(index))
             return b(replace(grad, shape=shape), b(cut, x), b(cut, dy))
+    return None
+
+
+def take_of_input_grad(b: Builder, n: Node) -> Node | None:
+    """Cut dX to the input channels that learn, whose weights are a tensor of their own."""
+    match n.op, n.inputs:
+        case Take(2, index), (
+            Node(op=ConvInputGrad() as grad, inputs=(dy, Node(op=Overlay(3, own)) as w)),
+        ) if index == own:
+            shape = (*grad.shape[:2], len(index))
+            return b(replace(grad, shape=shape), dy, w.inputs[1])
     return None

@@ -139,9 +139,10 @@ def layers(evidence: Evidence, grown: Graph | None = None) -> tuple[Layer, ...]:
     out = []
     for node in graph.nodes:
         before = tuple(dict.fromkeys(s for n in node.inputs for s in sources[n]))
-        sources[node] = (node.name,) if node.name in known else before
-        if node.name not in known:
+        if node.name not in known or not isinstance(node.op, _LAYERS):
+            sources[node] = before
             continue
+        sources[node] = (node.name,)
         x, w = (n.type for n in node.inputs[:2])
         depthwise = len(w.shape) == 3
         out.append(

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from kilograd.errors import InputError, option
+from kilograd.select.dropped import grouped, lora
 from kilograd.select.fixed import bias_k, full, head, last, last_k, none
 from kilograd.select.knapsack import Knapsack
 from kilograd.select.one_layer import input_channels, output_channels
@@ -55,10 +56,14 @@ _NUMBERED: Mapping[str, _Numbered] = {
     "last": _Numbered(last_k, "K", 3),
     "bias": _Numbered(bias_k, "K", 3),
     "tinytl": _Numbered(tinytl, "K", 1),
+    "lora": _Numbered(lora, "K", 1),
     "tinytrain-random": _Numbered(lambda s: TinyTrain(order=at_random(s)), "SEED", 1),
     "static-random": _Numbered(static_random, "SEED", 1),
     "random-layers": _Numbered(random_layers, "SEED", 1),
 }
+
+_PAIRED: Mapping[str, Callable[[int, int], Strategy]] = {"lora": lora, "grouped": grouped}
+"""Strategies that two numbers tell apart."""
 
 #: How `weights:LAYER:SHARE:NAME` chooses output channels.
 _ORDERS: Mapping[str, Order] = {"fisher": by_fisher, "l2": by_norm}
@@ -74,6 +79,8 @@ _ONE_LAYER = re.compile(
 METHODS = (
     *_NAMED,
     *(f"{name}:{kind.number}" for name, kind in _NUMBERED.items()),
+    "lora:K:RANK",
+    "grouped:K:GROUPS",
     "weights:LAYER:SHARE",
     *(f"weights:LAYER:SHARE:{name}" for name in _ORDERS),
     f"weights:LAYER:SHARE:{_RANDOM}:SEED",
@@ -86,6 +93,8 @@ METHODS = (
 EXAMPLES = (
     *_NAMED,
     *(f"{name}:{kind.example}" for name, kind in _NUMBERED.items()),
+    "lora:1:2",
+    "grouped:1:2",
     "weights:0:1",
     *(f"weights:0:1:{name}" for name in _ORDERS),
     f"weights:0:1:{_RANDOM}:1",
@@ -121,6 +130,8 @@ def strategy(method: str) -> Strategy:
         return sparse_update(name.removeprefix("sparse-"))
     if alone := _one_layer(method):
         return alone
+    if name in _PAIRED and (parts := re.fullmatch(rf"({_WHOLE}):({_WHOLE})", number)):
+        return _PAIRED[name](int(parts[1]), int(parts[2]))
     if name in _NUMBERED and re.fullmatch(_WHOLE, number):
         return _NUMBERED[name].make(int(number))
     packaged = package_strategies()
