@@ -22,6 +22,7 @@ from kilograd.output import write_file
 from kilograd.report import frontier, gap, steps
 from kilograd.search import Contribution, Found, Front, Published, read_contribution
 from kilograd.search.search import Search, SolverName, search, shipped_contribution
+from kilograd.select.cost import Convention
 from kilograd.settings import Build, Recipe
 
 app = typer.Typer()
@@ -55,6 +56,13 @@ def search_command(
         bool,
         typer.Option("--shrink", help="Pull gains that were measured with noise towards zero."),
     ] = False,
+    convention: Annotated[
+        Convention,
+        typer.Option(
+            help="What --sram and --compute count: kilograd: the program; tte: what training adds "
+            "by the formulas of the 256 KB paper."
+        ),
+    ] = Convention.KILOGRAD,
     seed: Annotated[int, typer.Option(help="Makes the run repeatable.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -67,7 +75,17 @@ def search_command(
         raise InputError("--sram: give what the program may use, as in 128K; or --pareto")
     gains = _gains(network, contribution)
     _mention_other_settings(gains, recipe, network.preprocess.size)
-    asked = Search(network, recipe, gains, budget, solver, seed, pareto=pareto, shrink=shrink)
+    asked = Search(
+        network,
+        recipe,
+        gains,
+        budget,
+        solver,
+        seed,
+        pareto=pareto,
+        shrink=shrink,
+        convention=convention,
+    )
     with goes_on(out), bar("searching") as progress:
         results = search(out, asked, progress)
     write_file(

@@ -10,7 +10,7 @@ from kilograd.search.contribution import (
 )
 from kilograd.search.evolution import Evolution
 from kilograd.search.exact import exact
-from kilograd.search.footprint import Footprint, Lower, footprint
+from kilograd.search.footprint import Footprint, Lower, counted, footprint
 from kilograd.search.found import Found, Front, Published
 from kilograd.search.genome import Genome, selection
 from kilograd.search.problem import (
@@ -44,6 +44,7 @@ __all__ = [
     "Sampling",
     "Solver",
     "choices",
+    "counted",
     "exact",
     "footprint",
     "helpful",

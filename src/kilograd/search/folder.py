@@ -20,7 +20,7 @@ from kilograd.search.problem import UNLIMITED, Limits
 RESULT = "search.json"
 
 _DIGESTS = {"fingerprint": "the network", "gains": "the contribution analysis"}
-_OPTIONS = ("size", "sram", "compute", "solver", "seed", "pareto", "shrink")
+_OPTIONS = ("size", "sram", "compute", "solver", "seed", "pareto", "shrink", "convention")
 
 
 @dataclass(frozen=True)

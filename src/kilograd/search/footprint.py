@@ -28,7 +28,7 @@ from kilograd.memory import STAMP_BYTES, aligned
 from kilograd.passes import EntryPoint, store
 from kilograd.search.contribution import SHARES
 from kilograd.search.genome import Genome, selection
-from kilograd.select.selection import Evidence, Selection
+from kilograd.select.selection import Demand, Evidence, Selection
 
 Lower = Callable[[Selection], Mapping[str, Graph]]
 """Makes the entry points of a program, scheduled; `InputError` where what learns does not allow it.
@@ -36,6 +36,9 @@ Lower = Callable[[Selection], Mapping[str, Graph]]
 
 Moment = tuple[str, str]
 """An entry point, and a node of it."""
+
+_ALL: Moment = ("", "")
+"""The only moment of a count by formulas."""
 
 _BEFORE = 3
 """So many layers before a share learn biases where its cost as not the earliest is taken: a block,
@@ -129,6 +132,29 @@ def footprint(
                 continue
             found = _program(graphs, base[depth].sram, evidence.layers[i])
             adds[first, i, s] = found.less(base[depth])
+    return _tables(count, base, adds)
+
+
+def counted(
+    evidence: Evidence, cost: Callable[[Selection], Demand], options: Collection[tuple[int, int]]
+) -> Footprint:
+    """Return what parts cost by formulas: of one moment, and to each layer a term of its own.
+
+    `cost` says so of a selection, and must be a sum over layers once biases learn from the first
+    of them on: as `kilograd.select.cost.tte` is.
+    """
+    count = len(evidence.layers)
+
+    def program(genome: Genome) -> _Program:
+        demand = cost(selection(evidence, genome))
+        return _Program(0, {_ALL: demand.sram}, demand.backward_macs)
+
+    base = {k: program(_only(count, k)) for k in range(1, count + 1)}
+    adds = {}
+    for i, s in options:
+        depth = count - i
+        added = program(_only(count, depth, i, SHARES[s - 1])).less(base[depth])
+        adds[0, i, s] = adds[1, i, s] = added
     return _tables(count, base, adds)
 
 

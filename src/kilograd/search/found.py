@@ -20,8 +20,10 @@ class Found:
 
     `sram_limit`, `compute_limit`: what it was to cost at most, in bytes and backward MACs; `front`
     says which of them goes up where there are several plans.  `sram_bytes`, `backward_macs`: those
-    of the compiled program.  `predicted_gain`: the sum of contributions, in accuracy;
-    `gain_bound`: what no plan within the limits can promise, where that is known.
+    of the compiled program.  `predicted_sram_bytes`: what was held against the limit: the sum of
+    the program's parts, or bytes by the formulas of a paper.  `predicted_gain`: the sum of
+    contributions, in accuracy; `gain_bound`: what no plan within the limits can promise, where that
+    is known.
     `k`: the last convolutions of which biases learn; `weights`: the share of the input channels of
     a layer of which weights learn.  `programs`: how many were compiled until one was within limits.
     """

@@ -28,6 +28,7 @@ from kilograd.search import (
     Published,
     Sampling,
     Solver,
+    counted,
     exact,
     footprint,
     helpful,
@@ -38,6 +39,7 @@ from kilograd.search import (
 from kilograd.search.contribution import Contribution, read_contribution
 from kilograd.search.folder import Results, SearchFolder
 from kilograd.select import Budget, Demand, Evidence, Selection, published_plans
+from kilograd.select.cost import Convention, Layer, layers, tte
 from kilograd.select.greedy import too_small
 from kilograd.select.plan_file import plan_text
 from kilograd.settings import Recipe
@@ -77,7 +79,9 @@ class Search:
     """What to search for: plans of `model` as `recipe` compiles it, its method aside.
 
     `pareto`: not one plan within the budget, but one for each of many smaller budgets.
-    `shrink`: expect less of what was measured with noise.
+    `shrink`: expect less of what was measured with noise.  `convention`: how the budget is counted.
+
+    Raises `InputError` for a convention that does not know biases.
     """
 
     model: Model
@@ -88,6 +92,15 @@ class Search:
     seed: int = 0
     pareto: bool = False
     shrink: bool = False
+    convention: Convention = Convention.KILOGRAD
+
+    def __post_init__(self) -> None:
+        """Check the convention."""
+        if self.convention is Convention.TINYTRAIN:
+            raise InputError(
+                f"{option('convention')} {self.convention}: counts no biases, and update plans "
+                f"that are searched for have some; use {Convention.TTE} or {Convention.KILOGRAD}"
+            )
 
     def named(self) -> dict[str, object]:
         """Return what decides the result, as JSON."""
@@ -106,6 +119,7 @@ class Search:
             "seed": self.seed,
             "pareto": self.pareto,
             "shrink": self.shrink,
+            "convention": self.convention.value,
         }
 
 
@@ -182,19 +196,25 @@ class _Run:
         self.gains = asked.contribution
         if asked.shrink:
             self.gains = shrunk(self.gains, t_quantile(self.gains.overall.episodes - 1))
-        self.evidence = Evidence(
-            self.model.name,
-            self.model.graph,
-            self.model.layers,
-            lambda s: demand(linked(self.model, asked.recipe, s)),
-        )
-        parts = footprint(
-            self.evidence,
-            lambda s: lowered(self.model, asked.recipe, s),
-            helpful(self.gains),
-            lambda done, of: progress(done, of, "compiling parts"),
-        )
+        plain = Evidence(self.model.name, self.model.graph, self.model.layers)
+        options = helpful(self.gains)
+        if asked.convention is Convention.TTE:
+            network = layers(plain)
+            self.evidence = replace(plain, cost=lambda s: _formula(network, s))
+            parts = counted(plain, self.evidence.cost, options)
+        else:
+            self.evidence = replace(plain, cost=self.compiled)
+            parts = footprint(
+                plain,
+                lambda s: lowered(self.model, asked.recipe, s),
+                options,
+                lambda done, of: progress(done, of, "compiling parts"),
+            )
         self.problem = problem(self.gains, parts)
+
+    def compiled(self, chosen: Selection) -> Demand:
+        """Return what the program of a selection costs."""
+        return demand(linked(self.model, self.asked.recipe, chosen))
 
     def rungs(self) -> Iterator[tuple[Front | None, Limits]]:
         """Yield the limits of every plan; raises `InputError` where nothing fits."""
@@ -233,6 +253,8 @@ class _Run:
             chosen = selection(self.evidence, answer.genome)
             cost = self.evidence.cost(chosen)
             if cost.sram <= limits.sram and cost.backward_macs <= limits.macs:
+                if self.asked.convention is not Convention.KILOGRAD:
+                    cost = self.compiled(chosen)
                 return _Chosen(self._found(front, limits, answer, cost, bound, tried), chosen)
             said = self.problem.cost(answer.k, answer.genes)
             room = room.tightened(answer.k, (cost.sram - said[0], cost.backward_macs - said[1]))
@@ -249,7 +271,7 @@ class _Run:
             shares = dict(zip(plan.layers, plan.ratios, strict=True))
             genome = Genome(plan.k, tuple(shares.get(i, 0.0) for i in range(len(layers))))
             try:
-                cost = self.evidence.cost(selection(self.evidence, genome))
+                cost = self.compiled(selection(self.evidence, genome))
             except InputError:
                 continue  # not with these options
             gain = self.gains.biases[plan.k - 1].mean
@@ -268,7 +290,7 @@ class _Run:
     ) -> Found:
         weights = zip(self.model.layers, answer.genome.shares, strict=True)
         return Found(
-            plan=_name(front, limits, self.evidence.full_backward()),
+            plan=_name(front, limits, self.evidence.full_backward(), self.asked.convention),
             front=front,
             sram_limit=None if limits.sram == UNLIMITED else limits.sram,
             compute_limit=None if limits.macs == UNLIMITED else limits.macs,
@@ -306,7 +328,15 @@ class _Run:
             else min(costs, key=lambda k: costs[k][1])
         )
         smallest = selection(self.evidence, Genome(k, (0.0,) * len(none)))
-        return too_small(self.evidence, self.asked.budget, [smallest])
+        error = too_small(self.evidence, self.asked.budget, [smallest])
+        if self.asked.convention is Convention.KILOGRAD:
+            return error
+        return InputError(f"{option('convention')} {self.asked.convention}: {error}")
+
+
+def _formula(network: Sequence[Layer], chosen: Selection) -> Demand:
+    cost = tte(network, chosen)
+    return Demand(cost.memory.total, cost.macs.backward)
 
 
 def _given(budget: Budget) -> str:
@@ -325,10 +355,11 @@ def _steps(least: int, most: int, step: int, limit: int) -> list[int]:
     return [*steps, limit] if limit <= last * step else steps
 
 
-def _name(front: Front | None, limits: Limits, full: int) -> str:
+def _name(front: Front | None, limits: Limits, full: int, convention: Convention) -> str:
     """Return a file name that says what a plan may cost."""
     sram, macs = limits.sram, limits.macs
-    ram = f"ram-{sram >> 10}K" if sram % 1024 == 0 else f"ram-{sram}"
+    ram = "ram" if convention is Convention.KILOGRAD else str(convention)
+    ram += f"-{sram >> 10}K" if sram % 1024 == 0 else f"-{sram}"
     work = f"macs-{macs}"
     if full and macs % (step := full * SHARE // 100) == 0:
         work = f"macs-{macs // step * SHARE}pct"
