@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from kilograd.report.axes import label, scale, ticks
 from kilograd.report.document import document
 from kilograd.report.markup import escape
 from kilograd.search import Found, Front, Published
@@ -85,17 +85,17 @@ def steps(plans: Sequence[Found]) -> list[float | None]:
 def _chart(plans: Sequence[Found], published: Sequence[Published], axis: _Axis) -> str:
     shown: list[Found | Published] = [*plans, *published]
     xs, ys = [axis.of(p) for p in shown], [100 * p.predicted_gain for p in shown]
-    x = _scale(0.9 * min(xs), 1.03 * max(xs), _LEFT, _WIDTH - _RIGHT)
-    y = _scale(min(0.0, *ys), 1.06 * max(ys), _HEIGHT - _BOTTOM, _TOP)
+    x = scale(0.9 * min(xs), 1.03 * max(xs), _LEFT, _WIDTH - _RIGHT)
+    y = scale(min(0.0, *ys), 1.06 * max(ys), _HEIGHT - _BOTTOM, _TOP)
     out = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
-    for tick in _ticks(0.9 * min(xs), 1.03 * max(xs)):
+    for tick in ticks(0.9 * min(xs), 1.03 * max(xs)):
         out.append(f'<path class="grid" d="M{x(tick):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-        out.append(_text(x(tick), _HEIGHT - _BOTTOM + 16, f"{tick:g}", "axis", "middle"))
-    for tick in _ticks(min(0.0, *ys), 1.06 * max(ys)):
+        out.append(label(x(tick), _HEIGHT - _BOTTOM + 16, f"{tick:g}", "axis", "middle"))
+    for tick in ticks(min(0.0, *ys), 1.06 * max(ys)):
         out.append(f'<path class="grid" d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _RIGHT}"/>')
-        out.append(_text(_LEFT - 8, y(tick) + 4, f"{tick:g}", "axis", "end"))
-    out.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, axis.title, "axis", "middle"))
-    out.append(_text(4, _TOP - 4, "gain, points", "axis", "start"))
+        out.append(label(_LEFT - 8, y(tick) + 4, f"{tick:g}", "axis", "end"))
+    out.append(label((_LEFT + _WIDTH) / 2, _HEIGHT - 6, axis.title, "axis", "middle"))
+    out.append(label(4, _TOP - 4, "gain, points", "axis", "start"))
     line = "".join(
         f"{'H' if i else 'M'}{x(axis.of(f)):.1f} {'V' if i else ''}{y(100 * f.predicted_gain):.1f}"
         for i, f in enumerate(plans)
@@ -109,7 +109,7 @@ def _chart(plans: Sequence[Found], published: Sequence[Published], axis: _Axis) 
         px, py = x(axis.of(p)), y(100 * p.predicted_gain)
         box = f'x="{px - 4.5:.1f}" y="{py - 4.5:.1f}" width="9" height="9"'
         out.append(f'<rect class="published" {box}/>')
-        out.append(_text(px + 8, py + 15, escape(p.method), "published", "start"))
+        out.append(label(px + 8, py + 15, escape(p.method), "published", "start"))
     return "\n".join([*out, "</svg>"])
 
 
@@ -169,7 +169,7 @@ def _map(layers: Sequence[str], plans: Sequence[Found]) -> str:
     out = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">']
     for r, f in enumerate(plans):
         top = r * row
-        out.append(_text(left - 8, top + 15, escape(f.plan.removesuffix(".json")), "row", "end"))
+        out.append(label(left - 8, top + 15, escape(f.plan.removesuffix(".json")), "row", "end"))
         for i, layer in enumerate(layers):
             share = f.weights.get(layer, 0.0)
             kind = "bias" if i >= len(layers) - f.k else "none"
@@ -186,23 +186,3 @@ def _map(layers: Sequence[str], plans: Sequence[Found]) -> str:
         x, y = left + (i + 0.6) * cell, row * len(plans) + 6
         out.append(f'<text transform="translate({x:.1f} {y}) rotate(90)">{escape(layer)}</text>')
     return "\n".join([*out, "</svg>"])
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    span = high - low or 1.0
-    return lambda value: start + (value - low) / span * (end - start)
-
-
-def _ticks(low: float, high: float) -> Iterator[float]:
-    """Yield about eight round numbers between two."""
-    size = (high - low) / 8 or 1.0
-    unit = 10 ** math.floor(math.log10(size))
-    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= size)
-    at = math.ceil(low / step)
-    while at * step <= high:
-        yield round(at * step, 10)
-        at += 1
-
-
-def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
