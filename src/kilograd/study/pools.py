@@ -39,24 +39,26 @@ def here(works: Iterator[Work]) -> Generator[Row, None, None]:
         yield from worker(work)
 
 
-def in_processes(works: Iterator[Work], jobs: int) -> Generator[Row, None, None]:
+def in_processes(works: Iterator[Work | None], jobs: int) -> Generator[Row, None, None]:
     """Yield rows, those of a work together, in the order in which works are done.
+
+    Works may depend on rows: `None` in place of one waits for some that are on their way.
 
     Where a process dies, what all of them were doing is done again, once.
 
     Raises `InputError` where a process dies that does something again.
     """
-    again: list[Work] = []
+    again: list[Work | None] = []
     while lost := (yield from _in_pool(itertools.chain(again, works), jobs)):
         if any(a is b for a in again for b in lost):
             raise InputError(
                 f"{option('jobs')} {jobs}: a worker process died, and so did the one that took "
                 "over, perhaps for lack of memory; the same command with fewer jobs goes on"
             )
-        again = lost
+        again = [*lost]
 
 
-def _in_pool(works: Iterator[Work], jobs: int) -> Generator[Row, None, list[Work]]:
+def _in_pool(works: Iterator[Work | None], jobs: int) -> Generator[Row, None, list[Work]]:
     """Yield rows until all is done or a process dies, and return what that leaves undone."""
     cache_folder()  # all use the same, also where it goes with this process
     before = set(multiprocessing.active_children())
@@ -69,11 +71,12 @@ def _in_pool(works: Iterator[Work], jobs: int) -> Generator[Row, None, list[Work
     try:
         for work in works:
             try:
-                with _ctrl_c_later():
-                    running[pool.submit(_run, work)] = work
+                if work is not None:
+                    with _ctrl_c_later():
+                        running[pool.submit(_run, work)] = work
             except BrokenProcessPool:
-                lost.append(work)
-            if len(running) == 2 * jobs:
+                lost.extend(filter(None, [work]))
+            if running and (work is None or len(running) == 2 * jobs):
                 yield from _finished(running, lost)
             if lost:
                 break
@@ -148,8 +151,10 @@ def _run(work: Work) -> tuple[Row, ...]:
         os._exit(1)  # the pool would take it for a result and go on
 
 
-def on_cluster(works: Iterator[Work], address: str) -> Generator[Row, None, None]:
+def on_cluster(works: Iterator[Work | None], address: str) -> Generator[Row, None, None]:
     """Yield rows, those of a work together, in the order in which works are done.
+
+    Works may depend on rows, as `in_processes` has them.
 
     Where a process or a node dies, Ray does its work again, once.  `check_cluster` comes before.
 
@@ -162,10 +167,14 @@ def on_cluster(works: Iterator[Work], address: str) -> Generator[Row, None, None
         make = ray.remote(num_cpus=1, max_retries=1)(_run_there)
         running: list[Any] = []
         for work in works:
-            while len(running) >= 2 * _cpus(ray.cluster_resources(), address):
+            most = 0 if work is None else 2 * _cpus(ray.cluster_resources(), address) - 1
+            while len(running) > most:
                 done, running = ray.wait(running)
                 yield from ray.get(done[0])
-            running.append(make.remote(work, __version__))
+                if work is None:
+                    break
+            if work is not None:
+                running.append(make.remote(work, __version__))
         while running:
             done, running = ray.wait(running)
             yield from ray.get(done[0])
