@@ -574,6 +574,7 @@ def test_numbers_of_any_size_are_one_line_or_work(
         ("search", "--out", "out", "--sram", "1M", "--ways", 10**9),
         ("demo", "--seed", 10**10),
         ("evaluate", "--data", "x", "--out", "out", "--jobs", 10**9),
+        ("tune", "--data", "x", "--out", "out", "--jobs", 10**9),
         ("contribution", "--data", "x", "--out", "out.json", "--jobs", 10**9),
         ("evaluate", "--data", "x", "--out", "out", "--iterations", 10**9),
     ],

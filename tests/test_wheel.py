@@ -39,6 +39,7 @@ NEEDS: dict[Extra, tuple[str, ...]] = {
         *("search", "--model", "./small", "--contribution", "small.json", "--sram", "64K"),
         *("--solver", "evolution", "--out", "found"),
     ),
+    Extra.TUNE: ("tune", "--data", "photos", "--out", "tuned"),
     Extra.RAY: ("evaluate", "--data", "photos", "--ray", "auto", "--out", "compared"),
     Extra.EMULATE: ("run", "--model", "./small"),
     Extra.ZIG: ("adapt", "photos", "--model", "./small"),  # where there is no cc

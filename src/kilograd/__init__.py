@@ -17,11 +17,12 @@ network passes them, and from the simple to what is made of it:
     data        images, episodes, random views
     settings    all that a person may set, one field an option
     learn       one network learns one task
-    study       many tasks: methods compared
+    study       many tasks: methods compared, rates tuned
     search      what should learn, found from what each part adds
     offline     training in float, with PyTorch, before a device sees the network
     report      pages, and cost as papers count it
     use         what was learned is used: predictions, a test
+    tuning      rates and other options that suit, for each method
     api         what the commands do, as functions: the names below
     cli         the command line
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from kilograd.learn.adapt import Outcome
     from kilograd.learn.adapted import Adapted
     from kilograd.settings import Build, Settings
+    from kilograd.tuning import Tuning, tune
     from kilograd.use import Prediction, Tested, load_adapted, predict, test
 
 __version__ = "0.1.0"
@@ -53,6 +55,7 @@ __all__ = [
     "Prediction",
     "Settings",
     "Tested",
+    "Tuning",
     "adapt",
     "evaluate",
     "export",
@@ -62,6 +65,7 @@ __all__ = [
     "predict",
     "pull",
     "test",
+    "tune",
 ]
 
 

@@ -32,7 +32,15 @@ from kilograd.learn.own_pictures import ROOM
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.unfinished import UNFINISHED, begun
 from kilograd.learn.whole import Whole, learn_whole
-from kilograd.options import Record, as_path, changed, check_names, converted, leaves
+from kilograd.options import (
+    as_list,
+    as_path,
+    check_names,
+    converted,
+    leaves,
+    record_given,
+    with_given,
+)
 from kilograd.output import (
     check_apart,
     check_file,
@@ -54,6 +62,7 @@ from kilograd.study.pools import check_jobs
 from kilograd.study.suite import Suite, SuiteName, find_sets
 from kilograd.study.work import Row
 from kilograd.targets import Footprint, check_flash, chosen_target, footprint
+from kilograd.tuning import Tuning, tune
 from kilograd.use import (
     Learned,
     Prediction,
@@ -78,6 +87,7 @@ __all__ = [
     "Prediction",
     "Settings",
     "Tested",
+    "Tuning",
     "adapt",
     "evaluate",
     "export",
@@ -86,6 +96,7 @@ __all__ = [
     "plan",
     "predict",
     "test",
+    "tune",
 ]
 
 Place = str | Path
@@ -148,16 +159,16 @@ def adapt(  # noqa: PLR0913 options by name
         raise InputError(f"{option('forget')}: there is nothing to forget without a start")
     named = {k for k, value in {"method": method, **options}.items() if value is not None}
     chosen = CHOSEN - named if settings is None else frozenset()
-    usual = _record("settings", settings, _usual(options, episode))
-    settings = _given(usual, {"method": method, **options})
+    usual = record_given("settings", settings, _usual(options, episode))
+    settings = with_given(usual, {"method": method, **options})
     network, place = load_model(model, size), as_path("data", data)
-    settings = _given(settings, {"seed": seed})
+    settings = with_given(settings, {"seed": seed})
     there = _board_for(network, board)
     if there is not None:
         settings = replace(settings, limits=within(settings.limits, there))
     stored = _stored(episode)
     if stored is None:
-        settings = _given(settings, {"episode": episode})
+        settings = with_given(settings, {"episode": episode})
     else:
         _check_as_it_is(settings, stored)
     folder = None if out is None else as_path("out", out)
@@ -176,7 +187,7 @@ def adapt(  # noqa: PLR0913 options by name
             drawn = settings.draw(dataset, settings.schedule.seed)
         else:
             drawn = stored_episode(stored, dataset, seed)
-            settings = _given(settings, {"seed": drawn.seed if seed is None else None})
+            settings = with_given(settings, {"seed": drawn.seed if seed is None else None})
         task = load_task(dataset, drawn, network.preprocess)
         with fitting(there, network, settings.recipe):
             outcome = learn(network, task, settings, progress or silent, chosen)
@@ -201,7 +212,7 @@ def _further(
     check_names(given, ["model", "size", *(leaf.name for leaf in leaves(Settings))])
     folder = None if out is None else as_path("out", out)
     _check_places(data, folder, None, force=force)
-    dropped = converted("forget", _list(forget), list[str])
+    dropped = converted("forget", as_list(forget), list[str])
     outcome = learn_further(start, data, dropped, given, progress)
     if folder is not None:
         save(folder, outcome)
@@ -231,30 +242,6 @@ def _check_places(
         check_apart(plan, data, "save_plan")
         if out is not None and plan.resolve().is_relative_to(out.resolve()):
             raise InputError(f"{option('save_plan')} {plan}: lies in {out}; choose another place")
-
-
-def _given(record: Record, options: Mapping[str, object]) -> Record:
-    """Return a record with the options that were given: `None` leaves one as it is."""
-    check_names(options, [leaf.name for leaf in leaves(type(record))])
-    return changed(record, {k: v for k, v in options.items() if v is not None})
-
-
-def _record(name: str, given: object, usual: Record) -> Record:
-    """Return the record that was given, or the usual one; `InputError` for another thing."""
-    if given is None:
-        return usual
-    if not isinstance(given, type(usual)):
-        kind = type(usual).__name__
-        raise InputError(
-            f"{option(name)}: must be a kilograd.{kind}, not a {type(given).__name__}; or give "
-            "options by name"
-        )
-    return given
-
-
-def _list(given: object) -> object:
-    """Return what is alone as a list of one."""
-    return [given] if isinstance(given, str | Path) else given
 
 
 def _stored(episode: Place | None) -> Path | None:
@@ -337,7 +324,7 @@ def plan(
         if there is not None:
             check_ram(found, there)
         return found
-    build = _given(_record("build", build, Build()), given)
+    build = with_given(record_given("build", build, Build()), given)
     network = load_model(model, size)
     there = _board_for(network, board)
     limits = build.limits if there is None else within(build.limits, there)
@@ -467,14 +454,14 @@ def evaluate(  # noqa: PLR0913 options by name
     if suite is not None and settings is not None:
         raise InputError(f"{option('suite')} {suite}: has settings of its own; leave one away")
     named = None if suite is None else converted("suite", suite, SuiteName)
-    usual = Suite(settings=_record("settings", settings, Settings()))
+    usual = Suite(settings=record_given("settings", settings, Settings()))
     usual = usual if named is None else named.suite
     if "method" in options:
         raise InputError("method: no such option; there are methods")
-    settings = _given(usual.settings, options)
+    settings = with_given(usual.settings, options)
     folder, places = as_path("out", out), _places(data, named)
-    names = usual.models if models is None else converted("models", _list(models), list[Any])
-    asked_methods = usual.methods if methods is None else _list(methods)
+    names = usual.models if models is None else converted("models", as_list(models), list[Any])
+    asked_methods = usual.methods if methods is None else as_list(methods)
     networks = tuple(
         load_model(name, size) for name in ([None] if names is None else map(str, names))
     )
@@ -500,7 +487,7 @@ def evaluate(  # noqa: PLR0913 options by name
 
 
 def _places(data: Place | Sequence[Place], suite: SuiteName | None) -> tuple[Path, ...]:
-    places = tuple(as_path("data", p) for p in converted("data", _list(data), list[Any]))
+    places = tuple(as_path("data", p) for p in converted("data", as_list(data), list[Any]))
     if suite is not None and len(places) == 1 and places[0].is_dir():
         return find_sets(places[0], suite)
     return places

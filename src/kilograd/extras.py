@@ -22,6 +22,7 @@ class Extra(enum.Enum):
     HEIC = ("pillow-heif",)
     EXACT = ("ortools",)
     SEARCH = ("pymoo",)
+    TUNE = ("optuna",)
     RAY = ("ray",)
     DIGITS = ("scikit-learn",)
     EMULATE = ("ziglang", "unicorn", "pyelftools", "capstone", "wasmtime")

@@ -86,6 +86,30 @@ def changed(record: Record, given: Mapping[str, object]) -> Record:
     return _changed(record, {name: checked(known[name], x) for name, x in given.items()})
 
 
+def with_given(record: Record, options: Mapping[str, object]) -> Record:
+    """Return a record with the options that were given: `None` leaves one as it is."""
+    check_names(options, [leaf.name for leaf in leaves(type(record))])
+    return changed(record, {k: v for k, v in options.items() if v is not None})
+
+
+def record_given(name: str, given: object, usual: Record) -> Record:
+    """Return the record that was given, or the usual one; `InputError` for another thing."""
+    if given is None:
+        return usual
+    if not isinstance(given, type(usual)):
+        kind = type(usual).__name__
+        raise InputError(
+            f"{option(name)}: must be a kilograd.{kind}, not a {type(given).__name__}; or give "
+            "options by name"
+        )
+    return given
+
+
+def as_list(given: object) -> object:
+    """Return what is alone as a list of one."""
+    return [given] if isinstance(given, str | Path) else given
+
+
 def check_names(given: Collection[str], known: Collection[str]) -> None:
     """Raise `InputError` for a name that is not known, with those that are spelled nearly so."""
     for name in given:

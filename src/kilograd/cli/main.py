@@ -14,14 +14,25 @@ from typer.main import get_command
 
 import kilograd
 from kilograd import interruption
-from kilograd.cli import demo, device, learn, look, networks, offline, search, study, use
+from kilograd.cli import (
+    demo,
+    device,
+    learn,
+    look,
+    networks,
+    offline,
+    search,
+    study,
+    tune,
+    use,
+)
 from kilograd.cli.console import ERR, report
 from kilograd.errors import InputError
 from kilograd.frontend import is_model
 from kilograd.output import FULL
 
 app = typer.Typer(pretty_exceptions_enable=False, help="Train neural networks in kilobytes.")
-for room in (learn, demo, use, networks, look, device, study, search, offline):
+for room in (learn, demo, use, networks, look, device, study, tune, search, offline):
     app.add_typer(room.app)
 # What typer raises for bad usage; it may be of a copy of click that typer keeps private.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])

@@ -136,7 +136,7 @@ def evaluate(
     if cluster is not None:
         check_cluster(cluster)
     with opened(out / RESULTS) as store:
-        store.agree(_fingerprint(evaluation), _options(Settings()))
+        store.agree(dependencies(evaluation), options_of(Settings()))
         done = store.rows()
         keys = list(_keys(evaluation))
         missing = [key for key in keys if key not in done]
@@ -205,9 +205,9 @@ def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:
 # ---- what rows depend on ----
 
 
-def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
+def dependencies(evaluation: Evaluation) -> dict[str, str]:
     """Return all that a row depends on, beside its key: option or input, and its value."""
-    found = _options(evaluation.settings)
+    found = options_of(evaluation.settings)
     found["kilograd"] = __version__
     for d in evaluation.sets:
         content = (d.classes, d.labels.tolist(), d.split)
@@ -222,7 +222,8 @@ def _fingerprint(evaluation: Evaluation) -> dict[str, str]:
     return found
 
 
-def _options(settings: Settings) -> dict[str, str]:
+def options_of(settings: Settings) -> dict[str, str]:
+    """Return options as they are stored: JSON, by what is typed."""
     return {flag(k): json.dumps(v) for k, v in settings.named().items()}
 
 
@@ -274,7 +275,7 @@ def _works(
     sets = {d.name: d for d in evaluation.sets}
     networks = {n.name: n for n in evaluation.networks}
     for (data, model, number), some in groupby(keys, lambda k: (k.data, k.model, k.episode)):
-        images, episode = _cut_out(sets[data], drawn[data, number])
+        images, episode = cut_out(sets[data], drawn[data, number])
         network = networks[model]
         methods = [key.method for key in some]
         for at in range(0, len(methods), _AT_ONCE):
@@ -288,7 +289,7 @@ def _works(
             )
 
 
-def _cut_out(dataset: Dataset, episode: Episode) -> tuple[Dataset, Episode]:
+def cut_out(dataset: Dataset, episode: Episode) -> tuple[Dataset, Episode]:
     """Return the images of an episode as a data set, and the episode on that."""
     chosen = (*episode.support, *episode.query)
     small = Dataset(
