@@ -20,11 +20,17 @@ sys.path.insert(0, str(ROOT / "tests"))
 from costs import (  # noqa: E402 the tests are no package
     MIB,
     NETWORKS,
+    POSSIBLE,
+    SUPPOSED,
+    TINY_TL,
     Figure,
+    Modules,
     figures,
     last,
+    possible_plan,
     published_plan,
     table,
+    tiny_tl_work,
 )
 
 from kilograd.frontend import load_model  # noqa: E402
@@ -52,8 +58,21 @@ def cell(f: Figure) -> str:
     """Return a figure that is met, or what is printed and what is found."""
     printed = f"{f.printed} {f.unit}".rstrip()
     if f.agrees:
-        return printed
+        return f"{printed} ({f.choice} is not printed)" if f.choice else printed
     return f"{printed} printed, " + (f"{f.rounded} found" if f.rounded else "*not met*")
+
+
+def tally() -> Iterator[str]:
+    """Yield how many figures are met, with and without a choice, how many explained, and open."""
+    every = list(figures())
+    met = [f for f in every if f.agrees]
+    chosen = [f for f in met if f.choice]
+    apart = [f for f in every if not f.agrees and f.found is not None]
+    yield (
+        f"{len(met)} of {len(every)} met, {len(apart)} explained, "
+        f"{len(every) - len(met) - len(apart)} open. "
+        f"Of those met, {len(chosen)} are by a choice that is not printed."
+    )
 
 
 def labels() -> Iterator[str]:
@@ -90,17 +109,34 @@ def full_training() -> Iterator[str]:
 
 
 def sparse_update() -> Iterator[str]:
-    """Yield all published plans of the networks whose row none of them gives."""
-    rows = [f for f in figures() if f.what.startswith("SparseUpdate") and f.found is None]
+    """Yield all published plans of the networks whose row none of them gives, and one that does."""
+    rows = [f for f in figures() if f.what.startswith("SparseUpdate") and f.choice]
     yield "| network | plan | memory | compute |"
     yield "|---|---|---|---|"
     for name in dict.fromkeys(f.network for f in rows):
         printed = " | ".join(f"**{f.printed} {f.unit}**" for f in rows if f.network == name)
         yield f"| {name} | **printed** | {printed} |"
-        for label in PLANS[name]:
-            cost = tinytrain(table(name), published_plan(name, label))
+        plans = {f"sparse-{label}": published_plan(name, label) for label in PLANS[name]}
+        shares = ", ".join(f"{n.removeprefix('blocks.')} {s:g}" for n, s in POSSIBLE[name].items())
+        for label, plan in {**plans, shares: possible_plan(name)}.items():
+            cost = tinytrain(table(name), plan)
             memory, work = cost.memory.total / MIB, cost.macs.backward / 1e6
-            yield f"| {name} | sparse-{label} | {memory:.2f} MB | {work:.2f} M |"
+            yield f"| {name} | {label} | {memory:.2f} MB | {work:.2f} M |"
+
+
+def tiny_tl() -> Iterator[str]:
+    """Yield the work of TinyTL by how modules are made: those that meet two figures or more."""
+    how = "| kernel | times as wide | groups | blocks without | last convolution |"
+    yield f"{how} {' | '.join(NETWORKS)} |"
+    yield "|---|---|---|---|---|" + "---|" * len(NETWORKS)
+    yield f"| **printed** | | | | | {' | '.join(f'**{w} M**' for w in TINY_TL.values())} |"
+    for how, mix in SUPPOSED:
+        found = tiny_tl_work(how, mix=mix)
+        met = sum(round(found[name], 1) == printed for name, printed in TINY_TL.items())
+        if met > 1 or how == Modules(zoom=1):
+            cells = " | ".join(f"{w:.2f} M" for w in found.values())
+            last = "yes" if mix else "no"
+            yield f"| {how.kernel} | {how.zoom} | {how.groups} | {how.first} | {last} | {cells} |"
 
 
 def implied_weights() -> Iterator[str]:
@@ -153,7 +189,10 @@ def main() -> None:
     page = fill(page, "last layers", last_layers())
     page = fill(page, "full training", full_training())
     page = fill(page, "sparse update", sparse_update())
+    page = fill(page, "tinytl", tiny_tl())
+    page = fill(page, "count", tally())
     page = fill(page, "implied weights", implied_weights())
+    print(*tally())
     if check:
         sys.exit(f"{PAGE} is stale: python benchmarks/cost.py" if page != old else 0)
     PAGE.write_text(fill(page, "conventions", conventions()), "utf-8")
