@@ -199,6 +199,7 @@ def test_the_command_hands_on_every_option(
         sram="1M",
         compute="50%",
         channels=0.5,
+        backward_memory="1M",
         exact=True,
         iterations=4,
         lr=0.25,

@@ -176,6 +176,10 @@ class Limits:
     channels: Annotated[
         float | None, Option("Share of a layer's channels that may learn, e.g. 0.25.")
     ] = None
+    backward_memory: Annotated[
+        str | int | None,
+        Option("Memory of a backward pass as TinyTrain counts it (float32, Adam), e.g. 1M."),
+    ] = None
 
     def budget(self, model: Model) -> Budget:
         """Return what a program of a network may cost; `InputError` for what is no size."""
@@ -184,6 +188,9 @@ class Limits:
             None if self.sram is None else ram_of(self.sram, "sram"),
             None if self.compute is None else macs_of(self.compute, full),
             self.channels,
+            backward_memory=None
+            if self.backward_memory is None
+            else ram_of(self.backward_memory, "backward_memory"),
         )
 
 

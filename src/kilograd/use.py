@@ -242,7 +242,7 @@ def started(adapted: Learned, given: Mapping[str, object]) -> Compiled:
     return found
 
 
-_ANSWERED = ("model", "size", "compute", "channels")
+_ANSWERED = ("model", "size", "compute", "channels", "backward_memory")
 """Options that what was learned has answered."""
 
 

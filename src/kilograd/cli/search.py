@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @command(app, "search", Group.STUDY)
-@with_settings(Build(), without=("method", "channels", "exact"))
+@with_settings(Build(), without=("method", "channels", "exact", "backward_memory"))
 def search_command(
     out: Annotated[
         Path, typer.Option(help="Folder for the update plans; an unfinished one is continued.")

@@ -40,7 +40,7 @@ app = typer.Typer()
 _GAINS = Settings.of(optimizer=OptimizerKind.ROWRMS, cache=4, lr=0.001)
 _NOT_OF_GAINS = (
     *("method", "rows", "recompute", "exact", "prototype_gradients", "guard", "episode"),
-    *("sram", "compute", "channels", "cache_bytes"),
+    *("sram", "compute", "channels", "backward_memory", "cache_bytes"),
 )
 
 Jobs = Annotated[int, typer.Option(help="Processes that learn at once.")]

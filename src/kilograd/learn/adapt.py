@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +78,7 @@ class Summary:
     of training: steps, prefixes, and prototypes made anew before each pass.
     `changed_parameters` of the `learned_parameters` have another value than before; `saturated` of
     them are int8 and lie at an end of its range, which `saturated_before` did before.
+    `backward_memory_bytes`: what TinyTrain would count; `None` where only biases learn.
     """
 
     accuracy_before: float
@@ -108,6 +108,7 @@ class Summary:
     changed_parameters: int
     saturated_before: int
     saturated: int
+    backward_memory_bytes: int | None
     seconds: float
 
 
@@ -213,15 +214,21 @@ def adapt(
 def _compile_chosen(
     model: Model, task: Task, settings: Settings, chosen: frozenset[str]
 ) -> tuple[Compiled, Settings]:
-    """Compile the first of the candidates that can be, and give it a rate."""
+    """Compile the first of the candidates that can be, and give it a rate.
+
+    Where none can, the error is that of the last, which needs least RAM; or of the first, where
+    TinyTrain's count of memory is too much: the last layer alone may need more.
+    """
     images, ways = len(task.support.labels), len(task.episode.classes)
-    *others, last = candidates(settings, chosen, images, ways)
-    for tried in others:
-        with suppress(InputError):
+    errors = []
+    for tried in candidates(settings, chosen, images, ways):
+        try:
             compiled = compile_for(model, task, tried)
+        except InputError as e:
+            errors.append(e)
+        else:
             return compiled, with_rate(tried, chosen, compiled)
-    compiled = compile_for(model, task, last)
-    return compiled, with_rate(last, chosen, compiled)
+    raise errors[-1 if settings.limits.backward_memory is None else 0]
 
 
 def train(
@@ -352,6 +359,7 @@ def _summary(
         changed_parameters=what.changed,
         saturated_before=what.at_end_before,
         saturated=what.at_end,
+        backward_memory_bytes=compiled.backward_memory,
         seconds=seconds,
     )
 

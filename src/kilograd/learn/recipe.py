@@ -33,6 +33,7 @@ from kilograd.select import (
     Selection,
     strategy,
 )
+from kilograd.select.cost import backward_memory
 from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.sizes import spelled
 
@@ -66,6 +67,13 @@ class Compiled:
     def backward_macs(self) -> int:
         """Multiply-accumulates of a backward pass: what a step has more than inference."""
         return demand(self.program).backward_macs
+
+    @property
+    def backward_memory(self) -> int | None:
+        """Bytes of a backward pass as TinyTrain counts them; `None` where only biases learn."""
+        if not self.network.layers or _learns_biases_alone(self.selection):
+            return None
+        return _backward_memory(self.network, self.selection)
 
     @property
     def latent_bytes(self) -> int:
@@ -127,6 +135,7 @@ def compile_recipe(
     except RamError as e:
         raise RamError(f"{e}", e.need, recipe.ways) from e
     grown, program = _grown(model, selection), compiled(selection)
+    _check_memory(model, recipe, budget, selection)
     _check(grown, recipe, budget, selection, program)
     made = Compiled(model, grown, recipe, _training(recipe, selection), program, selection)
     _log.debug(
@@ -199,6 +208,31 @@ def _priced_by(recipe: Recipe, selection: Selection) -> Hashable:
     )
     nodes = selection.graph and selection.graph.nodes
     return replace(recipe, method="", head=recipe.head_kind), (*parts,), selection.head, nodes
+
+
+def _backward_memory(network: Model, selection: Selection) -> int:
+    return backward_memory(Evidence(network.name, network.graph, network.layers), selection)
+
+
+def _learns_biases_alone(selection: Selection) -> bool:
+    return {p.role for p in selection.learn} == {Role.BIAS}
+
+
+def _check_memory(network: Model, recipe: Recipe, budget: Budget, selection: Selection) -> None:
+    """Raise `InputError` where a selection is over the memory that TinyTrain counts."""
+    limit = budget.backward_memory
+    if limit is None:
+        return
+    what = f"{option('backward_memory')} {spelled(limit)}: method {recipe.method} on {network.name}"
+    if _learns_biases_alone(selection):
+        raise InputError(
+            f"{what} learns biases alone, and TinyTrain's count knows none; use {option('sram')}"
+        )
+    if (need := _backward_memory(network, selection)) > limit:
+        raise InputError(
+            f"{what} needs {need} bytes as TinyTrain counts them; the smallest "
+            f"{option('backward_memory')} that fits is {need}"
+        )
 
 
 def _check(

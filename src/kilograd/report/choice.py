@@ -60,11 +60,16 @@ def choice(title: str, reasons: Sequence[Reason], cost: str) -> str:
 
 
 def cost_line(compiled: Compiled, budget: Budget) -> str:
-    """Write what a program costs, and of which budget."""
+    """Write what a program costs, and of which budget: the one that its choice was made within."""
+    kept = compiled.selection.within or budget
     sram, macs = compiled.program.sram_bytes, compiled.backward_macs
-    of_sram = "" if budget.sram is None else f" of {budget.sram:,}"
-    of_macs = "" if budget.compute is None else f" of {budget.compute:,}"
-    return f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
+    of_sram = "" if kept.sram is None else f" of {kept.sram:,}"
+    of_macs = "" if kept.compute is None else f" of {kept.compute:,}"
+    line = f"{sram:,}{of_sram} bytes of RAM, {macs:,}{of_macs} MACs for a backward pass"
+    memory = compiled.backward_memory
+    if kept.backward_memory is None or memory is None:
+        return line
+    return f"{line}, {memory:,} of {kept.backward_memory:,} bytes as TinyTrain counts"
 
 
 def _row(r: Reason, potential: float, scores: Sequence[float]) -> str:

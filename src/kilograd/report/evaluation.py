@@ -59,6 +59,7 @@ def facts_of(settings: Settings) -> str:
             ("RAM", settings.limits.sram),
             ("MACs of a backward pass", settings.limits.compute),
             ("Share of a layer's channels", settings.limits.channels),
+            ("Backward memory as TinyTrain counts it", settings.limits.backward_memory),
         )
         if limit is not None
     )

@@ -22,6 +22,9 @@ _LAYERS = (Conv, Depthwise)
 _FLOAT = 4  # bytes
 _MOMENTS = 2  # of Adam
 
+WEIGHT_BYTES = _FLOAT * (2 + _MOMENTS)
+"""What TinyTrain counts for each weight that learns: it, its gradient, and two moments."""
+
 
 class Convention(enum.StrEnum):
     """How cost is counted: by the formulas of a paper, or as it is."""
@@ -210,6 +213,14 @@ def tinytrain(network: Sequence[Layer], selection: Selection) -> Cost:
         optimizer=optimizer,
     )
     return Cost(memory, _macs(network, learned, behind))
+
+
+def backward_memory(evidence: Evidence, selection: Selection) -> int:
+    """Return the bytes of a backward pass as TinyTrain counts them: its memory budget is of these.
+
+    Raises `InputError` as `tinytrain`.
+    """
+    return tinytrain(layers(evidence, selection.graph), selection).memory.total
 
 
 def full_train(network: Sequence[Layer], batch: int = 100) -> Cost:

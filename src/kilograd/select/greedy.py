@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from kilograd.errors import InputError, option
 from kilograd.passes import Part
+from kilograd.select.cost import backward_memory
 from kilograd.select.selection import (
     Budget,
     Demand,
@@ -120,7 +121,7 @@ def fill(
         ]
         raise too_small(evidence, budget, smallest)
     ordered = tuple(reasons[x] for x in evidence.layers if x in reasons)
-    return Selection(fit.learn, reasons=ordered)
+    return Selection(fit.learn, reasons=ordered, within=budget)
 
 
 def channels_at(ratio: float, channels: int) -> int:
@@ -139,27 +140,42 @@ def too_small(evidence: Evidence, budget: Budget, smallest: Sequence[Selection])
 
     Where RAM is what lacks, it is a `RamError`.
     """
-    costs = [(s, evidence.cost(s)) for s in smallest]
-    within = [c for c in costs if budget.compute is None or c[1].backward_macs <= budget.compute]
-    if within:
-        nearest, cost = min(within, key=lambda c: c[1].sram)
-    else:
-        nearest, cost = min(costs, key=lambda c: c[1].backward_macs)
+    free = replace(budget, sram=None)
+    nearest, cost = min(
+        ((s, evidence.cost(s)) for s in smallest),
+        key=lambda c: (
+            not free.admits(c[1]),
+            over_memory(evidence, budget, c[0]),
+            c[1].sram if free.admits(c[1]) else c[1].backward_macs,
+        ),
+    )
     given = ", ".join(
         f"{option(name)} {limit}"
-        for name, limit in (("sram", budget.sram), ("compute", budget.compute))
-        if limit is not None
+        for name in ("sram", "compute", "backward_memory")
+        if (limit := getattr(budget, name)) is not None
     )
     (first, part), *_ = nearest.learn.items()
     count = evidence.channels(first.layer) if part.index is None else len(part.index)
+    memory = (
+        ""
+        if budget.backward_memory is None
+        else f"{option('backward_memory')} {backward_memory(evidence, nearest)}, "
+    )
     message = (
         f"{given}: too small for any layer of {evidence.name} to learn; the smallest choice of "
         f"this method, {count} channel{'s' if count > 1 else ''} of {first}, needs "
-        f"{option('sram')} {cost.sram} and {option('compute')} {cost.backward_macs}"
+        f"{memory}{option('sram')} {cost.sram} and {option('compute')} {cost.backward_macs}"
     )
     if budget.sram is not None and cost.sram > budget.sram:
         return RamError(message, cost.sram)
     return InputError(message)
+
+
+def over_memory(evidence: Evidence, budget: Budget, selection: Selection) -> int:
+    """Return by how much a selection is over the memory that TinyTrain counts; at least 0."""
+    if budget.backward_memory is None:
+        return 0
+    return max(0, backward_memory(evidence, selection) - budget.backward_memory)
 
 
 def _learn(evidence: Evidence, c: Candidate, count: int, *, bias: bool) -> dict[Parameter, Part]:
@@ -188,6 +204,9 @@ class _Fit:
         sram, limit = self.cost.sram + self._bytes(more), self.budget.sram
         if limit is not None and sram > limit:
             return f"sram: at least {sram:,} of {limit:,} bytes"
+        limit = self.budget.backward_memory
+        if limit is not None and (need := backward_memory(self.evidence, Selection(learn))) > limit:
+            return f"backward memory: {need:,} of {limit:,} bytes"
         cost = self.evidence.cost(Selection(learn))
         if self.budget.sram is not None and cost.sram > self.budget.sram:
             return f"sram: {cost.sram:,} of {self.budget.sram:,} bytes"

@@ -22,12 +22,14 @@ import numpy as np
 from kilograd.errors import InputError, option
 from kilograd.ir import Array
 from kilograd.passes import Part
+from kilograd.select.cost import WEIGHT_BYTES, backward_memory
 from kilograd.select.greedy import (
     INSPECTED,
     Candidate,
     channels_at,
     least_macs,
     limits,
+    over_memory,
     reason,
     too_small,
 )
@@ -144,7 +146,8 @@ class Knapsack:
             count = chosen.get(c.layer, 0)
             why = "" if count else _why(evidence, within, candidates, chosen, c)
             reasons.append(reason(evidence, c, count, why))
-        return Selection(_learn(evidence, candidates, chosen), reasons=tuple(reasons))
+        learn = _learn(evidence, candidates, chosen)
+        return Selection(learn, reasons=tuple(reasons), within=within)
 
 
 class _Search:
@@ -206,10 +209,18 @@ class _Search:
         sram, compute = self.budget.sram, self.budget.compute
         return np.array(
             [
-                math.inf if sram is None else sram - floor.sram,
+                min(math.inf if sram is None else sram - floor.sram, self._weights(first, thin)),
                 math.inf if compute is None else compute - handed - floor.backward_macs,
             ]
         )
+
+    def _weights(self, first: int, thin: Mapping[Parameter, Part]) -> float:
+        """Return how many weights the memory that TinyTrain counts has room for."""
+        limit = self.budget.backward_memory
+        if limit is None:
+            return math.inf
+        own = self.costs[self.layer == first][0, 0]
+        return own + (limit - backward_memory(self.evidence, Selection(thin))) // WEIGHT_BYTES
 
     def _fitted(self, first: int, room: Array) -> tuple[dict[str, int], float]:
         """Pack, and make room smaller until the compiler admits the choice.
@@ -225,6 +236,10 @@ class _Search:
             chosen = {c.layer: int(n) for c, n in zip(self.candidates, counts, strict=True) if n}
             if not chosen:
                 break
+            over = self._over_memory(chosen)
+            if over > 0:
+                room[0] = self.costs[packed.taken, 0].sum() - over / WEIGHT_BYTES
+                continue
             cost = self._cost(chosen)
             if self.budget.admits(cost):
                 return chosen, packed.value
@@ -244,6 +259,10 @@ class _Search:
                     share = (self.budget.sram - thin) / (cost.sram - thin)
                     room[0] = min(least + (used - least) * share, used - 1)
         return {}, 0.0
+
+    def _over_memory(self, chosen: Mapping[str, int]) -> int:
+        selection = Selection(_learn(self.evidence, self.candidates, chosen))
+        return over_memory(self.evidence, self.budget, selection)
 
     def _pack(self, members: Array, room: Array) -> Packing:
         where = np.flatnonzero(members)
@@ -278,6 +297,10 @@ def _why(
     macs = least_macs(evidence, _learn(evidence, candidates, {c.layer: 1}))
     if budget.compute is not None and macs > budget.compute:
         return f"compute: {macs:,} of {budget.compute:,} MACs for one channel"
+    thin = Selection(_learn(evidence, candidates, {c.layer: 1}))
+    if over_memory(evidence, budget, thin):
+        need, limit = backward_memory(evidence, thin), budget.backward_memory
+        return f"backward memory: {need:,} of {limit:,} bytes for one channel"
     if evidence.layers.index(c.layer) < min(map(evidence.layers.index, chosen)):
         return "handing gradients on to it costs more than it gains"
     return "others gain more for what they cost"

@@ -150,18 +150,21 @@ class Budget:
 
     `sram`: bytes of RAM.  `compute`: backward MACs of a sample.  `channels`: the share of a layer's
     channels that learns, in (0, 1].  `cache`: bytes for the latents of all images, which lie
-    outside the program's RAM.
+    outside the program's RAM.  `backward_memory`: bytes as TinyTrain counts them, by a formula
+    that knows no program (`select.cost.backward_memory`).
     """
 
     sram: int | None = None
     compute: int | None = None
     channels: float | None = None
     cache: int | None = None
+    backward_memory: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `InputError` for limits that nothing can meet."""
-        if self.compute is not None and self.compute <= 0:
-            raise InputError(f"{option('compute')} {self.compute}: must be positive")
+        for name in ("compute", "backward_memory"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise InputError(f"{option(name)} {value}: must be positive")
         if self.channels is not None and not 0 < self.channels <= 1:
             raise InputError(
                 f"{option('channels')} {self.channels}: must be more than 0 and at most 1"
@@ -199,12 +202,14 @@ class Selection:
 
     `reasons` has one entry for each layer that a strategy thought about, in execution order.
     `graph`: the network with what the strategy adds to it; `None`: as it is.
+    `within`: the limits that it was chosen within, those included that hold where none is given.
     """
 
     learn: Mapping[Parameter, Part] = field(default_factory=dict)
     head: bool = True
     reasons: tuple[Reason, ...] = field(default=(), compare=False)
     graph: Graph | None = None
+    within: Budget | None = field(default=None, compare=False)
 
     @property
     def by_name(self) -> dict[str, Part]:
