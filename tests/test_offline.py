@@ -414,7 +414,12 @@ def test_metatrain_gains_and_writes_a_model(tmp_path: Path, small: Model, many: 
     model = load_model(str(tmp_path / "meta"))
     assert (model.name, model.layers) == ("meta", small.layers)
     assert set(model.training_classes) == set(many.classes) - {"c04", "c09", "c14", "c19"}
-    assert json.loads((tmp_path / "meta" / "result.json").read_text("utf-8"))["name"] == "meta"
+    result = json.loads((tmp_path / "meta" / "result.json").read_text("utf-8"))
+    assert result["name"] == "meta"
+    assert model.cosine_scale == result["cosine_scale"] == finished.cosine_scale != 10
+    assert ProtoNet(FloatNetwork(model.graph), model.cosine_scale).learned_scale() == (
+        model.cosine_scale
+    )
 
 
 def test_only_the_last_layers_change(tmp_path: Path, small: Model, many: Dataset) -> None:

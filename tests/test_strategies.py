@@ -763,7 +763,7 @@ KINDS = (
 
 
 def program_of(model: Model, recipe: Recipe, selection: Selection) -> Program:
-    return _linked(model, recipe, _training(recipe, selection))
+    return _linked(model, recipe, _training(model, recipe, selection))
 
 
 def demanded(program: Program) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ def models(as_json: AsJson = False) -> None:
                 "input": [m.preprocess.size, m.preprocess.size, m.preprocess.channels],
                 "convolutions": len(m.layers),
                 "macs_forward": m.graph.macs(),
+                "cosine_scale": m.cosine_scale,
             }
             for f, m in loaded
         ]

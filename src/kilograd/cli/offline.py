@@ -136,6 +136,8 @@ def show_finished(out: Path, finished: Finished, of_what: str) -> None:
         if accuracy is not None:
             both = f"{accuracy.float32:.1%} in float, {accuracy.int8:.1%} as the int8 program"
             table.add_row(f"  {name}", both)
+    if finished.cosine_scale is not None:
+        table.add_row("cosine scale", f"{finished.cosine_scale:.3g}")
     table.add_row("took", f"{finished.seconds:.0f} s")
     OUT.print(table)
     say(f"Written to {out}, a model folder: --model {word(out)}")

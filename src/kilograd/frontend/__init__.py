@@ -10,7 +10,7 @@ from kilograd.frontend.find import (
     model_places,
     usual_model,
 )
-from kilograd.frontend.model_folder import Model, Preprocess, load_model_folder
+from kilograd.frontend.model_folder import COSINE_SCALE, Model, Preprocess, load_model_folder
 from kilograd.frontend.published import PUBLISHED, Published
 from kilograd.frontend.pulled import pull
 from kilograd.frontend.resize import image_sizes, resized
@@ -18,6 +18,7 @@ from kilograd.frontend.save import copy_model, save_model
 from kilograd.frontend.variant import with_classifier, with_last_conv
 
 __all__ = [
+    "COSINE_SCALE",
     "PUBLISHED",
     "USUAL_MODELS",
     "Attribution",

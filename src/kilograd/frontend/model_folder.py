@@ -7,6 +7,7 @@ LAYER.weight, LAYER.bias, LAYER.weight_scale.  Layouts there are channels first;
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +20,27 @@ from safetensors import SafetensorError, deserialize
 
 from kilograd import limits
 from kilograd.errors import InputError
-from kilograd.ir import Affine, Array, Builder, DType, Graph, Node, Role, ShapeError, TensorType
+from kilograd.ir import (
+    Affine,
+    Array,
+    Builder,
+    DType,
+    Graph,
+    Node,
+    Role,
+    ShapeError,
+    TensorType,
+    fingerprint,
+)
 from kilograd.names import identifier, label, operator
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 from kilograd.reading import inside, read_bytes, read_json, there, typed
 
 FORMAT = 1
+
+COSINE_SCALE = 10.0
+"""What cosines are multiplied by where a folder does not say."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,8 @@ class Model:
     original classifier.  `layers` are the convolutions in execution order, classifier excluded:
     the numbering of the published plans.  `training_classes` are the names of the classes it was
     trained on, where the file says so.
+    `cosine_scale`: what a prototype head multiplies cosines by, as meta-training has learned it
+    (the inverse of what papers call a temperature).
     """
 
     name: str
@@ -78,11 +95,24 @@ class Model:
     preprocess: Preprocess
     path: Path
     training_classes: tuple[str, ...] = ()
+    cosine_scale: float = COSINE_SCALE
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells the network from any that answers otherwise.
+
+        At the usual scale it is that of the graph, as it was before scales were kept.
+        """
+        graph = fingerprint(self.graph)
+        if self.cosine_scale == COSINE_SCALE:
+            return graph
+        return hashlib.sha256(f"{graph} {self.cosine_scale!r}".encode()).hexdigest()
 
 
 # -- the fields that are read ----------------------------------------------------------------------
 
 _Positive = Annotated[float, Meta(gt=0)]
+_Sharpness = Annotated[float, Meta(ge=limits.COSINE_SCALES[0], le=limits.COSINE_SCALES[1])]
 _Side = Annotated[int, Meta(ge=1, le=limits.SIDE)]
 _Padding = Annotated[int, Meta(ge=0, le=limits.SIDE)]
 _Classes = Annotated[tuple[str, ...], Meta(max_length=limits.CLASSES)]
@@ -132,6 +162,7 @@ class _Description(_Version, frozen=True, kw_only=True):
     outputs: _Outputs
     ops: Annotated[tuple[Any, ...], Meta(max_length=limits.OPERATORS)]
     provenance: _Provenance = _Provenance()
+    cosine_scale: _Sharpness = COSINE_SCALE
 
 
 class _Named(Struct, frozen=True):
@@ -270,6 +301,7 @@ class _Reader:
                 label(name, f"{self.file}: provenance.training_classes[{i}]")
                 for i, name in enumerate(d.provenance.training_classes)
             ),
+            cosine_scale=float(np.float32(d.cosine_scale)),
         )
 
     def _typed(self, i: int, found: object) -> _Op:

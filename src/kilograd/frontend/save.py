@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from kilograd import limits
-from kilograd.frontend.model_folder import FORMAT, Model, folder_layout
+from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model, folder_layout
 from kilograd.ir import Array, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise
 from kilograd.output import write_file
@@ -75,6 +75,7 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
             **_affine(source),
             "preprocess": {"resize_shorter_side": model.preprocess.resize},
         },
+        **({} if model.cosine_scale == COSINE_SCALE else {"cosine_scale": model.cosine_scale}),
         "outputs": {
             k: names[n] for k, n in zip(("features", "logits"), graph.outputs, strict=True)
         },

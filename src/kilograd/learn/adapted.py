@@ -127,7 +127,7 @@ def write_adapted(folder: Path, adapted: Adapted, figures: Mapping[str, object])
     record = with_checksum(
         {
             "format": FORMAT,
-            "network": fingerprint(compiled.network.graph),
+            "network": compiled.network.fingerprint,
             "tensors": hashlib.sha256(tensors).hexdigest(),
             "recipe": values(replace(compiled.recipe, head=compiled.recipe.head_kind)),
             "learn": learn_of(compiled.selection),
@@ -188,7 +188,7 @@ def load_adapted(path: Path) -> Adapted:
     """
     record, where = _record(path), str(path / RESULT)
     network = load_model_folder(path / NETWORK)
-    if fingerprint(network.graph) != record.network:
+    if network.fingerprint != record.network:
         raise InputError(
             f"{path / NETWORK}: is another network than the one that learned; put back the folder "
             "that kilograd adapt wrote"

@@ -42,7 +42,7 @@ def inspector(
 
     `programs`: those that were built to ask other supports of the same network; more are added.
     """
-    head = PrototypeHead(int(support.labels.max()) + 1)
+    head = PrototypeHead(int(support.labels.max()) + 1, model.cosine_scale)
     built = {} if programs is None else programs
 
     def program(key: Hashable, graphs: Callable[[], Mapping[str, Graph]]) -> HostProgram:

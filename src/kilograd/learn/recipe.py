@@ -120,7 +120,9 @@ def compile_recipe(
         nodes = selection.graph and selection.graph.nodes
         key = (*sorted(selection.learn.items()), selection.head, nodes)
         if key not in known:
-            known[key] = _linked(_grown(model, selection), recipe, _training(recipe, selection))
+            known[key] = _linked(
+                _grown(model, selection), recipe, _training(model, recipe, selection)
+            )
         return known[key]
 
     def cost(selection: Selection) -> Demand:
@@ -137,7 +139,7 @@ def compile_recipe(
     grown, program = _grown(model, selection), compiled(selection)
     _check_memory(model, recipe, budget, selection)
     _check(grown, recipe, budget, selection, program)
-    made = Compiled(model, grown, recipe, _training(recipe, selection), program, selection)
+    made = Compiled(model, grown, recipe, _training(model, recipe, selection), program, selection)
     _log.debug(
         "method %s on %s: %d parameters learn, %d bytes of RAM; programs compiled to choose: %d",
         recipe.method,
@@ -171,7 +173,7 @@ def compile_selection(model: Model, recipe: Recipe, selection: Selection) -> Com
 
     The method of the recipe chooses nothing here.
     """
-    grown, training = _grown(model, selection), _training(recipe, selection)
+    grown, training = _grown(model, selection), _training(model, recipe, selection)
     return Compiled(model, grown, recipe, training, _linked(grown, recipe, training), selection)
 
 
@@ -181,12 +183,12 @@ def lowered(model: Model, recipe: Recipe, selection: Selection) -> Mapping[str, 
     The method of the recipe chooses nothing here.  Raises `InputError` for a selection that fits
     neither the network nor the head.
     """
-    return _lowered(_grown(model, selection), recipe, _training(recipe, selection))
+    return _lowered(_grown(model, selection), recipe, _training(model, recipe, selection))
 
 
 def linked(model: Model, recipe: Recipe, selection: Selection) -> Program:
     """Return the program of a selection; raises `InputError` as `lowered`."""
-    return _linked(_grown(model, selection), recipe, _training(recipe, selection))
+    return _linked(_grown(model, selection), recipe, _training(model, recipe, selection))
 
 
 def demand(program: Program) -> Demand:
@@ -272,9 +274,9 @@ def _grown(model: Model, selection: Selection) -> Model:
     return model if selection.graph is None else replace(model, graph=selection.graph)
 
 
-def _training(recipe: Recipe, selection: Selection) -> Training:
+def _training(model: Model, recipe: Recipe, selection: Selection) -> Training:
     return Training(
-        head=_head(recipe, selection),
+        head=_head(recipe, selection, model.cosine_scale),
         optimizer=replace(_OPTIMIZERS[recipe.optimizer], qas=recipe.qas),
         learn=selection.by_name,
         train_head=selection.head,
@@ -309,7 +311,7 @@ def _refusals(model: Model, recipe: Recipe) -> Iterator[None]:
         raise InputError(f"{option('rows')}: method {recipe.method} on {model.name}: {e}") from e
 
 
-def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
+def _head(recipe: Recipe, selection: Selection, scale: float) -> LinearHead | PrototypeHead:
     if recipe.head_kind is HeadKind.LINEAR:
         if recipe.prototype_gradients:
             raise InputError(
@@ -332,4 +334,6 @@ def _head(recipe: Recipe, selection: Selection) -> LinearHead | PrototypeHead:
             f"{option('prototype_gradients')}: needs one update for the whole support; add "
             f"{option('accumulate')} 1000, or any number that is not smaller than the support"
         )
-    return PrototypeHead(recipe.ways, exact=recipe.prototype_gradients and bool(selection.learn))
+    return PrototypeHead(
+        recipe.ways, scale, exact=recipe.prototype_gradients and bool(selection.learn)
+    )

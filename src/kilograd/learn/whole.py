@@ -12,7 +12,6 @@ from kilograd import __version__
 from kilograd.data import Dataset, Episode, load_dataset
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.frontend import Model
-from kilograd.ir import fingerprint
 from kilograd.learn.adapt import Outcome, adapt, taken_task
 from kilograd.learn.taken import Taken
 from kilograd.learn.unfinished import Keeper, unfinished
@@ -58,7 +57,7 @@ def _key(work: Whole, dataset: Dataset, drawn: Episode, taken: Taken) -> str:
         __version__,
         values(work.settings),
         sorted(work.chosen),
-        fingerprint(work.network.graph),
+        work.network.fingerprint,
         list(dataset.classes),
         drawn.to_json(),
         taken.digest(),

@@ -12,7 +12,6 @@ from kilograd import limits
 from kilograd.data import Dataset
 from kilograd.errors import field_of, flag, option
 from kilograd.frontend import Model, save_model
-from kilograd.ir import fingerprint
 from kilograd.names import identifier
 from kilograd.options import values
 from kilograd.output import Provenance, claim, make_folder, write_file
@@ -55,6 +54,7 @@ class Finished:
 
     `before`: None where the network did not have this task before.
     `learned`, `reported`: images that were learned, and that `before` and `after` are from.
+    `cosine_scale`: what meta-training has learned to multiply cosines by; `None` where none did.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Finished:
     after: Accuracy
     history: History
     seconds: float
+    cosine_scale: float | None = None
 
 
 def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> None:
@@ -78,7 +79,7 @@ def agree(out: Path, model: Model, sets: tuple[Dataset, ...], how: object) -> No
     size = str(model.preprocess.size)
     now = {
         "--size": size,
-        "--model": f"{model.name} ({fingerprint(model.graph)[:12]})",
+        "--model": f"{model.name} ({model.fingerprint[:12]})",
         "data": "; ".join(f"{d.name}, {len(d)} images, {len(d.classes)} classes" for d in sets),
         **{flag(k): str(v) for k, v in values(how).items()},
     }

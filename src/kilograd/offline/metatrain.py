@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kilograd import limits
 from kilograd.data import (
     Dataset,
     Episode,
@@ -23,7 +24,7 @@ from kilograd.data import (
     sample_meta_episode,
     shared_classes,
 )
-from kilograd.frontend import Model, Preprocess
+from kilograd.frontend import COSINE_SCALE, Model, Preprocess
 from kilograd.ir import Array, Graph, dead_code
 from kilograd.offline.folder import Accuracy, Finished, agree, finish
 from kilograd.offline.loop import Batch, Lesson, Session, train
@@ -32,17 +33,21 @@ from kilograd.offline.parts import CALIBRATION, Parts, divide_classes, prepared
 from kilograd.offline.settings import Metatraining
 from kilograd.offline.views import random_view
 
-SCALE = 10.0
-"""What cosines are multiplied by at the start; the head of a device program does not change it."""
-
 
 class ProtoNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """A network whose features are compared with the mean features of each class."""
+    """A network whose features are compared with the mean features of each class.
 
-    def __init__(self, network: FloatNetwork) -> None:
+    `scale`: what cosines are multiplied by at the start.
+    """
+
+    def __init__(self, network: FloatNetwork, scale: float = COSINE_SCALE) -> None:
         super().__init__()
         self.network = network
-        self.scale = nn.Parameter(torch.tensor(SCALE))
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def learned_scale(self) -> float:
+        """Return what cosines are multiplied by now, as far as a program can do so."""
+        return float(np.float32(np.clip(self.scale.item(), *limits.COSINE_SCALES)))
 
     def forward(self, images: Tensor, labels: Tensor, shots: int) -> Tensor:
         """Return the scaled cosines of all images but the first `shots`, which are the support.
@@ -95,6 +100,7 @@ def metatrain(
         trained = replace(
             _quantised(model, module.network, parts.learn),
             title=f"{model.title}, meta-trained on {dataset.name}",
+            cosine_scale=module.learned_scale(),
         )
     else:
         session.say("no epoch was better than the start: the network stays as it was")
@@ -108,6 +114,7 @@ def metatrain(
         after=Accuracy(exam.of_float(module.network), exam.of_int8(trained.graph)),
         history=history,
         seconds=round(time.perf_counter() - start, 1),
+        cosine_scale=trained.cosine_scale,
     )
     finish(out, trained, finished)
     return finished
@@ -127,7 +134,7 @@ def _module(model: Model, last: int | None) -> ProtoNet:
     features = dead_code(replace(model.graph, outputs=model.graph.outputs[:1]))
     network = FloatNetwork(features, name=model.name)
     network.learn(model.layers if last is None else last_layers(model, last))
-    return ProtoNet(network)
+    return ProtoNet(network, model.cosine_scale)
 
 
 def _quantised(model: Model, features: FloatNetwork, learned: Dataset) -> Model:

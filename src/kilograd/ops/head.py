@@ -11,6 +11,7 @@ from typing import Annotated
 
 import numpy as np
 
+from kilograd import limits
 from kilograd.ir import (
     Array,
     Block,
@@ -29,7 +30,7 @@ from kilograd.ir.params import Bits, Code, Count, Length, Scale
 from kilograd.ops._common import Normalising, array, no_macs, no_vjp, require
 from kilograd.quant import ZERO_EXPONENT, finite, ieee754, running_sum
 
-Sharpness = Annotated[float, Range("float", 2.0**-10, 2.0**10)]
+Sharpness = Annotated[float, Range("float", *limits.COSINE_SCALES)]
 """What cosines are multiplied by."""
 
 

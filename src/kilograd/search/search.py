@@ -13,7 +13,7 @@ import kilograd
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.intervals import t_quantile
-from kilograd.ir import Graph, fingerprint
+from kilograd.ir import Graph
 from kilograd.learn.recipe import demand, linked, lowered
 from kilograd.progress import Progress, silent
 from kilograd.search import (
@@ -109,7 +109,7 @@ class Search:
         return {
             "version": kilograd.__version__,
             "network": self.model.name,
-            "fingerprint": fingerprint(self.model.graph),
+            "fingerprint": self.model.fingerprint,
             "gains": hashlib.sha256(repr(gains).encode()).hexdigest(),
             "size": None if self.contribution.size in {None, size} else size,
             "recipe": asdict(replace(self.recipe, method="", head=self.recipe.head_kind)),

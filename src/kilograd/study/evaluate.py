@@ -17,7 +17,6 @@ from kilograd.data import Dataset, Episode, Source, read_episodes
 from kilograd.errors import InputError, flag, option, shown
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
-from kilograd.ir import fingerprint
 from kilograd.output import write_file
 from kilograd.progress import Progress, silent
 from kilograd.reading import read_bytes
@@ -215,7 +214,7 @@ def dependencies(evaluation: Evaluation) -> dict[str, str]:
     for n in evaluation.networks:
         found[f"{SIZE_OF}{n.name}"] = str(n.preprocess.size)
         about = (n.layers, n.preprocess)
-        found[f"network {n.name}"] = _digest(fingerprint(n.graph), repr(about))
+        found[f"network {n.name}"] = _digest(n.fingerprint, repr(about))
     for method in evaluation.methods:
         if (name := split_method(method)[0]).endswith(".json"):
             found[f"method {name}"] = _digest(read_bytes(Path(name), limits.PLAN_BYTES))
