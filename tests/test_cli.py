@@ -54,7 +54,8 @@ KEYS = [
     *("ways", "shots", "max_shots", "queries", "max_queries", "tested", "iterations"),
     *("sram_bytes", "sram_lower_bound_bytes", "sram_proved_optimal", "flash_bytes"),
     *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
-    *("learned_parameters", "changed_parameters", "saturated_before", "saturated", "seconds"),
+    *("learned_parameters", "changed_parameters", "saturated_before", "saturated"),
+    *("backward_memory_bytes", "seconds"),
     *("ram_without_stack_bytes", "tables_bytes"),
 ]
 

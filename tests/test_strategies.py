@@ -636,7 +636,7 @@ def test_smallest_compute_is_named_and_is_enough(small: Model, method: str) -> N
     with pytest.raises(InputError, match=f"compute {least - 1}: too small"):
         compiled(small, method, Budget(compute=least - 1), inspect)
     both = Budget(sram=100, compute=10**9)
-    with pytest.raises(InputError, match="sram 100, compute 1000000000: too small for any"):
+    with pytest.raises(InputError, match=r"^sram 100: too small for any"):
         compiled(small, method, both, inspect)
 
 

@@ -25,7 +25,7 @@ from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, copy_model, load_model_folder
 from kilograd.frontend.model_folder import folder_layout, graph_layout, read_tensors
-from kilograd.ir import Array, DType, Graph, Role, fingerprint
+from kilograd.ir import Array, DType, Graph, Role
 from kilograd.learn.recipe import Compiled, compile_selection
 from kilograd.learn.unfinished import UNFINISHED
 from kilograd.names import distinct, label

@@ -149,22 +149,19 @@ def too_small(evidence: Evidence, budget: Budget, smallest: Sequence[Selection])
             c[1].sram if free.admits(c[1]) else c[1].backward_macs,
         ),
     )
-    given = ", ".join(
-        f"{option(name)} {limit}"
-        for name in ("sram", "compute", "backward_memory")
-        if (limit := getattr(budget, name)) is not None
-    )
+    needs = {"sram": cost.sram, "compute": cost.backward_macs}
+    if budget.backward_memory is not None:
+        needs["backward_memory"] = backward_memory(evidence, nearest)
+    kept = {name: x for name in needs if (x := getattr(budget, name)) is not None}
+    exceeded = {name: x for name, x in kept.items() if needs[name] > x} or kept
+    given = ", ".join(f"{option(name)} {limit}" for name, limit in exceeded.items())
     (first, part), *_ = nearest.learn.items()
     count = evidence.channels(first.layer) if part.index is None else len(part.index)
-    memory = (
-        ""
-        if budget.backward_memory is None
-        else f"{option('backward_memory')} {backward_memory(evidence, nearest)}, "
-    )
+    *most, last = (f"{option(name)} {need}" for name, need in needs.items())
     message = (
         f"{given}: too small for any layer of {evidence.name} to learn; the smallest choice of "
         f"this method, {count} channel{'s' if count > 1 else ''} of {first}, needs "
-        f"{memory}{option('sram')} {cost.sram} and {option('compute')} {cost.backward_macs}"
+        f"{', '.join(most)} and {last}"
     )
     if budget.sram is not None and cost.sram > budget.sram:
         return RamError(message, cost.sram)
