@@ -755,6 +755,7 @@ def test_models_lists_names_and_places(run: Run, home: Path) -> None:
     rows = run("models", "--json").json["models"]
     (small,) = (row for row in rows if row["name"] == "small")
     assert small.pop("macs_forward") > 10_000
+    assert small.pop("cosine_scale") == 10
     assert small == {
         "name": "small",
         "title": "Small random network",

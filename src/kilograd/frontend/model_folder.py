@@ -112,7 +112,7 @@ class Model:
 # -- the fields that are read ----------------------------------------------------------------------
 
 _Positive = Annotated[float, Meta(gt=0)]
-_Sharpness = Annotated[float, Meta(ge=limits.COSINE_SCALES[0], le=limits.COSINE_SCALES[1])]
+_Sharpness = Annotated[float, Meta(ge=1 / limits.SHARPNESS, le=limits.SHARPNESS)]
 _Side = Annotated[int, Meta(ge=1, le=limits.SIDE)]
 _Padding = Annotated[int, Meta(ge=0, le=limits.SIDE)]
 _Classes = Annotated[tuple[str, ...], Meta(max_length=limits.CLASSES)]

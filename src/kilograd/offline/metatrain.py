@@ -47,7 +47,8 @@ class ProtoNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def learned_scale(self) -> float:
         """Return what cosines are multiplied by now, as far as a program can do so."""
-        return float(np.float32(np.clip(self.scale.item(), *limits.COSINE_SCALES)))
+        most = limits.SHARPNESS
+        return float(np.float32(np.clip(self.scale.item(), 1 / most, most)))
 
     def forward(self, images: Tensor, labels: Tensor, shots: int) -> Tensor:
         """Return the scaled cosines of all images but the first `shots`, which are the support.

@@ -30,7 +30,7 @@ from kilograd.ir.params import Bits, Code, Count, Length, Scale
 from kilograd.ops._common import Normalising, array, no_macs, no_vjp, require
 from kilograd.quant import ZERO_EXPONENT, finite, ieee754, running_sum
 
-Sharpness = Annotated[float, Range("float", *limits.COSINE_SCALES)]
+Sharpness = Annotated[float, Range("float", 1 / limits.SHARPNESS, limits.SHARPNESS)]
 """What cosines are multiplied by."""
 
 
