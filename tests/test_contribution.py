@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import statistics
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -29,20 +31,24 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model
 from kilograd.intervals import t_quantile
 from kilograd.ir import Array, fingerprint
+from kilograd.learn.recipe import compile_recipe
 from kilograd.passes import Part
 from kilograd.report import Role, contribution_page, roles
+from kilograd.report.layers import alone, less
 from kilograd.search import (
     SHARES,
     Contribution,
+    Effort,
     Gain,
     Gains,
     choices,
     read_contribution,
 )
-from kilograd.select import Budget, Evidence, Inspect, strategy, weight
+from kilograd.select import Budget, Evidence, Inspect, OneLayer, strategy, weight
 from kilograd.select.selection import widest_inputs
-from kilograd.settings import HeadKind, Settings
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Settings
 from kilograd.study.contribution import analysis, write_contribution
+from kilograd.study.work import Row
 
 EPISODES = 3
 SHORT = {"shots": 3, "queries": 4, "iterations": 2, "lr": 0.05, "cache": 2, "seed": 5}
@@ -191,9 +197,9 @@ def test_the_choices_of_a_network(home: Path, model: Model) -> None:
     assert [c for c in found if c[0] == "stem"] == [("stem", 0.5), ("stem", 1.0)]
     assert len(found) == 2 + 6 * 4
     sets = (load_dataset(home / "discs"),)
-    for head, alone in ((None, "none"), (HeadKind.LINEAR, "head")):
+    for head, method in ((None, "none"), (HeadKind.LINEAR, "head")):
         asked = analysis(model, sets, 2, Settings.of(head=head))
-        assert asked.methods[0] == alone
+        assert asked.methods[0] == method
         learned = [strategy(m)(evidence(model), Budget()).by_name for m in asked.methods[1:]]
         biases = [set(x) for x in learned if not any(n.endswith("weight") for n in x)]
         assert biases == [{f"{n}.bias" for n in LAYERS[-k:]} for k in range(1, 8)]
@@ -260,6 +266,119 @@ def test_gains_are_those_of_the_rows(measured: tuple[Path, str], model: Model) -
             assert gain.mean == pytest.approx(statistics.mean(differences))
             assert gain.half_width == pytest.approx(width / math.sqrt(len(tasks)))
     assert len({g.mean for g in found.weights.values()}) > 5, "choices differ"
+
+
+def test_efforts_are_what_learns_and_what_the_program_computes(
+    measured: tuple[Path, str], model: Model
+) -> None:
+    """Parameters by hand; MACs of each program that is compiled, less those of inference."""
+    found = read_contribution(measured[0])
+    assert set(found.efforts) == set(found.weights)
+    ways = len(load_dataset(measured[0].parent / "discs").classes)
+    for (layer, share), effort in found.efforts.items():
+        shape = model.graph[f"{layer}.weight"].type.shape
+        assert effort.parameters == math.prod(shape[:-1]) * int(shape[-1] * share)
+        if share in {0.25, 1}:
+            method = f"weights:{LAYERS.index(layer)}:{share:g}"
+            recipe = Recipe(method, ways, optimizer=OptimizerKind.ROWRMS, cache=2)
+            assert effort.macs == compile_recipe(model, recipe, Budget()).backward_macs
+    html = measured[0].with_suffix(".html").read_text()
+    for unit in ("points per thousand parameters", "points per million MACs"):
+        assert f"<h2>Weights of one layer: {unit}</h2>" in html
+    choice = ("b1.dw", 0.25)
+    gain, effort = found.weights[choice], found.efforts[choice]
+    said = 100 * gain.mean / (effort.parameters / 1000)
+    assert f"{LAYERS.index('b1.dw')} b1.dw, 1/4 of the channels: {said:+.3g} ±" in html
+
+
+def test_a_whole_set(home: Path, tmp_path: Path) -> None:
+    """All images of all classes, and the linear head: each choice less the head alone."""
+    out = tmp_path / "whole.json"
+    options = ("--model", home / "models" / "small", "--episodes", 2, "--iterations", 1)
+    whole = ("--episode", "all", "--test", 0.5, "--head", "linear", "--data", home / "discs")
+    code, _, err = ran("contribution", *options, *whole, "--out", out)
+    assert (code, err) == (0, "")
+    found, stored = read_contribution(out), accuracies(out.with_suffix(".rows"))
+    assert (found.settings["--episode"], found.settings["--test"]) == ("all", 0.5)
+    heads = [stored["discs", e, "head"] for e in (0, 1)]
+    assert found.overall.head == pytest.approx(statistics.mean(heads))
+    gain = found.weights["b1.pw1", 1.0]
+    method = f"weights:{LAYERS.index('b1.pw1')}:1"
+    assert gain.mean == pytest.approx(
+        statistics.mean(stored["discs", e, method] - heads[e] for e in (0, 1))
+    )
+    shape = model_shape(home, "b1.pw1")
+    assert found.efforts["b1.pw1", 1.0].parameters == math.prod(shape), "the head does not count"
+    one = tmp_path / "one"
+    shutil.copytree(next(p for p in (home / "discs").iterdir() if p.is_dir()), one / "alone")
+    code, text, err = ran("contribution", *options, *whole[:-1], one, "--out", tmp_path / "o.json")
+    assert (code, text) == (2, "")
+    assert "one: 1 of 1 classes has an image to learn from" in err
+
+
+def model_shape(home: Path, layer: str) -> tuple[int, ...]:
+    return load_model(str(home / "models" / "small")).graph[f"{layer}.weight"].type.shape
+
+
+# ---- one layer at a time ----
+
+
+def row(method: str, episode: int, accuracy: float, parameters: int, macs: int) -> Row:
+    return Row(
+        *("x", "net", method, episode),
+        ways=2,
+        accuracy_before=0.5,
+        accuracy_after=accuracy,
+        sram_bytes=1,
+        backward_macs=macs,
+        learned_parameters=parameters,
+        seconds=0.0,
+    )
+
+
+def test_single_layers_by_hand() -> None:
+    """Two episodes; random channels are means over seeds, and pairs are of equal tasks."""
+    rows = [
+        *(row("head", e, 0.50 + e / 10, 10, 100) for e in (0, 1)),
+        *(row("weights:3:1/2:fisher", e, 0.60 + e / 10, 30, 500) for e in (0, 1)),
+        *(row("weights:3:1/2:random:1@lr=0.1", e, 0.52 + e / 10, 30, 500) for e in (0, 1)),
+        *(row("weights:3:1/2:random:2@lr=0.1", e, 0.56 + e / 5, 30, 500) for e in (0, 1)),
+        row("last", 0, 1.0, 1, 1),
+    ]
+    fisher, random = alone(rows, "head")
+    assert (fisher.choice, random.choice) == (
+        OneLayer(3, Fraction(1, 2), "fisher"),
+        OneLayer(3, Fraction(1, 2), "random"),
+    )
+    assert fisher.gain.mean == pytest.approx(0.1)
+    assert fisher.gain.half_width == pytest.approx(0, abs=1e-9)
+    assert random.differences == pytest.approx((0.04, 0.09))
+    assert less(fisher, random) == pytest.approx((0.06, 0.01))
+    assert random.gain.half_width == pytest.approx(12.7062 * 0.025, rel=1e-4)
+    assert fisher.effort == random.effort == Effort(20, 400)
+
+
+def test_the_page_of_single_layers(home: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    methods = [
+        f"weights:{n}:{s}:{o}" for n in (3, 5) for s in ("1/4", "1") for o in ("fisher", "l2")
+    ]
+    words = ["evaluate", "--data", home / "discs", "--models", home / "models" / "small"]
+    words += ["--methods", ",".join(["none", *methods]), "--episodes", 2, "--iterations", 1]
+    code, text, err = run(*words, "--shots", 3, "--queries", 4, "--out", out)
+    assert code == 0, err
+    assert "comparison.html, layers.html" in text
+    html = (out / "layers.html").read_text("utf-8")
+    assert "<script" not in html
+    assert html.count("<svg") == 2 + 2 * 3, "a picture a share; for each choice gain and its costs"
+    for share in ("1/4 of the channels", "all channels"):
+        for kind in ("output channels by Fisher information", "output channels by norm"):
+            assert f"<title>3 b0.pw2, {share}, {kind}: " in html
+    code, text, err = run(*words[:6], "none,last", *words[7:], "--out", tmp_path / "other")
+    assert (code, "layers.html" in text, (tmp_path / "other" / "layers.html").exists()) == (
+        *(0, False),
+        False,
+    )
 
 
 def test_a_gain_is_what_evaluate_finds(
@@ -438,9 +557,11 @@ def made(model: Model, episodes: int = 4) -> Contribution:
 
     sets = (gains("<b>"), gains("others"))
     settings = {"--lr": 0.1, "--guard": False, "--ways": None}
-    return Contribution(
+    efforts = {c: Effort(int(rng.integers(1, 99)), 7) for c in choices(evidence(model))}
+    found = Contribution(
         model.name, fingerprint(model.graph), model.layers, settings, gains(None), sets, 16
     )
+    return replace(found, efforts=efforts)
 
 
 def test_a_file_is_read_as_it_was_written(model: Model, tmp_path: Path) -> None:
@@ -471,6 +592,11 @@ def _without(name: str) -> Callable[[dict[str, Any]], object]:
             {"no.layer": {"1.0": x["gains"][0]["biases"][0]}}
         ),
         lambda x: x["gains"][0]["weights"]["stem"].update({"0.3": x["gains"][0]["biases"][0]}),
+        lambda x: x["efforts"].update({"no.layer": {"1.0": {"parameters": 1, "macs": 1}}}),
+        lambda x: x["efforts"]["stem"].update({"0.3": {"parameters": 1, "macs": 1}}),
+        lambda x: x["efforts"]["stem"]["1.0"].update(parameters=0),
+        lambda x: x["efforts"]["stem"]["1.0"].update(macs=-1),
+        lambda x: x["efforts"]["stem"]["1.0"].update(macs=10**30),
         lambda x: x["gains"][0].update(episodes="4"),
         lambda x: x.update(layers="stem"),
         lambda x: x.update(layers=[*x["layers"][1:], x["layers"][1]]),
@@ -553,8 +679,8 @@ def test_the_page_shows_every_gain_with_its_interval(model: Model) -> None:
     assert "<script" not in html
     assert "A &lt;network&gt;: what each layer brings" in html
     pictures = [ET.fromstring(x) for x in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]  # noqa: S314
-    assert len(pictures) == 1 + 4, "biases; first, depthwise, second and other"
-    biases, *weights = pictures
+    assert len(pictures) == 1 + 4 + 2, "biases; first, depthwise, second and other; by effort"
+    biases, *weights = pictures[:5]
     assert _drawn(biases) == len(LAYERS)
     titles = [t.text for p in weights for t in p.iter("title")]
     assert len(titles) == len(set(titles)) == len(found.weights)
@@ -590,7 +716,8 @@ def test_the_page_of_gains_that_are_all_alike(model: Model) -> None:
     found = replace(made(model), overall=zero, sets=(replace(zero, data="discs"),))
     html = contribution_page("Flat", found, model.graph, "")
     assert "nan" not in html
-    assert html.count("<svg") == 5
+    assert html.count("<svg") == 5 + 2
+    assert contribution_page("Old", replace(found, efforts={}), model.graph, "").count("<svg") == 5
 
 
 def test_shares_are_exact() -> None:

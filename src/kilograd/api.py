@@ -6,6 +6,7 @@ used raises an `InputError`.  What a person should know is logged to the logger 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ from kilograd.progress import Progress, silent
 from kilograd.report import choice, comparison, comparison_table
 from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
+from kilograd.report.layers import layers_page
 from kilograd.select import write_plan
 from kilograd.settings import Build, Settings
 from kilograd.sizes import ram_of, spelled
@@ -420,6 +422,11 @@ class Comparison:
         """The results as tables in Markdown, laid out as in TinyTrain's paper."""
         return comparison_table(sections_of(self.asked, self.lines))
 
+    @functools.cached_property
+    def layers_page(self) -> str | None:
+        """What single layers bring, as a page, where methods are of single layers."""
+        return layers_page(self.asked, self.rows, facts_of(self.asked.settings))
+
     def to_json(self) -> dict[str, object]:
         """Return what summary.json holds."""
         settings = self.asked.settings.named() | {"episodes": self.asked.episodes}
@@ -499,3 +506,5 @@ def _write(out: Path, found: Comparison) -> None:
     write_file(out / "summary.json", json.dumps(found.to_json(), indent=1) + "\n")
     write_file(out / "table.md", f"{found.table}{facts}\n")
     write_file(out / "comparison.html", comparison("Methods compared", facts, sections))
+    if found.layers_page:
+        write_file(out / "layers.html", found.layers_page)

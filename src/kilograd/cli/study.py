@@ -39,7 +39,7 @@ app = typer.Typer()
 #: Gains are measured with the optimiser and rate of docs/results/studies/strategies.md.
 _GAINS = Settings.of(optimizer=OptimizerKind.ROWRMS, cache=4, lr=0.001)
 _NOT_OF_GAINS = (
-    *("method", "rows", "recompute", "exact", "prototype_gradients", "guard", "episode"),
+    *("method", "rows", "recompute", "exact", "prototype_gradients", "guard"),
     *("sram", "compute", "channels", "backward_memory", "cache_bytes"),
 )
 
@@ -107,7 +107,8 @@ def evaluate_command(
         for line in found.table.splitlines():
             say(line)
     files = "evaluation.sqlite, episodes.jsonl, summary.json, table.md, comparison.html"
-    say(f"Written to {out}: {files}")
+    layers = ", layers.html" if found.layers_page else ""
+    say(f"Written to {out}: {files}{layers}")
 
 
 @command(app, "contribution", Group.STUDY)

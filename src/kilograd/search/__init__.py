@@ -2,7 +2,9 @@
 
 from kilograd.search.contribution import (
     SHARES,
+    Choice,
     Contribution,
+    Effort,
     Gain,
     Gains,
     choices,
@@ -29,7 +31,9 @@ __all__ = [
     "SHARES",
     "UNLIMITED",
     "Answer",
+    "Choice",
     "Contribution",
+    "Effort",
     "Evolution",
     "Footprint",
     "Found",

@@ -10,19 +10,20 @@ after learning less that of the head alone, on the same episodes.
                 "biases": [{"mean": 0.01, "half_width": 0.005}, ...],
                 "weights": {"blocks.0.pw1": {"0.125": {"mean": 0.02, "half_width": 0.01}, ...}}},
                ...],
+     "efforts": {"blocks.0.pw1": {"0.125": {"parameters": 512, "macs": 131072}, ...}},
      "sha256": "9a3c..."}
 
 `gains` begins with all episodes together; each data set follows.  `size`, of the images in pixels,
-and `sha256`, a checksum of the rest, may be absent.
+`efforts` and `sha256`, a checksum of the rest, may be absent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -33,6 +34,8 @@ from kilograd.names import distinct, identifier, label
 from kilograd.passes import resize
 from kilograd.reading import read_json, require_checksum, typed, with_checksum
 from kilograd.select.selection import Evidence
+
+_Told = TypeVar("_Told")
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """The shares of a layer's input channels that are tried."""
@@ -47,6 +50,16 @@ class Gain:
 
     mean: float
     half_width: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What it takes to learn a choice, beyond the head alone: scalars that are updated, and MACs of
+    the compiled program's backward pass.
+    """
+
+    parameters: int
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class Contribution:
     `size`: of the images in pixels; None where the file does not say.
     `settings`: how it learned, by option.  `sets`: the data sets; what they have together is
     `overall`.  `architecture`: of all networks that this is good for; without it, for one only.
+    `efforts`: of the choices of weights; empty where the file does not say.
     """
 
     network: str
@@ -82,6 +96,7 @@ class Contribution:
     sets: tuple[Gains, ...]
     size: int | None = None
     architecture: str | None = None
+    efforts: Mapping[Choice, Effort] = field(default_factory=dict)
 
     @property
     def biases(self) -> tuple[Gain, ...]:
@@ -104,6 +119,7 @@ class Contribution:
                 "settings": dict(self.settings),
                 "layers": list(self.layers),
                 "gains": [_written(gains) for gains in (self.overall, *self.sets)],
+                **({"efforts": _by_layer(self.efforts)} if self.efforts else {}),
             }
         )
 
@@ -167,6 +183,10 @@ def read_contribution(path: Path) -> Contribution:
         str(path),
         "layers",
     )
+    efforts = {
+        choice: Effort(effort.parameters, effort.macs)
+        for choice, effort in _choices(found.efforts, layers, f"{path}: efforts")
+    }
     overall, *sets = (_gains(g, layers, f"{path}: gains[{i}]") for i, g in enumerate(found.gains))
     names = [s.data for s in sets]
     if overall.data is not None or None in names:
@@ -185,6 +205,7 @@ def read_contribution(path: Path) -> Contribution:
         tuple(sets),
         found.size,
         found.architecture,
+        MappingProxyType(efforts),
     )
 
 
@@ -194,6 +215,11 @@ _Share = Annotated[float, Meta(ge=0, le=1)]
 class _Gain(Struct, frozen=True):
     mean: Annotated[float, Meta(ge=-1, le=1)]
     half_width: Annotated[float, Meta(ge=0, le=13)]  # of the gains -1 and 1 of two episodes
+
+
+class _Effort(Struct, frozen=True):
+    parameters: Annotated[int, Meta(ge=1, le=limits.MAP_ELEMENTS)]
+    macs: Annotated[int, Meta(ge=0, le=1 << 50)]
 
 
 class _Gains(Struct, frozen=True):
@@ -212,21 +238,16 @@ class _Analysis(Struct, frozen=True):
     gains: Annotated[tuple[_Gains, ...], Meta(min_length=1, max_length=limits.CLASSES)]
     size: Annotated[int, Meta(ge=1, le=limits.RESIZE)] | None = None
     architecture: Annotated[str, Meta(max_length=64)] | None = None
+    efforts: dict[str, dict[str, _Effort]] = {}
 
 
 def _gains(found: _Gains, layers: tuple[str, ...], where: str) -> Gains:
     if len(found.biases) != len(layers):
         raise InputError(f"{where}: {len(layers)} layers, and gains of {len(found.biases)} biases")
-    shares = {str(share): share for share in SHARES}
-    weights: dict[Choice, Gain] = {}
-    for layer, gains in found.weights.items():
-        for share, gain in gains.items():
-            if layer not in layers or share not in shares:
-                raise InputError(
-                    f"{where}.weights: {layer[:80]!r}, {share[:20]!r}: no such layer, or no such "
-                    f"share; there are {', '.join(shares)}"
-                )
-            weights[layer, shares[share]] = Gain(gain.mean, gain.half_width)
+    weights = {
+        choice: Gain(gain.mean, gain.half_width)
+        for choice, gain in _choices(found.weights, layers, f"{where}.weights")
+    }
     return Gains(
         None if found.data is None else label(found.data, f"{where}.data"),
         found.episodes,
@@ -236,14 +257,36 @@ def _gains(found: _Gains, layers: tuple[str, ...], where: str) -> Gains:
     )
 
 
+def _choices(
+    found: Mapping[str, Mapping[str, _Told]], layers: tuple[str, ...], where: str
+) -> Iterator[tuple[Choice, _Told]]:
+    """Yield what is said of layers and shares; `InputError` where there is no such one."""
+    shares = {str(share): share for share in SHARES}
+    for layer, said in found.items():
+        for share, value in said.items():
+            if layer not in layers or share not in shares:
+                raise InputError(
+                    f"{where}: {layer[:80]!r}, {share[:20]!r}: no such layer, or no such "
+                    f"share; there are {', '.join(shares)}"
+                )
+            yield (layer, shares[share]), value
+
+
 def _written(gains: Gains) -> dict[str, object]:
-    weights: dict[str, dict[str, object]] = {}
-    for (layer, share), gain in gains.weights.items():
-        weights.setdefault(layer, {})[str(share)] = vars(gain)
     return {
         "data": gains.data,
         "episodes": gains.episodes,
         "head": gains.head,
         "biases": [vars(gain) for gain in gains.biases],
-        "weights": weights,
+        "weights": _by_layer(gains.weights),
     }
+
+
+def _by_layer(
+    found: Mapping[Choice, Gain] | Mapping[Choice, Effort],
+) -> dict[str, dict[str, object]]:
+    """Return what a file says of choices: by layer, then by share."""
+    said: dict[str, dict[str, object]] = {}
+    for (layer, share), value in found.items():
+        said.setdefault(layer, {})[str(share)] = vars(value)
+    return said

@@ -1,6 +1,7 @@
 """What learns: one strategy a file, each (Evidence, Budget) -> Selection."""
 
 from kilograd.select.methods import EXAMPLES, METHODS, runs_code, strategy
+from kilograd.select.one_layer import OneLayer
 from kilograd.select.plan_file import learn_of, parts_of, plan_file, write_plan
 from kilograd.select.selection import (
     Budget,
@@ -26,6 +27,7 @@ __all__ = [
     "Demand",
     "Evidence",
     "Inspect",
+    "OneLayer",
     "Parameter",
     "RamError",
     "Reason",

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from kilograd.errors import InputError, option
 from kilograd.select.dropped import grouped, lora
 from kilograd.select.fixed import bias_k, full, head, last, last_k, none
 from kilograd.select.knapsack import Knapsack
-from kilograd.select.one_layer import input_channels, output_channels
+from kilograd.select.one_layer import ORDERS, RANDOM, WHOLE, OneLayer
 from kilograd.select.outside import from_file, from_package, package_strategies
 from kilograd.select.plan_file import plan_file
 from kilograd.select.random_layers import random_layers
@@ -23,7 +22,7 @@ from kilograd.select.selection import Strategy
 from kilograd.select.sparse_update import sparse_update
 from kilograd.select.static import static_l2, static_random
 from kilograd.select.tinytl import BLOCKS, tinytl
-from kilograd.select.tinytrain import Criterion, Order, TinyTrain, at_random, by_fisher, by_norm
+from kilograd.select.tinytrain import Criterion, TinyTrain, at_random, by_norm
 
 _NAMED: Mapping[str, Strategy] = {
     "none": none,
@@ -65,25 +64,14 @@ _NUMBERED: Mapping[str, _Numbered] = {
 _PAIRED: Mapping[str, Callable[[int, int], Strategy]] = {"lora": lora, "grouped": grouped}
 """Strategies that two numbers tell apart."""
 
-#: How `weights:LAYER:SHARE:NAME` chooses output channels.
-_ORDERS: Mapping[str, Order] = {"fisher": by_fisher, "l2": by_norm}
-_RANDOM = "random"
-
-_WHOLE = "[0-9]{1,9}"
-_SHARE = rf"{_WHOLE}|[0-9]{{0,9}}\.{_WHOLE}|{_WHOLE}/[1-9][0-9]{{0,8}}"
-_ONE_LAYER = re.compile(
-    rf"weights:(?P<layer>{_WHOLE}):(?P<share>{_SHARE})"
-    rf"(?::(?P<order>{'|'.join(_ORDERS)})|:{_RANDOM}:(?P<seed>{_WHOLE}))?"
-)
-
 METHODS = (
     *_NAMED,
     *(f"{name}:{kind.number}" for name, kind in _NUMBERED.items()),
     "lora:K:RANK",
     "grouped:K:GROUPS",
     "weights:LAYER:SHARE",
-    *(f"weights:LAYER:SHARE:{name}" for name in _ORDERS),
-    f"weights:LAYER:SHARE:{_RANDOM}:SEED",
+    *(f"weights:LAYER:SHARE:{name}" for name in ORDERS),
+    f"weights:LAYER:SHARE:{RANDOM}:SEED",
     "sparse-49kb ... sparse-148kb",
     "FILE.json",
     "FILE.py:NAME",
@@ -96,8 +84,8 @@ EXAMPLES = (
     "lora:1:2",
     "grouped:1:2",
     "weights:0:1",
-    *(f"weights:0:1:{name}" for name in _ORDERS),
-    f"weights:0:1:{_RANDOM}:1",
+    *(f"weights:0:1:{name}" for name in ORDERS),
+    f"weights:0:1:{RANDOM}:1",
     "sparse-49kb",
 )
 """One method of each kind but the file, as it is typed."""
@@ -128,27 +116,14 @@ def strategy(method: str) -> Strategy:
     name, _, number = method.partition(":")
     if name.startswith("sparse-") and not number and ":" not in method:
         return sparse_update(name.removeprefix("sparse-"))
-    if alone := _one_layer(method):
-        return alone
-    if name in _PAIRED and (parts := re.fullmatch(rf"({_WHOLE}):({_WHOLE})", number)):
+    if alone := OneLayer.of(method):
+        return alone.strategy
+    if name in _PAIRED and (parts := re.fullmatch(rf"({WHOLE}):({WHOLE})", number)):
         return _PAIRED[name](int(parts[1]), int(parts[2]))
-    if name in _NUMBERED and re.fullmatch(_WHOLE, number):
+    if name in _NUMBERED and re.fullmatch(WHOLE, number):
         return _NUMBERED[name].make(int(number))
     packaged = package_strategies()
     if method in packaged:
         return from_package(method, packaged[method])
     known = ", ".join((*METHODS, *packaged))
     raise InputError(f"{option('method')} {method!r}: unknown; known are {known}")
-
-
-def _one_layer(method: str) -> Strategy | None:
-    """Return the strategy of weights:LAYER:SHARE and what may follow, if `method` is one."""
-    parts = _ONE_LAYER.fullmatch(method)
-    if parts is None:
-        return None
-    number, share = int(parts["layer"]), float(Fraction(parts["share"]))
-    if parts["order"]:
-        return output_channels(number, share, _ORDERS[parts["order"]])
-    if parts["seed"]:
-        return output_channels(number, share, at_random(int(parts["seed"])))
-    return input_channels(number, share)

@@ -6,6 +6,11 @@ compares them with those of the largest norm and with random ones (figures 4, 9 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
 from kilograd.errors import InputError, option
 from kilograd.select.selection import (
     Budget,
@@ -16,7 +21,49 @@ from kilograd.select.selection import (
     weight,
     widest_inputs,
 )
-from kilograd.select.tinytrain import Order
+from kilograd.select.tinytrain import Order, at_random, by_fisher, by_norm
+
+ORDERS: Mapping[str, Order] = {"fisher": by_fisher, "l2": by_norm}
+"""How output channels are ranked, by the name that a method ends in; `random:SEED` is another."""
+
+RANDOM = "random"
+
+WHOLE = "[0-9]{1,9}"
+_SHARE = rf"{WHOLE}|[0-9]{{0,9}}\.{WHOLE}|{WHOLE}/[1-9][0-9]{{0,8}}"
+_METHOD = re.compile(
+    rf"weights:(?P<number>{WHOLE}):(?P<share>{_SHARE})"
+    rf"(?::(?P<order>{'|'.join(ORDERS)})|:(?P<random>{RANDOM}):(?P<seed>{WHOLE}))?"
+)
+
+
+@dataclass(frozen=True)
+class OneLayer:
+    """What weights:LAYER:SHARE and its kin say.
+
+    `order`: how output channels are chosen, by name; empty where the widest input channels are.
+    """
+
+    number: int
+    share: Fraction
+    order: str = ""
+    seed: int = 0
+
+    @classmethod
+    def of(cls, method: str) -> OneLayer | None:
+        """Return what a method says, if it is one of these."""
+        parts = _METHOD.fullmatch(method)
+        if parts is None:
+            return None
+        order = parts["order"] or parts["random"] or ""
+        return cls(int(parts["number"]), Fraction(parts["share"]), order, int(parts["seed"] or 0))
+
+    @property
+    def strategy(self) -> Strategy:
+        """Return what chooses so."""
+        if not self.order:
+            return input_channels(self.number, float(self.share))
+        order = at_random(self.seed) if self.order == RANDOM else ORDERS[self.order]
+        return output_channels(self.number, float(self.share), order)
 
 
 def input_channels(number: int, share: float) -> Strategy:

@@ -14,7 +14,7 @@ from kilograd.frontend import Model
 from kilograd.intervals import interval
 from kilograd.ir import architecture, fingerprint
 from kilograd.output import check_file, write_file
-from kilograd.search import Contribution, Gain, Gains, choices, read_contribution
+from kilograd.search import Contribution, Effort, Gain, Gains, choices, read_contribution
 from kilograd.select import Evidence
 from kilograd.settings import HeadKind, Settings
 from kilograd.study.evaluate import Evaluation
@@ -77,6 +77,13 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
             {choice: gain(method) for choice, method in _weights(model).items()},
         )
 
+    alone = next(r for r in rows if r.method == head)
+    spent = {
+        r.method: Effort(
+            r.learned_parameters - alone.learned_parameters, r.backward_macs - alone.backward_macs
+        )
+        for r in rows
+    }
     names = [d.name for d in asked.sets]
     settings = {flag(k): v for k, v in asked.settings.named().items()}
     return Contribution(
@@ -88,6 +95,7 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
         tuple(gains(name, [name]) for name in names),
         model.preprocess.size,
         architecture(model.graph),
+        {choice: spent[method] for choice, method in _weights(model).items()},
     )
 
 
