@@ -4,21 +4,38 @@ Gains are in points of accuracy.
 
     python benchmarks/contribution.py CONTRIBUTION.json ... | \
         python benchmarks/fill.py docs/results/studies/contribution.md
+    python benchmarks/contribution.py efforts CONTRIBUTION.json ...
+
+`efforts` adds to analyses of earlier versions what each choice of weights updates and computes.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from shared import load_network
 
 from kilograd.intervals import t_quantile
 from kilograd.ir import Array
-from kilograd.search import Contribution, Gain, read_contribution, shrunk
-from kilograd.search.contribution import SHARES
+from kilograd.learn.recipe import compile_recipe
+from kilograd.search import (
+    SHARES,
+    Choice,
+    Contribution,
+    Effort,
+    Gain,
+    read_contribution,
+    shrunk,
+)
+from kilograd.select import Budget
+from kilograd.settings import OptimizerKind, Recipe
+from kilograd.study.contribution import write_contribution
 
 #: MCUNet, all input channels, points on Cars: read off the curve published with tiny-training.
 LAYERS = (12, 15, 18, 20, *range(21, 29), *range(30, 42))
@@ -76,6 +93,53 @@ def best(found: list[Contribution], count: int = 8) -> None:
     print()
 
 
+def by_block(found: list[Contribution]) -> None:
+    """Print which layer of a block gains most, at all and for its cost: TinyTrain's figure 3."""
+    columns = [f"{kind}, {role}" for kind in MEASURES for role, _ in ROLES]
+    print(head("network", "share", "blocks", *columns, texts=1))
+    for c in found:
+        for share in SHARES:
+            cells: list[object] = []
+            blocks = _blocks(c, share)
+            for per in MEASURES.values():
+                gains = np.array([[per(c, (x, share)) for x in block] for block in blocks])
+                wins = np.bincount(gains.argmax(axis=1), minlength=len(ROLES))
+                cells += [f"{m:.2g} ({w})" for m, w in zip(gains.mean(axis=0), wins, strict=True)]
+            print(line(c.network, Fraction(share), len(blocks), *cells))
+    print()
+
+
+def _blocks(c: Contribution, share: float) -> list[list[str]]:
+    """Return the layers of each block that has all three, each with channels enough."""
+    names = dict.fromkeys(x.rpartition(".")[0] for x in c.layers if x.endswith(ROLES[0][1]))
+    blocks = [[f"{name}{suffix}" for _, suffix in ROLES] for name in names]
+    return [b for b in blocks if all((x, share) in c.weights for x in b)]
+
+
+MEASURES: dict[str, Callable[[Contribution, Choice], float]] = {
+    "points": lambda c, x: 100 * c.weights[x].mean,
+    "per thousand parameters": lambda c, x: 1e5 * c.weights[x].mean / c.efforts[x].parameters,
+    "per million MACs": lambda c, x: 1e8 * c.weights[x].mean / c.efforts[x].macs,
+}
+"""What a layer is measured by."""
+
+
+def efforts(path: Path) -> None:
+    """Add to a file what each choice of weights updates, and computes beyond inference."""
+    found = read_contribution(path)
+    model = load_network(found.network)
+    recipe = Recipe(
+        "search", int(found.settings.get("--ways") or 10), optimizer=OptimizerKind.ROWRMS
+    )
+    known = {}
+    for layer, share in found.weights:
+        method = f"weights:{model.layers.index(layer)}:{share:g}"
+        made = compile_recipe(model, replace(recipe, method=method), Budget())
+        known[layer, share] = Effort(made.learned_parameters, made.backward_macs)
+        print(path.name, len(known), "of", len(found.weights), flush=True)
+    write_contribution(path, replace(found, efforts=known))
+
+
 def noise(found: list[Contribution]) -> None:
     """Print how far apart gains of weights are, and how sure."""
     said = "mean gain", "spread", "standard error", "kept by --shrink"
@@ -110,9 +174,14 @@ def published(c: Contribution) -> None:
 
 def main() -> None:
     """Print the tables."""
+    if sys.argv[1] == "efforts":
+        for name in sys.argv[2:]:
+            efforts(Path(name))
+        return
     found = [read_contribution(Path(p)) for p in sys.argv[1:]]
     biases(found)
     roles(found)
+    by_block([c for c in found if c.efforts])
     best(found)
     noise(found)
     for c in found:
