@@ -19,6 +19,7 @@ from typing import IO, Any
 import pytest
 from folders import listing, write_model, write_pictures
 
+import kilograd
 from kilograd.data import load_dataset
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
@@ -285,3 +286,35 @@ def test_without_ray(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="ray needs ray; pip install ray"):
         pools.check_cluster("auto")
+
+
+@needs_ray
+def test_tuning_on_a_cluster_stores_what_one_process_goes_on_with(
+    cluster: Cluster, home: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna", reason="Optuna is not here: pip install optuna")
+    options: dict[str, Any] = {
+        "methods": ["last:1", "last:2"],
+        "trials": 5,
+        "episodes": 2,
+        "shots": 3,
+        "queries": 4,
+        "iterations": 5,
+    }
+    places = [str(home / "discs"), str(tmp_path / "out"), str(home / "small")]
+    code = (
+        "import kilograd, kilograd.study.pools as p; p._GREETING = 300\n"
+        f"found = kilograd.tune(*{places!r}, ray={cluster.address!r}, **{options!r})\n"
+        "print([len(each.trials) for each in found.tuned])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "[5, 5]\n"), done.stderr
+    file = tmp_path / "out" / "tuning.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        before = connection.execute("SELECT * FROM rows").fetchall()
+    alone = kilograd.tune(*places, **options)
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT * FROM rows").fetchall() == before
+    assert sum(len(t.rows) for each in alone.tuned for t in each.trials) == len(before)

@@ -146,7 +146,7 @@ def _bounds(where: str, what: Tunable, text: str) -> Range:
     least = 0 if what is Tunable.WARMUP else 1 if what is Tunable.ITERATIONS else None
     if least is not None and found.low < least:
         raise InputError(f"{where}: {found.low} is too low; {least} is the least")
-    if not found.high <= (limits.RATE if kind is float else limits.COUNT):
+    if not found.high <= (limits.CODE_RATE if kind is float else limits.COUNT):
         raise InputError(f"{where}: {high} is too high")
     if what is Tunable.LR and not found.low > 0:
         raise InputError(f"{where}: {low} is no rate; a rate is a positive number")
@@ -184,7 +184,9 @@ def space_of(
         choice = asked.get(Tunable.OPTIMIZER)
         choices = choice.choices if choice else (begun.recipe.optimizer,)
         suited = _suited(model, begun, choices, task)
-        optimizer = begun.recipe.optimizer if begun.recipe.optimizer in suited else min(suited)
+        optimizer = (
+            begun.recipe.optimizer if begun.recipe.optimizer in suited else next(iter(suited))
+        )
         start = Params.of(changed(begun, {"optimizer": optimizer}))
         if "lr" in chosen:
             start = replace(start, lr=suited[optimizer])
@@ -207,10 +209,11 @@ def _suited(
     ways, found = len(task.classes), dict[OptimizerKind, float]()
     refused: InputError | None = None
     for kind in choices:
-        # The rate of the settings may be one that this optimiser does not take.
-        tried = changed(settings, {"optimizer": kind, "lr": min(settings.schedule.lr, 1e-3)})
-        look = inspector(model, task.support, tried.schedule)
         try:
+            # The rate of the settings may be one that this optimiser does not take.
+            rate = min(settings.schedule.lr, 1e-3)
+            tried = changed(settings, {"optimizer": kind, "lr": rate})
+            look = inspector(model, task.support, tried.schedule)
             budget = tried.budget(model)
             cache = tried.recipe.cache or int(budget.cache is not None)
             recipe = replace(tried.recipe, ways=ways, cache=cache)
@@ -242,7 +245,8 @@ def _rates(
                 changed(settings, {"optimizer": kind, "lr": bound})  # refuses what cannot be
             yield kind, over.bounds
         else:
-            most = limits.RATE if kind is OptimizerKind.SGD else limits.NORMED_RATE
+            most = limits.RATE if settings.recipe.qas else limits.CODE_RATE
+            most = limits.NORMED_RATE if kind.normed else most
             yield kind, Range(rounded(rate / _AROUND), rounded(min(most, rate * _AROUND)))
 
 
