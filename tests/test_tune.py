@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -226,6 +230,28 @@ def test_the_same_whatever_interrupts(home: Path, tmp_path: Path, tuned: tuning.
     assert begun >= QUICK["trials"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+def test_a_process_that_ends_loses_no_row(
+    home: Path, tmp_path: Path, tuned: tuning.Tuning, number: signal.Signals
+) -> None:
+    words = ["--data", home / "discs", "--model", home / "small", "--out", tmp_path / "out"]
+    words += ["--methods", "last:2", "--trials", 7, "--episodes", 2, "--shots", 2, "--queries", 3]
+    words += ["--iterations", 2, "--seed", 5]
+    command = [sys.executable, "-m", "kilograd", "tune", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while stored(tmp_path / "out") < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        went_on = f"the same command goes on with what {tmp_path / 'out'} holds"
+        assert (process.returncode, out, err) == (130, "", f"error: interrupted; {went_on}\n")
+    begun = stored(tmp_path / "out")
+    assert 3 <= begun < 14
+    assert trials(tune(home, tmp_path / "out")) == trials(tuned)
+
+
 def stored(out: Path) -> int:
     if not (out / TRIALS_FILE).exists():
         return 0
@@ -311,7 +337,7 @@ def test_the_session(home: Path, tmp_path: Path, run: Run) -> None:
     assert pasted
     methods = json.loads((out / "tuning.json").read_text())["methods"]
     assert pasted[1] == ",".join(methods)
-    assert "were never looked at" in done.out
+    assert "no test image was looked at. discs has no split: the share of each" in done.out
     assert re.search(
         r"kilograd adapt --method bias:2 --lr \S+ --optimizer \w+ --iterations 2", done.out
     )

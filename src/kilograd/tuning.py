@@ -36,12 +36,16 @@ Place = str | Path
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried for each method, and what is best; `images` of `total` were looked at."""
+    """What was tried for each method, and what is best.
+
+    `images` of `total` were looked at; data sets without a split are `unsplit`.
+    """
 
     asked: study.Tuning
     tuned: tuple[study.Tuned, ...]
     images: int
     total: int
+    unsplit: tuple[str, ...]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -60,12 +64,17 @@ class Tuning:
 
     @property
     def seen(self) -> str:
-        """Say on which images was tuned."""
+        """Say on which images was tuned, and which were left out."""
+        unsplit = ", ".join(self.unsplit)
+        quarter = (
+            f" {unsplit} has no split: the share of each class that adapt tests on was left out, "
+            "but evaluate draws from all images."
+            if unsplit
+            else ""
+        )
         return (
-            f"Tuned on {self.images:,} of {self.total:,} images: those that are tested on, the "
-            "test part of a set or, without one, the quarter of each class that adapt tests on, "
-            "were never looked at. The best of many trials looks better than it is: measure it on "
-            "those."
+            f"Tuned on {self.images:,} of {self.total:,} images: no test image was looked at."
+            f"{quarter} The best of many trials looks better than it is: test it on others."
         )
 
     def to_json(self) -> dict[str, object]:
@@ -144,7 +153,8 @@ def tune(  # noqa: PLR0913 options by name
     )
     with goes_on(folder):
         tuned = study.tune(folder, asked, jobs, progress or silent, ray)
-        found = Tuning(asked, tuned, sum(map(len, kept)), sum(map(len, sets)))
+        unsplit = tuple(d.name for d in sets if d.split is None)
+        found = Tuning(asked, tuned, sum(map(len, kept)), sum(map(len, sets)), unsplit)
         _write(folder, found)
     return found
 
