@@ -301,7 +301,7 @@ def test_tuning_on_a_cluster_stores_what_one_process_goes_on_with(
         "queries": 4,
         "iterations": 5,
     }
-    places = [str(home / "discs"), str(tmp_path / "out"), str(home / "small")]
+    places: list[Any] = [str(home / "discs"), str(tmp_path / "out"), str(home / "small")]
     code = (
         "import kilograd, kilograd.study.pools as p; p._GREETING = 300\n"
         f"found = kilograd.tune(*{places!r}, ray={cluster.address!r}, **{options!r})\n"
