@@ -5,7 +5,7 @@
 #   sh examples/sparse-update.sh TABLE DATA OUT
 #
 # TABLE  s1  MobileNetV2-0.35, the update plan of 100 KB, three seeds
-#        s2  MCUNet, the last two blocks (the row with a float32 head)
+#        s2  MCUNet, the last two blocks (both rows: a float32 head, an int8 head)
 #        s3  MCUNet, the last two blocks, batches of 1 and of 128 (the rows without momentum)
 #        s4  MCUNet, a sparse update plan, with and without accumulated gradients; made for two classes
 # DATA   a folder with a folder of images for each class, or a Parquet file
@@ -24,7 +24,7 @@ mkdir "$out"
 run() {
     name=$1
     shift
-    ${KILOGRAD:-kilograd} adapt "$data" "$@" --head linear --optimizer sgd \
+    ${KILOGRAD:-kilograd} adapt "$data" "$@" --head "${HEAD:-linear}" --optimizer sgd \
         --ways "${WAYS:-10}" --shots "${SHOTS:-20}" --queries "${QUERIES:-20}" \
         --iterations "${ITERATIONS:-55}" --warmup "${WARMUP:-5}" --lr "${LR:-0.0004}" \
         --out "$out/$name"
@@ -38,6 +38,7 @@ s1)
     ;;
 s2)
     run float-head --model mcunet-5fps --method last:6
+    HEAD=int8 run int8-head --model mcunet-5fps --method last:6
     ;;
 s3)
     run batch-1 --model mcunet-5fps --method last:6

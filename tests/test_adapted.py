@@ -77,6 +77,9 @@ def test_every_method_comes_back(tmp_path: Path, digits: Model, task: Task, meth
     "options",
     [
         pytest.param({"head": HeadKind.LINEAR}, id="linear"),
+        pytest.param({"head": HeadKind.INT8}, id="int8"),
+        pytest.param({"head": HeadKind.INT8, "method": "head", "cache": 2}, id="cached int8 head"),
+        pytest.param({"qas": False, "optimizer": "sgd", "lr": 300.0}, id="no qas"),
         pytest.param({"head": HeadKind.LINEAR, "method": "head", "cache": 2}, id="cached head"),
         pytest.param({"head": HeadKind.LINEAR, "method": "tinytl:1"}, id="tinytl, linear"),
         pytest.param({"accumulate": 15, "prototype_gradients": True}, id="through prototypes"),

@@ -78,11 +78,19 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
     [
         {},
         {"head": HeadKind.LINEAR, "optimizer": OptimizerKind.ADAM},
+        {"head": HeadKind.INT8, "qas": False},
         {"optimizer": OptimizerKind.ROWRMS, "accumulate": 2},
         {"rows": True},
         {"cache": 1, "accumulate": 9, "prototype_gradients": True},
     ],
-    ids=["sgd", "linear adam", "rowrms accumulated", "rows", "cache and prototype gradients"],
+    ids=[
+        "sgd",
+        "linear adam",
+        "int8 without qas",
+        "rowrms accumulated",
+        "rows",
+        "cache and prototype gradients",
+    ],
 )
 def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]) -> None:
     made = program(**options)
@@ -275,6 +283,7 @@ COMPILERS = [
     [
         {},
         {"head": HeadKind.LINEAR},
+        {"head": HeadKind.INT8},
         {"accumulate": 4},
         {"accumulate": 9, "prototype_gradients": True},
         {"rows": True},

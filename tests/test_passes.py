@@ -57,7 +57,6 @@ from kilograd.ops import (
     DenseInputGrad,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
-    Dequantise,
     Momentum,
     Overlay,
     RowRms,
@@ -290,8 +289,7 @@ def raw_step(case: Case) -> Graph:
     """The step of a program before any pass but `split` and `differentiate`."""
     net, learned = split(case.network, case.training.learn)
     b = Builder(dead_code(net))
-    features = b(Dequantise(), net.outputs[0])
-    logits = case.training.head.logits(b, features)
+    logits = case.training.head.logits(b, net.outputs[0])
     loss = b(CrossEntropy(), logits, b.input("label", LABEL), name="loss")
     wanted = {*learned.values(), *case.training.head.learned}
     grads = differentiate(b, loss, [n for n in b.nodes if n.name in wanted])
@@ -448,7 +446,7 @@ def check_gradients_by_tangents(net: Graph, seed: int) -> None:
     rng = np.random.default_rng(seed)
     b = Builder(net)
     head = LinearHead(WAYS)
-    logits = head.logits(b, b(Dequantise(), net.outputs[0]))
+    logits = head.logits(b, net.outputs[0])
     loss = b(CrossEntropy(), logits, b.input("label", LABEL))
     forward = b.graph(loss)
     feeds = {**step_feeds(rng, forward, WAYS, 0, 0.1), **warm_head(rng, forward)}

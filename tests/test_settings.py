@@ -81,7 +81,7 @@ def test_numbers_of_numpy_and_paths_are_taken() -> None:
             {"optimizer": "sdg"},
             r"^optimizer sdg: cannot be used .*; give sgd or momentum or rowrms or adam$",
         ),
-        ({"head": "cosine"}, r"^head cosine: cannot be used .*; give proto or linear$"),
+        ({"head": "cosine"}, r"^head cosine: cannot be used .*; give proto or linear or int8$"),
         ({"iterations": 1 << 30}, r"^iterations 1073741824: 16777216 is the most$"),
         ({"rows": "perhaps"}, r"^rows perhaps: cannot be used"),
         ({"ways": True}, r"^ways True: cannot be used"),

@@ -29,6 +29,7 @@ class HeadKind(enum.StrEnum):
 
     PROTO = "proto"
     LINEAR = "linear"
+    INT8 = "int8"
 
 
 class OptimizerKind(enum.StrEnum):
@@ -63,7 +64,8 @@ class Recipe:
     method: Annotated[str, Option(f"What learns: {', '.join(METHODS)}.")] = "last"
     ways: Annotated[int, Option("Classes of the head.", most=limits.WAYS)] = 10
     head: Annotated[
-        HeadKind | None, Option("proto (default) or linear (default of method head).")
+        HeadKind | None,
+        Option("proto (default), linear (default of method head), or int8: linear in int8."),
     ] = None
     optimizer: Annotated[OptimizerKind, Option("How a gradient becomes a step.")] = (
         OptimizerKind.SGD

@@ -171,7 +171,8 @@ def show_outcome(outcome: Outcome, board: Board | None = None) -> None:
 def _recipe(outcome: Outcome) -> str:
     """Say how it was learned, and whether that was given or chosen."""
     recipe, schedule = outcome.compiled.recipe, outcome.schedule
-    head = "linear head" if recipe.head_kind is HeadKind.LINEAR else "prototypes"
+    kind = recipe.head_kind
+    head = "prototypes" if kind is HeadKind.PROTO else f"{kind} head"
     said = (
         f"{head}, {recipe.rule} at rate {schedule.lr:g}, {outcome.summary.iterations} passes, "
         f"views {schedule.augment}"

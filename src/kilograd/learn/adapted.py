@@ -44,8 +44,8 @@ RESULT = "result.json"
 ADAPTED = "adapted.safetensors"
 """The file that tells a folder of results: folders of training have a `RESULT`, too."""
 
-_LARGEST = {Role.WEIGHT: 127, Role.BIAS: BIAS_LIMIT, Role.HEAD: 2.0**50}
-"""Magnitudes: of codes, and of a head, whose squares must have a sum."""
+_LARGEST = {DType.I8: 127, DType.I32: BIAS_LIMIT, DType.F32: 2.0**50}
+"""Magnitudes: of codes, and of a float head, whose squares must have a sum."""
 
 
 @dataclass(frozen=True)
@@ -294,12 +294,12 @@ def _tensors(file: Path, compiled: Compiled) -> dict[str, Array]:
         what = "is missing" if odd[0] in expected else "is none of this program's"
         raise InputError(f"{file}: tensor {odd[0]!r:.160} {what}; run kilograd adapt again")
     tensors: dict[str, Array] = {}
-    for name, (shape, dtype, role) in expected.items():
+    for name, (shape, dtype) in expected.items():
         value, kind = found[name], f"{dtype.numpy}{list(shape)}"
         if isinstance(value, str) or value.dtype != dtype.numpy or value.shape != shape:
             given = value if isinstance(value, str) else f"{value.dtype}{list(value.shape)}"
             raise InputError(f"{file}: tensor {name!r} is {given}, expected {kind}")
-        largest = _LARGEST[role]
+        largest = _LARGEST[dtype]
         if value.size and not bool((np.abs(value.astype(np.float64)) <= largest).all()):
             raise InputError(
                 f"{file}: tensor {name!r} holds numbers that are none, or beyond +-{largest:g}; "
@@ -309,18 +309,17 @@ def _tensors(file: Path, compiled: Compiled) -> dict[str, Array]:
     return tensors
 
 
-_Expected = tuple[tuple[int, ...], DType, Role]
+_Expected = tuple[tuple[int, ...], DType]
 
 
 def _expected(compiled: Compiled) -> dict[str, _Expected]:
-    """Return shape, element type and role of each of `adapted_tensors`."""
+    """Return shape and element type of each of `adapted_tensors`."""
     expected: dict[str, _Expected] = {}
     for name in compiled.training.learn:
         node = compiled.model.graph[name]
         shape = folder_layout(node, np.empty(node.type.shape, np.int8)).shape
-        role = Role.BIAS if len(node.type.shape) == 1 else Role.WEIGHT
-        expected[name] = (shape, node.type.dtype, role)
+        expected[name] = (shape, node.type.dtype)
     for slot in compiled.program.state:
         if slot.role is Role.HEAD:
-            expected[slot.name] = (slot.value.shape, DType.of(slot.value), slot.role)
+            expected[slot.name] = (slot.value.shape, DType.of(slot.value))
     return expected

@@ -17,6 +17,8 @@ from kilograd.ops import Adam, Momentum, RowRms, Sgd
 from kilograd.passes import (
     AccumulatorError,
     EntryPoint,
+    Head,
+    Int8Head,
     LimitError,
     LinearHead,
     PrototypeHead,
@@ -311,18 +313,19 @@ def _refusals(model: Model, recipe: Recipe) -> Iterator[None]:
         raise InputError(f"{option('rows')}: method {recipe.method} on {model.name}: {e}") from e
 
 
-def _head(recipe: Recipe, selection: Selection, scale: float) -> LinearHead | PrototypeHead:
-    if recipe.head_kind is HeadKind.LINEAR:
+def _head(recipe: Recipe, selection: Selection, scale: float) -> Head:
+    kind = recipe.head_kind
+    if kind is not HeadKind.PROTO:
         if recipe.prototype_gradients:
             raise InputError(
                 f"{option('prototype_gradients')}: a linear head has no prototypes; leave it away"
             )
         if not selection.head:
             raise InputError(
-                f"{option('head')} linear: method {recipe.method} does not train it, and a linear "
+                f"{option('head')} {kind}: method {recipe.method} does not train it, and a linear "
                 f"head starts at zero; use {option('head')} proto or another method"
             )
-        return LinearHead(recipe.ways)
+        return Int8Head(recipe.ways) if kind is HeadKind.INT8 else LinearHead(recipe.ways)
     if selection.head and not selection.learn:
         raise InputError(
             f"{option('head')} proto: prototypes do not learn by gradient, so method "

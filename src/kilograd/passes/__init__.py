@@ -6,6 +6,7 @@ from kilograd.passes.differentiate import differentiate
 from kilograd.passes.expansions import grouped, low_rank, merged
 from kilograd.passes.fuse import fuse_updates
 from kilograd.passes.growth import Growth, GrowthKind, growth_of
+from kilograd.passes.heads import Head, Int8Head, LinearHead, PrototypeHead
 from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
@@ -18,7 +19,7 @@ from kilograd.passes.schedule import schedule
 from kilograd.passes.snapshot import snapshot_weights
 from kilograd.passes.split import Part, split
 from kilograd.passes.stream import StreamError, choose_streams, stream
-from kilograd.passes.training import Head, LinearHead, PrototypeHead, Training, entries, inspection
+from kilograd.passes.training import Training, entries, inspection
 
 __all__ = [
     "ENROLMENT",
@@ -30,6 +31,7 @@ __all__ = [
     "Growth",
     "GrowthKind",
     "Head",
+    "Int8Head",
     "LimitError",
     "LinearHead",
     "Over",

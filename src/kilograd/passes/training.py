@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kilograd.errors import InputError
 from kilograd.ir import (
     Affine,
-    Array,
     Builder,
     DType,
     Graph,
@@ -31,10 +29,7 @@ from kilograd.ir import (
 from kilograd.ops import (
     Accumulate,
     Clear,
-    Cosine,
     CrossEntropy,
-    Dense,
-    Dequantise,
     Enrol,
     FisherSum,
     Overlay,
@@ -47,6 +42,7 @@ from kilograd.passes.calls import EntryPoint
 from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
 from kilograd.passes.fuse import fuse_updates
+from kilograd.passes.heads import Head, PrototypeHead, embedded, own
 from kilograd.passes.overflow import accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
 from kilograd.passes.ranges import check_ranges
@@ -61,72 +57,9 @@ RATE = TensorType((1,), DType.F32)
 CLOCK = TensorType((2,), DType.I32)
 
 
-def _own(node: Node, name: str) -> Node:
-    """Return a node that must have just this name: callers and other entry points know it by it.
-
-    Raises `InputError` where the network has taken it.
-    """
-    if node.name != name:
-        raise InputError(
-            f"the network has a tensor called {name!r}, and so has the program that trains it: "
-            f"give it another name"
-        )
-    return node
-
-
 def _input(b: Builder, name: str, tensor: TensorType, op: Input) -> Node:
     """Append an input of ours."""
-    return _own(b.input(name, tensor, op, c_name=name), name)
-
-
-def _head_param(b: Builder, name: str, value: Array, c_name: str) -> Node:
-    """Append a parameter of a head."""
-    return _own(b.param(name, value, role=Role.HEAD, c_name=c_name), name)
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """A float32 linear classifier, all zero at first, that learns by gradient."""
-
-    ways: int
-
-    def logits(self, b: Builder, features: Node) -> Node:
-        """Append the head."""
-        zeros = np.zeros((self.ways, features.type.size), np.float32)
-        w = _head_param(b, "head.weight", zeros, "head_weight")
-        c = _head_param(b, "head.bias", zeros[:, 0].copy(), "head_bias")
-        return _own(b(Dense(), features, w, c, name="logits", c_name="logits"), "logits")
-
-    learned = ("head.weight", "head.bias")
-
-
-@dataclass(frozen=True)
-class PrototypeHead:
-    """Scaled cosine to one prototype a class: the sum of its enrolled samples' features.
-
-    The loss depends on the samples behind the prototypes too.  Their share of the gradient is left
-    out, unless the head is `exact` and gradients are accumulated.
-    """
-
-    ways: int
-    scale: float = 10.0
-    exact: bool = False
-
-    def prototypes(self, b: Builder, features: Node) -> Node:
-        """Append the prototypes, all zero at first."""
-        zeros = np.zeros((self.ways, features.type.size), np.float32)
-        return _head_param(b, "head.prototypes", zeros, "head_prototypes")
-
-    def logits(self, b: Builder, features: Node) -> Node:
-        """Append the head."""
-        cosine = Cosine(self.scale, self.exact)
-        p = self.prototypes(b, features)
-        return _own(b(cosine, features, p, name="logits", c_name="logits"), "logits")
-
-    learned = ()
-
-
-Head = LinearHead | PrototypeHead
+    return own(b.input(name, tensor, op, c_name=name), name)
 
 
 @dataclass(frozen=True)
@@ -204,7 +137,7 @@ def inspection(network: Graph, head: PrototypeHead, layers: Sequence[str]) -> di
 def _fisher(b: Builder, layer: Node) -> Node:
     """Append the sums of a layer's channels, all zero at first."""
     zeros, name = np.zeros(layer.type.shape[2], np.float32), f"{layer.name}.fisher"
-    return _own(b.param(name, zeros, role=Role.STATISTIC), name)
+    return own(b.param(name, zeros, role=Role.STATISTIC), name)
 
 
 def _finished(
@@ -248,12 +181,15 @@ def _pictured(network: Graph, training: Training) -> Graph:
 def _loss(b: Builder, head: Head, logits: Node) -> Node:
     """Append the loss."""
     label = _input(b, "label", LABEL, Label(head.ways))
-    return _own(b(CrossEntropy(), logits, label, name="loss", c_name="loss"), "loss")
+    return own(b(CrossEntropy(), logits, label, name="loss", c_name="loss"), "loss")
 
 
-def _enrolled(b: Builder, head: PrototypeHead, prototypes: Node, features: Node) -> Node:
-    """Append the addition of a sample to the prototype of its class."""
-    return b(Enrol(), prototypes, features, _input(b, "label", LABEL, Label(head.ways)))
+def _enrolled(b: Builder, head: PrototypeHead, features: Node) -> tuple[Node, Node]:
+    """Append the addition of a sample to the prototype of its class; return prototypes and it."""
+    x = embedded(b, features)
+    prototypes = head.prototypes(b, x.type.size)
+    label = _input(b, "label", LABEL, Label(head.ways))
+    return prototypes, b(Enrol(), prototypes, x, label)
 
 
 def _features(network: Graph) -> Graph:
@@ -261,9 +197,8 @@ def _features(network: Graph) -> Graph:
 
 
 def _start(network: Graph) -> tuple[Builder, Node]:
-    features, *_ = network.outputs
-    b = Builder(_features(network))
-    return b, b(Dequantise(), features, name="embedding")
+    """Return a network to be gone on with, and its features."""
+    return Builder(_features(network)), network.outputs[0]
 
 
 def _infer(network: Graph, head: Head) -> Graph:
@@ -273,13 +208,12 @@ def _infer(network: Graph, head: Head) -> Graph:
 
 def _enrol(network: Graph, head: PrototypeHead) -> Graph:
     b, features = _start(network)
-    return b.graph(_enrolled(b, head, head.prototypes(b, features), features))
+    return b.graph(_enrolled(b, head, features)[1])
 
 
 def _forget(network: Graph, head: PrototypeHead, *, gradients: bool) -> Graph:
-    _, features = _start(network)
     b = Builder()
-    prototypes = head.prototypes(b, features)
+    prototypes = head.prototypes(b, network.outputs[0].type.size)
     tables = [prototypes, _sum(b, prototypes)] if gradients else [prototypes]
     return b.graph(*(b(Clear(), table) for table in tables))
 
@@ -292,8 +226,7 @@ def _enrol_grad(network: Graph, training: Training, names: tuple[str, ...]) -> G
     """Return the backward pass of `enrol`, from the gradient of the prototypes."""
     assert isinstance(training.head, PrototypeHead)  # noqa: S101 says so to the type checker
     b, features = _start(network)
-    prototypes = training.head.prototypes(b, features)
-    enrolled = _enrolled(b, training.head, prototypes, features)
+    prototypes, enrolled = _enrolled(b, training.head, features)
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
     grads = differentiate(b, enrolled, params, seed=_sum(b, prototypes))
     whole = b.param("one", np.ones(1, np.float32))
@@ -371,7 +304,7 @@ def _beside(
     name = f"{param.name}.{kind}"
     c_name = f"{param.c_name}_{kind}" if param.c_name else ""
     zeros = np.zeros(shape, np.float32)
-    return _own(b.param(name, zeros, quant, role=Role.OPTIMIZER, c_name=c_name), name)
+    return own(b.param(name, zeros, quant, role=Role.OPTIMIZER, c_name=c_name), name)
 
 
 def _sum(b: Builder, param: Node) -> Node:

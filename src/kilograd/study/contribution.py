@@ -109,7 +109,7 @@ def write_contribution(out: Path, found: Contribution) -> None:
 
 def _head(settings: Settings) -> str:
     """Return the method that learns the head and nothing else."""
-    return "head" if settings.recipe.head is HeadKind.LINEAR else "none"
+    return "none" if settings.recipe.head in {None, HeadKind.PROTO} else "head"
 
 
 def _biases(model: Model) -> list[str]:
