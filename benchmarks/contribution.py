@@ -12,7 +12,7 @@ Gains are in points of accuracy.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,14 +26,14 @@ from kilograd.ir import Array
 from kilograd.learn.recipe import compile_recipe
 from kilograd.search import (
     SHARES,
-    Choice,
     Contribution,
     Effort,
     Gain,
     read_contribution,
     shrunk,
 )
-from kilograd.select import Budget
+from kilograd.select import Budget, Evidence, strategy
+from kilograd.select.cost import layers, tte
 from kilograd.settings import OptimizerKind, Recipe
 from kilograd.study.contribution import write_contribution
 
@@ -65,14 +65,14 @@ def roles(found: list[Contribution]) -> None:
     print(head("network", "layers", "weights of", *(f"{s:g}" for s in SHARES), texts=3))
     for c in found:
         half = len(c.layers) // 2
-        for part, layers in (("first half", c.layers[:half]), ("second half", c.layers[half:])):
+        for part, own in (("first half", c.layers[:half]), ("second half", c.layers[half:])):
             for role, suffix in ROLES:
                 cells = []
                 for share in SHARES:
                     some = [
                         g.mean
                         for (layer, s), g in c.weights.items()
-                        if s == share and layer in layers and layer.endswith(suffix)
+                        if s == share and layer in own and layer.endswith(suffix)
                     ]
                     cells.append(f"{100 * np.mean(some):+.1f}" if some else "")
                 print(line(c.network, part, role, *cells))
@@ -95,18 +95,31 @@ def best(found: list[Contribution], count: int = 8) -> None:
 
 def by_block(found: list[Contribution]) -> None:
     """Print which layer of a block gains most, at all and for its cost: TinyTrain's figure 3."""
-    columns = [f"{kind}, {role}" for kind in MEASURES for role, _ in ROLES]
-    print(head("network", "share", "blocks", *columns, texts=1))
+    said = "points", "per thousand parameters", "per million MACs", "per million of its own MACs"
+    print(head("network", "share", "blocks", *said, texts=1))
     for c in found:
+        model = load_network(c.network)
+        evidence = Evidence(model.name, model.graph, model.layers)
         for share in SHARES:
-            cells: list[object] = []
             blocks = _blocks(c, share)
-            for per in MEASURES.values():
-                gains = np.array([[per(c, (x, share)) for x in block] for block in blocks])
-                wins = np.bincount(gains.argmax(axis=1), minlength=len(ROLES))
-                cells += [f"{m:.2g} ({w})" for m, w in zip(gains.mean(axis=0), wins, strict=True)]
+            gains = np.array([[c.weights[x, share].mean for x in block] for block in blocks])
+            spent = [[c.efforts[x, share] for x in block] for block in blocks]
+            costs = (
+                np.ones_like(gains),
+                np.array([[e.parameters / 1e3 for e in block] for block in spent]),
+                np.array([[e.macs / 1e6 for e in block] for block in spent]),
+                np.array([[share * evidence.macs(x) / 1e6 for x in block] for block in blocks]),
+            )
+            cells = (_by_role(100 * gains / cost) for cost in costs)
             print(line(c.network, Fraction(share), len(blocks), *cells))
     print()
+
+
+def _by_role(gains: Array) -> str:
+    """Return the means of each place in a block, and in how many blocks it is the best."""
+    wins = np.bincount(gains.argmax(axis=1), minlength=len(ROLES))
+    means = " / ".join(f"{m:.2g}" for m in gains.mean(axis=0))
+    return f"{means} ({', '.join(map(str, wins))})"
 
 
 def _blocks(c: Contribution, share: float) -> list[list[str]]:
@@ -116,28 +129,31 @@ def _blocks(c: Contribution, share: float) -> list[list[str]]:
     return [b for b in blocks if all((x, share) in c.weights for x in b)]
 
 
-MEASURES: dict[str, Callable[[Contribution, Choice], float]] = {
-    "points": lambda c, x: 100 * c.weights[x].mean,
-    "per thousand parameters": lambda c, x: 1e5 * c.weights[x].mean / c.efforts[x].parameters,
-    "per million MACs": lambda c, x: 1e8 * c.weights[x].mean / c.efforts[x].macs,
-}
-"""What a layer is measured by."""
-
-
 def efforts(path: Path) -> None:
-    """Add to a file what each choice of weights updates, and computes beyond inference."""
+    """Add to a file what each choice of weights updates, and computes beyond inference.
+
+    A program's backward pass takes what the formulas say and, for prototypes, the same for every
+    choice: compiled for the first and the last one, which must agree.
+    """
     found = read_contribution(path)
     model = load_network(found.network)
-    recipe = Recipe(
-        "search", int(found.settings.get("--ways") or 10), optimizer=OptimizerKind.ROWRMS
-    )
-    known = {}
-    for layer, share in found.weights:
+    evidence = Evidence(model.name, model.graph, model.layers)
+    network = layers(evidence)
+    ways = int(found.settings.get("--ways") or 10)
+    recipe = Recipe("search", ways, optimizer=OptimizerKind.ROWRMS)
+    known, head_macs = {}, set()
+    for i, (layer, share) in enumerate(found.weights):
         method = f"weights:{model.layers.index(layer)}:{share:g}"
-        made = compile_recipe(model, replace(recipe, method=method), Budget())
-        known[layer, share] = Effort(made.learned_parameters, made.backward_macs)
-        print(path.name, len(known), "of", len(found.weights), flush=True)
-    write_contribution(path, replace(found, efforts=known))
+        chosen = strategy(method)(evidence, Budget())
+        cost = tte(network, chosen)
+        known[layer, share] = cost.memory.weights, cost.macs.backward
+        if i in {0, len(found.weights) - 1}:
+            made = compile_recipe(model, replace(recipe, method=method), Budget())
+            assert made.learned_parameters == cost.memory.weights
+            head_macs.add(made.backward_macs - cost.macs.backward)
+    (more,) = head_macs
+    spent = {choice: Effort(weights, macs + more) for choice, (weights, macs) in known.items()}
+    write_contribution(path, replace(found, efforts=spent))
 
 
 def noise(found: list[Contribution]) -> None:

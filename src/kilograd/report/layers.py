@@ -108,12 +108,12 @@ def layers_page(asked: Evaluation, rows: Sequence[Row], facts: str) -> str | Non
             return None
         how = _HOW.format(first=first, count=len(found[0].differences))
         parts += [f"<h2>{escape(network.title)}</h2>", f'<p class="soft">{escape(how)}</p>']
-        parts += [*_by_channels(found, network.layers), *_by_share(found, network.layers)]
+        parts += [*by_channels(found, network.layers), *_by_share(found, network.layers)]
     return document("One layer at a time", STYLE, parts)
 
 
-def _by_channels(found: Sequence[Alone], layers: Sequence[str]) -> Iterator[str]:
-    """Draw a picture a share, with a line for each choice of channels."""
+def by_channels(found: Sequence[Alone], layers: Sequence[str]) -> Iterator[str]:
+    """Yield HTML: a picture a share, with a line for each choice of channels."""
     orders = [o for o in _COLOURS if any(a.choice.order == o for a in found)]
     if len(orders) < 2:
         return

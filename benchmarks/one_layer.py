@@ -1,0 +1,131 @@
+"""One layer at a time, and which of its channels: tables of docs/results/studies/contribution.md.
+
+    METHODS=$(python benchmarks/one_layer.py methods 39,33,27,21,34,35)
+    kilograd evaluate --methods $METHODS ... --out OUT
+    python benchmarks/rows.py keep OUT docs/results/data/one-layer.csv
+    python benchmarks/one_layer.py table docs/results/data/one-layer.csv | \
+        python benchmarks/fill.py docs/results/studies/contribution.md
+    python benchmarks/one_layer.py figure docs/results/data/one-layer.csv mcunet-5fps OUT.svg
+
+`methods` prints shares 1/8 to 1 of each layer, output channels by Fisher information, by norm and
+at random (two seeds); all channels are all, whoever chooses.  The first method is `none`, which
+gains are to.  Only episodes that have all methods count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import typer
+from rows import Measured, head, line, lines_of, percent, shown
+from shared import load_network
+
+from kilograd.report.curves import STYLE
+from kilograd.report.layers import Alone, alone, by_channels, less
+
+SHARES = ("1/8", "1/4", "1/2")
+CHANNELS = ("fisher", "l2", "random:1", "random:2")
+ORDERS = ("fisher", "l2", "random")
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def methods(layers: str) -> None:
+    """Print the methods of some layers, with commas between."""
+    some = [
+        f"weights:{n}:{share}:{channels}"
+        for n in layers.split(",")
+        for share, channels in [*((s, c) for s in SHARES for c in CHANNELS), ("1", "l2")]
+    ]
+    print(",".join(["none", *some]))
+
+
+@app.command()
+def table(path: Path) -> None:
+    """Print gains by share and choice of channels, and what one choice has more than another."""
+    print("\n".join([*by_choice(complete(path)), "", *by_layer(complete(path))]))
+
+
+def complete(path: Path) -> list[Alone]:
+    """Return what layers brought on the episodes that have a row for every method."""
+    rows = lines_of(path, Measured)
+    count = len({r.method for r in rows})
+    tasks = [(r.data, r.episode) for r in rows]
+    whole = {t for t in tasks if tasks.count(t) == count}
+    return list(alone([r for r in rows if (r.data, r.episode) in whole], "none"))
+
+
+def by_choice(found: Sequence[Alone]) -> Iterator[str]:
+    """Yield means over layers: each task counts once."""
+    shares = sorted({a.choice.share for a in found})
+    yield head("channels", "tasks", *map(str, shares), texts=1)
+    for order in ORDERS:
+        some = [[a.differences for a in _of(found, order, share)] for share in shares]
+        cells = [shown(percent(_means(x)), "+") if x else "" for x in some]
+        yield line(order, len(found[0].differences), *cells)
+    for other in ORDERS[1:]:
+        cells = []
+        for share in shares:
+            pairs = zip(_of(found, ORDERS[0], share), _of(found, other, share), strict=False)
+            more = [less(a, b) for a, b in pairs]
+            cells.append(shown(percent(_means(more)), "+") if more else "")
+        yield line(f"{ORDERS[0]} less {other}", len(found[0].differences), *cells)
+
+
+def by_layer(found: Sequence[Alone]) -> Iterator[str]:
+    """Yield the gain of each layer, share and choice."""
+    yield head("layer", "share", *ORDERS, "per 1,000 parameters", "per million MACs", texts=0)
+    for number in sorted({a.choice.number for a in found}):
+        for share in sorted({a.choice.share for a in found}):
+            some = [a for order in ORDERS for a in _of(found, order, share, number)]
+            gains = {a.choice.order: shown(percent(a.differences), "+") for a in some}
+            gain, effort = 100 * some[0].gain.mean, some[0].effort
+            per = f"{1e3 * gain / effort.parameters:+.2f}", f"{1e6 * gain / effort.macs:+.2f}"
+            yield line(number, share, *(gains.get(order, "") for order in ORDERS), *per)
+
+
+def _of(
+    found: Sequence[Alone], order: str, share: Fraction, number: int | None = None
+) -> list[Alone]:
+    return [
+        a
+        for a in found
+        if (a.choice.order, a.choice.share) == (order, share) and number in {None, a.choice.number}
+    ]
+
+
+def _means(differences: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean over layers of each task."""
+    return np.mean(differences, axis=0).tolist()
+
+
+_INK = ":root { --soft: #66707a; --rule: #e3e7ea; --ink: #1c2126; }"
+_TEXT = "text { font: 11px sans-serif; fill: var(--soft); } path { fill: none; stroke-width: 1; }"
+
+
+@app.command()
+def figure(path: Path, model: str, out: Path) -> None:
+    """Draw a picture for each share, one below the other."""
+    html = "".join(by_channels(complete(path), load_network(model).layers))
+    names = re.findall(r"<h3>(.*?)</h3>", html)
+    pictures = re.findall(r"<svg(.*?</svg>)", html, re.DOTALL)
+    high = 260
+    style = re.sub(r"@media.*?\} \}", "", STYLE, flags=re.DOTALL)
+    said = "dark: Fisher information, middle: norm, light: random"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1120 {high * len(pictures)}">',
+        f"<style>{_INK}{style}{_TEXT}path.grid {{ stroke: var(--rule); }}</style>",
+        '<rect width="100%" height="100%" style="fill: white"/>',
+    ]
+    for i, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+        parts.append(f'<text x="50" y="{high * i + 14}">{name}, points ({said})</text>')
+        parts.append(f'<svg y="{high * i + 20}" width="1120" height="236"{picture}')
+    out.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
