@@ -12,7 +12,7 @@ A script with rows of its own kind has a frozen dataclass for them: a column for
 from __future__ import annotations
 
 import csv
-import itertools
+import json
 import re
 import sqlite3
 from collections import defaultdict
@@ -97,16 +97,27 @@ def lines_of(path: Path, kind: type[T]) -> list[T]:
 
 
 def append(path: Path, rows: Iterable[Any]) -> None:
-    """Write rows behind those that a file has, or begin it with the names of their columns."""
+    """Write rows behind those that a file has, or begin it with the names of their columns.
+
+    A file keeps the columns that it has.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if text != whole:
+        path.write_text(whole, encoding="utf-8")
     with path.open("a", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
+        names = next(csv.reader(whole.splitlines()), [])
         for row in rows:
-            if not f.tell():
-                writer.writerow([x.name for x in fields(row)])
-            writer.writerow(asdict(row).values())
+            if not names:
+                names = [x.name for x in fields(row)]
+                writer.writerow(names)
+            cells = asdict(row)
+            writer.writerow([_cell(cells[name]) for name in names])
+
+
+def _cell(value: object) -> object:
+    return json.dumps(value) if isinstance(value, tuple) else value
 
 
 def read(path: Path) -> list[Row]:
@@ -128,7 +139,8 @@ def measured(folder: Path) -> Iterator[Measured]:
     names = ", ".join(f.name for f in fields(Measured))
     with closing(sqlite3.connect(folder / RESULTS)) as db:
         query = f"SELECT {names} FROM rows ORDER BY episode, data, model, method"  # noqa: S608
-        for row in itertools.starmap(Measured, db.execute(query)):
+        for *values, by_pass in db.execute(query):
+            row = Measured(*(*values, tuple(json.loads(by_pass))))
             yield replace(row, method=_method(row.method))
 
 

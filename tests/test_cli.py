@@ -56,7 +56,7 @@ KEYS = [
     *("macs_forward", "macs_prefix", "macs_step", "macs_training", "latent_bytes", "cache_bytes"),
     *("learned_parameters", "changed_parameters", "saturated_before", "saturated"),
     *("backward_memory_bytes", "seconds"),
-    *("ram_without_stack_bytes", "tables_bytes"),
+    *("accuracy_by_pass", "ram_without_stack_bytes", "tables_bytes"),
 ]
 
 
@@ -105,6 +105,20 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- adapt ----
 
 
+def test_accuracies_by_pass_are_kept_and_drawn(adapt: Run, tmp_path: Path) -> None:
+    done = adapt("--test-each-pass", "--iterations", 3, "--out", "run")
+    assert done.out.count("learning.html") == 1, done.err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(result["accuracy_by_pass"]) == 3
+    assert result["accuracy_by_pass"][-1] == result["accuracy_after"]
+    page = (tmp_path / "run" / "learning.html").read_text()
+    assert page.count("<circle") == 4
+    adapt("--test-each-pass", "--iterations", 0, "--out", "none")
+    assert not (tmp_path / "none" / "learning.html").exists()
+    refused = adapt("--test-each-pass", "--iterations", 2049)
+    assert refused.error.startswith("--test-each-pass: with --iterations 2049, the accuracies of")
+
+
 def test_json_is_one_object_with_the_promised_keys(adapt: Run) -> None:
     result = adapt("--json").json
     assert list(result) == KEYS
@@ -113,6 +127,7 @@ def test_json_is_one_object_with_the_promised_keys(adapt: Run) -> None:
     kinds = {k: type(v).__name__ for k, v in result.items()}
     floats = {k for k in KEYS if k.startswith("accuracy_")} | {"seconds"}
     other = dict.fromkeys(floats, "float") | {"sram_proved_optimal": "bool"}
+    other |= dict.fromkeys(["accuracy_by_pass"], "list")
     assert kinds == {k: other.get(k, "int") for k in KEYS}
     assert result["learned_parameters"] == 24 * FEATURES
 

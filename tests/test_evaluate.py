@@ -103,7 +103,7 @@ def stored(out: Path) -> list[Row]:
     """The rows of a folder, in the order in which they were stored."""
     with closing(sqlite3.connect(out / RESULTS)) as connection:
         found = connection.execute("SELECT * FROM rows ORDER BY rowid")
-        return [Row(*values) for *values, _ in found]
+        return [Row(*(*v, tuple(json.loads(text)))) for *v, text, _ in found]
 
 
 # ---- a row ----
@@ -146,6 +146,7 @@ def test_a_row_is_what_adapt_does_with_the_seed_of_the_episode(
         ("last:3", {"prototype_gradients": True, "accumulate": 99}),
         ("last:3", {"cache": 2, "warmup": 1, "iterations": 3}),
         ("last:3", {"cache_bytes": "20K", "iterations": 3}),
+        ("last:3", {"test_each_pass": True, "cache": 2, "iterations": 3}),
     ],
     ids=str,
 )
@@ -179,6 +180,8 @@ def test_options_mean_what_they_do_for_adapt(
         alone["sram_bytes"],
         alone["learned_parameters"],
     )
+    assert list(row.accuracy_by_pass) == alone["accuracy_by_pass"]
+    assert len(row.accuracy_by_pass) == (3 if "test_each_pass" in other else 0)
 
 
 def test_the_command_hands_on_every_option(
@@ -204,6 +207,7 @@ def test_the_command_hands_on_every_option(
         iterations=4,
         lr=0.25,
         warmup=2,
+        test_each_pass=True,
         augment=Augment.NOFLIP,
         guard=True,
         seed=5,
@@ -656,6 +660,13 @@ def spoilt(out: Path, *statements: str) -> None:
         ("sram_bytes = -1", "row 1 is damaged: sram_bytes: expected int >= 0"),
         ("seconds = -1.0", "row 1 is damaged: seconds: expected float >= 0.0"),
         ("seconds = 9e999", "row 1 is damaged: seconds: expected float <= "),
+        ("accuracy_by_pass = '[0.5]'", "row 1 is damaged, its checksum is another"),
+        ("accuracy_by_pass = '[2]'", "row 1 is damaged: accuracy_by_pass[0]: expected float <="),
+        ("accuracy_by_pass = '[[]]'", "row 1 is damaged: accuracy_by_pass[0]: expected float"),
+        ("accuracy_by_pass = '[NaN]'", "row 1 is damaged: accuracy_by_pass: cannot be read"),
+        ("accuracy_by_pass = 'x'", "row 1 is damaged: accuracy_by_pass: cannot be read as JSON"),
+        ("accuracy_by_pass = 7", "row 1 is damaged: accuracy_by_pass: expected array, got int"),
+        ("accuracy_by_pass = x'5b5d'", "row 1 is damaged: accuracy_by_pass: expected"),
         ("sha256 = 'x'", "row 1 is damaged, its checksum is another"),
         ("sha256 = x'00'", "row 1 is damaged, its checksum is another"),
     ],
@@ -945,7 +956,11 @@ def test_a_summary_by_hand() -> None:
         for (data, method), xs in after.items()
         for e, x in enumerate(xs)
     ]
+    rows[-1:] = [replace(rows[-1], accuracy_by_pass=(0.1, 0.2))]
+    rows[-2:-1] = [replace(rows[-2], accuracy_by_pass=(0.3, 0.1))]
     lines = {(x.data, x.method): x for x in summarise(rows)}
+    assert lines["b", "last"].by_pass == pytest.approx((0.2, 0.15))
+    assert lines[None, "last"].by_pass == lines["b", "none"].by_pass == ()
     assert list(lines) == [(d, m) for m in ("none", "last") for d in ("a", "b", None)]
     assert all(lines[d, "none"].difference is None for d in ("a", "b", None))
     gain = lines["a", "last"].difference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -133,7 +134,8 @@ def stored(out: Path) -> list[Row]:
         return []
     try:
         with closing(sqlite3.connect(out / RESULTS)) as connection:
-            return [Row(*values) for *values, _ in connection.execute("SELECT * FROM rows")]
+            found = connection.execute("SELECT * FROM rows")
+            return [Row(*(*v, tuple(json.loads(text)))) for *v, text, _ in found]
     except sqlite3.OperationalError:  # no table yet
         return []
 

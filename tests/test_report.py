@@ -22,9 +22,11 @@ from kilograd.report import (
     Variant,
     ablation,
     comparison_table,
+    learning,
     page,
     without,
 )
+from kilograd.report.chart import Curve, Point, chart, chart_alone
 from kilograd.report.document import document
 from kilograd.report.memory_map import Frame, Kind, draw, kind, peak_step
 from kilograd.select import Budget
@@ -300,3 +302,44 @@ def test_names_are_no_markup_in_a_markdown_table() -> None:
     assert not set("<[") & set(bare)
     assert re.sub(r"\\.", "", row).count("`") == 2
     assert {re.sub(r"\\.", "", line).count("|") for line in (head, rule, row)} == {8}
+
+
+# ---- curves ----
+
+
+def test_a_curve_is_drawn_where_its_numbers_are() -> None:
+    """Positions against the grid, which is labelled with numbers of its own."""
+    points = (Point(0, 10), Point(5, 30, half=4.0, says="five"), Point(10, 50))
+    picture = ET.fromstring(chart_alone([Curve("a <b>", points)], "passes & more", "%"))  # noqa: S314 our own
+    ns = "{http://www.w3.org/2000/svg}"
+    labels = {
+        (x.text, x.get("text-anchor")): (float(x.get("x", "")), float(x.get("y", "")))
+        for x in picture.iter(f"{ns}text")
+    }
+    at = [(float(c.get("cx", "")), float(c.get("cy", ""))) for c in picture.iter(f"{ns}circle")]
+    across = [labels[name, "middle"][0] for name in ("0", "10")]
+    up = [labels[name, "end"][1] - 4 for name in ("10", "50")]
+    middle = ((across[0] + across[1]) / 2, (up[0] + up[1]) / 2)
+    assert at == [
+        pytest.approx((across[0], up[0]), abs=0.11),
+        pytest.approx(middle, abs=0.11),
+        pytest.approx((across[1], up[1]), abs=0.11),
+    ]
+    (spread,) = [p for p in picture.iter(f"{ns}path") if "spread" in p.get("class", "")]
+    ends = [float(x) for x in spread.get("d", "").split()[1].split("V")]
+    ten = (up[0] - up[1]) / 4
+    assert ends == pytest.approx([middle[1] + 0.4 * ten, middle[1] - 0.4 * ten], abs=0.11)
+    assert "a <b>: five" in [t.text for t in picture.iter(f"{ns}title")]
+
+
+def test_the_page_of_a_training_shows_every_pass() -> None:
+    page = learning("<net>", 0.125, (0.5, 0.75), (1.25, 0.0625), 64)
+    assert "<net>" not in page
+    assert page.count("<circle") == 3
+    for cells in (("0", "12.5", ""), ("1", "50.0", "1.250"), ("2", "75.0", "0.062")):
+        assert "".join(f'<td class="n">{x}</td>' for x in cells) in page
+    assert "64 images" in page
+
+
+def test_one_point_is_a_picture_too() -> None:
+    assert "<circle" in chart([Curve("one", (Point(3, 3),))], "x", "y")

@@ -138,6 +138,7 @@ def results(folder: Path) -> dict[str, object]:
         {"method": "last:3", "head": "linear"},
         {"method": "last:3", "optimizer": "adam", "accumulate": 5},
         {"method": "last:2", "cache": 2},
+        {"method": "last:2", "test_each_pass": True, "cache": 2},
     ],
     ids=str,
 )
@@ -160,6 +161,31 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     assert min(losses) > 100, "training goes on, and does not begin anew"
     assert results(out) == results(tmp_path / "whole")
     assert not (out / UNFINISHED).exists()
+
+
+def test_a_kill_within_a_test_between_passes(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test is made again; what was tested before, and all that was learned, is there."""
+    words: dict[str, Any] = {"method": "last:2", "iterations": 4, "test_each_pass": True}
+    data, model, out = home / "discs", home / "small", tmp_path / "parts"
+    kilograd.adapt(data, model, out=tmp_path / "whole", **words)
+    monkeypatch.setattr("kilograd.learn.unfinished._EVERY", 0.0)
+    predict, tests = kilograd.learn.training.predict, 0
+
+    def killed(*given: Any) -> Any:
+        nonlocal tests
+        tests += 1
+        if tests == 3:
+            raise KilledError
+        return predict(*given)
+
+    monkeypatch.setattr("kilograd.learn.training.predict", killed)
+    with pytest.raises(KilledError):
+        kilograd.adapt(data, model, out=out, **words)
+    kilograd.adapt(data, model, out=out, **words)
+    assert tests == 5, "two, the one that was killed, again, and the last"
+    assert results(out) == results(tmp_path / "whole")
 
 
 def test_another_command_does_not_go_on(home: Path, tmp_path: Path) -> None:
@@ -212,9 +238,8 @@ def test_force_deletes_no_files_of_others(home: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path, "key")
-    where = Position(
-        1, 2, 3, 0.5, np.arange(4), np.ones(6), np.random.default_rng(3).bit_generator.state, {}
-    )
+    random = np.random.default_rng(3).bit_generator.state
+    where = Position(1, 2, 3, 0.5, np.arange(4), np.ones(6), np.ones(1), random, {})
     keeper.keep(lambda: where, now=True)
     found = keeper.position()
     assert found is not None

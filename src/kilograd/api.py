@@ -51,7 +51,7 @@ from kilograd.output import (
     write_file,
 )
 from kilograd.progress import Progress, silent
-from kilograd.report import choice, comparison, comparison_table
+from kilograd.report import choice, comparison, comparison_table, learning
 from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
 from kilograd.report.layers import layers_page
@@ -217,7 +217,7 @@ def _further(
     dropped = converted("forget", as_list(forget), list[str])
     outcome = learn_further(start, data, dropped, given, progress)
     if folder is not None:
-        save(folder, outcome)
+        save(folder, outcome, _by_pass(outcome))
     return outcome
 
 
@@ -268,13 +268,24 @@ def _check_as_it_is(settings: Settings, stored: Path) -> None:
 
 
 def _pages(outcome: Outcome, settings: Settings) -> dict[str, str]:
-    compiled = outcome.compiled
-    reasons = compiled.selection.reasons
-    if not reasons:
+    reasons, pages = outcome.compiled.selection.reasons, _by_pass(outcome)
+    if reasons:
+        cost = cost_line(outcome.compiled, settings.limits.budget(outcome.compiled.model))
+        pages["selection.html"] = choice(_title(outcome), reasons, cost)
+    return pages
+
+
+def _by_pass(outcome: Outcome) -> dict[str, str]:
+    s, losses = outcome.summary, outcome.pass_losses
+    if not s.accuracy_by_pass:
         return {}
-    title = f"{compiled.model.title}, {compiled.recipe.method}, {outcome.episode.dataset}"
-    cost = cost_line(compiled, settings.limits.budget(compiled.model))
-    return {"selection.html": choice(title, reasons, cost)}
+    page = learning(_title(outcome), s.accuracy_before, s.accuracy_by_pass, losses, s.tested)
+    return {"learning.html": page}
+
+
+def _title(outcome: Outcome) -> str:
+    compiled = outcome.compiled
+    return f"{compiled.model.title}, {compiled.recipe.method}, {outcome.episode.dataset}"
 
 
 def pictures(out: Place, each: int = EACH, seed: int = 0) -> tuple[str, ...]:

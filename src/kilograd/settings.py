@@ -127,6 +127,7 @@ class Schedule:
     The rate rises from zero in a straight line during the first `warmup` passes, and falls to zero
     along a cosine in the others.  It is never below the smallest normal float32: programs refuse
     a rate of zero.
+    `test_each_pass` changes nothing of what is learned: it keeps how accuracy comes about.
     """
 
     iterations: Annotated[int, Option("Passes over the support images.", most=limits.COUNT)] = 10
@@ -138,6 +139,9 @@ class Schedule:
     warmup: Annotated[
         int, Option("The rate rises from zero during the first so many passes.", most=limits.COUNT)
     ] = 0
+    test_each_pass: Annotated[
+        bool, Option("Test after each pass, and keep the accuracies; takes a test a pass.")
+    ] = False
 
     def __post_init__(self) -> None:
         """Raise `InputError` for numbers that make no sense."""
@@ -154,6 +158,12 @@ class Schedule:
             raise InputError(
                 f"{option('warmup')} {self.warmup}: must be in 0 ... {most}, fewer passes than "
                 f"{option('iterations')} {self.iterations}"
+            )
+        if self.test_each_pass and self.iterations > limits.TESTED_PASSES:
+            raise InputError(
+                f"{option('test_each_pass')}: with {option('iterations')} {self.iterations}, the "
+                f"accuracies of {limits.TESTED_PASSES} passes are the most that are kept; leave it "
+                "away"
             )
 
     def rate(self, done: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import sqlite3
 from collections.abc import Callable
@@ -348,6 +349,8 @@ def _sign(sql: sqlite3.Connection) -> None:
     names = [column[0] for column in found.description]
     for number, *values in found.fetchall():
         row = dict(zip(names[1:], values, strict=True))
+        with suppress(TypeError, ValueError):
+            row["accuracy_by_pass"] = json.loads(row["accuracy_by_pass"])
         for name in ("accuracy_before", "accuracy_after", "seconds"):
             if type(row.get(name)) is int:
                 row[name] = float(row[name])

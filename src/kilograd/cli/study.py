@@ -40,6 +40,7 @@ app = typer.Typer()
 _GAINS = Settings.of(optimizer=OptimizerKind.ROWRMS, cache=4, lr=0.001)
 _NOT_OF_GAINS = (
     *("method", "rows", "recompute", "exact", "prototype_gradients", "guard"),
+    "test_each_pass",
     *("sram", "compute", "channels", "backward_memory", "cache_bytes"),
 )
 

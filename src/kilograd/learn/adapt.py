@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter
@@ -26,7 +27,14 @@ from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.samples import Picked, Samples
-from kilograd.learn.training import adapted_tensors, enrol, fit, load_samples, predict
+from kilograd.learn.training import (
+    Tests,
+    adapted_tensors,
+    enrol,
+    load_samples,
+    predict,
+    training,
+)
 from kilograd.learn.unfinished import Keeper
 from kilograd.learn.verdict import Moved, learning, moved, verdict
 from kilograd.learn.views import latents_each, within
@@ -37,7 +45,7 @@ from kilograd.progress import Progress, silent
 from kilograd.settings import Schedule, Settings
 from kilograd.targets import Driver, HostProgram, build_host
 
-RESULT_FILES = (RESULT, NETWORK, "episode.json", "selection.html")
+RESULT_FILES = (RESULT, NETWORK, "episode.json", "selection.html", "learning.html")
 """What lies beside `ADAPTED` in a folder of results."""
 
 _LOSSES = 100_000
@@ -79,6 +87,7 @@ class Summary:
     `changed_parameters` of the `learned_parameters` have another value than before; `saturated` of
     them are int8 and lie at an end of its range, which `saturated_before` did before.
     `backward_memory_bytes`: what TinyTrain would count; `None` where only biases learn.
+    `accuracy_by_pass` is that after each pass, where it was asked for.
     """
 
     accuracy_before: float
@@ -110,6 +119,7 @@ class Summary:
     saturated: int
     backward_memory_bytes: int | None
     seconds: float
+    accuracy_by_pass: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,15 +262,17 @@ def train(
     enrol(host, support)
     before, weights = _answers(host, task, "before", keeper), learning(compiled, host)
     _log.debug("training: %d passes over %d images", done, len(support.labels))
-    losses = fit(
+    tests = Tests(task.query) if schedule.test_each_pass else None
+    each = training(
         host,
         compiled,
         support,
         schedule,
         lambda seen, loss: progress(seen, total, f"loss {loss:.3f}"),
-        passes,
         keeper=keeper,
+        tests=tests,
     )
+    losses = [loss for of_pass in itertools.islice(each, passes) for loss in of_pass]
     enrol(host, support)
     after, what = _answers(host, task, "after", keeper), moved(weights, learning(compiled, host))
     summary = _summary(
@@ -273,6 +285,8 @@ def train(
         what,
         round(time.perf_counter() - begun, 3),
     )
+    if tests is not None:
+        summary = replace(summary, accuracy_by_pass=tuple(tests.found))
     tensors = adapted_tensors(compiled, host)
     first, last = np.array(losses[: len(support.labels)]), np.array(losses[-len(support.labels) :])
     remarks = tuple(verdict(before, after, first, last, what, compiled.recipe.method))

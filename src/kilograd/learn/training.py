@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,14 @@ def load_samples(
     return Samples(images, np.array(labels, np.int32))
 
 
+@dataclass(frozen=True)
+class Tests:
+    """Tests after each pass: what is asked, and what shares were right after the passes done."""
+
+    query: Samples
+    found: list[float] = field(default_factory=list)
+
+
 def enrol(host: HostProgram, support: Samples) -> None:
     """Make the prototypes anew from the support, but those of classes without images.
 
@@ -62,15 +71,14 @@ def fit(
     progress: Watch = lambda done, loss: None,
     passes: int | None = None,
     views: Fresh | Cached | None = None,
-    keeper: Keeper | None = None,
+    tests: Tests | None = None,
 ) -> list[float]:
     """Train in place; return the loss of every sample seen.
 
     `passes` ends training before the schedule does.  `views`: of the support with this schedule,
     where a program that cuts the network at the same place has kept them.
-    `keeper`: training goes on where it says, and tells it how far it is.
     """
-    each = training(host, compiled, support, schedule, progress, views, keeper)
+    each = training(host, compiled, support, schedule, progress, views, tests=tests)
     return [loss for losses in itertools.islice(each, passes) for loss in losses]
 
 
@@ -82,8 +90,12 @@ def training(
     progress: Watch = lambda done, loss: None,
     views: Fresh | Cached | None = None,
     keeper: Keeper | None = None,
+    tests: Tests | None = None,
 ) -> Iterator[list[float]]:
     """Train in place, and yield the losses of each pass over the support when it is done.
+
+    `keeper`: training goes on where it says, and tells it how far it is.
+    `tests`: made after each pass; training goes on as if there had been none.
 
     Prototypes are made anew before each pass, and detached, unless the program has gradients for
     them: then what they add to the mean gradient comes last, right before its update.
@@ -99,16 +111,18 @@ def training(
         )
     if views is None:
         views = views_of(host, compiled, support.images, schedule.augment, schedule.seed)
-    run = _Run(host, support, schedule, views, every, progress)
+    run = _Run(host, support, schedule, views, every, progress, tests)
     begun = keeper.position() if keeper else None
     first = run.resume(begun) if begun else 0
+    run.test(first)
     for turn in range(first):
         yield run.losses[turn * count : (turn + 1) * count]
     for turn in range(first, schedule.iterations):
         for _ in run.turn(turn):
             if keeper:
                 keeper.keep(functools.partial(run.position, turn))
-        if keeper and turn == schedule.iterations - 1:
+        run.test(turn + 1)
+        if keeper and (tests or turn == schedule.iterations - 1):
             keeper.keep(functools.partial(run.position, turn), now=True)
         yield run.losses[turn * count :]
 
@@ -124,9 +138,11 @@ class _Run:
         views: Fresh | Cached,
         every: int,
         progress: Watch,
+        tests: Tests | None,
     ) -> None:
         self._host, self._support, self._schedule = host, support, schedule
         self._views, self._every, self._progress = views, every, progress
+        self._tests = tests
         self._driver, self._rng = Driver(host), views.generator()
         self._order = np.zeros(0, np.int64)
         self._at, self._updates = 0, 0
@@ -159,6 +175,18 @@ class _Run:
             self._progress(len(self.losses), self.running)
         self._updates += 1
 
+    def test(self, passes: int) -> None:
+        """Test after so many passes, unless that was done.
+
+        It makes the prototypes anew, as the next pass will.
+        """
+        if self._tests is None or len(self._tests.found) >= passes:
+            return
+        self._driver.enrol(self._plain())
+        query = self._tests.query
+        right = predict(self._host, query.images) == query.labels
+        self._tests.found.append(float(right.mean()))
+
     def _plain(self) -> Iterator[Sample]:
         return zip(self._views.plain(), self._support.labels, strict=True)
 
@@ -171,6 +199,7 @@ class _Run:
             self.running,
             self._order,
             np.array(self.losses),
+            np.array(self._tests.found if self._tests else []),
             self._rng.bit_generator.state,
             self._host.state,
         )
@@ -182,6 +211,8 @@ class _Run:
         self._rng.bit_generator.state = begun.random
         self._order, self._at, self._updates = begun.order, begun.at, begun.updates
         self.losses, self.running = begun.losses.tolist(), begun.running
+        if self._tests is not None:
+            self._tests.found[:] = begun.tested.tolist()
         done = begun.at == len(begun.order)
         return begun.turn + done
 

@@ -1,5 +1,7 @@
 """Work on a whole data set, so that whatever interrupts it loses no more than seconds.
 
+(A test between two passes is made again.)
+
 A folder `unfinished` lies in the folder of the results until these are there.  It holds the images
 as network input, which images those are, the answers to the tests so far, and where training is.
 The same command goes on with it, and ends with the same bits.
@@ -118,8 +120,8 @@ def _lock(descriptor: int, out: Path) -> None:
 class Position:
     """Where training is: `at` samples of the pass `turn` are done, in `order`.
 
-    `losses`: of all samples so far.  `random`: the state of the generator.  `state`: that of the
-    program, by name.
+    `losses`: of all samples so far.  `tested`: accuracies after passes.  `random`: the state of
+    the generator.  `state`: that of the program, by name.
     """
 
     turn: int
@@ -128,6 +130,7 @@ class Position:
     running: float
     order: NDArray[np.int64]
     losses: NDArray[np.float64]
+    tested: NDArray[np.float64]
     random: Mapping[str, Any]
     state: Mapping[str, Array]
 
@@ -202,6 +205,7 @@ def _bytes(p: Position) -> bytes:
         "running": np.array([p.running]),
         "order": p.order,
         "losses": p.losses,
+        "tested": p.tested,
         **{f"state.{name}": np.ascontiguousarray(value) for name, value in p.state.items()},
     }
     return packed(tensors)
@@ -210,6 +214,8 @@ def _bytes(p: Position) -> bytes:
 def _position(data: bytes) -> Position:
     found = unpacked(data)
     turn, at, updates, random = json.loads(found.pop("numbers").tobytes())
-    running, order, losses = (found.pop(name) for name in ("running", "order", "losses"))
+    names = "running", "order", "losses", "tested"
+    running, order, losses, tested = (found.pop(name) for name in names)
     state = {name.removeprefix("state."): value for name, value in found.items()}
-    return Position(turn, at, updates, float(running[0]), order, losses, random, state)
+    seen = order, losses, tested
+    return Position(turn, at, updates, float(running[0]), *seen, random, state)

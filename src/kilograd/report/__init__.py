@@ -13,6 +13,7 @@ from kilograd.report.comparison import (
 )
 from kilograd.report.contribution import Role, contribution_page, mean_gain, roles
 from kilograd.report.frontier import frontier, gap, steps
+from kilograd.report.learning import learning
 from kilograd.report.page import page
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "contribution_page",
     "frontier",
     "gap",
+    "learning",
     "mean_gain",
     "page",
     "roles",

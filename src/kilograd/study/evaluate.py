@@ -96,6 +96,7 @@ class Line:
     `p`: of a paired t test of it.
     `sram_bytes`, `backward_macs`, `learned_parameters`: the most of any episode, because a method
     may choose anew for each.
+    `by_pass`: the mean accuracy after each pass, where all episodes were tested after as many.
     """
 
     data: str | None
@@ -109,6 +110,7 @@ class Line:
     backward_macs: int
     learned_parameters: int
     seconds: float
+    by_pass: tuple[float, ...] = ()
 
 
 def evaluate(
@@ -196,9 +198,18 @@ def summarise(rows: Sequence[Row]) -> tuple[Line, ...]:
                         max(r.backward_macs for r in some),
                         max(r.learned_parameters for r in some),
                         interval([r.seconds for r in some]).mean,
+                        _by_pass(some),
                     )
                 )
     return tuple(lines)
+
+
+def _by_pass(rows: Sequence[Row]) -> tuple[float, ...]:
+    """Return the mean accuracy after each pass; none where passes are not as many everywhere."""
+    every = [r.accuracy_by_pass for r in rows]
+    if len({*map(len, every)}) > 1:
+        return ()
+    return tuple(interval(of_pass).mean for of_pass in zip(*every, strict=True))
 
 
 # ---- what rows depend on ----

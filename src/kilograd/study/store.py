@@ -6,12 +6,13 @@ So what stands there is looked at first.  docs/decisions/0024-sqlite.md says why
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ from kilograd.reading import CHECKSUM, checksum, parse_json, typed
 from kilograd.study.work import Key, Row
 
 _NAMES = [f.name for f in fields(Row)]
+_LIST = "accuracy_by_pass"
+"""The column that holds JSON: SQLite has no lists."""
 _KEY = ", ".join(f.name for f in fields(Key))
 _COLUMNS = ", ".join(f"{name} NOT NULL" for name in (*_NAMES, CHECKSUM))
 _TABLES = {
@@ -41,6 +44,9 @@ _OPENING = 10
 """So many times it may do so until the schema is read: ours takes 100 instructions."""
 
 
+_Share = Annotated[float, Meta(ge=0, le=1)]
+
+
 class _Row(Struct, frozen=True):
     """A row as it is stored, with the range of each number."""
 
@@ -49,12 +55,13 @@ class _Row(Struct, frozen=True):
     method: str
     episode: Annotated[int, Meta(ge=0, lt=limits.EPISODES)]
     ways: Annotated[int, Meta(ge=1, le=limits.WAYS)]
-    accuracy_before: Annotated[float, Meta(ge=0, le=1)]
-    accuracy_after: Annotated[float, Meta(ge=0, le=1)]
+    accuracy_before: _Share
+    accuracy_after: _Share
     sram_bytes: Annotated[int, Meta(ge=0)]
     backward_macs: Annotated[int, Meta(ge=0)]
     learned_parameters: Annotated[int, Meta(ge=0)]
     seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    accuracy_by_pass: Annotated[tuple[_Share, ...], Meta(max_length=limits.TESTED_PASSES)]
 
 
 class Store:
@@ -89,7 +96,10 @@ class Store:
         for number, *values, stored in found:
             self.check_room(len(done) + 1)
             where = f"{self._where}: row {number} is damaged"
-            row = Row(**structs.asdict(typed(dict(zip(_NAMES, values, strict=True)), _Row, where)))
+            cells = dict(zip(_NAMES, values, strict=True))
+            if isinstance(text := cells[_LIST], str):
+                cells[_LIST] = parse_json(text, Any, f"{where}: {_LIST}")
+            row = Row(**structs.asdict(typed(cells, _Row, where)))
             if stored != checksum(asdict(row)):
                 raise InputError(
                     f"{where}, its checksum is another; delete it, and it will be measured again"
@@ -127,7 +137,9 @@ class Store:
 
         Raises `InputError` if the disk refuses.
         """
-        values = (*astuple(row), checksum(asdict(row)))
+        cells = asdict(row)
+        cells[_LIST] = json.dumps(row.accuracy_by_pass)
+        values = (*cells.values(), checksum(asdict(row)))
         marks = ", ".join("?" for _ in values)
         try:
             with self._sql:

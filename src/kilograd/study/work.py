@@ -13,7 +13,7 @@ from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.learn.training import enrol, fit, predict
+from kilograd.learn.training import Tests, enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import EntryPoint
 from kilograd.select import Budget, Demand, Inspect
@@ -33,7 +33,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Row(Key):
-    """One episode; sizes in bytes, accuracies in 0 ... 1; `seconds` are those of the training."""
+    """One episode; sizes in bytes, accuracies in 0 ... 1; `seconds` are those of the training.
+
+    `accuracy_by_pass`: after each pass, where that was asked for; `seconds` are with these tests.
+    """
 
     ways: int
     accuracy_before: float
@@ -42,6 +45,7 @@ class Row(Key):
     backward_macs: int
     learned_parameters: int
     seconds: float
+    accuracy_by_pass: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class _Learned:
 
     accuracy: float
     seconds: float
+    by_pass: tuple[float, ...] = ()
 
 
 class _Task:
@@ -134,6 +139,7 @@ class _Task:
             backward_macs=compiled.backward_macs,
             learned_parameters=compiled.learned_parameters,
             seconds=found.seconds,
+            accuracy_by_pass=found.by_pass,
         )
 
     def _measured(
@@ -198,9 +204,10 @@ class _Task:
         if settings.guard:
             passes = passes_that_help(trials(host, compiled, support, schedule))
         views = self._views(compiled, host, schedule)
-        fit(host, compiled, support, schedule, passes=passes, views=views)
+        tests = Tests(self._images.query) if schedule.test_each_pass else None
+        fit(host, compiled, support, schedule, passes=passes, views=views, tests=tests)
         seconds = round(time.perf_counter() - start, 3)
-        return _Learned(self._accuracy(host), seconds)
+        return _Learned(self._accuracy(host), seconds, tuple(tests.found) if tests else ())
 
     def _views(
         self, compiled: Compiled, host: HostProgram, schedule: Schedule
