@@ -690,7 +690,8 @@ def test_saved_files(tmp_path: Path, finished: Finished, dataset: Dataset) -> No
         assert file.metadata() == {"model": "small"}
     assert Episode.from_json((out / "episode.json").read_text()) == episode
     result = json.loads((out / "result.json").read_text())
-    assert dataclasses.asdict(outcome.summary).items() <= result.items()
+    summary = json.loads(json.dumps(dataclasses.asdict(outcome.summary)))
+    assert {k: result[k] for k in summary} == summary
     assert result["model"] == "small"
     assert (result["method"], result["head"], result["optimizer"], result["accumulate"]) == (
         *("sparse-1kb", "proto", "rowrms", 1),
