@@ -193,7 +193,8 @@ def test_the_command_hands_on_every_option(
         shots=2,
         queries=6,
         head=HeadKind.PROTO,
-        optimizer=OptimizerKind.ADAM,
+        optimizer=OptimizerKind.MOMENTUM,
+        qas=False,
         accumulate=99,
         prototype_gradients=True,
         rows=True,
@@ -219,7 +220,8 @@ def test_the_command_hands_on_every_option(
             continue  # in place of "cache", and below; episodes have queries, and no share to test
         assert value != usual[name] or name == "episode", f"{name} is the default"
         option = f"--{name.replace('_', '-')}"
-        words += [option] if value is True else [option, value]
+        switch = {True: option, False: option.replace("--", "--no-", 1)}
+        words += [switch[value]] if isinstance(value, bool) else [option, value]
     asked: list[Settings] = []
     budgets: list[int | None] = []
 
