@@ -28,12 +28,16 @@ _KEY = 16
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a curve; `half` of its interval goes up and down, `says` is shown on pointing."""
+    """A point of a curve; `half` of its interval goes up and down, `says` is shown on pointing.
+
+    `name` is written beside it.
+    """
 
     x: float
     y: float
     half: float | None = None
     says: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def _drawn(
             f'<circle class="{kind}" cx="{x(p.x):.1f}" cy="{y(p.y):.1f}" r="3">'
             f"<title>{says}</title></circle>"
         )
+        if p.name:
+            yield label(x(p.x) + 5, y(p.y) - 5, escape(p.name), kind, "start")
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
