@@ -25,7 +25,14 @@ from folders import contents, listing, write_model, write_pictures
 from helpers import COMMAND, SHARED, Run, model_path, needs_shared
 
 import kilograd
-from kilograd.data import Augment, Episode, load_dataset, sample_episode, sample_meta_episode
+from kilograd.data import (
+    Augment,
+    Dataset,
+    Episode,
+    load_dataset,
+    sample_episode,
+    sample_meta_episode,
+)
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.intervals import Interval, interval, p_value, t_quantile
@@ -591,6 +598,66 @@ def test_many_methods_are_more_works_than_one(asked: Evaluation) -> None:
     each = [w.methods for w in works(replace(asked, methods=methods, episodes=1))]
     assert list(map(len, each)) == [16, 2, 16, 2]
     assert each[0] + each[1] == methods
+
+
+def test_a_large_task_is_a_work_for_each_method_and_read_once(
+    asked: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows take minutes there: a kill loses one of them, and processes share the methods."""
+    read: list[str] = []
+    load = getattr(work, "load_task")  # noqa: B009
+
+    def noted(dataset: Dataset, *rest: Any) -> Any:
+        read.append(dataset.name)
+        return load(dataset, *rest)
+
+    monkeypatch.setattr(work, "load_task", noted)
+    one = replace(asked, methods=("none", "last", "last:2"), episodes=1)
+    whole = evaluate(tmp_path / "whole", one)
+    assert read == ["discs", "others"]
+    monkeypatch.setattr("kilograd.study.evaluate._MANY", 10)
+    assert [w.methods for w in works(one)] == [(m,) for _ in range(2) for m in one.methods]
+    read.clear()
+    assert timeless(evaluate(tmp_path / "one by one", one)) == timeless(whole)
+    assert read == ["discs", "others"]
+
+
+def test_every_image_of_every_class(
+    home: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--episode all`: what `adapt` does with all images, also where they lie in a file."""
+    monkeypatch.setattr("kilograd.learn.samples._LARGE", 5000)
+    monkeypatch.setattr("kilograd.study.work._KEPT", 0)
+    shared = ["--iterations", 2, "--lr", 0.05, "--head", "linear", "--cache", 2]
+    place = ["--data", home / "discs", "--models", home / "models" / "small", "--episodes", 2]
+    out = ["--out", tmp_path / "run", "--methods", "last:2,bias:1,last:2@cache=1"]
+    done = run("evaluate", *place, "--episode", "all", "--test-each-pass", *shared, *out)
+    assert done.code == 0, done.err
+    rows = {(r.method, r.episode): r for r in stored(tmp_path / "run")}
+    assert len(rows) == 6
+    monkeypatch.undo()
+    for method, seed in (("last:2", 0), ("bias:1", 1)):
+        words = ["adapt", home / "discs", "--model", home / "models" / "small"]
+        words += ["--method", method, "--seed", seed, "--optimizer", "sgd", "--json"]
+        alone = run(*words, "--test-each-pass", *shared).json
+        row = rows[method, seed]
+        assert list(row.accuracy_by_pass) == alone["accuracy_by_pass"]
+        assert row.accuracy_after == alone["accuracy_after"] == row.accuracy_by_pass[-1]
+        assert row.ways == 4
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert all(len(line["by_pass"]) == 2 for line in summary["results"])
+
+
+def test_a_set_without_an_image_to_test_on(home: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "one each" / name).mkdir(parents=True)
+        picture = min((home / "discs").rglob("*.png"))
+        shutil.copy(picture, tmp_path / "one each" / name / "x.png")
+    out = ["--out", tmp_path / "run", "--models", home / "models" / "small"]
+    done = run("evaluate", "--data", tmp_path / "one each", "--episode", "all", *out)
+    assert done.code == 2
+    assert "each class has one image, so that none is left to be tested on" in done.err
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
 def test_methods_that_cut_at_the_same_place_share_latents(

@@ -22,6 +22,7 @@ from kilograd.data import load_dataset, prepare
 from kilograd.data.listed import Listed
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
+from kilograd.learn.samples import stacked
 from kilograd.learn.taken import Taken
 from kilograd.learn.unfinished import UNFINISHED, Keeper, Position, begun
 from kilograd.progress import silent
@@ -35,6 +36,36 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(home / "small", seed=3)
     write_pictures(home / "discs", count=12)
     return home
+
+
+# ---- arrays in files ----
+
+
+def test_a_large_stack_lies_in_a_file_that_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what a stack in memory does, is read as that is, and leaves nothing behind."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rows = [np.arange(12, dtype=np.int16).reshape(3, 4) * i for i in range(50)]
+    want = np.stack(rows)
+    for large in (1, 100, 1200, 1201, 10**9):
+        monkeypatch.setattr("kilograd.learn.samples._LARGE", large)
+        found = stacked(iter(rows))
+        assert isinstance(found, np.memmap) == (large <= 1200)
+        assert (found.dtype, found.shape) == (want.dtype, want.shape)
+        assert np.array_equal(found, want)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_a_large_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("kilograd.learn.samples._LARGE", 1)
+
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(InputError, match=r"^TMPDIR .*No space left on device\); make room, or set"):
+        stacked(iter([np.zeros(3)]))
 
 
 # ---- images in a file ----

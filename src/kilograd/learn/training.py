@@ -17,7 +17,7 @@ from kilograd.frontend import Preprocess
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Role
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.samples import Images, Samples
+from kilograd.learn.samples import Images, Samples, stacked
 from kilograd.learn.unfinished import Keeper, Position
 from kilograd.learn.views import Cached, Fresh, views_of
 from kilograd.passes import EntryPoint
@@ -32,7 +32,7 @@ def load_samples(
     dataset: Dataset, indices: tuple[int, ...], labels: tuple[int, ...], preprocess: Preprocess
 ) -> Samples:
     """Decode some images of a data set."""
-    images = np.stack([prepare(dataset.image(i), preprocess) for i in indices])
+    images = stacked(prepare(dataset.image(i), preprocess) for i in indices)
     return Samples(images, np.array(labels, np.int32))
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from kilograd.data import Augment, augmented
 from kilograd.errors import InputError, option
+from kilograd.ir import Array
 from kilograd.learn.recipe import Compiled
-from kilograd.learn.samples import Images
+from kilograd.learn.samples import Images, stacked
 from kilograd.passes import EntryPoint
 from kilograd.targets import Driver, HostProgram, Shown
 
@@ -58,18 +61,18 @@ class Cached:
     ) -> None:
         show = Driver(host).show
 
-        def of_all(kind: Augment) -> list[Shown]:
-            return [show(augmented(image, rng, kind)) for image in images]
+        def of_all(kind: Augment) -> _Latents:
+            return _Latents(show(augmented(image, rng, kind)) for image in images)
 
         whole = augment is Augment.NONE
         plain = whole or EntryPoint.ENROL in host.program.entries
-        self._plain = of_all(Augment.NONE) if plain else []
-        self._views = [self._plain] if whole else [of_all(augment) for _ in range(count)]
+        self._plain = [of_all(Augment.NONE)] if plain else []
+        self._views = self._plain if whole else [of_all(augment) for _ in range(count)]
         self._rng = rng
 
     def plain(self) -> Iterator[Shown]:
         """Yield the latents of the images as they are, to enrol."""
-        return iter(self._plain)
+        return (latents[i] for latents in self._plain for i in range(len(latents)))
 
     def view(self, i: int, turn: int) -> Shown:
         """Return the latent of a view of image i, to learn in the pass `turn`."""
@@ -78,6 +81,35 @@ class Cached:
     def generator(self) -> np.random.Generator:
         """Return what else may draw: a generator that is where the views have left it."""
         return copy.deepcopy(self._rng)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all latents."""
+        return sum(latents.nbytes for latents in {*self._plain, *self._views})
+
+
+class _Latents:
+    """Latents of many images: a row of bytes for each in one array, which may lie in a file."""
+
+    def __init__(self, shown: Iterable[Shown]) -> None:
+        self._kinds: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = []
+        self._rows = stacked(map(self._packed, shown))
+        self.nbytes = self._rows.nbytes
+
+    def _packed(self, shown: Shown) -> Array:
+        self._kinds = [(name, x.dtype, x.shape) for name, x in shown.items()]
+        return np.concatenate([np.frombuffer(x.tobytes(), np.uint8) for x in shown.values()])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> Shown:
+        row, found, at = self._rows[i], {}, 0
+        for name, kind, shape in self._kinds:
+            end = at + kind.itemsize * math.prod(shape)
+            found[name] = row[at:end].view(kind).reshape(shape)
+            at = end
+        return found
 
 
 def views_of(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from kilograd import __version__, limits
-from kilograd.data import Dataset, Episode, Source, read_episodes
+from kilograd.data import Dataset, Episode, read_episodes
 from kilograd.errors import InputError, flag, option, shown
 from kilograd.frontend import Model
 from kilograd.intervals import Interval, interval, p_value
@@ -24,7 +23,7 @@ from kilograd.select import strategy
 from kilograd.settings import Settings, naming, split_method
 from kilograd.study.pools import check_cluster, check_jobs, here, in_processes, on_cluster
 from kilograd.study.store import SIZE_OF, key_of, opened
-from kilograd.study.work import Key, Row, Work
+from kilograd.study.work import Key, Row, Work, encoded
 
 RESULTS = "evaluation.sqlite"
 """The file that tells a folder of an evaluation: one row an episode."""
@@ -35,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 """Methods of a work: as many rows at most are lost where one is interrupted."""
+_MANY = 1000
+"""Images of an episode from which on a work has one method: its row takes a minute or more."""
 
 
 @dataclass(frozen=True)
@@ -221,14 +222,14 @@ def dependencies(evaluation: Evaluation) -> dict[str, str]:
     found["kilograd"] = __version__
     for d in evaluation.sets:
         content = (d.classes, d.labels.tolist(), d.split)
-        found[f"data set {d.name}"] = _digest(repr(content), *map(_encoded, d.images))
+        found[f"data set {d.name}"] = _digest(chain([repr(content)], map(encoded, d.images)))
     for n in evaluation.networks:
         found[f"{SIZE_OF}{n.name}"] = str(n.preprocess.size)
         about = (n.layers, n.preprocess)
-        found[f"network {n.name}"] = _digest(n.fingerprint, repr(about))
+        found[f"network {n.name}"] = _digest([n.fingerprint, repr(about)])
     for method in evaluation.methods:
         if (name := split_method(method)[0]).endswith(".json"):
-            found[f"method {name}"] = _digest(read_bytes(Path(name), limits.PLAN_BYTES))
+            found[f"method {name}"] = _digest([read_bytes(Path(name), limits.PLAN_BYTES)])
     return found
 
 
@@ -237,7 +238,7 @@ def options_of(settings: Settings) -> dict[str, str]:
     return {flag(k): json.dumps(v) for k, v in settings.named().items()}
 
 
-def _digest(*parts: str | bytes) -> str:
+def _digest(parts: Iterable[str | bytes]) -> str:
     sha = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -288,11 +289,12 @@ def _works(
         images, episode = cut_out(sets[data], drawn[data, number])
         network = networks[model]
         methods = [key.method for key in some]
-        for at in range(0, len(methods), _AT_ONCE):
+        each = _AT_ONCE if len(images) < _MANY else 1
+        for at in range(0, len(methods), each):
             yield Work(
                 network,
                 evaluation.settings,
-                tuple(methods[at : at + _AT_ONCE]),
+                tuple(methods[at : at + each]),
                 images,
                 episode,
                 number,
@@ -300,28 +302,19 @@ def _works(
 
 
 def cut_out(dataset: Dataset, episode: Episode) -> tuple[Dataset, Episode]:
-    """Return the images of an episode as a data set, and the episode on that."""
+    """Return the images of an episode as a data set, and the episode on that.
+
+    Images that are fetched by a function become bytes; those in files stay there.
+    """
     chosen = (*episode.support, *episode.query)
+    sources = (dataset.images[i] for i in chosen)
     small = Dataset(
         dataset.name,
         dataset.classes,
-        tuple(_encoded(dataset.images[i]) for i in chosen),
+        tuple(x if isinstance(x, Path) else encoded(x) for x in sources),
         tuple(dataset.image_names[i] for i in chosen),
         dataset.labels[list(chosen)],
     )
     shots = len(episode.support)
     places = tuple(range(len(chosen)))
     return small, replace(episode, support=places[:shots], query=places[shots:])
-
-
-def _encoded(source: Source) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, Path):
-        try:
-            return read_bytes(source, limits.IMAGE_BYTES)
-        except InputError as e:
-            raise InputError(f"{e}; it could be read before") from e
-    png = io.BytesIO()
-    source().save(png, "PNG")
-    return png.getvalue()

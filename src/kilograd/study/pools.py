@@ -24,7 +24,7 @@ from kilograd import __version__, interruption, limits
 from kilograd.errors import InputError, option
 from kilograd.extras import Extra
 from kilograd.options import check_most
-from kilograd.study.work import Row, Work, Worker
+from kilograd.study.work import Row, Work, Worker, portable
 from kilograd.targets.cache import cache_folder
 
 _PATIENCE = 0.2  # seconds; a process that is told to end at a bad moment is told again
@@ -174,7 +174,7 @@ def on_cluster(works: Iterator[Work | None], address: str) -> Generator[Row, Non
                 if work is None:
                     break
             if work is not None:
-                running.append(make.remote(work, __version__))
+                running.append(make.remote(portable(work), __version__))
         while running:
             done, running = ray.wait(running)
             yield from ray.get(done[0])

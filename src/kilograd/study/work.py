@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import io
 import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from kilograd.data import Dataset, Episode
+from kilograd import limits
+from kilograd.data import Dataset, Episode, Source
+from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Task, load_task
 from kilograd.learn.guard import passes_that_help, trials
@@ -16,9 +20,13 @@ from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import Tests, enrol, fit, predict
 from kilograd.learn.views import Cached, Fresh, views_of, within
 from kilograd.passes import EntryPoint
+from kilograd.reading import read_bytes
 from kilograd.select import Budget, Demand, Inspect
 from kilograd.settings import Recipe, Schedule, Settings, naming
 from kilograd.targets import HostProgram, build_host
+
+_KEPT = 1 << 28
+"""Bytes of latents from which on those of another cut are dropped; a large set keeps one or two."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,26 @@ class Work:
     number: int
 
 
+def portable(work: Work) -> Work:
+    """Return a work that can be sent to another machine: its images are bytes, and no paths."""
+    images = tuple(map(encoded, work.images.images))
+    return replace(work, images=replace(work.images, images=images))
+
+
+def encoded(source: Source) -> bytes:
+    """Return an image as the bytes of a file; raises `InputError` where it cannot be read now."""
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, Path):
+        try:
+            return read_bytes(source, limits.IMAGE_BYTES)
+        except InputError as e:
+            raise InputError(f"{e}; it could be read before") from e
+    png = io.BytesIO()
+    source().save(png, "PNG")
+    return png.getvalue()
+
+
 class Worker:
     """Makes rows, and remembers of each network what the next episode can use again.
 
@@ -71,6 +99,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._remembered: dict[str, _Remembered] = {}
+        self._last: _Task | None = None
 
     def __call__(self, work: Work) -> Iterator[Row]:
         """Yield a row for each method.
@@ -78,7 +107,9 @@ class Worker:
         Raises `InputError` for a method that fits the network not, or no budget.
         """
         remembered = self._remembered.setdefault(work.model.name, _Remembered(work.model))
-        return map(_Task(remembered, work).row, work.methods)
+        if self._last is None or not self._last.is_of(work):
+            self._last = _Task(remembered, work)
+        return map(self._last.row, work.methods)
 
 
 class _Remembered:
@@ -110,6 +141,16 @@ class _Task:
         self._learned: dict[Hashable, _Learned] = {}
         self._looks: dict[Schedule, Inspect] = {}
         self._kept: dict[Hashable, Fresh | Cached] = {}
+
+    def is_of(self, work: Work) -> bool:
+        """Say whether a work differs in its methods alone: what was found here then holds."""
+        mine = self._work
+        return (mine.model.name, mine.settings, mine.episode, mine.number) == (
+            work.model.name,
+            work.settings,
+            work.episode,
+            work.number,
+        )
 
     @functools.cached_property
     def _images(self) -> Task:
@@ -224,5 +265,14 @@ class _Task:
         key = names, EntryPoint.ENROL in entries, schedule.seed, schedule.augment, kept
         if key not in self._kept:
             images = self._images.support.images
+            self._drop_old()
             self._kept[key] = views_of(host, compiled, images, schedule.augment, schedule.seed)
         return self._kept[key]
+
+    def _drop_old(self) -> None:
+        """Drop the latents that were made first, until those that are left are not many."""
+        sizes = {key: x.nbytes for key, x in self._kept.items() if isinstance(x, Cached)}
+        for key in list(sizes):
+            if sum(sizes.values()) <= _KEPT:
+                return
+            del self._kept[key], sizes[key]
