@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
-from folders import contents, listing, write_model, write_pictures
+from folders import contents, listing, write_class, write_model, write_pictures
 from helpers import COMMAND, SHARED, Run, model_path, needs_shared
 
 import kilograd
@@ -1075,7 +1076,8 @@ def test_the_table_and_the_files(home: Path, tmp_path: Path, run: Run) -> None:
 def test_the_table_of_a_suite(home: Path, tmp_path: Path, run: Run) -> None:
     """Its data sets are found by name; what an option says wins; the table is Markdown."""
     sets = tmp_path / "sets"
-    for name in QUICK.sets:
+    names = [wanted.name for wanted in QUICK.sets]
+    for name in names:
         shutil.copytree(home / "discs", sets / name)
     words = ["evaluate", "--suite", "quick", "--data", sets, "--out", tmp_path / "run"]
     words += ["--models", home / "models" / "small", "--episodes", 2, "--iterations", 1]
@@ -1089,14 +1091,12 @@ def test_the_table_of_a_suite(home: Path, tmp_path: Path, run: Run) -> None:
     assert len({len(x) for x in lines}) == 1, "aligned"
     cells = [[c.strip() for c in x.strip("|").split("|")] for x in lines]
     less = f"less {QUICK.methods[0]}"
-    assert cells[0] == [
-        *("method", *QUICK.sets, "all", less, "p", "RAM, B", "MACs backward", "learned")
-    ]
+    assert cells[0] == [*("method", *names, "all", less, "p", "RAM, B", "MACs backward", "learned")]
     assert [c[0] for c in cells[2:]] == [f"`{m}`" for m in QUICK.methods]
     results = {(r["data"], r["method"]): r for r in summary["results"]}
     for row in cells[2:]:
         method = row[0].strip("`")
-        for data, cell in zip((*QUICK.sets, None), row[1:], strict=False):
+        for data, cell in zip((*names, None), row[1:], strict=False):
             after = results[data, method]["after"]
             assert cell == f"{100 * after['mean']:.1f} ± {100 * after['half']:.1f}"
         whole = results[None, method]
@@ -1118,6 +1118,53 @@ def test_the_table_of_a_suite(home: Path, tmp_path: Path, run: Run) -> None:
     code, _, err = run(*words)
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: --suite quick: {sets} lacks omniglot, dtd10, each as NAME.par")
+
+
+PAPERS = (SuiteName.TINYTRAIN_TABLE_1, SuiteName.TRANSFER)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_suite_of_a_paper_runs_what_is_there(
+    home: Path, tmp_path: Path, run: Run, name: SuiteName
+) -> None:
+    """And names what is not, and where it can be had; without any set it is an error."""
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    words = ["evaluate", "--suite", name, "--data", sets, "--out", tmp_path / "run"]
+    words += ["--models", home / "models" / "small", "--episodes", 1, "--iterations", 1]
+    words += ["--methods", "last,tinytrain", "--warmup", 0]
+    code, _, err = run(*words)
+    assert (code, err.count("\n")) == (2, 1)
+    wanted = name.suite.sets
+    lacks = ", ".join(w.name for w in wanted)
+    assert err.startswith(f"error: --suite {name}: {sets} lacks {lacks}, each as NAME.parquet")
+    assert not (tmp_path / "run").exists()
+    there = wanted[1].name, wanted[2].also[0]
+    rng = np.random.default_rng(0)
+    for called in there:
+        for shade in range(0, 240, 40):
+            write_class(sets / called / f"shade-{shade}", rng, (shade, 200 - shade // 2, 90), 8)
+    code, _, err = run(*words)
+    assert code == 0, err
+    absent = [w for w in wanted if w not in wanted[1:3]]
+    said = " ".join(err.split())
+    for w in absent:
+        assert f"--suite {name} goes without {' or '.join((w.name, *w.also))}: {w.source}" in said
+    assert said.count("goes without") == len(absent)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text("utf-8"))
+    assert {r["data"] for r in summary["results"]} == {*there, None}
+    assert summary["settings"]["episode"] == str(name.suite.settings.draw.episode)
+
+
+def test_each_set_of_a_suite_can_be_found_by_each_of_its_names(tmp_path: Path) -> None:
+    for name in PAPERS:
+        assert name.suite.episodes == (200 if name is SuiteName.TINYTRAIN_TABLE_1 else 3)
+        for wanted in name.suite.sets:
+            for i, called in enumerate((wanted.name, *wanted.also)):
+                folder = tmp_path / f"{name}-{wanted.name}-{i}"
+                folder.mkdir()
+                (folder / f"{called}.parquet").touch()
+                assert find_sets(folder, name) == (folder / f"{called}.parquet",)
 
 
 @needs_shared

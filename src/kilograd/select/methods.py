@@ -19,7 +19,7 @@ from kilograd.select.outside import from_file, from_package, package_strategies
 from kilograd.select.plan_file import plan_file
 from kilograd.select.random_layers import random_layers
 from kilograd.select.selection import Strategy
-from kilograd.select.sparse_update import sparse_update
+from kilograd.select.sparse_update import sparse_update, within_100kb
 from kilograd.select.static import static_l2, static_random
 from kilograd.select.tinytl import BLOCKS, tinytl
 from kilograd.select.tinytrain import Criterion, TinyTrain, at_random, by_norm
@@ -39,6 +39,7 @@ _NAMED: Mapping[str, Strategy] = {
     "int8-knapsack": Knapsack(rounding=True),
     "static-l2": static_l2,
     "tinytl": tinytl(BLOCKS),
+    "sparse-100kb": within_100kb,
 }
 
 

@@ -90,12 +90,24 @@ def sparse_update(label: str) -> Strategy:
             raise InputError(
                 f"{option('method')} sparse-{label}: the plans for {evidence.name} are {known}"
             )
-        plan = plans[label]
-        learn = biases(evidence.layers[-plan.k :])
-        for i, ratio in zip(plan.layers, plan.ratios, strict=True):
-            layer = evidence.layers[i]
-            channels = evidence.weights(layer).shape[-1]
-            learn[weight(layer)] = widest_inputs(evidence, layer, int(channels * ratio))
-        return Selection(learn)
+        return _followed(evidence, plans[label])
 
     return strategy
+
+
+def within_100kb(evidence: Evidence, budget: Budget) -> Selection:
+    """Follow the largest published plan of the network at hand within 100 KB of analytic memory.
+
+    That is the budget of both papers' comparisons; labels are whole KB, cut off.
+    """
+    labels = [x for x in published_plans(evidence.graph) if int(x.removesuffix("kb")) < 100]
+    return sparse_update(labels[-1] if labels else "100kb")(evidence, budget)
+
+
+def _followed(evidence: Evidence, plan: UpdatePlan) -> Selection:
+    learn = biases(evidence.layers[-plan.k :])
+    for i, ratio in zip(plan.layers, plan.ratios, strict=True):
+        layer = evidence.layers[i]
+        channels = evidence.weights(layer).shape[-1]
+        learn[weight(layer)] = widest_inputs(evidence, layer, int(channels * ratio))
+    return Selection(learn)
