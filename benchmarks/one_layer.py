@@ -9,7 +9,7 @@
 
 `methods` prints shares 1/8 to 1 of each layer, output channels by Fisher information, by norm and
 at random (two seeds); all channels are all, whoever chooses.  The first method is `none`, which
-gains are to.  Only episodes that have all methods count.
+gains are to.  While an evaluation goes on, the episodes and methods count that are whole.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rows import Measured, head, line, lines_of, percent, shown
+from rows import Measured, grouped, head, line, lines_of, percent, shown
 from shared import load_network
 
 from kilograd.report.curves import STYLE
 from kilograd.report.layers import Alone, alone, by_channels, less
 
-SHARES = ("1/8", "1/4", "1/2")
 CHANNELS = ("fisher", "l2", "random:1", "random:2")
 ORDERS = ("fisher", "l2", "random")
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def methods(layers: str) -> None:
+def methods(layers: str, shares: str = "1/8,1/4,1/2,1") -> None:
     """Print the methods of some layers, with commas between."""
     some = [
         f"weights:{n}:{share}:{channels}"
         for n in layers.split(",")
-        for share, channels in [*((s, c) for s in SHARES for c in CHANNELS), ("1", "l2")]
+        for share in shares.split(",")
+        for channels in (CHANNELS if share != "1" else ("l2",))
     ]
     print(",".join(["none", *some]))
 
@@ -51,12 +51,16 @@ def table(path: Path) -> None:
 
 
 def complete(path: Path) -> list[Alone]:
-    """Return what layers brought on the episodes that have a row for every method."""
+    """Return what layers brought: of episodes and methods, those that have most rows in common."""
     rows = lines_of(path, Measured)
-    count = len({r.method for r in rows})
-    tasks = [(r.data, r.episode) for r in rows]
-    whole = {t for t in tasks if tasks.count(t) == count}
-    return list(alone([r for r in rows if (r.data, r.episode) in whole], "none"))
+    tasks = grouped(rows, lambda r: (r.data, r.episode))
+    methods = {task: {r.method for r in own} for task, own in tasks.items()}
+    ranked = sorted(methods, key=lambda task: -len(methods[task]))
+    some = [ranked[: n + 1] for n in range(len(ranked))]
+    shared = [set.intersection(*(methods[task] for task in own)) for own in some]
+    best = max(range(len(some)), key=lambda n: len(some[n]) * len(shared[n]))
+    kept = [r for task in sorted(some[best]) for r in tasks[task] if r.method in shared[best]]
+    return list(alone(kept, "none"))
 
 
 def by_choice(found: Sequence[Alone]) -> Iterator[str]:

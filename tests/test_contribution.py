@@ -374,11 +374,17 @@ def test_the_page_of_single_layers(home: Path, tmp_path: Path, run: Run) -> None
     for share in ("1/4 of the channels", "all channels"):
         for kind in ("output channels by Fisher information", "output channels by norm"):
             assert f"<title>3 b0.pw2, {share}, {kind}: " in html
-    code, text, err = run(*words[:6], "none,last", *words[7:], "--out", tmp_path / "other")
-    assert (code, "layers.html" in text, (tmp_path / "other" / "layers.html").exists()) == (
-        *(0, False),
-        False,
-    )
+    for given, pictures in (
+        (("none,last", *words[7:]), None),
+        (("none,weights:3:1:l2,weights:3:1/2:l2", "--iterations", 1, "--episodes", 1), None),
+        (("weights:3:1/2:fisher,weights:3:1/2:l2", *words[7:]), 3),  # as many parameters learn
+    ):
+        other = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        done = run(*words[:6], *given, "--shots", 3, "--queries", 4, "--out", other)
+        page = other / "layers.html"
+        assert done.code == 0, done.err
+        assert ("layers.html" in done.out, page.exists()) == (pictures is not None,) * 2
+        assert pictures is None or page.read_text().count("<svg") == pictures
 
 
 def test_a_gain_is_what_evaluate_finds(

@@ -49,7 +49,7 @@ class Alone:
 
     @property
     def gain(self) -> Gain:
-        """The mean, with its interval over tasks; 0 wide where there is one task."""
+        """The mean, with its interval over two tasks or more."""
         return gain_of(self.differences)
 
 
@@ -96,7 +96,8 @@ def _alone(
 
 
 def layers_page(asked: Evaluation, rows: Sequence[Row], facts: str) -> str | None:
-    """Return the page; `None` where fewer than two methods are of one layer alone.
+    """Return the page; `None` where fewer than two methods are of one layer alone, and where one
+    episode says nothing of how sure a gain is.
 
     `facts` says how episodes were learned.
     """
@@ -104,7 +105,7 @@ def layers_page(asked: Evaluation, rows: Sequence[Row], facts: str) -> str | Non
     first = asked.methods[0]
     for network in asked.networks:
         found = alone([r for r in rows if r.model == network.name], first)
-        if len(found) < 2:
+        if len(found) < 2 or len(found[0].differences) < 2:
             return None
         how = _HOW.format(first=first, count=len(found[0].differences))
         parts += [f"<h2>{escape(network.title)}</h2>", f'<p class="soft">{escape(how)}</p>']
@@ -127,23 +128,22 @@ def by_channels(found: Sequence[Alone], layers: Sequence[str]) -> Iterator[str]:
 
 
 def _by_share(found: Sequence[Alone], layers: Sequence[str]) -> Iterator[str]:
-    """Draw gains, gains per parameter and per MAC, with a line a share, for each choice."""
+    """Draw gains, gains per parameter and per MAC, with a line a share, for each choice.
+
+    One that learns no more than the first method has no gain for its cost.
+    """
     shares = sorted({a.choice.share for a in found})
     colours = dict(zip(shares, "eqhw" * len(shares), strict=False))
     for order in _COLOURS:
         some = [a for a in found if a.choice.order == order]
         lines = [(colours[s], [a for a in some if a.choice.share == s]) for s in shares]
-        for unit, gains in (
-            ("points", {a.choice: a.gain for a in some}),
-            (
-                "points per thousand parameters",
-                {a.choice: per(a.gain, a.effort.parameters / 1e3) for a in some},
-            ),
-            (
-                "points per million MACs",
-                {a.choice: per(a.gain, a.effort.macs / 1e6) for a in some if a.effort.macs > 0},
-            ),
-        ):
+        spent = {
+            "points": [(a, 1.0) for a in some],
+            "points per thousand parameters": [(a, a.effort.parameters / 1e3) for a in some],
+            "points per million MACs": [(a, a.effort.macs / 1e6) for a in some],
+        }
+        for unit, amounts in spent.items():
+            gains = {a.choice: per(a.gain, amount) for a, amount in amounts if amount > 0}
             if gains:
                 yield f"<h3>{_NAMES[order].capitalize()}: {unit}</h3>"
                 yield legend((colours[s] for s in shares), map(_said, shares))
