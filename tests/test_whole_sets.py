@@ -16,6 +16,7 @@ import kilograd
 from kilograd.data import Dataset, load_dataset, sample_whole
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
+from kilograd.select.cost import Convention
 from kilograd.settings import HeadKind, Settings
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -91,17 +92,17 @@ def test_every_method_of_a_study_is_one(
 ) -> None:
     if study == "s2" and "int8" not in set(HeadKind):
         pytest.skip("the head in int8 is not there yet")
-    whole = module("whole_sets", monkeypatch)
+    whole = module("whole_work", monkeypatch)
     blocks = whole.blocks_of(whole.Study(study), network)
     for block in blocks:
         assert len({(a.method, a.times) for a in block.arms}) == len(block.arms)
         for arm in block.arms:
             Settings().varied(arm.method)
-        assert set(block.sets) <= {*whole.SETS, "pacs"}
+        assert set(block.sets) <= set(whole.SETS)
 
 
 def test_the_main_study_begins_with_a_table_of_all_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = module("whole_sets", monkeypatch)
+    whole = module("whole_work", monkeypatch)
     blocks = whole.main_blocks("mcunet-5fps")
     todo = list(whole.todo(blocks, whole.SETS, 3, None))
     first = todo[: len(whole.SETS)]
@@ -124,18 +125,16 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script, with a small network and a small set in place of the shared ones."""
     write_model(tmp_path / "models" / "small", seed=3)
     write_pictures(tmp_path / "discs")
-    whole = module("whole_sets", monkeypatch)
-    monkeypatch.setitem(whole.PLANS, "small", ("1kb",) * 5)
-    monkeypatch.setattr(whole, "SETS", ("discs", "others"))
-    monkeypatch.setattr(
-        whole,
-        "main_blocks",
-        lambda _: (whole.Block(whole.arms("head", "last:2"), (0, 1), ("discs",)),),
-    )
+    whole, done = module("whole_sets", monkeypatch), module("whole_work", monkeypatch)
+    blocks = (done.Block(done.arms("head", "last:2"), (0, 1), ("discs",)),)
+    monkeypatch.setitem(done.PLANS, "small", ("1kb",) * 5)
+    for script in (whole, done):
+        monkeypatch.setattr(script, "SETS", ("discs", "others"))
+        monkeypatch.setattr(script, "main_blocks", lambda _: blocks)
+        monkeypatch.setattr(script, "load", lambda name: load_dataset(tmp_path / name))
     monkeypatch.setattr(
         whole, "load_network", lambda _: load_model(str(tmp_path / "models" / "small"))
     )
-    monkeypatch.setattr(whole, "load", lambda name: load_dataset(tmp_path / name))
     return whole
 
 
@@ -188,7 +187,8 @@ def test_a_killed_run_goes_on(small: Any, tmp_path: Path) -> None:
 def rows_of(small: Any, accuracies: dict[tuple[str, str, int], float]) -> list[Any]:
     return [
         small.Row(
-            *("small", data, method, seed, 1.0, 0.01, 15, 4, 20, 12, accuracy, 0.5),
+            *("small", data, method, seed, 1.0 if method == "head" else 0.3),
+            *(0.01, 15, 4, 20, 12, accuracy, 0.5),
             *(1000 + len(method), 30, 40, 1.0),
         )
         for (data, method, seed), accuracy in accuracies.items()
@@ -220,21 +220,28 @@ def test_tables_by_hand(small: Any, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_memory_is_counted_beyond_inference(
     small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = small.load_network("small")
+    memory = module("extra_memory", monkeypatch)
+    network = load_model(str(tmp_path / "models" / "small"))
     found = {("discs", m, 0): a for m, a in (("head", 0.5), ("last", 0.6), ("full", 0.7))}
-    by_method = small.grouped(rows_of(small, found), lambda r: r.method)
-    drawn = {c.name: c.points for c in small.curves(network, by_method, small.Convention.KILOGRAD)}
+    rows = rows_of(small, found)
+    by_method = {r.method: [r] for r in rows}
+    drawn = {c.name: c.points for c in memory.curves(network, by_method, Convention.KILOGRAD)}
     head, last = drawn["last K layers"]
     assert (head.y, last.y) == (50.0, 60.0)
     for point, method in ((head, "head"), (last, "last")):
-        compiled = small.compile_for_ten(network, method)
+        compiled = memory.compile_for_ten(network, method)
         assert compiled.recipe.ways == 10
         alone = kilograd.plan(tmp_path / "models" / "small", "none", ways=10)
         inference = alone.program.entries["infer"].plan.peak
         assert 1024 * point.x == compiled.program.sram_bytes - inference
+    analytic = {c.name: c.points for c in memory.curves(network, by_method, Convention.TTE)}
+    head, last = analytic["last K layers"]
+    layer = network.graph[f"{network.layers[-1]}.weight"].type
+    # the classifier's input alone; weights, the input map and a bit an output of the last layer
+    assert 1024 * head.x == layer.shape[0]
+    assert 1024 * last.x > layer.size + layer.shape[0]
     picture = tmp_path / "picture.svg"
-    blocks = (small.Block(small.arms("head", "last"), (0,), ("discs",)),)
-    monkeypatch.setattr(small, "main_blocks", lambda _: blocks)
-    small.append(tmp_path / "rows.csv", rows_of(small, found))
-    small.draw(tmp_path / "rows.csv", picture, "small")
+    monkeypatch.setattr(memory, "main_rows", lambda *_: by_method)
+    monkeypatch.setattr(memory, "load_network", lambda _: network)
+    memory.draw(tmp_path / "rows.csv", picture, "small", methods="head last")
     assert picture.read_text().count("<circle") == 2
