@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import signal
 import sqlite3
@@ -31,7 +32,7 @@ from kilograd.frontend import load_model
 from kilograd.learn.adapt import compile_for, load_task, train
 from kilograd.learn.automatic import suited_rate
 from kilograd.settings import OptimizerKind, Settings
-from kilograd.study.propose import State, Tried, hopeless, propose
+from kilograd.study.propose import State, Tried, floor, hopeless, propose
 from kilograd.study.space import Params, Range, Space, Tunable, read_over
 from kilograd.study.tune import TRIALS_FILE
 
@@ -206,6 +207,39 @@ def test_a_trial_is_given_up_below_the_median_of_whole_ones(seed: int) -> None:
         assert hopeless(SPACE, others, mine, 2) == (tasks > 2 - 1 and max(means) < median)
     few = others[:3]
     assert not hopeless(SPACE, few, Tried(SPACE.start, (0.0,) * 5, State.RUNNING), 1)
+
+
+@pytest.mark.parametrize("passes", [1, 3, 8, 30])
+def test_within_a_task_it_is_the_median_too(passes: int) -> None:
+    rng = np.random.default_rng(passes)
+    others = [tuple(rng.random(count)) for count in (4, 8, 30, 8, 12)]
+    found = floor(others, passes)
+    assert len(found) == passes - 1
+    for done, bound in enumerate(found, start=1):
+        share = done / passes
+        reached = [max(x[: max(1, math.ceil(share * len(x) - 1e-9))]) for x in others]
+        assert bound == (pytest.approx(statistics.median(reached)) if share > 0.25 else 0)
+    assert floor(others[:3], passes) == floor([*others, ()], passes) == ()
+
+
+def test_a_trial_of_a_whole_set_ends_between_passes(home: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "methods": ["last:2"],
+        "over": ["lr=0.0001:1", "optimizer=sgd:rowrms"],
+        "trials": 12,
+        "episode": "all",
+        "iterations": 8,
+    }
+    found = kilograd.tune(home / "discs", tmp_path / "out", home / "small", **options)
+    each = found.tuned[0]
+    assert each.pruned > 0
+    for trial in each.trials:
+        (row,) = trial.rows
+        stopped = trial.state is State.PRUNED
+        assert (2 < len(row.accuracy_by_pass) < 8) if stopped else len(row.accuracy_by_pass) == 8
+        assert row.accuracy_after == row.accuracy_by_pass[-1]
+    again = kilograd.tune(home / "discs", tmp_path / "out", home / "small", **options)
+    assert trials(again) == trials(found)
 
 
 # ---- it goes on ----
@@ -409,7 +443,11 @@ def test_the_table_of_a_paper(tuned: tuning.Tuning) -> None:
         ({"methods": ["last:1", "last:1"]}, "there are two called"),
         ({"methods": ["last:1", "lats"]}, "lats"),
         ({"methods": ["last:1", "bias:2@head=linear"], "sram": "1K"}, "last:1"),
-        ({"shots": 20}, "discs: an episode needs 2 or more"),
+        (
+            {"shots": 20},
+            r"discs: an episode needs 2 or more.* \(tuning sees \d+ of \d+ images: it leaves",
+        ),
+        ({"methods": ["last:1", "head"], "head": "proto"}, "method head has nothing to learn"),
         ({"method": "last"}, "method: no such option; there are methods"),
         ({"jobs": 0}, "jobs 0: must be at least 1"),
     ],
@@ -420,6 +458,7 @@ def test_what_makes_no_sense(
 ) -> None:
     with pytest.raises(InputError, match=message):
         tune(home, tmp_path / "out", **other)
+    assert not (tmp_path / "out").exists()
 
 
 def test_optuna_may_be_missing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kilograd import limits
 from kilograd.data import EpisodeKind, load_dataset
 from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.data.spared import unspared
 from kilograd.errors import InputError, as_named
 from kilograd.frontend import load_model
 from kilograd.interruption import goes_on
-from kilograd.options import as_list, as_path, converted, record_given, values, with_given
+from kilograd.learn.automatic import MOST_PASSES
+from kilograd.options import as_list, as_path, changed, converted, record_given, values, with_given
 from kilograd.output import check_apart, check_folder, write_file
 from kilograd.progress import Progress, silent
 from kilograd.report.evaluation import facts_of
@@ -23,7 +25,10 @@ from kilograd.settings import Settings
 from kilograd.study import tune as study
 from kilograd.study.evaluate import Evaluation
 from kilograd.study.pools import check_jobs
-from kilograd.study.space import read_over
+from kilograd.study.propose import need_optuna
+from kilograd.study.space import PASSES, Over, Tunable, read_over
+from kilograd.study.trials import Tuned
+from kilograd.study.trials import Tuning as Asked
 
 _OVER = ("lr", "optimizer")
 _METHODS = ("last",)
@@ -41,8 +46,8 @@ class Tuning:
     `images` of `total` were looked at; data sets without a split are `unsplit`.
     """
 
-    asked: study.Tuning
-    tuned: tuple[study.Tuned, ...]
+    asked: Asked
+    tuned: tuple[Tuned, ...]
     images: int
     total: int
     unsplit: tuple[str, ...]
@@ -123,6 +128,7 @@ def tune(  # noqa: PLR0913 options by name
     """
     jobs = converted("jobs", jobs, int)
     check_jobs(jobs, ray)
+    need_optuna()
     if "method" in options:
         raise InputError("method: no such option; there are methods")
     usual = record_given("settings", settings, Settings())
@@ -139,24 +145,44 @@ def tune(  # noqa: PLR0913 options by name
     for dataset in sets:
         remark_seen(dataset, network)
     kept = tuple(unspared(d, chosen.draw, chosen.schedule.seed) for d in sets)
+    if chosen.draw.episode is EpisodeKind.ALL:
+        chosen = _testing_each_pass(chosen, wanted)
     for dataset in kept:
         remark_left_out(dataset, chosen.draw)
     whole = chosen.draw.episode is EpisodeKind.ALL
     count = (
         (1 if whole else _EPISODES) if episodes is None else converted("episodes", episodes, int)
     )
-    asked = study.Tuning(
+    asked = Asked(
         Evaluation(kept, (network,), _texts("methods", methods or _METHODS), count, chosen),
         wanted,
         TRIALS if trials is None else converted("trials", trials, int),
         frozenset(given),
     )
+    seen, total = sum(map(len, kept)), sum(map(len, sets))
+    try:
+        asked.asked.draw()
+    except InputError as e:
+        raise InputError(
+            f"{e} (tuning sees {seen} of {total} images: it leaves out those that are tested on)"
+        ) from e
     with goes_on(folder):
         tuned = study.tune(folder, asked, jobs, progress or silent, ray)
         unsplit = tuple(d.name for d in sets if d.split is None)
-        found = Tuning(asked, tuned, sum(map(len, kept)), sum(map(len, sets)), unsplit)
+        found = Tuning(asked, tuned, seen, total, unsplit)
         _write(folder, found)
     return found
+
+
+def _testing_each_pass(settings: Settings, over: Sequence[Over]) -> Settings:
+    """Let whole sets be tested after each pass, so that a trial may end early; not for too many."""
+    most: float = settings.schedule.iterations
+    for tuned in over:
+        if tuned.what is Tunable.ITERATIONS:
+            most = tuned.bounds.high if tuned.bounds else PASSES * max(most, MOST_PASSES)
+    if settings.guard or most > limits.TESTED_PASSES:
+        return settings
+    return changed(settings, {"test_each_pass": True})
 
 
 def _texts(name: str, given: object) -> tuple[str, ...]:

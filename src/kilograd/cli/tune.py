@@ -21,7 +21,7 @@ app = typer.Typer()
 
 
 @command(app, "tune", Group.STUDY)
-@with_settings(Settings(), without=("method",), unset=True)
+@with_settings(Settings(), without=("method", "test_each_pass"), unset=True)
 def tune_command(
     data: Annotated[
         str, typer.Option(help="Folders or Parquet files to tune on, with commas between.")

@@ -45,7 +45,7 @@ _HEAD_ALONE = {
 }
 """The rate where nothing but a linear head learns."""
 _STEPS = 3000
-_PASSES = 10, 40
+_FEWEST_PASSES, MOST_PASSES = 10, 40
 _MANY = 50
 """Images a class from which on a linear head is as good as prototypes, and cheaper."""
 
@@ -68,7 +68,7 @@ def candidates(
         both = [OptimizerKind.ROWRMS, OptimizerKind.SGD]
         optimizers = both if recipe.qas else [OptimizerKind.SGD]
     if "iterations" in chosen:
-        passes = max(_PASSES[0], min(_PASSES[1], _STEPS // max(1, images)))
+        passes = max(_FEWEST_PASSES, min(MOST_PASSES, _STEPS // max(1, images)))
         schedule = replace(schedule, iterations=max(passes, schedule.warmup + 1))
     for method, head, optimizer in itertools.product(methods, heads, optimizers):
         yield replace(

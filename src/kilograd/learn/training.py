@@ -38,10 +38,20 @@ def load_samples(
 
 @dataclass(frozen=True)
 class Tests:
-    """Tests after each pass: what is asked, and what shares were right after the passes done."""
+    """Tests after each pass: what is asked, and what shares were right after the passes done.
+
+    `floor`: what should have been reached after so many passes; where it ends, nothing is asked.
+    """
 
     query: Samples
+    floor: tuple[float, ...] = ()
     found: list[float] = field(default_factory=list)
+
+    @property
+    def behind(self) -> bool:
+        """Whether, after so many passes, no share so far has reached what stands in `floor`."""
+        done = len(self.found)
+        return 0 < done <= len(self.floor) and max(self.found) < self.floor[done - 1]
 
 
 def enrol(host: HostProgram, support: Samples) -> None:
@@ -77,9 +87,15 @@ def fit(
 
     `passes` ends training before the schedule does.  `views`: of the support with this schedule,
     where a program that cuts the network at the same place has kept them.
+    `tests` that are behind their floor end it, too.
     """
     each = training(host, compiled, support, schedule, progress, views, tests=tests)
-    return [loss for losses in itertools.islice(each, passes) for loss in losses]
+    losses: list[float] = []
+    for of_pass in itertools.islice(each, passes):
+        losses += of_pass
+        if tests and tests.behind:
+            break
+    return losses
 
 
 def training(

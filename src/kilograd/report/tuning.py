@@ -11,7 +11,7 @@ from kilograd.report.document import document
 from kilograd.report.markup import escape
 from kilograd.settings import OptimizerKind
 from kilograd.study.propose import State
-from kilograd.study.tune import Trial, Tuned
+from kilograd.study.trials import Trial, Tuned
 
 _COLOURS = ("saved", "gradient", "state", "mask", "image", "over")
 """Of optimisers, in their order."""

@@ -77,6 +77,24 @@ def hopeless(space: Space, tried: Sequence[Tried], trial: Tried, warm: int) -> b
     return bool(pruner.prune(_study(space, tried), _frozen(space, trial)))
 
 
+def floor(others: Sequence[Sequence[float]], passes: int) -> tuple[float, ...]:
+    """Return what a trial of so many passes must have reached after each, on one task, to go on.
+
+    As for tasks, it is the median of what the others had reached, which are finished, after the
+    same share of their passes.  The first quarter is free, and nothing is stopped at the end.
+    `others`: of each its accuracy after each pass; too few of them ask for nothing.
+    """
+    if len(others) < _WHOLE or not all(others):
+        return ()
+    best = [np.maximum.accumulate(accuracies) for accuracies in others]
+    return tuple(
+        float(np.median([x[math.ceil(done / passes * len(x)) - 1] for x in best]))
+        if 4 * done > passes
+        else 0.0
+        for done in range(1, passes)
+    )
+
+
 def need_optuna() -> None:
     """Raise `InputError` where Optuna is not installed."""
     Extra.TUNE.need("tuning")

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 _AROUND = 30.0
 """Rates are tried from a so many-th of the one that suits to so many times it."""
-_PASSES = 4
+PASSES = 4
 """So are passes, around those that are given or suit."""
 
 
@@ -208,12 +208,12 @@ def _suited(
     """Return the rate that suits each optimiser that fits the method and the limits."""
     ways, found = len(task.classes), dict[OptimizerKind, float]()
     refused: InputError | None = None
+    # The rate of the settings may be one that another optimiser does not take.
+    calm = changed(settings, {"lr": min(settings.schedule.lr, 1e-3)})
+    look = inspector(model, task.support, calm.schedule)
     for kind in choices:
         try:
-            # The rate of the settings may be one that this optimiser does not take.
-            rate = min(settings.schedule.lr, 1e-3)
-            tried = changed(settings, {"optimizer": kind, "lr": rate})
-            look = inspector(model, task.support, tried.schedule)
+            tried = changed(calm, {"optimizer": kind})
             budget = tried.budget(model)
             cache = tried.recipe.cache or int(budget.cache is not None)
             recipe = replace(tried.recipe, ways=ways, cache=cache)
@@ -255,7 +255,7 @@ def _passes(over: Over | None, start: Params) -> Range | None:
         return None
     if over.bounds:
         return over.bounds
-    return Range(max(1, start.iterations // _PASSES), min(limits.COUNT, start.iterations * _PASSES))
+    return Range(max(1, start.iterations // PASSES), min(limits.COUNT, start.iterations * PASSES))
 
 
 def _warmup(over: Over | None, fewest: int) -> Range | None:

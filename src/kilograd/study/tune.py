@@ -12,175 +12,26 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from kilograd import limits
 from kilograd.data import Episode
-from kilograd.errors import InputError, flag, option
-from kilograd.intervals import interval, wilson
+from kilograd.errors import InputError, flag
 from kilograd.learn.adapt import load_task
 from kilograd.progress import Progress, silent
-from kilograd.settings import Settings, split_method
-from kilograd.study.evaluate import Evaluation, cut_out, dependencies, options_of
+from kilograd.settings import Settings
+from kilograd.study.evaluate import cut_out, dependencies, options_of
 from kilograd.study.pools import check_cluster, check_jobs, here, in_processes, on_cluster
-from kilograd.study.propose import State, Tried, hopeless, need_optuna, propose
-from kilograd.study.space import Over, Params, Space, space_of
+from kilograd.study.propose import State, Tried, floor, hopeless, need_optuna, propose
+from kilograd.study.space import Params, Space, space_of
 from kilograd.study.store import opened
+from kilograd.study.trials import Trial, Tuned, Tuning
 from kilograd.study.work import Row, Work
 
 TRIALS_FILE = "tuning.sqlite"
 """The file that tells a folder of tuning: one row a task of a trial."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What to tune: so many trials of every method of `asked`, on its episodes.
-
-    `asked`: of one network; its sets have no image that will be tested on (`unspared`).
-    `given`: options that a person has set, where tuning begins.
-
-    Raises `InputError` for no trials, or for more networks than one.
-    """
-
-    asked: Evaluation
-    over: tuple[Over, ...]
-    trials: int
-    given: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without running anything."""
-        if not 1 <= self.trials <= limits.TRIALS:
-            raise InputError(f"{option('trials')} {self.trials}: must be in 1 ... {limits.TRIALS}")
-        if len(self.asked.networks) != 1:
-            raise InputError(f"{option('model')}: give one; each network has rates of its own")
-        tuned = {str(o.what) for o in self.over}
-        seen: dict[object, str] = {}
-        for method in self.asked.methods:
-            name, own = split_method(method)
-            key = name, *sorted((k, str(v)) for k, v in own.items() if k not in tuned)
-            if (other := seen.setdefault(key, method)) != method:
-                raise InputError(
-                    f"{option('methods')}: {other} and {method} differ in nothing but what is "
-                    "tuned; drop one"
-                )
-
-    @property
-    def tasks(self) -> tuple[tuple[str, int], ...]:
-        """The tasks of a trial, in order: the first of each data set, the second of each ..."""
-        sets = [d.name for d in self.asked.sets]
-        return tuple((name, e) for e in range(self.asked.episodes) for name in sets)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What was tried: a method with options of its own, and what became of it."""
-
-    method: str
-    params: Params
-    state: State
-    rows: tuple[Row, ...] = field(repr=False)
-
-    @property
-    def accuracies(self) -> tuple[float, ...]:
-        """Accuracy on held-out images after each task, in 0 ... 1."""
-        return tuple(row.accuracy_after for row in self.rows)
-
-    @property
-    def mean(self) -> float:
-        """The mean of them."""
-        return math.fsum(self.accuracies) / len(self.rows)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """All trials of a method, each tested on `held_out` images; `chance`: what guessing reaches."""
-
-    method: str
-    space: Space = field(repr=False)
-    trials: tuple[Trial, ...] = field(repr=False)
-    held_out: int
-    chance: float
-
-    @property
-    def best(self) -> Trial:
-        """The finished trial with the highest mean: the first of equals."""
-        return max((t for t in self.trials if t.state is State.FINISHED), key=lambda t: t.mean)
-
-    @property
-    def first(self) -> Trial:
-        """The trial that tuning began with: what would have been chosen without it."""
-        return next(t for t in self.trials if t.params == self.space.start)
-
-    @property
-    def pruned(self) -> int:
-        """How many trials were not worth going on with."""
-        return sum(t.state is State.PRUNED for t in self.trials)
-
-    @property
-    def adapted(self) -> str:
-        """The options that make `adapt` learn like the best; what was not tuned is named, too."""
-        name, own = split_method(self.method)
-        given = {"method": name, **own, **_shown(self.best.params)}
-        return " ".join(f"{flag(k)} {v}" for k, v in given.items() if k != "warmup" or v)
-
-    def bounds(self, trial: Trial) -> tuple[float, float]:
-        """Return the 95 % interval of a trial's accuracy: over tasks, or of one over its images."""
-        found = interval(trial.accuracies)
-        if found.half is None:
-            return wilson(round(found.mean * self.held_out), self.held_out)
-        return max(0.0, found.mean - found.half), min(1.0, found.mean + found.half)
-
-    def to_json(self) -> dict[str, object]:
-        """Return what tuning.json holds of a method."""
-        low, high = self.bounds(self.best)
-        return {
-            "method": self.method,
-            "best": {
-                "method": self.best.method,
-                **_shown(self.best.params),
-                "accuracy": self.best.mean,
-                "accuracy_low": low,
-                "accuracy_high": high,
-            },
-            "pruned": self.pruned,
-            "trials": [
-                {
-                    "method": t.method,
-                    **_shown(t.params),
-                    "state": str(t.state),
-                    "accuracy": t.mean,
-                    "accuracies": list(t.accuracies),
-                }
-                for t in self.trials
-            ],
-        }
-
-    def remarks(self) -> Iterator[str]:
-        """Yield what a person should know before believing the best."""
-        best, count = self.best, len(self.trials)
-        before = interval([row.accuracy_before for row in best.rows]).mean
-        rates = self.space.rates[best.params.optimizer]
-        lower = f"{option('over')} lr={rates.low / 100:.1e}:{rates.low:.1e}"
-        if wilson(round(best.mean * self.held_out), self.held_out)[0] <= self.chance:
-            yield (
-                f"{self.method}: none of {count} trials is above chance, {self.chance:.1%}: the "
-                f"best has {best.mean:.1%}; try lower rates, as {lower}"
-            )
-        elif best.mean <= before:
-            yield (
-                f"{self.method}: learning brings nothing here: the best of {count} trials has "
-                f"{best.mean:.1%}, and before learning it is {before:.1%}; try lower rates, as "
-                f"{lower}, or another method"
-            )
-        elif rates.low < rates.high and not 1.1 * rates.low < best.params.lr < rates.high / 1.1:
-            yield (
-                f"{self.method}: the best rate, {best.params.lr:g}, is at the end of what was "
-                f"tried; try {option('over')} lr={best.params.lr / 10:.1e}:"
-                f"{best.params.lr * 10:.1e}"
-            )
 
 
 def tune(
@@ -203,10 +54,10 @@ def tune(
     drawn = tuning.asked.draw()
     if cluster is not None:
         check_cluster(cluster)
+    runs = _runs(tuning, drawn)
     with opened(out / TRIALS_FILE) as store:
         store.agree(_dependencies(tuning), options_of(Settings()))
         stored = tuple(store.rows().values())
-        runs = _runs(tuning, drawn)
         for row in stored:
             for run in runs:
                 run.remember(row)
@@ -226,6 +77,15 @@ def tune(
                 _log.debug("%s, %s: %.3f", row.method, row.data, row.accuracy_after)
                 progress(sum(r.done for r in runs), total, run.said)
         return tuple(run.tuned() for run in runs)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The task, by its number, that a trial is to learn next, and what it must reach in it."""
+
+    trial: str
+    number: int
+    floor: tuple[float, ...]
 
 
 class _Run:
@@ -273,7 +133,9 @@ class _Run:
         self._rows[name][self._tuning.tasks.index(task)] = row
         self._on_their_way.discard(name)
         mine = self._tried(name)
-        if len(mine.accuracies) == len(self._tuning.tasks):
+        if 0 < len(row.accuracy_by_pass) < mine.params.iterations:  # it was stopped on the way
+            self._states[name] = State.PRUNED
+        elif len(mine.accuracies) == len(self._tuning.tasks):
             self._states[name] = State.FINISHED
         elif mine.params != self._space.start and mine.accuracies:
             others = [self._tried(n) for n in self._rows if n != name]
@@ -281,12 +143,11 @@ class _Run:
                 self._states[name] = State.PRUNED
         return True
 
-    def next(self) -> tuple[str, int] | None:
-        """Return what to do next, a trial and the number of its task; `None`: wait, or no more."""
+    def next(self) -> _Step | None:
+        """Return what to do next; `None`: wait, or no more."""
         for name, state in self._states.items():
             if state is State.RUNNING and name not in self._on_their_way:
-                self._on_their_way.add(name)
-                return name, len(self._tried(name).accuracies)
+                return self._step(name)
         if self._all_tried or len(self._rows) >= self._tuning.trials:
             return None
         tried = [self._tried(name) for name in self._rows]
@@ -297,8 +158,21 @@ class _Run:
             return None
         name = self._space.named(params)
         self._begin(name, params)
+        return self._step(name)
+
+    def _step(self, name: str) -> _Step:
+        """Send a trial on its way to its next task."""
         self._on_their_way.add(name)
-        return name, 0
+        number = len(self._in_order(name))
+        return _Step(name, number, self._floor(name, number))
+
+    def _floor(self, name: str, number: int) -> tuple[float, ...]:
+        """Return what a trial must have reached after each pass over a task, so as to go on."""
+        params = self._params[name]
+        if params == self._space.start:
+            return ()
+        whole = [n for n, state in self._states.items() if state is State.FINISHED]
+        return floor([self._rows[n][number].accuracy_by_pass for n in whole], params.iterations)
 
     def tuned(self) -> Tuned:
         """Return what was tried."""
@@ -357,10 +231,10 @@ def _works(
         if asked is None:
             yield None
             continue
-        method, number = asked
-        data, episode = tuning.tasks[number]
+        data, episode = tuning.tasks[asked.number]
         images, own = cut_out(sets[data], drawn[data, episode])
-        yield Work(model, tuning.asked.settings, (method,), images, own, episode)
+        settings, methods = tuning.asked.settings, (asked.trial,)
+        yield Work(model, settings, methods, images, own, episode, asked.floor)
 
 
 def _dependencies(tuning: Tuning) -> dict[str, str]:
@@ -376,13 +250,4 @@ def _dependencies(tuning: Tuning) -> dict[str, str]:
         flag("data"): json.dumps(", ".join(d.name for d in tuning.asked.sets)),
         flag("episodes"): json.dumps(tuning.asked.episodes),
         **dependencies(tuning.asked),
-    }
-
-
-def _shown(params: Params) -> dict[str, object]:
-    return {
-        "lr": params.lr,
-        "optimizer": str(params.optimizer),
-        "iterations": params.iterations,
-        "warmup": params.warmup,
     }

@@ -61,6 +61,8 @@ class Work:
     """Rows to be made of one episode and network, with all it takes: no data set is needed.
 
     `images` are those of the episode, which is number `number` of its data set.
+    `floor`: training ends after a pass up to which no accuracy has reached the number that stands
+    there; passes beyond are free.  It is for tests after each pass.
     """
 
     model: Model
@@ -69,6 +71,7 @@ class Work:
     images: Dataset
     episode: Episode
     number: int
+    floor: tuple[float, ...] = ()
 
 
 def portable(work: Work) -> Work:
@@ -109,7 +112,8 @@ class Worker:
         remembered = self._remembered.setdefault(work.model.name, _Remembered(work.model))
         if self._last is None or not self._last.is_of(work):
             self._last = _Task(remembered, work)
-        return map(self._last.row, work.methods)
+        task = self._last
+        return (task.row(method, work.floor) for method in work.methods)
 
 
 class _Remembered:
@@ -157,7 +161,7 @@ class _Task:
         work = self._work
         return load_task(work.images, work.episode, work.model.preprocess)
 
-    def row(self, method: str) -> Row:
+    def row(self, method: str, floor: tuple[float, ...] = ()) -> Row:
         """Learn by a method, or find that another did the same."""
         work, settings = self._work, self._settings.varied(method)
         schedule, budget = settings.schedule, settings.budget(work.model)
@@ -167,7 +171,7 @@ class _Task:
         with naming(method):
             compiled, host = self._compiled(recipe, budget, schedule)
             compiled = within(budget.cache, compiled, images, schedule.augment, schedule.iterations)
-        before, found = self._measured(compiled, host, settings)
+        before, found = self._measured(compiled, host, settings, floor)
         return Row(
             work.episode.dataset,
             work.model.name,
@@ -184,13 +188,17 @@ class _Task:
         )
 
     def _measured(
-        self, compiled: Compiled, host: HostProgram | None, settings: Settings
+        self,
+        compiled: Compiled,
+        host: HostProgram | None,
+        settings: Settings,
+        floor: tuple[float, ...],
     ) -> tuple[float, _Learned]:
         """Return the accuracy before, and what training does: as found, or as another method."""
         recipe, added = compiled.recipe, compiled.selection.graph
         start = recipe.head_kind, added and added.nodes
         # All that training depends on: what learns and how, the size of updates, the views kept.
-        how = settings.schedule, recipe.accumulate, recipe.cache, settings.guard
+        how = settings.schedule, recipe.accumulate, recipe.cache, settings.guard, floor
         end = start, compiled.training, how
         if start not in self._before or end not in self._learned:
             host = host or build_host(compiled.program, keep=False)
@@ -198,7 +206,8 @@ class _Task:
             if start not in self._before:
                 self._before[start] = self._accuracy(host)
             if end not in self._learned:
-                self._learned[end] = self._learn(compiled, host, settings, self._before[start])
+                before = self._before[start]
+                self._learned[end] = self._learn(compiled, host, settings, before, floor)
         return self._before[start], self._learned[end]
 
     def _compiled(
@@ -236,7 +245,12 @@ class _Task:
         return float((predict(host, query.images) == query.labels).mean())
 
     def _learn(
-        self, compiled: Compiled, host: HostProgram, settings: Settings, before: float
+        self,
+        compiled: Compiled,
+        host: HostProgram,
+        settings: Settings,
+        before: float,
+        floor: tuple[float, ...],
     ) -> _Learned:
         if EntryPoint.STEP not in compiled.program.entries:
             return _Learned(before, 0.0)
@@ -245,7 +259,7 @@ class _Task:
         if settings.guard:
             passes = passes_that_help(trials(host, compiled, support, schedule))
         views = self._views(compiled, host, schedule)
-        tests = Tests(self._images.query) if schedule.test_each_pass else None
+        tests = Tests(self._images.query, floor) if schedule.test_each_pass else None
         fit(host, compiled, support, schedule, passes=passes, views=views, tests=tests)
         seconds = round(time.perf_counter() - start, 3)
         return _Learned(self._accuracy(host), seconds, tuple(tests.found) if tests else ())
