@@ -91,7 +91,8 @@ class Master:
         self.name, self.kind = update.inputs[0].name, update.inputs[0].type
         assert isinstance(update.op, Update)
         self.rule, self._rung, self._seed, self._steps = update.op, rung, seed, 0
-        self._states = [np.zeros(shape, np.float32) for shape in self.rule.state_shapes(self.kind)]
+        kinds = self.rule.state_types(self.kind)
+        self._states = [np.zeros(kind.shape, np.float32) for kind in kinds]
         table, exponent = fractions(self.kind.affine.scale)
         per_real = np.float32(2.0 ** (31 - exponent) / self.kind.affine.unit)
         self._per_real = self._by_row(per_real / table.astype(np.float32))

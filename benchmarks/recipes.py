@@ -1,13 +1,12 @@
 """How the 256 KB paper fine-tunes, varied: the tables of docs/results/studies/recipes.md.
 
-    python benchmarks/recipes.py run 1@0.001,1m@0.0001,32@0.01,1q@0.001 gtsrb,dtd10 RESULTS.csv
+    python benchmarks/recipes.py run 1@0.001,1m@0.0001,32:16@0.01,1q@0.001 gtsrb,dtd10 RESULTS.csv
     python benchmarks/recipes.py table RESULTS.csv
 
-A recipe is BATCH[m][q]@RATE: images an update is made from; with m, SGD has a momentum of 0.9;
-with q, the linear head is int8.  What the compiler cannot do is done to the state of the program
-behind its updates.  Momentum: the sums of gradients are not cleared then, but multiplied by 0.9.
-An int8 head: its weights are set to the nearest codes but one, rounded stochastically; logits stay
-float32.
+A recipe is BATCH[m|a][q][:BITS]@RATE: images an update is made from; with m, SGD has a momentum of
+0.9, with a it is Adam; with q, the linear head is int8; BITS (32): of sums, momentum and moments.
+What the compiler cannot do is done to the state of the program behind its updates.  An int8 head:
+its weights are set to the nearest codes but one, rounded stochastically; logits stay float32.
 Everything else is the program that is flashed: SGD (with QAS, as always), `--head linear`.
 Four views of an image are kept.  A run goes on where it was interrupted.
 """
@@ -36,10 +35,11 @@ from kilograd.learn.views import views_of
 from kilograd.passes import EntryPoint
 from kilograd.quant import stochastic_round
 from kilograd.select import Budget
-from kilograd.settings import HeadKind, Recipe, Schedule
+from kilograd.settings import HeadKind, OptimizerKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host
 
-NETWORK, VIEWS, MOMENTUM = "mcunet-5fps", 4, 0.9
+NETWORK, VIEWS = "mcunet-5fps", 4
+_RULES = {"m": OptimizerKind.MOMENTUM, "a": OptimizerKind.ADAM}
 HEAD_RANGE = 0.25
 """127 codes of an int8 head; a constant, since the head starts at zero and has no range yet."""
 
@@ -51,20 +51,30 @@ class Cell:
     """A way to learn."""
 
     batch: int
-    momentum: bool
+    optimizer: OptimizerKind
     int8_head: bool
+    bits: int
     rate: float
 
     @classmethod
     def parse(cls, text: str) -> Cell:
-        """Read BATCH[m][q]@RATE."""
+        """Read BATCH[m|a][q][:BITS]@RATE."""
         name, _, rate = text.partition("@")
-        return cls(int(name.rstrip("mq")), "m" in name, "q" in name, float(rate))
+        name, _, bits = name.partition(":")
+        rule = next((_RULES[x] for x in name if x in _RULES), OptimizerKind.SGD)
+        return cls(int(name.rstrip("maq")), rule, "q" in name, int(bits or 32), float(rate))
 
-    @property
-    def sums(self) -> bool:
-        """Whether gradients are added up in memory."""
-        return self.batch > 1 or self.momentum
+    def recipe(self, method: str, ways: int, views: int) -> Recipe:
+        """Return what is compiled."""
+        return Recipe(
+            method,
+            ways,
+            HeadKind.LINEAR,
+            self.optimizer,
+            self.batch,
+            cache=views,
+            state_bits=self.bits,
+        )
 
 
 @dataclass(frozen=True)
@@ -86,23 +96,17 @@ class Row:
 
 
 @functools.cache
-def program(method: str, ways: int, *, sums: bool) -> tuple[Compiled, HostProgram]:
+def program(recipe: Recipe) -> tuple[Compiled, HostProgram]:
     """Compile what runs."""
-    recipe = _recipe(method, ways, sums=sums, views=VIEWS)
     made = compile_recipe(load_network(NETWORK), recipe, Budget())
     return made, build_host(made.program)
 
 
 @functools.cache
-def sram(method: str, ways: int, *, sums: bool) -> int:
-    """Return the bytes of RAM of a device that keeps no views, and takes images row by row."""
-    recipe = replace(_recipe(method, ways, sums=sums, views=0), rows=True)
-    return compile_recipe(load_network(NETWORK), recipe, Budget()).program.sram_bytes
-
-
-def _recipe(method: str, ways: int, *, sums: bool, views: int) -> Recipe:
-    accumulate = 2 if sums else 1  # any number makes the same program
-    return Recipe(method, ways, HeadKind.LINEAR, accumulate=accumulate, cache=views)
+def sram(recipe: Recipe) -> int:
+    """Return the bytes of RAM of a device that takes images row by row."""
+    rows = replace(recipe, rows=True)
+    return compile_recipe(load_network(NETWORK), rows, Budget()).program.sram_bytes
 
 
 class Int8Head:
@@ -133,19 +137,13 @@ class Varied:
 
     def __init__(self, host: HostProgram, cell: Cell, seed: int) -> None:
         self._host, self.program = host, host.program
-        self._updates = EntryPoint.APPLY if cell.sums else EntryPoint.STEP
-        self._sums = [n for n in host.state if n.endswith(".sum")] if cell.momentum else []
+        self._updates = EntryPoint.APPLY if cell.batch > 1 else EntryPoint.STEP
         self._head = Int8Head(host, seed) if cell.int8_head else None
 
     def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
         """Run an entry point, and vary what it leaves if it is the one that updates."""
-        if entry != self._updates:
-            return self._host.call(entry, **inputs)
-        before = {name: self._host.state[name].copy() for name in self._sums}
         outputs = self._host.call(entry, **inputs)
-        for name, x in before.items():
-            self._host.state[name][...] = np.float32(MOMENTUM) * x
-        if self._head:
+        if self._head and entry == self._updates:
             self._head.round()
         return outputs
 
@@ -154,13 +152,12 @@ def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Ite
     """Learn an episode by some recipes, with the same views in the same order."""
     task = load_task(load_images(e.dataset), e, load_network(NETWORK).preprocess)
     ways = len(e.classes)
-    made, host = program(method, ways, sums=False)
+    made, host = program(Cell.parse(recipes[0]).recipe(method, ways, VIEWS))
     views = views_of(host, made, task.support.images, given.augment, given.seed)
     for text in recipes:
         cell = Cell.parse(text)
-        made, host = program(method, ways, sums=cell.sums)
+        made, host = program(cell.recipe(method, ways, VIEWS))
         host.reset()
-        made = replace(made, recipe=replace(made.recipe, accumulate=cell.batch))
         schedule = replace(given, lr=cell.rate)
         start = time.process_time()
         losses = fit(Varied(host, cell, given.seed), made, task.support, schedule, views=views)
@@ -168,7 +165,7 @@ def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Ite
         accuracy = float((predict(host, task.query.images) == task.query.labels).mean())
         loss = float(np.mean(losses[-len(task.support.labels) :]))
         largest = float(np.abs(host.state["head.weight"]).max())
-        bytes_ = sram(method, ways, sums=cell.sums)
+        bytes_ = sram(cell.recipe(method, ways, 0))
         yield Row(e.dataset, e.seed, ways, method, text, accuracy, loss, largest, bytes_, seconds)
 
 

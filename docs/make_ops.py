@@ -33,6 +33,7 @@ FAMILIES = (
     "head",
     "loss",
     "update",
+    "state",
     "row_update",
     "enrol",
     "fisher",

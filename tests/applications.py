@@ -153,6 +153,7 @@ def said(app: Application, runner: Any, folder: Path, state: Array) -> list[str]
                 share=float(np.float32(1) / np.float32(len(group))),
                 rate=float(rate),
                 clock=(SEED, updates),
+                seen=turn * len(images) + first,
             )
             updates += 1
         lines.append(f"pass {turn + 1}: loss {thousandths(mean(losses))}")

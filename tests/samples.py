@@ -19,6 +19,7 @@ from kilograd.ir import (
     Node,
     Op,
     Param,
+    RowCodes,
     TensorType,
     Value,
     interpret,
@@ -108,7 +109,7 @@ class Sample:
 
     def _leaf(self, b: Builder, i: int, t: TensorType) -> Node:
         name = f"{self.name}_x{i}"
-        quant = t.quant if isinstance(t.quant, Affine) else None
+        quant = t.quant if isinstance(t.quant, Affine | RowCodes) else None
         if i in self.op.writes:
             return b.param(name, np.zeros(t.shape, t.dtype.numpy), quant)
         if isinstance(self.op, Stream) and i:  # its weights are constants
@@ -329,6 +330,12 @@ RULES: tuple[Update, ...] = (
     Sgd(8, qas=False),
     Momentum(9),
     Momentum(10, 0.5, qas=False),
+    Momentum(11, state_bits=16),
+    Momentum(12, state_bits=8),
+    Adam(13, state_bits=16),
+    Adam(14, state_bits=8),
+    Accumulate(15, state_bits=16),
+    Accumulate(16, state_bits=8),
 )
 
 
@@ -338,8 +345,9 @@ def sample(op: Op, *types: TensorType, overlay: Overlay | None = None) -> Sample
 
 def tail(rule: Update, param: TensorType) -> tuple[TensorType, ...]:
     """Return the types of what an update takes after its gradient."""
-    states = tuple(floats(*shape) for shape in rule.state_shapes(param))
-    return (RATE,) if isinstance(rule, Accumulate) else (*states, RATE, CLOCK)
+    if isinstance(rule, Accumulate):
+        return (RATE, CLOCK)[: rule.controls]
+    return (*rule.state_types(param), RATE, CLOCK)
 
 
 def _convolutions() -> Iterator[Sample]:
@@ -369,7 +377,7 @@ def _convolutions() -> Iterator[Sample]:
             yield sample(forward, x, filters, bias(o), overlay=overlay)
             yield sample(back, dy, filters, overlay=overlay)
         for rule in RULES[i % 2 :: 2] if i else RULES:
-            param = sums(*filters.shape) if isinstance(rule, Accumulate) else filters
+            param = rule.sum_type(filters) if isinstance(rule, Accumulate) else filters
             yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
 
 
@@ -391,7 +399,7 @@ def _depthwise() -> Iterator[Sample]:
         yield sample(forward, x, filters, bias(c), overlay=overlay)
         yield sample(back, dy, filters, overlay=overlay)
         for rule in RULES[i % 2 :: 2] if i else RULES:
-            param = sums(*filters.shape, axis=2) if isinstance(rule, Accumulate) else filters
+            param = rule.sum_type(filters) if isinstance(rule, Accumulate) else filters
             yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
 
 
@@ -411,25 +419,37 @@ def _heads() -> Iterator[Sample]:
         yield sample(Enrol(), w2, vector, LABEL)
         yield sample(Lookup(), w2, LABEL, vector)
         for rule in RULES:
-            param = sums(ways, n) if isinstance(rule, Accumulate) else w2
+            param = rule.sum_type(w2) if isinstance(rule, Accumulate) else w2
             yield sample(RowUpdate(dense_dw, rule), param, vector, floats(ways), *tail(rule, param))
 
 
 def _updates() -> Iterator[Sample]:
     for rule in RULES:
+        if isinstance(rule, Accumulate):
+            grads = floats(5), total(6), total(3, 3, 4, scale=X_SCALE)
+            learned = floats(5), bias(6), weight(3, 3, 4, axis=2)
+            for param, grad in zip(map(rule.sum_type, learned), grads, strict=True):
+                yield sample(rule, param, grad, *tail(rule, param))
+            continue
         steps: list[tuple[TensorType, TensorType]] = [(floats(5), floats(5))]
-        steps += (
-            [(sums(6), total(6)), (sums(3, 3, 4, axis=2), total(3, 3, 4, scale=X_SCALE))]
-            if isinstance(rule, Accumulate)
-            else [
-                (bias(6), total(6)),
-                (bias(6), sums(6)),
-                (weight(4, 2, 1, 3), total(4, 2, 1, 3, scale=X_SCALE)),
-                (weight(4, 2, 1, 3), sums(4, 2, 1, 3)),
-                (weight(3, 3, 5, axis=2), total(3, 3, 5, scale=X_SCALE)),
-                (weight(3, 3, 5, axis=2), sums(3, 3, 5, axis=2)),
-            ]
-        )
+        steps += [
+            (bias(6), total(6)),
+            (bias(6), sums(6)),
+            (weight(4, 2, 1, 3), total(4, 2, 1, 3, scale=X_SCALE)),
+            (weight(4, 2, 1, 3), sums(4, 2, 1, 3)),
+            (weight(3, 3, 5, axis=2), total(3, 3, 5, scale=X_SCALE)),
+            (weight(3, 3, 5, axis=2), sums(3, 3, 5, axis=2)),
+            *(
+                (p, Accumulate(0, state_bits=bits).sum_type(p))
+                for p, bits in (
+                    (bias(6), 16),
+                    (floats(5), 8),
+                    (weight(4, 2, 1, 3), 8),
+                    (weight(3, 3, 5, axis=2), 16),
+                    (floats(2, 3), 16),
+                )
+            ),
+        ]
         for param, grad in steps:
             yield sample(rule, param, grad, *tail(rule, param))
     yield sample(Clear(), sums(3, 5))
@@ -619,7 +639,9 @@ def cases(s: Sample) -> tuple[Case, ...]:
                 seed, time = rng.integers(-(1 << 31), 1 << 31), 99_999 if step == 7 else step
                 feeds[n.name] = np.array([seed, time], np.int32)
             elif isinstance(n.op, Param) and not n.name.endswith("_x0"):
-                feeds[n.name] = np.zeros(n.type.shape, np.float32)  # the state of an optimiser
+                feeds[n.name] = np.zeros(
+                    n.type.shape, n.type.dtype.numpy
+                )  # the state of an optimiser
             else:
                 feeds[n.name] = draw(n.type, kind, rng, i)
         feeds.update(kept)

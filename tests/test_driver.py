@@ -20,7 +20,7 @@ from kilograd.emit import link
 from kilograd.emit.application import Application
 from kilograd.emit.project import write_application, write_project
 from kilograd.ir import Array, Graph, Value, interpret
-from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.ops import Adam, Momentum, RowRms, Sgd
 from kilograd.passes import LinearHead, Part, PrototypeHead, Training, entries, inspection
 from kilograd.targets import Driver, HostProgram
 from kilograd.targets.host import _runtime_objects
@@ -69,6 +69,17 @@ KINDS = {
     ),
     "exact": Kind(
         Training(EXACT, Sgd(0), LATE, accumulate=True),
+        5,
+        "forget enrol*5 step*5 enrol_grad*5 apply",
+    ),
+    "momentum": Kind(Training(PROTO, Momentum(0, state_bits=8), LATE), 1, "forget enrol*5 step*5"),
+    "sums in codes": Kind(
+        Training(LINEAR, Adam(0, state_bits=16), LATE, accumulate=True, sum_bits=8),
+        4,
+        "step*4 apply step apply",
+    ),
+    "exact, sums in codes": Kind(
+        Training(EXACT, Adam(0, state_bits=8), LATE, accumulate=True, sum_bits=16),
         5,
         "forget enrol*5 step*5 enrol_grad*5 apply",
     ),
@@ -131,6 +142,11 @@ def learned_by_hand(machine: Interpreter, group: int) -> list[float]:
     def given(x: Array) -> dict[str, Array]:
         return machine.call("prefix", image=x) if "prefix" in has else {"image": x}
 
+    def seen(entry: str, number: int) -> dict[str, Any]:
+        """The clock of an image, for an entry point that rounds a sum."""
+        takes = {n.name for n in machine.graphs[entry].inputs()}
+        return {"clock": (SEED, number)} if "apply" in has and "clock" in takes else {}
+
     for turn in range(PASSES):
         if "enrol" in has:
             machine.call("forget")
@@ -139,13 +155,15 @@ def learned_by_hand(machine: Interpreter, group: int) -> list[float]:
         for start in range(0, 5 if "step" in has else 0, group):
             own = range(start, min(start + group, 5))
             control = {"lr": RATE / (1 + turn), "clock": (SEED, updates)}
-            for i in own:
+            for number, i in enumerate(own, 5 * turn + start):
                 more = {"share": 1 / len(own)} if "apply" in has else control
+                more |= seen("step", number)
                 out = machine.call("step", **given(views[i]), label=labels[i], **more)
                 losses.append(float(out["loss"][0]))
             if "enrol_grad" in has:
-                for x, label in zip(plain, labels, strict=True):
-                    machine.call("enrol_grad", **given(x), label=label)
+                for number, (x, label) in enumerate(zip(plain, labels, strict=True), 5 * turn):
+                    more = seen("enrol_grad", number)
+                    machine.call("enrol_grad", **given(x), label=label, **more)
             if "apply" in has:
                 machine.call("apply", **control)
             updates += 1
@@ -166,6 +184,7 @@ def learned_by_driver(driver: Driver, group: int, passes: int = PASSES) -> list[
                 share=1 / len(own),
                 rate=RATE / (1 + turn),
                 clock=(SEED, turn * -(-5 // group) + number),
+                seen=5 * turn + start,
             )
     return losses
 
@@ -244,6 +263,13 @@ def test_a_group_needs_a_program_that_accumulates() -> None:
     sample = {"image": task()[0][0]}, np.array([0], np.int32)
     with pytest.raises(ValueError, match="updates after each sample"):
         list(driver.update([sample, sample], share=0.5, rate=RATE, clock=(0, 0)))
+
+
+def test_a_program_that_rounds_sums_must_know_what_was_seen() -> None:
+    driver = Driver(Interpreter(entries(small_network(), KINDS["sums in codes"].training)))
+    sample = {"image": task()[0][0]}, np.array([0], np.int32)
+    with pytest.raises(ValueError, match="how many images were seen"):
+        list(driver.update([sample], share=0.5, rate=RATE, clock=(0, 0)))
 
 
 # ---- what is exported ----

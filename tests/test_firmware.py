@@ -62,6 +62,9 @@ needs_arm_gcc = pytest.mark.skipif(
 )
 
 
+IN_16_BITS = {"accumulate": 9, "prototype_gradients": True, "state_bits": 16}
+
+
 def compiled(method: str = "last:3", model: str = "digits", **options: Any) -> Compiled:
     recipe = Recipe(method, 5, **options)
     return compile_recipe(load_model(model), recipe, Budget())
@@ -82,15 +85,10 @@ def program(method: str = "last:3", model: str = "digits", **options: Any) -> Pr
         {"optimizer": OptimizerKind.ROWRMS, "accumulate": 2},
         {"rows": True},
         {"cache": 1, "accumulate": 9, "prototype_gradients": True},
+        {"optimizer": OptimizerKind.MOMENTUM, "accumulate": 2, "state_bits": 8},
+        {**IN_16_BITS, "optimizer": OptimizerKind.ADAM, "rows": True},
     ],
-    ids=[
-        "sgd",
-        "linear adam",
-        "int8 without qas",
-        "rowrms accumulated",
-        "rows",
-        "cache and prototype gradients",
-    ],
+    ids=str,
 )
 def test_a_target_computes_the_same_bits(target: Target, options: dict[str, Any]) -> None:
     made = program(**options)
@@ -286,6 +284,8 @@ COMPILERS = [
         {"head": HeadKind.INT8},
         {"accumulate": 4},
         {"accumulate": 9, "prototype_gradients": True},
+        {"accumulate": 4, "state_bits": 8, "optimizer": OptimizerKind.ADAM},
+        IN_16_BITS,
         {"rows": True},
         {"cache": 2},
         {"rows": True, "cache": 2},

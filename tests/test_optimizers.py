@@ -20,8 +20,8 @@ def program(rule: Update) -> HostProgram:
     b = Builder()
     w = b.param("w", np.zeros(SHAPE, np.float32))
     states = [
-        b.param(f"state{i}", np.zeros(shape, np.float32))
-        for i, shape in enumerate(rule.state_shapes(w.type))
+        b.param(f"state{i}", np.zeros(kind.shape, np.float32))
+        for i, kind in enumerate(rule.state_types(w.type))
     ]
     given = [
         b.input(name, TensorType(shape, dtype))

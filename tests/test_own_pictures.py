@@ -85,6 +85,7 @@ def said_of_learned(app: Application, runner: Any, state: Array) -> list[str]:
                 share=float(np.float32(1) / np.float32(len(group))),
                 rate=float(rate),
                 clock=(1, updates),
+                seen=turn * len(support) + first,
             )
             updates += 1
         lines.append(f"pass {turn + 1}: loss {thousandths(mean(losses))}")

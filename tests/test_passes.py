@@ -39,6 +39,7 @@ from kilograd.ir import (
     Leaf,
     Node,
     Param,
+    RowCodes,
     TensorType,
     Value,
     dead_code,
@@ -106,6 +107,7 @@ class Case:
     optimizer: Update = SGD
     train_head: bool = True
     accumulate: bool = False
+    sum_bits: int = 32
 
     @property
     def network(self) -> Graph:
@@ -115,11 +117,25 @@ class Case:
     @property
     def training(self) -> Training:
         """What to make of it."""
-        return Training(self.head, self.optimizer, self.learn, self.train_head, self.accumulate)
+        return Training(
+            self.head,
+            self.optimizer,
+            self.learn,
+            self.train_head,
+            self.accumulate,
+            sum_bits=self.sum_bits,
+        )
 
 
-RULES: tuple[Update, ...] = (Sgd(0), Momentum(0), RowRms(0), Adam(0))
-OPTIMIZERS = pytest.mark.parametrize("optimizer", RULES, ids=lambda r: type(r).__name__.lower())
+RULES: tuple[Update, ...] = (
+    Sgd(0),
+    Momentum(0),
+    RowRms(0),
+    Adam(0),
+    Momentum(0, state_bits=8),
+    Adam(0, state_bits=16),
+)
+OPTIMIZERS = pytest.mark.parametrize("optimizer", RULES, ids=str)
 
 units = st.builds(
     Unit,
@@ -171,6 +187,7 @@ def programs(draw: st.DrawFn) -> Case:
         optimizer=optimizer,
         train_head=train_head,
         accumulate=accumulate,
+        sum_bits=draw(st.sampled_from([32, 16, 8])),
     )
 
 
@@ -189,7 +206,7 @@ def warm_head(rng: np.random.Generator, graph: Graph) -> dict[str, Value]:
 def check_sparse_is_part_of_dense(case: Case) -> None:
     """Assert that the gradients of a selection are that selection of the gradients."""
     everything = {p.name: Part() for p in case.network.params()}
-    sparse = replace(case.training, accumulate=True)
+    sparse = replace(case.training, accumulate=True, sum_bits=32)  # of codes, rows are rounded
     dense = replace(sparse, learn=everything)
     rng = np.random.default_rng(case.seed)
     states: list[dict[str, Value]] = []
@@ -297,10 +314,11 @@ def raw_step(case: Case) -> Graph:
     updates = []
     for i, (p, g) in enumerate(grads.items()):
         rule = replace(case.training.optimizer, salt=i)
-        states = [
-            b.param(f"{p.name}.state{k}", np.zeros(shape, np.float32))
-            for k, shape in enumerate(rule.state_shapes(p.type))
-        ]
+        states = []
+        for k, kind in enumerate(rule.state_types(p.type)):
+            codes = kind.quant if isinstance(kind.quant, RowCodes) else None
+            zeros = np.zeros(kind.shape, kind.dtype.numpy)
+            states.append(b.param(f"{p.name}.state{k}", zeros, codes))
         updates.append(b(rule, p, g, *states, rate, clock, name=f"{p.name}.step"))
     return b.graph(loss, logits, *updates)
 

@@ -103,10 +103,12 @@ C_BUGS = [
         "(x >> shift) | (lost != 0)",
         "(x >> shift) | (lost > shift * 0xFFFFFFFFu)",
     ),
-    CBug("the tensor is not in the draw", "src/kg_update.c", "kg_hash(u->salt + 1)", "kg_hash(1)"),
+    CBug(
+        "the tensor is not in the draw", "include/kg_kernels.h", "kg_hash(salt + 1)", "kg_hash(1)"
+    ),
     CBug(
         "the step is not in the draw",
-        "src/kg_update.c",
+        "include/kg_kernels.h",
         "kg_hash((uint32_t)clock[1])",
         "kg_hash(0)",
     ),
@@ -116,12 +118,12 @@ C_BUGS = [
         "kg_hash((uint32_t)element ^ key)",
         "kg_hash(key)",
     ),
-    CBug("ascends", "src/kg_update.c", "-(g[j] * *lr)", "(g[j] * *lr)"),
+    CBug("ascends", "src/kg_update.c", "-(d[j] * lr)", "(d[j] * lr)"),
     CBug("one scale for all rows", "src/kg_update.c", "u->scale[r]", "u->scale[0]"),
     CBug("a sum, not a mean of squares", "src/kg_update.c", "(sum / (float)u->length)", "sum"),
     CBug("time starts at zero", "src/kg_update.c", "clock[1] + 1, u)", "clock[1], u)"),
     CBug("Adam forgets to square", "src/kg_update.c", "(g[j] * g[j])", "g[j]"),
-    CBug("the share is ignored", "src/kg_update.c", "+ g[j] * *lr);", "+ g[j]);"),
+    CBug("the share is ignored", "src/kg_update.c", "+ g[j] * share);", "+ 0 * share + g[j]);"),
     CBug(
         "the scale of x is ignored",
         "src/kg_update.c",
@@ -135,6 +137,20 @@ C_BUGS = [
         "const int32_t sum = kg_add_wrapping(x, step);",
     ),
     CBug("a NaN is kept", "src/kg_math.c", "x < 0 ? -KG_FLOAT_MAX : 0;", "-KG_FLOAT_MAX;"),
+    CBug("a momentum forgets", "src/kg_update.c", "m[j] = b1 * m[j] + g[j]", "m[j] = g[j]"),
+    CBug(
+        "codes round down", "src/kg_state.c", "x->codes_per_unit, draw)", "x->codes_per_unit, ~0u)"
+    ),
+    CBug("all rows have the first exponent", "src/kg_state.c", "+ size + r;", "+ size;"),
+    CBug(
+        "the largest code does not fit",
+        "src/kg_state.c",
+        "(float)((1 << digits) - 1)",
+        "(float)(1 << digits)",
+    ),
+    CBug("moments round alike", "src/kg_state.c", "(2u << 30)", "(1u << 30)"),
+    CBug("a root below one code", "src/kg_state.c", "(spread > code ? spread : code)", "spread"),
+    CBug("the sum's exponent", "src/kg_update.c", "p->gradient_rows == 1 ? 0 : r", "0"),
     CBug("damaged moments stay", "src/kg_update.c", "*m = 0;", "(void)0;"),
     CBug("a damaged mean square counts", "src/kg_update.c", "? s0[r] : 0;", "? s0[r] : s0[r];"),
     CBug(

@@ -34,7 +34,7 @@ from test_passes import LEARN, WAYS, Case, large_program, warm_head
 from kilograd.emit import Program, header, link, source
 from kilograd.frontend import load_model_folder
 from kilograd.ir import Array, Block, Graph, Value
-from kilograd.ops import Adam, RowRms, Sgd
+from kilograd.ops import Adam, Momentum, RowRms, Sgd
 from kilograd.passes import LinearHead, Part, PrototypeHead, Training, entries
 from kilograd.targets.host import _runtime_objects
 from kilograd.targets.toolchain import Compiler, runtime_folder, runtime_sources
@@ -202,6 +202,17 @@ CASES = {
     "proto-rowrms-summed": Case(
         2, SMALL_UNITS, 4, LEARN, PrototypeHead(WAYS), RowRms(0), accumulate=True
     ),
+    "proto-momentum-coded": Case(
+        2,
+        SMALL_UNITS,
+        4,
+        LEARN,
+        PrototypeHead(WAYS),
+        Momentum(0, state_bits=16),
+        accumulate=True,
+        sum_bits=8,
+    ),
+    "linear-adam-coded": Case(1, SMALL_UNITS, 4, LEARN, LinearHead(WAYS), Adam(0, state_bits=8)),
     "linear-sgd-everything": Case(
         3, SMALL_UNITS, 5, {p.name: Part() for p in network(3, SMALL_UNITS, stem=5).params()}
     ),

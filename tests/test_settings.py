@@ -83,6 +83,8 @@ def test_numbers_of_numpy_and_paths_are_taken() -> None:
         ),
         ({"head": "cosine"}, r"^head cosine: cannot be used .*; give proto or linear or int8$"),
         ({"iterations": 1 << 30}, r"^iterations 1073741824: 16777216 is the most$"),
+        ({"state_bits": 12}, r"^state_bits 12: must be 32, 16 or 8$"),
+        ({"state_bits": -8}, r"^state_bits -8: must be 32, 16 or 8$"),
         ({"rows": "perhaps"}, r"^rows perhaps: cannot be used"),
         ({"ways": True}, r"^ways True: cannot be used"),
         ({"lr": None}, r"^lr None: cannot be used"),

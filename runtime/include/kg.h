@@ -26,8 +26,9 @@ typedef struct {
     int32_t mantissa[];
 } kg_block32;
 
-/* What updates take: s0, s1: states of the rule or null; clock: seed and step; scratch: one row of
- * floats.  KG_ACCUMULATE takes the sample's share of the mean in place of lr, and no clock. */
+/* What updates take: s0, s1: states of the rule or null, floats or codes with exponents; clock:
+ * seed and step; scratch: floats for what steps at once.  KG_ACCUMULATE takes the sample's share of
+ * the mean in place of lr, and a clock for codes only. */
 typedef enum { KG_SGD, KG_ROWRMS, KG_ADAM, KG_ACCUMULATE, KG_MOMENTUM } kg_rule;
 
 /// Convolution: kg_conv.c ///
@@ -41,7 +42,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
 
 void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                          const kg_conv_weight_grad_params *p);
-void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
+void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, void *s0, void *s1,
                            const float *lr, const int32_t *clock, void *scratch,
                            const kg_conv_weight_update_params *p);
 
@@ -57,8 +58,8 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
 
 void kg_depthwise_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
                               const kg_depthwise_weight_grad_params *p);
-void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0,
-                                float *s1, const float *lr, const int32_t *clock, void *scratch,
+void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, void *s0, void *s1,
+                                const float *lr, const int32_t *clock, void *scratch,
                                 const kg_depthwise_weight_update_params *p);
 
 /// Element by element: kg_elementwise.c ///
@@ -104,7 +105,7 @@ void kg_dense_input_grad(float *dx, const float *dy, const float *w,
                          const kg_dense_input_grad_params *p);
 void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
                           const kg_dense_weight_grad_params *p);
-void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
+void kg_dense_weight_update(void *w, const float *x, const float *dy, void *s0, void *s1,
                             const float *lr, const int32_t *clock, float *scratch,
                             const kg_dense_weight_update_params *p);
 void kg_cosine(float *y, const float *x, const float *prototypes, const kg_cosine_params *p);
@@ -127,10 +128,12 @@ void kg_fisher_sum(float *sums, const int8_t *a, const kg_block16 *g,
 
 /// Updates: kg_update.c ///
 
-void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
+void kg_update_block(void *w, const kg_block32 *g, void *s0, void *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_block_params *p);
-void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
+void kg_update_float(void *w, const float *g, void *s0, void *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_float_params *p);
+void kg_update_codes(void *w, const uint8_t *g, void *s0, void *s1, const float *lr,
+                     const int32_t *clock, float *scratch, const kg_update_codes_params *p);
 void kg_clear(void *w, const kg_clear_params *p);
 
 /// Prototypes: kg_enrol.c ///

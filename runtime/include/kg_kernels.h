@@ -64,12 +64,29 @@ static inline int32_t kg_tap_end(int32_t origin, int32_t kernel, int32_t size) {
     return kg_min(kernel, size - origin);
 }
 
-/* Step row r of a parameter along the gradient g (length floats, in real units; overwritten). */
-void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const float *lr,
+/* What draws of a tensor have in common. */
+static inline uint32_t kg_key(const int32_t *clock, uint32_t salt) {
+    return kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(salt + 1));
+}
+
+/* What a code of 1 or 2 bytes stands for; in a damaged state it may be any, of any unit. */
+static inline float kg_code_value(const void *codes, int32_t i, int32_t bytes, float unit) {
+    const int32_t code = bytes == 1 ? ((const int8_t *)codes)[i] : ((const int16_t *)codes)[i];
+    return kg_finite((float)code * unit);
+}
+
+/* Replace the gradient g of row r by the direction to go, where states are codes; for
+ * KG_ACCUMULATE s0 is the sum.  The new mean is made of the old one and `share` of g. */
+void kg_state_row(float *g, int32_t r, void *s0, void *s1, float share, const int32_t *clock,
+                  const kg_update *u);
+
+/* Step row r of a parameter, and those that share its exponents, along the gradient g (a float in
+ * real units for each element; overwritten). */
+void kg_update_row(void *w, int32_t r, float *g, void *s0, void *s1, const float *lr,
                    const int32_t *clock, const kg_update *u);
 
 /* The same for a row of int32 sums, which becomes a row of floats in place. */
-void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s0, float *s1,
+void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, void *s0, void *s1,
                        const float *lr, const int32_t *clock, const kg_update *u);
 
 #endif

@@ -587,7 +587,9 @@ static inline int kg_cross_entropy_grad_params_ok(const kg_cross_entropy_grad_pa
 
 /* How a parameter is cut into rows and how a row steps. Element j of row r is number r * row_stride
  * + j * element_stride of the parameter, and r * length + j of each state. scale: of each row,
- * codes / scale codes for a step of a real unit; null: reals are stored. */
+ * codes / scale codes for a step of a real unit; null: reals are stored. state_bytes: of a code of
+ * a state; 4: states are floats. together: rows of codes with one exponent: 1, or all of them,
+ * which then lie one behind the other. */
 typedef struct {
     int32_t rule;           /* 0 .. 4 */
     int32_t element_bytes;  /* 1 .. 4 */
@@ -603,6 +605,8 @@ typedef struct {
     float beta1;            /* 0 .. 1 - 2^-24 */
     float beta2;            /* 0 .. 1 - 2^-24 */
     float epsilon;          /* 0 .. 1 */
+    int32_t state_bytes;    /* 1 .. 4 */
+    int32_t together;       /* 1 .. 2147483647 */
 } kg_update;
 
 static inline int kg_update_ok(const kg_update *p) {
@@ -618,7 +622,10 @@ static inline int kg_update_ok(const kg_update *p) {
     if (!(p->beta1 >= 0.0f && p->beta1 <= 0.9999999403953552f)) return 0;
     if (!(p->beta2 >= 0.0f && p->beta2 <= 0.9999999403953552f)) return 0;
     if (!(p->epsilon >= 0.0f && p->epsilon <= 1.0f)) return 0;
+    if (p->state_bytes < 1 || p->state_bytes > 4) return 0;
+    if (p->together < 1) return 0;
     if (4.0 * p->rows * p->length > 2147483647.0) return 0;
+    if (p->together > p->rows) return 0;
     return 1;
 }
 
@@ -639,6 +646,21 @@ typedef struct {
 
 static inline int kg_update_float_params_ok(const kg_update_float_params *p) {
     if (!kg_update_ok(&p->update)) return 0;
+    return 1;
+}
+
+/* An update along a sum that is kept in codes of so many bytes, with so many exponents: one, or one
+ * for each row. */
+typedef struct {
+    kg_update update;
+    int32_t gradient_bytes; /* 1 .. 2 */
+    int32_t gradient_rows;  /* 1 .. 2147483647 */
+} kg_update_codes_params;
+
+static inline int kg_update_codes_params_ok(const kg_update_codes_params *p) {
+    if (!kg_update_ok(&p->update)) return 0;
+    if (p->gradient_bytes < 1 || p->gradient_bytes > 2) return 0;
+    if (p->gradient_rows < 1) return 0;
     return 1;
 }
 

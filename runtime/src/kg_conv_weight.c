@@ -41,7 +41,7 @@ void kg_conv_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy,
         KG_CONV_ROW(dw->mantissa + o * length, o, x, dy, g, p->x_zero);
 }
 
-void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0, float *s1,
+void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, void *s0, void *s1,
                            const float *lr, const int32_t *clock, void *scratch,
                            const kg_conv_weight_update_params *p) {
     KG_ASSERT(kg_conv_weight_update_params_ok(p));

@@ -47,8 +47,8 @@ void kg_depthwise_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 
                 }
 }
 
-void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, float *s0,
-                                float *s1, const float *lr, const int32_t *clock, void *scratch,
+void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, void *s0, void *s1,
+                                const float *lr, const int32_t *clock, void *scratch,
                                 const kg_depthwise_weight_update_params *p) {
     KG_ASSERT(kg_depthwise_weight_update_params_ok(p));
     KG_ASSERT(kg_aligned(dy) && kg_aligned(lr) && kg_aligned(scratch) && w && x);

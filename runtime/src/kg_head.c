@@ -64,7 +64,7 @@ KG_COLD void kg_dense_weight_grad(float *dw, const float *x, const float *dy,
         for (int32_t i = 0; i < p->features; i++) dw[i] = dy[k] * x[i];
 }
 
-KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, float *s0, float *s1,
+KG_COLD void kg_dense_weight_update(void *w, const float *x, const float *dy, void *s0, void *s1,
                                     const float *lr, const int32_t *clock, float *scratch,
                                     const kg_dense_weight_update_params *p) {
     KG_ASSERT(kg_dense_weight_update_params_ok(p));

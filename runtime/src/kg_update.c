@@ -56,29 +56,15 @@ static int32_t limited_bias(int32_t x, int32_t step) {
                                   : (int32_t)sum;
 }
 
-void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const float *lr,
-                   const int32_t *clock, const kg_update *u) {
-    KG_ASSERT(r >= 0 && r < u->rows);
-    KG_ASSERT(u->rule == KG_ACCUMULATE ? u->is_float : clock != 0);
-    KG_ASSERT(u->rule != KG_ROWRMS || kg_aligned(s0));
-    KG_ASSERT(u->rule != KG_MOMENTUM || kg_aligned(s0));
-    KG_ASSERT(u->rule != KG_ADAM || (kg_aligned(s0) && kg_aligned(s1)));
-    int32_t element = r * u->row_stride;
-    if (u->rule == KG_ACCUMULATE) {
-        KG_ROLLED
-        for (int32_t j = 0; j < u->length; j++, element += u->element_stride)
-            ((float *)w)[element] = kg_finite(((float *)w)[element] + g[j] * *lr);
-        return;
-    }
-    direction(g, r, s0, s1, (uint32_t)clock[1] + 1, u); /* any 32 bits are a step */
+/* Move row r of a parameter. */
+static void move(void *w, int32_t r, const float *d, float *m, float *v, float lr, uint32_t key,
+                 const kg_update *u) {
     const float most = u->is_float ? KG_FLOAT_MAX : KG_STEP_MAX;
-    float *m = u->rule == KG_ROWRMS ? 0 : s0, *v = s1; /* those of elements, or null */
     const float codes = u->scale ? u->codes / (float)u->scale[r] : 1;
-    const uint32_t key =
-        kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(u->salt + 1));
+    int32_t element = r * u->row_stride;
     KG_ROLLED
     for (int32_t j = 0; j < u->length; j++, element += u->element_stride) {
-        float step = -(g[j] * *lr) * codes;
+        float step = -(d[j] * lr) * codes;
         if (!(__builtin_fabsf(step) <= most)) {
             const int32_t at = r * u->length + j;
             step = outlier(step, most, m ? m + at : 0, v ? v + at : 0);
@@ -98,7 +84,37 @@ void kg_update_row(void *w, int32_t r, float *g, float *s0, float *s1, const flo
     }
 }
 
-void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s0, float *s1,
+static void add(float *sum, int32_t r, const float *g, float share, const kg_update *u) {
+    int32_t element = r * u->row_stride;
+    KG_ROLLED
+    for (int32_t j = 0; j < u->length; j++, element += u->element_stride)
+        sum[element] = kg_finite(sum[element] + g[j] * share);
+}
+
+void kg_update_row(void *w, int32_t r, float *g, void *s0, void *s1, const float *lr,
+                   const int32_t *clock, const kg_update *u) {
+    KG_ASSERT(r >= 0 && r <= u->rows - u->together);
+    const int32_t coded = u->state_bytes < 4;
+    KG_ASSERT(u->rule == KG_ACCUMULATE ? u->is_float && (clock || !coded) : clock != 0);
+    KG_ASSERT(u->rule == KG_SGD || u->rule == KG_ACCUMULATE || kg_aligned(s0));
+    KG_ASSERT(u->rule != KG_ADAM || kg_aligned(s1));
+    if (u->rule == KG_ACCUMULATE) {
+        if (coded)
+            kg_state_row(g, r, w, 0, *lr, clock, u);
+        else
+            add(w, r, g, *lr, u);
+        return;
+    }
+    float *m = coded || u->rule == KG_ROWRMS ? 0 : s0, *v = coded ? 0 : s1; /* of each element */
+    if (coded)
+        kg_state_row(g, r, s0, s1, u->rule == KG_ADAM ? 1 - u->beta1 : 1, clock, u);
+    else
+        direction(g, r, s0, s1, (uint32_t)clock[1] + 1, u); /* any 32 bits are a step */
+    const uint32_t key = kg_key(clock, u->salt);
+    for (int32_t k = 0; k < u->together; k++) move(w, r + k, g + k * u->length, m, v, *lr, key, u);
+}
+
+void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, void *s0, void *s1,
                        const float *lr, const int32_t *clock, const kg_update *u) {
     const float factor = kg_finite(kg_pow2(exponent) * u->gradient_scale);
     union {
@@ -109,15 +125,15 @@ void kg_update_row_i32(void *w, int32_t r, void *row, int32_t exponent, float *s
     kg_update_row(w, r, row, s0, s1, lr, clock, u);
 }
 
-void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const float *lr,
+void kg_update_block(void *w, const kg_block32 *g, void *s0, void *s1, const float *lr,
                      const int32_t *clock, float *scratch, const kg_update_block_params *p) {
     KG_ASSERT(kg_update_block_params_ok(p));
     KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
     const kg_update *u = &p->update;
     const float factor = kg_finite(kg_pow2(g->exponent) * u->gradient_scale);
-    for (int32_t r = 0; r < u->rows; r++) {
+    for (int32_t r = 0; r < u->rows; r += u->together) {
         KG_ROLLED
-        for (int32_t j = 0; j < u->length; j++) {
+        for (int32_t j = 0; j < u->together * u->length; j++) {
             const int32_t element = r * u->row_stride + j * u->element_stride;
             scratch[j] = (float)g->mantissa[element] * factor;
         }
@@ -125,15 +141,31 @@ void kg_update_block(void *w, const kg_block32 *g, float *s0, float *s1, const f
     }
 }
 
-KG_COLD void kg_update_float(void *w, const float *g, float *s0, float *s1, const float *lr,
+KG_COLD void kg_update_float(void *w, const float *g, void *s0, void *s1, const float *lr,
                              const int32_t *clock, float *scratch,
                              const kg_update_float_params *p) {
     KG_ASSERT(kg_update_float_params_ok(p));
     KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
     const kg_update *u = &p->update;
-    for (int32_t r = 0; r < u->rows; r++) {
-        for (int32_t j = 0; j < u->length; j++)
+    for (int32_t r = 0; r < u->rows; r += u->together) {
+        for (int32_t j = 0; j < u->together * u->length; j++)
             scratch[j] = g[r * u->row_stride + j * u->element_stride];
+        kg_update_row(w, r, scratch, s0, s1, lr, clock, u);
+    }
+}
+
+KG_COLD void kg_update_codes(void *w, const uint8_t *g, void *s0, void *s1, const float *lr,
+                             const int32_t *clock, float *scratch,
+                             const kg_update_codes_params *p) {
+    KG_ASSERT(kg_update_codes_params_ok(p));
+    KG_ASSERT(kg_aligned(g) && kg_aligned(lr) && kg_aligned(scratch) && w);
+    const kg_update *u = &p->update;
+    const int8_t *exponent = (const int8_t *)g + u->rows * u->length * p->gradient_bytes;
+    for (int32_t r = 0; r < u->rows; r += u->together) {
+        const int32_t first = r * u->length;
+        const float unit = kg_pow2(exponent[p->gradient_rows == 1 ? 0 : r]);
+        for (int32_t j = 0; j < u->together * u->length; j++)
+            scratch[j] = kg_code_value(g, first + j, p->gradient_bytes, unit);
         kg_update_row(w, r, scratch, s0, s1, lr, clock, u);
     }
 }

@@ -57,7 +57,9 @@ class Recipe:
     `cache`: views of each image whose latents are kept, so that the layers in front of what learns
     run once for each; 0 keeps none.  Where the first layer learns, the views themselves are kept.
     `prototype_gradients`: learn through the prototypes as well, which takes another pass over the
-    support for each update.  `qas`: a step is the same in real units whatever a code stands for;
+    support for each update.  `state_bits`: of each number that is kept beside a parameter that
+    learns: a momentum, the moments of Adam, a sum of gradients; 16 and 8 are codes with an exponent
+    for each row.  `qas`: a step is the same in real units whatever a code stands for;
     without it the codes are treated as if they were the parameters.
     """
 
@@ -88,6 +90,9 @@ class Recipe:
     prototype_gradients: Annotated[
         bool, Option(f"Learn through prototypes too: one more pass; needs {option('accumulate')}.")
     ] = False
+    state_bits: Annotated[
+        int, Option("Bits of momentum, Adam's moments and sums of gradients: 32, 16 or 8 each.")
+    ] = 32
     qas: Annotated[
         bool,
         Option("Quantisation-aware scaling; without it codes are the parameters (sgd, momentum)."),
@@ -100,6 +105,8 @@ class Recipe:
                 raise InputError(f"{option(name)} {value}: must be at least {least}")
         if self.cache < 0:
             raise InputError(f"{option('cache')} {self.cache}: must not be negative")
+        if self.state_bits not in {8, 16, 32}:
+            raise InputError(f"{option('state_bits')} {self.state_bits}: must be 32, 16 or 8")
         if not self.qas and self.optimizer.normed:
             raise InputError(
                 f"{option('qas')} is off: {self.optimizer} divides a gradient by its own size, so "

@@ -45,6 +45,8 @@ class Device(Target):
         Recipe("last:3", WAYS, HeadKind.LINEAR, OptimizerKind.ADAM),
         Recipe("bias:3", WAYS, None, OptimizerKind.ROWRMS, 4),
         Recipe("last:2", WAYS, rows=True, cache=2),
+        Recipe("last:3", WAYS, None, OptimizerKind.ADAM, 4, state_bits=8),
+        Recipe("bias:3", WAYS, HeadKind.LINEAR, OptimizerKind.MOMENTUM, state_bits=16),
     )
 
     def __init__(self, home: Path) -> None:

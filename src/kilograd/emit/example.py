@@ -71,7 +71,8 @@ def _functions(app: Application) -> Iterator[str]:
             given=_parameters(app, EntryPoint.STEP), step=_call(app, EntryPoint.STEP, "i")
         )
         if app.has(EntryPoint.ENROL_GRAD):
-            yield _ENROL_GRAD.format(enrol_grad=_call(app, EntryPoint.ENROL_GRAD, "i"))
+            given = _parameters(app, EntryPoint.ENROL_GRAD)
+            yield _ENROL_GRAD.format(given=given, enrol_grad=_call(app, EntryPoint.ENROL_GRAD, "i"))
         if _groups(app):
             given = _parameters(app, EntryPoint.APPLY).removeprefix(", ")
             yield _APPLY.format(given=given, apply=_call(app, EntryPoint.APPLY, ""))
@@ -114,8 +115,13 @@ def _updates(app: Application) -> str:
     step = "".join(f", {k}" for k in _given(app, EntryPoint.STEP))
     if not _groups(app):
         return _SINGLY.format(given=step)
+    rounded = "clock" in app.program.entries[EntryPoint.STEP].inputs
+    again = _THROUGH_PROTOTYPES_SEEN if rounded else _THROUGH_PROTOTYPES
     return _IN_GROUPS.format(
-        again=_THROUGH_PROTOTYPES * app.has(EntryPoint.ENROL_GRAD),
+        seen=_SEEN * rounded,
+        next=_NEXT_SEEN * rounded,
+        step=step.replace("clock", "seen"),
+        again=again * app.has(EntryPoint.ENROL_GRAD),
         apply=", ".join(_given(app, EntryPoint.APPLY)),
     )
 
@@ -411,7 +417,7 @@ static kg_status learn(int32_t i{given}) {{
 
 _ENROL_GRAD = """\
 /* The gradient that goes through the prototypes. */
-static kg_status enrol_gradient(int32_t i) {{
+static kg_status enrol_gradient(int32_t i{given}) {{
 {enrol_grad}}}
 """
 
@@ -473,9 +479,9 @@ _IN_GROUPS = """\
         for (int32_t first = 0; !status && first < SUPPORT; first += GROUP) {{
             const int32_t end = first + GROUP < SUPPORT ? first + GROUP : SUPPORT;
             const float share = 1 / (float)(end - first);
-            for (int32_t i = first; !status && i < end; i++) {{
-                status = learn(order[i], share);
-                if (!status) sum += float_at(MODEL_STEP_LOSS);
+{seen}            for (int32_t i = first; !status && i < end; i++) {{
+                status = learn(order[i]{step});
+{next}                if (!status) sum += float_at(MODEL_STEP_LOSS);
             }}
 {again}\
             if (!status) status = apply({apply});
@@ -485,6 +491,21 @@ _IN_GROUPS = """\
 
 _THROUGH_PROTOTYPES = """\
             for (int32_t i = 0; !status && i < SUPPORT; i++) status = enrol_gradient(i);
+"""
+
+_THROUGH_PROTOTYPES_SEEN = """\
+            seen[1] = pass * SUPPORT + first;
+            for (int32_t i = 0; !status && i < SUPPORT; i++) {
+                status = enrol_gradient(i, seen);
+                seen[1]++;
+            }
+"""
+
+_SEEN = """\
+            int32_t seen[2] = {SEED, pass * SUPPORT + first}; /* seed, images so far */
+"""
+_NEXT_SEEN = """\
+                seen[1]++;
 """
 
 _MAIN = """\

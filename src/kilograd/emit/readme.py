@@ -95,7 +95,8 @@ def _learning(app: Application) -> str:
     if not app.has(EntryPoint.STEP):
         return _ENROLLING_MORE if app.adapted else _ENROLLING
     steps = "".join(f"{i}. {text}\n" for i, text in enumerate(_steps(app), 1))
-    rate = _RATE.format(rate=f"{app.rate:g}", passes=app.passes)
+    rounded = app.has(EntryPoint.APPLY) and "clock" in app.program.entries[EntryPoint.STEP].inputs
+    rate = _RATE.format(rate=f"{app.rate:g}", passes=app.passes, sums=_ROUNDED_SUMS * rounded)
     return f"{_LEARNING}{steps}\n{rate}"
 
 
@@ -311,8 +312,13 @@ _RATE = """\
 The example makes {passes} passes and lets the rate fall from {rate} to zero in a straight line. A
 loss that rises or stays asks for a lower rate; ten times lower is a good second try. `clock` is
 two numbers: a seed, and how many updates were made before, from 0 up, also after a restart: it
-draws what is rounded up. Write the inputs of a call just before the call: any call may overwrite
+draws what is rounded up. {sums}Write the inputs of a call just before the call: any call may overwrite
 all of the arena.
+"""
+
+_ROUNDED_SUMS = """\
+For calls that add up gradients its second number counts
+images: sums are rounded, too.
 """
 
 _COSINES = """\

@@ -19,7 +19,16 @@ from kilograd.ir.graph import (
 from kilograd.ir.interpret import interpret
 from kilograd.ir.params import Params, Range, RangeError, require_range
 from kilograd.ir.rewrite import Rule, dead_code, rewrite
-from kilograd.ir.types import Affine, Array, Block, BlockExponent, DType, TensorType, Value
+from kilograd.ir.types import (
+    Affine,
+    Array,
+    Block,
+    BlockExponent,
+    DType,
+    RowCodes,
+    TensorType,
+    Value,
+)
 from kilograd.ir.verify import GraphError, verify
 
 __all__ = [
@@ -42,6 +51,7 @@ __all__ = [
     "Range",
     "RangeError",
     "Role",
+    "RowCodes",
     "Rule",
     "ShapeError",
     "StageCall",

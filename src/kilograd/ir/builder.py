@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kilograd.ir.graph import Graph, Input, Node, Op, Param, Role
-from kilograd.ir.types import Affine, Array, DType, TensorType
+from kilograd.ir.types import Affine, Array, DType, RowCodes, TensorType
 
 _ANY_VALUE = Input()
 
@@ -34,7 +34,7 @@ class Builder:
         self,
         name: str,
         value: Array,
-        quant: Affine | None = None,
+        quant: Affine | RowCodes | None = None,
         *,
         role: Role = Role.CONSTANT,
         c_name: str = "",

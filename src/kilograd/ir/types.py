@@ -72,6 +72,34 @@ class BlockExponent:
     scale: float = 1.0
 
 
+@dataclass(frozen=True)
+class RowCodes:
+    """Bytes that stand for the reals of a tensor of `shape`: first a signed code of `bits` bits for
+    each element, row by row, then an int8 exponent for each row: real = code * 2**exponent.
+
+    Rows are the slices along `axis`; None: all is one row.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | None
+    bits: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return 1 if self.axis is None else self.shape[self.axis]
+
+    @property
+    def length(self) -> int:
+        """Number of elements of a row."""
+        return math.prod(self.shape) // self.rows
+
+    @property
+    def tensor(self) -> TensorType:
+        """The type of the bytes."""
+        return TensorType((self.rows * (self.length * self.bits // 8 + 1),), DType.U8, self)
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """The value of a tensor with a shared exponent."""
@@ -93,7 +121,7 @@ class TensorType:
 
     shape: tuple[int, ...]
     dtype: DType
-    quant: Affine | BlockExponent | None = None
+    quant: Affine | BlockExponent | RowCodes | None = None
 
     @property
     def size(self) -> int:
@@ -122,6 +150,8 @@ class TensorType:
 
     def __str__(self) -> str:
         kind = self.dtype.name.lower()
+        if isinstance(self.quant, RowCodes):
+            return f"c{self.quant.bits}[{','.join(map(str, self.quant.shape))}]"
         if isinstance(self.quant, BlockExponent):
             kind = f"b{self.quant.bits + 1}" if self.dtype is DType.I16 else "b32"
         return f"{kind}[{','.join(map(str, self.shape))}]"

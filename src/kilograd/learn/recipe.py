@@ -13,7 +13,7 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.ir import Graph, Role
 from kilograd.memory import exact, greedy
-from kilograd.ops import Adam, Momentum, RowRms, Sgd
+from kilograd.ops import Adam, ElementRule, Momentum, RowRms, Sgd, Update
 from kilograd.passes import (
     AccumulatorError,
     EntryPoint,
@@ -42,7 +42,7 @@ from kilograd.sizes import spelled
 _log = logging.getLogger(__name__)
 
 
-_OPTIMIZERS = {
+_OPTIMIZERS: Mapping[OptimizerKind, Update] = {
     OptimizerKind.SGD: Sgd(0),
     OptimizerKind.MOMENTUM: Momentum(0),
     OptimizerKind.ROWRMS: RowRms(0),
@@ -111,9 +111,49 @@ def compile_recipe(
     what this one finds out is added.
 
     Raises `InputError` for a method that fits neither the network nor the head; for a program
-    that is over the budget: the message gives the smallest that would do; and for an exact plan
-    where OR-Tools is not installed.
+    that is over the budget: the message gives the smallest that would do, and what needs less; and
+    for an exact plan where OR-Tools is not installed.
     """
+    try:
+        return _chosen(model, recipe, budget, inspect, prices)
+    except RamError as e:
+        less = "".join(_lighter(model, recipe, budget, inspect, e.need))
+        raise RamError(f"{e}{less}", e.need, recipe.ways) from e
+
+
+def _lighter(
+    model: Model, recipe: Recipe, budget: Budget, inspect: Inspect | None, need: int
+) -> Iterator[str]:
+    """Yield which options need less RAM, where a number is kept beside each parameter."""
+    if not _keeps(recipe):
+        return
+    others = {
+        f"{option('state_bits')} 8": replace(recipe, state_bits=8),
+        f"{option('optimizer')} sgd": replace(recipe, optimizer=OptimizerKind.SGD),
+    }
+    for name, other in others.items():
+        try:
+            least = _chosen(model, other, budget, inspect, None).program.sram_bytes
+        except RamError as e:
+            least = e.need
+        except InputError:  # of another kind: no way out
+            continue
+        if least < need:
+            yield f"; with {name} it is {least}"
+
+
+def _keeps(recipe: Recipe) -> bool:
+    """Return whether a number is kept beside each parameter that learns."""
+    return recipe.accumulate > 1 or isinstance(_OPTIMIZERS[recipe.optimizer], ElementRule)
+
+
+def _chosen(
+    model: Model,
+    recipe: Recipe,
+    budget: Budget,
+    inspect: Inspect | None,
+    prices: MutableMapping[Hashable, Demand] | None,
+) -> Compiled:
     known: dict[tuple[object, ...], Program] = {}
     prices = {} if prices is None else prices
 
@@ -134,10 +174,7 @@ def compile_recipe(
         return prices[key]
 
     evidence = Evidence(model.name, model.graph, model.layers, cost, inspect)
-    try:
-        selection = strategy(recipe.method)(evidence, budget)
-    except RamError as e:
-        raise RamError(f"{e}", e.need, recipe.ways) from e
+    selection = strategy(recipe.method)(evidence, budget)
     grown, program = _grown(model, selection), compiled(selection)
     _check_memory(model, recipe, budget, selection)
     _check(grown, recipe, budget, selection, program)
@@ -246,10 +283,12 @@ def _check(
     method = f"method {recipe.method} on {model.name}"
     if budget.sram is not None and program.sram_bytes > budget.sram:
         need = program.sram_bytes
+        beside = sum(s.value.nbytes for s in program.state if s.role is Role.OPTIMIZER)
+        own = f", {beside} of it beside parameters that learn" if _keeps(recipe) else ""
         raise RamError(
             f"{option('sram')} {spelled(budget.sram)}: {method} needs {need} bytes "
-            f"({program.state_bytes} kept, {program.arena_bytes} working memory); the smallest "
-            f"{option('sram')} that fits is {need}",
+            f"({program.state_bytes} kept{own}, {program.arena_bytes} working memory); the "
+            f"smallest {option('sram')} that fits is {need}",
             need,
             recipe.ways,
         )
@@ -279,14 +318,20 @@ def _grown(model: Model, selection: Selection) -> Model:
 def _training(model: Model, recipe: Recipe, selection: Selection) -> Training:
     return Training(
         head=_head(recipe, selection, model.cosine_scale),
-        optimizer=replace(_OPTIMIZERS[recipe.optimizer], qas=recipe.qas),
+        optimizer=_optimizer(recipe),
         learn=selection.by_name,
         train_head=selection.head,
         accumulate=recipe.accumulate > 1,
         rows=recipe.rows,
         recompute=recipe.recompute,
         cache=recipe.cache > 0,
+        sum_bits=recipe.state_bits,
     )
+
+
+def _optimizer(recipe: Recipe) -> Update:
+    rule = replace(_OPTIMIZERS[recipe.optimizer], qas=recipe.qas)
+    return replace(rule, state_bits=recipe.state_bits) if isinstance(rule, ElementRule) else rule
 
 
 def _linked(model: Model, recipe: Recipe, training: Training) -> Program:

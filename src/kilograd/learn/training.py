@@ -184,6 +184,7 @@ class _Run:
             share=1 / len(group),
             rate=self._schedule.rate((seen + len(group) - 1) / (self._schedule.iterations * count)),
             clock=(self._schedule.seed, self._updates),
+            seen=seen,
         )
         for loss in each:
             self.running = 0.95 * self.running + 0.05 * loss if self.losses else loss

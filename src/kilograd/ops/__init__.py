@@ -25,16 +25,9 @@ from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels, Upsample, UpsampleGrad, WindowPool
 from kilograd.ops.row_update import RowUpdate
 from kilograd.ops.shape import Concat, Copy, Overlay, Take, TakeGrad
+from kilograd.ops.state import Accumulate, Adam, ElementRule, Momentum
 from kilograd.ops.stream import Stage, Stream
-from kilograd.ops.update import (
-    Accumulate,
-    Adam,
-    Clear,
-    Momentum,
-    RowRms,
-    Sgd,
-    Update,
-)
+from kilograd.ops.update import Clear, RowRms, Sgd, Update
 from kilograd.ops.window import Window
 
 __all__ = [
@@ -64,6 +57,7 @@ __all__ = [
     "DepthwiseInputGrad",
     "DepthwiseWeightGrad",
     "Dequantise",
+    "ElementRule",
     "Enrol",
     "FisherSum",
     "Lookup",

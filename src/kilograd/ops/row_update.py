@@ -11,7 +11,7 @@ from kilograd.ops._common import no_vjp
 from kilograd.ops.conv import ConvWeightGrad
 from kilograd.ops.depthwise import DepthwiseWeightGrad
 from kilograd.ops.head import DenseParams, DenseWeightGrad
-from kilograd.ops.update import Update, UpdateFields, row_axis
+from kilograd.ops.update import Update, UpdateFields
 from kilograd.ops.window import WindowParams
 
 
@@ -91,5 +91,5 @@ class RowUpdate(Op):
             self.grad.update_symbol,
             (x, dy, *self.update.args(update, tuple(rest))),
             record(*(getattr(whole, f.name) for f in fields(whole)), own),
-            scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
+            scratch=own.scratch,
         )

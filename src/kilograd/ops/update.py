@@ -24,12 +24,14 @@ from kilograd.ir import (
     Affine,
     Array,
     Block,
+    BlockExponent,
     DType,
     Kernel,
     Node,
     Op,
     Params,
     Range,
+    RowCodes,
     TensorType,
     Value,
 )
@@ -37,6 +39,7 @@ from kilograd.ir.params import INT32_MAX, Count
 from kilograd.ops._common import array, no_macs, no_vjp, require
 from kilograd.quant import (
     FLOAT_MAX,
+    decode,
     finite,
     fractions,
     ieee754,
@@ -53,7 +56,7 @@ BIAS_LIMIT = 1 << 30
 STEP_LIMIT = 2.0**30
 
 
-class _Rule(enum.IntEnum):
+class Rule(enum.IntEnum):
     """Values of `kg_rule` in kg.h."""
 
     SGD = 0
@@ -72,6 +75,8 @@ class UpdateFields(Params):
     """How a parameter is cut into rows and how a row steps.  Element j of row r is number
     r * row_stride + j * element_stride of the parameter, and r * length + j of each state.
     scale: of each row, codes / scale codes for a step of a real unit; null: reals are stored.
+    state_bytes: of a code of a state; 4: states are floats.  together: rows of codes with one
+    exponent: 1, or all of them, which then lie one behind the other.
     """
 
     rule: Annotated[int, Range("int32_t", 0, 4)]  # kg_rule
@@ -88,8 +93,16 @@ class UpdateFields(Params):
     beta1: Decay = 0.0
     beta2: Decay = 0.0
     epsilon: Annotated[float, Range("float", 0.0, 1.0)] = 0.0
+    state_bytes: Annotated[int, Range("int32_t", 1, 4)] = 4
+    together: Count = 1
     struct = "kg_update"
     products = ((4, "rows", "length"),)
+    ordered = (("together", "rows"),)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes for the floats that step at once."""
+        return 4 * self.together * self.length
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +120,30 @@ class UpdateFloatParams(Params):
 
 
 @dataclass(frozen=True, eq=False)
+class UpdateCodesParams(Params):
+    """An update along a sum that is kept in codes of so many bytes, with so many exponents: one, or
+    one for each row.
+    """
+
+    update: UpdateFields
+    gradient_bytes: Annotated[int, Range("int32_t", 1, 2)]
+    gradient_rows: Count
+
+
+@dataclass(frozen=True, eq=False)
 class ClearParams(Params):
     """Zeros."""
 
     bytes: Count
+
+
+def reals(kind: TensorType) -> TensorType:
+    """Return the type of the reals that the codes of a sum stand for; any other type as it is."""
+    if not isinstance(kind.quant, RowCodes):
+        return kind
+    require(kind.shape == kind.quant.tensor.shape, f"{kind} has {kind.size} bytes")
+    rows = Affine((1.0,), axis=kind.quant.axis or 0)
+    return TensorType(kind.quant.shape, DType.F32, rows)
 
 
 def row_axis(param: TensorType) -> int:
@@ -119,28 +152,25 @@ def row_axis(param: TensorType) -> int:
     return quant.axis if isinstance(quant, Affine) and quant.axis is not None else 0
 
 
-def _by_rows(param: TensorType) -> tuple[int, int]:
-    """Return the number of rows, and of the elements of each."""
-    rows = param.shape[row_axis(param)]
-    return rows, param.size // rows
-
-
-def _rows(x: Array, param: TensorType) -> Array:
+def by_rows(x: Array, param: TensorType) -> Array:
     """View x as [rows, elements of a row]."""
     return np.moveaxis(x, row_axis(param), 0).reshape(param.shape[row_axis(param)], -1)
 
 
-def _unrows(rows: Array, param: TensorType) -> Array:
+def unrows(rows: Array, param: TensorType) -> Array:
+    """Undo `by_rows`, whatever rows were cut or joined."""
     axis = row_axis(param)
     shape = (param.shape[axis], *param.shape[:axis], *param.shape[axis + 1 :])
     return np.moveaxis(rows.reshape(shape), 0, axis)
 
 
-def _real(grad: Value, kind: TensorType) -> Array:
+def real(grad: Value, kind: TensorType) -> Array:
     """Return a gradient in real units, float32."""
     if isinstance(grad, Block):
         factor = finite(pow2(grad.exponent) * np.float32(kind.block.scale))
         return np.asarray(grad.mantissa.astype(np.float32) * factor)
+    if isinstance(kind.quant, RowCodes):
+        return unrows(decode(grad, kind.quant), reals(kind))
     return grad
 
 
@@ -157,14 +187,9 @@ def _scales(param: TensorType, *, qas: bool) -> tuple[Array, np.float32]:
     return np.broadcast_to(table, (rows,)), np.float32(most / unit if qas else most * unit)
 
 
-def _mean_squares(v: Array) -> Array:
+def mean_squares(v: Array) -> Array:
     """Return v, and 0 for what is no mean of squares: a damaged state may hold anything."""
     return np.where((v >= 0) & (v <= np.float32(FLOAT_MAX)), v, np.float32(0))
-
-
-def _healed_mean(m: Array, outliers: Array) -> Array:
-    """Return m, and 0 for what is no number and led to an outlier."""
-    return np.where(outliers & ~np.isfinite(m), np.float32(0), m)
 
 
 def _codes_per_unit(param: TensorType, *, qas: bool) -> Array:
@@ -185,7 +210,7 @@ class Update(Op):
 
     salt: int
     qas: bool = field(default=True, kw_only=True)
-    rule = _Rule.SGD
+    rule = Rule.SGD
     states = 0
     controls = 2  # lr and clock
 
@@ -194,25 +219,31 @@ class Update(Op):
         """The parameter, and every state."""
         return (0, *range(2, 2 + self.states))
 
-    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
-        """Return the shape of each state, float32."""
+    def state_types(self, param: TensorType) -> tuple[TensorType, ...]:
+        """Return the type of each state, zero at first."""
         return ()
 
     def infer(self, *xs: TensorType) -> TensorType:
         param, grad, *rest = xs
-        require(param.shape == grad.shape, f"gradient {grad} does not fit {param}")
+        require(reals(param).shape == reals(grad).shape, f"gradient {grad} does not fit {param}")
         require(
             len(rest) == self.states + self.controls,
             f"{type(self).__name__} takes {self.states} states and {self.controls} controls",
         )
-        shapes = tuple(x.shape for x in rest[: self.states])
-        want = self.state_shapes(param)
-        require(shapes == want, f"states of {param} must be {want}, not {shapes}")
+        want, given = self.state_types(param), tuple(rest[: self.states])
+        require(given == want, f"states of {param} must be {want}, not {given}")
         return param
 
     @abc.abstractmethod
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         """Return the direction to go and the new states; `grad` is [rows, elements]."""
+
+    def advance(
+        self, grad: Array, states: list[Array], kind: TensorType, clock: Array
+    ) -> tuple[Array, ...]:
+        """Return the direction to go and the new states as they are stored."""
+        time = (int(clock[1]) + 1) & 0xFFFFFFFF  # any 32 bits are a step
+        return self.step(grad, states, time)
 
     def healed(self, states: list[Array], outliers: Array) -> list[Array]:
         """Return the states where steps [rows, elements] are no numbers or too large."""
@@ -222,16 +253,15 @@ class Update(Op):
     def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
         kind = node.inputs[0].type
         param = array(xs[0])
-        grad = _real(xs[1], node.inputs[1].type)
+        grad = real(xs[1], node.inputs[1].type)
         lr, clock = array(xs[-2])[0], array(xs[-1])
         states = [array(x) for x in xs[2 : 2 + self.states]]
-        time = (int(clock[1]) + 1) & 0xFFFFFFFF  # any 32 bits are a step
-        direction, *new = self.step(_rows(grad, kind), states, time)
+        direction, *new = self.advance(by_rows(grad, kind), states, kind, clock)
         step = -(direction * lr) * _codes_per_unit(kind, qas=self.qas)[:, None]
         most = np.float32(FLOAT_MAX if kind.dtype is DType.F32 else STEP_LIMIT)
         new = self.healed(new, ~(np.abs(step) <= most))
         step = np.clip(finite(step), -most, most)
-        return self._applied(param, _unrows(step, kind), clock), *new
+        return self._applied(param, unrows(step, kind), clock), *new
 
     def _applied(self, param: Array, step: Array, clock: Array) -> Array:
         if param.dtype == np.float32:
@@ -274,49 +304,30 @@ class Update(Op):
 
     def kernel(self, node: Node) -> Kernel:
         param, grad, *rest = node.inputs
-        is_block = grad.type.dtype is not DType.F32
         own = self.fields(param.type)
-        params: Params = UpdateFloatParams(own)
-        if is_block:
-            params = UpdateBlockParams(replace(own, gradient_scale=grad.type.block.scale))
-        return Kernel(
-            "kg_update_block" if is_block else "kg_update_float",
-            (grad, *self.args(node, tuple(rest))),
-            params,
-            scratch=4 * param.type.size // param.type.shape[row_axis(param.type)],
-        )
+        symbol, params = _along(grad.type, own)
+        return Kernel(symbol, (grad, *self.args(node, tuple(rest))), params, scratch=own.scratch)
+
+
+def _along(grad: TensorType, own: UpdateFields) -> tuple[str, Params]:
+    """Return the kernel for a kind of gradient, and what it is told."""
+    if isinstance(grad.quant, RowCodes):
+        codes = grad.quant
+        return "kg_update_codes", UpdateCodesParams(own, codes.bits // 8, codes.rows)
+    if isinstance(grad.quant, BlockExponent):
+        own = replace(own, gradient_scale=grad.quant.scale)
+        return "kg_update_block", UpdateBlockParams(own)
+    return "kg_update_float", UpdateFloatParams(own)
 
 
 @dataclass(frozen=True)
 class Sgd(Update):
     """Plain gradient descent; on int8 codes it is SGD with QAS, unless that is turned off."""
 
-    rule = _Rule.SGD
+    rule = Rule.SGD
 
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         return (grad,)
-
-
-@dataclass(frozen=True)
-class Momentum(Update):
-    """SGD with a heavy ball, as torch.optim.SGD has it: one float32 per element counts as RAM."""
-
-    decay: float = 0.9
-    rule = _Rule.MOMENTUM
-    states = 1
-
-    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
-        return (_by_rows(param),)
-
-    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
-        m = np.float32(self.decay) * states[0] + grad
-        return m, m
-
-    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
-        return [_healed_mean(states[0], outliers)]
-
-    def fields(self, param: TensorType) -> UpdateFields:
-        return replace(super().fields(param), beta1=self.decay)
 
 
 @dataclass(frozen=True)
@@ -325,73 +336,22 @@ class RowRms(Update):
 
     decay: float = 0.9
     epsilon: float = 1e-8
-    rule = _Rule.ROWRMS
+    rule = Rule.ROWRMS
     states = 1
 
-    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
-        return ((param.shape[row_axis(param)],),)
+    def state_types(self, param: TensorType) -> tuple[TensorType, ...]:
+        return (TensorType((param.shape[row_axis(param)],), DType.F32),)
 
     def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
         f = np.float32
         decay = f(self.decay)
         mean = running_sum(grad * grad) / f(grad.shape[1])
-        v = finite(decay * _mean_squares(states[0]) + (f(1) - decay) * mean)
+        v = finite(decay * mean_squares(states[0]) + (f(1) - decay) * mean)
         corrected = v / (f(1) - power(self.decay, t))
         return grad / (np.sqrt(corrected) + f(self.epsilon))[:, None], v
 
     def fields(self, param: TensorType) -> UpdateFields:
         return replace(super().fields(param), beta2=self.decay, epsilon=self.epsilon)
-
-
-@dataclass(frozen=True)
-class Adam(Update):
-    """Adam (Kingma & Ba); its two float32 moments per element count as RAM."""
-
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    rule = _Rule.ADAM
-    states = 2
-
-    def state_shapes(self, param: TensorType) -> tuple[tuple[int, ...], ...]:
-        return (_by_rows(param),) * 2
-
-    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
-        f = np.float32
-        b1, b2 = f(self.beta1), f(self.beta2)
-        m, v = states
-        m = b1 * m + (f(1) - b1) * grad
-        v = b2 * v + (f(1) - b2) * (grad * grad)
-        mean = m / (f(1) - power(self.beta1, t))
-        spread = np.sqrt(v / (f(1) - power(self.beta2, t)))
-        return mean / (spread + f(self.epsilon)), m, v
-
-    def healed(self, states: list[Array], outliers: Array) -> list[Array]:
-        m, v = states
-        return [_healed_mean(m, outliers), np.where(outliers, _mean_squares(v), v)]
-
-    def fields(self, param: TensorType) -> UpdateFields:
-        own = super().fields(param)
-        return replace(own, beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon)
-
-
-@dataclass(frozen=True)
-class Accumulate(Update):
-    """sum += gradient * share, in real units: (sum, grad, share f32[1]).
-
-    With a share of 1 / n for each of n samples the sum becomes their mean gradient.
-    """
-
-    rule = _Rule.ACCUMULATE
-    controls = 1
-
-    def step(self, grad: Array, states: list[Array], t: int) -> tuple[Array, ...]:
-        return (grad,)
-
-    @ieee754
-    def reference(self, node: Node, *xs: Value) -> tuple[Value, ...]:
-        total, share = array(xs[0]), array(xs[2])
-        return (finite(total + _real(xs[1], node.inputs[1].type) * share[0]),)
 
 
 @dataclass(frozen=True)

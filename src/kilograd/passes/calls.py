@@ -17,7 +17,8 @@ With an exact prototype head, `step` adds up the gradient of the prototypes, `fo
     enrol_grad  image, label -> mean gradients += the share of what was enrolled so
 
 With gradient accumulation `step` takes, in place of lr and clock, the share of the sample in the
-mean gradient, and the parameters are updated by
+mean gradient (and where sums are rounded, `step` and `enrol_grad` take a clock that counts images),
+and the parameters are updated by
 
     apply   lr, clock -> parameters updated from the mean gradients, which are zeroed
 

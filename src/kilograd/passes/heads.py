@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -92,10 +93,11 @@ class PrototypeHead:
     ways: int
     scale: float = 10.0
     exact: bool = False
+    table: ClassVar[str] = "head.prototypes"
 
     def prototypes(self, b: Builder, size: int) -> Node:
         """Append the prototypes of so many features, all zero at first."""
-        return _param(b, "head.prototypes", np.zeros((self.ways, size), np.float32))
+        return _param(b, self.table, np.zeros((self.ways, size), np.float32))
 
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kilograd.ir import (
-    Affine,
+    BlockExponent,
     Builder,
     DType,
     Graph,
@@ -37,7 +37,6 @@ from kilograd.ops import (
     Update,
 )
 from kilograd.ops.inputs import Clock, Label, Rate, Share
-from kilograd.ops.update import row_axis
 from kilograd.passes.calls import EntryPoint
 from kilograd.passes.cut import cut
 from kilograd.passes.differentiate import differentiate
@@ -56,6 +55,9 @@ LABEL = TensorType((1,), DType.I32)
 RATE = TensorType((1,), DType.F32)
 CLOCK = TensorType((2,), DType.I32)
 
+_SUM_SALT = {EntryPoint.STEP: 1 << 20, EntryPoint.ENROL_GRAD: 1 << 21}
+"""What tells the sums from the parameters, and what adds to them, where they are rounded."""
+
 
 def _input(b: Builder, name: str, tensor: TensorType, op: Input) -> Node:
     """Append an input of ours."""
@@ -68,11 +70,11 @@ class Training:
 
     `learn` names the parameters of the network that learn, and which part of each;
     `train_head` lets a linear head learn too; `optimizer` is a prototype of every update;
-    `accumulate` sums gradients over several samples (float32, 4 bytes per learned element)
-    until `apply` is called; `stream` computes early layers row by row; `rows` takes the image row
-    by row as well, so that it is never in memory as a whole; `recompute` runs layers again in place
-    of keeping their maps for the backward pass, where that lowers the peak; `cache` cuts the
-    network in front of what learns, if there is something in front.
+    `accumulate` sums gradients over several samples until `apply` is called, in `sum_bits` (32, 16
+    or 8) for each learned element; `stream` computes early layers row by row; `rows` takes the
+    image row by row as well, so that it is never in memory as a whole; `recompute` runs layers
+    again in place of keeping their maps for the backward pass, where that lowers the peak; `cache`
+    cuts the network in front of what learns, if there is something in front.
     """
 
     head: Head
@@ -84,6 +86,7 @@ class Training:
     rows: bool = False
     recompute: bool = False
     cache: bool = False
+    sum_bits: int = 32
 
 
 def entries(network: Graph, training: Training) -> dict[str, Graph]:
@@ -214,7 +217,7 @@ def _enrol(network: Graph, head: PrototypeHead) -> Graph:
 def _forget(network: Graph, head: PrototypeHead, *, gradients: bool) -> Graph:
     b = Builder()
     prototypes = head.prototypes(b, network.outputs[0].type.size)
-    tables = [prototypes, _sum(b, prototypes)] if gradients else [prototypes]
+    tables = [prototypes, _gradients_of(b, prototypes)] if gradients else [prototypes]
     return b.graph(*(b(Clear(), table) for table in tables))
 
 
@@ -228,9 +231,10 @@ def _enrol_grad(network: Graph, training: Training, names: tuple[str, ...]) -> G
     b, features = _start(network)
     prototypes, enrolled = _enrolled(b, training.head, features)
     params = [n for n in b.nodes if isinstance(n.op, Param) and n.name in names]
-    grads = differentiate(b, enrolled, params, seed=_sum(b, prototypes))
+    grads = differentiate(b, enrolled, params, seed=_gradients_of(b, prototypes))
     whole = b.param("one", np.ones(1, np.float32))
-    return _pruned(b.graph(*_added(b, grads, whole)), names)
+    rule = Accumulate(_SUM_SALT[EntryPoint.ENROL_GRAD], state_bits=training.sum_bits)
+    return _pruned(b.graph(*_added(b, grads, whole, rule)), names)
 
 
 def _pruned(graph: Graph, names: tuple[str, ...]) -> Graph:
@@ -256,7 +260,8 @@ def differentiated(
     unused = differentiate(b, loss, [*params, *others] if everything else params)
     grads = {p: unused.pop(p) for p in params}
     if training.accumulate:
-        updates = _added(b, grads, _input(b, "share", RATE, Share()))
+        rule = Accumulate(_SUM_SALT[EntryPoint.STEP], state_bits=training.sum_bits)
+        updates = _added(b, grads, _input(b, "share", RATE, Share()), rule)
     else:
         rate, clock = _controls(b)
         updates = [
@@ -271,9 +276,20 @@ def _exact(training: Training) -> bool:
     return training.accumulate and isinstance(head, PrototypeHead) and head.exact
 
 
-def _added(b: Builder, grads: Mapping[Node, Node], share: Node) -> list[Node]:
-    """Append what adds a share of each gradient to the sum of its parameter."""
-    return [b(Accumulate(0), _sum(b, p), g, share, name=f"{p.name}.add") for p, g in grads.items()]
+def _added(b: Builder, grads: Mapping[Node, Node], share: Node, rule: Accumulate) -> list[Node]:
+    """Append what adds a share of each gradient to the sum of its parameter.
+
+    The sum of the gradients of prototypes is one of floats: `enrol_grad` looks classes up in it.
+    """
+    clock = _input(b, "clock", CLOCK, Clock()) if rule.coded else None
+    added = []
+    for i, (p, g) in enumerate(grads.items()):
+        learns = p.name != PrototypeHead.table
+        adds = replace(rule, salt=rule.salt + i) if learns and rule.coded else Accumulate(0)
+        controls = [share, clock] if clock and adds.coded else [share]
+        total = _beside(b, p, "sum", adds.sum_type(p.type))
+        added.append(b(adds, total, g, *controls, name=f"{p.name}.add"))
+    return added
 
 
 def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
@@ -282,11 +298,11 @@ def _apply(network: Graph, training: Training, names: tuple[str, ...]) -> Graph:
     params = [n for n in start.nodes if isinstance(n.op, Param) and n.name in names]
     b = Builder()
     rate, clock = _controls(b)
-    outputs = []
+    outputs, sums = [], Accumulate(0, state_bits=training.sum_bits)
     for i, p in enumerate(params):
         own = b.append(p)
         b.data[p.name] = start.data[p.name]
-        total = _sum(b, own)
+        total = _beside(b, own, "sum", sums.sum_type(own.type))
         done = _update(b, replace(training.optimizer, salt=i), own, total, rate, clock)
         outputs += [done, b(Clear(), total, done, name=f"{total.name}.clear")]
     return b.graph(*outputs)
@@ -297,25 +313,23 @@ def _controls(b: Builder) -> tuple[Node, Node]:
     return _input(b, "lr", RATE, Rate()), _input(b, "clock", CLOCK, Clock())
 
 
-def _beside(
-    b: Builder, param: Node, kind: str, shape: tuple[int, ...], quant: Affine | None = None
-) -> Node:
-    """Append what is kept beside a parameter that learns, float32, zero at first."""
+def _beside(b: Builder, param: Node, kind: str, tensor: TensorType) -> Node:
+    """Append what is kept beside a parameter that learns, zero at first."""
     name = f"{param.name}.{kind}"
     c_name = f"{param.c_name}_{kind}" if param.c_name else ""
-    zeros = np.zeros(shape, np.float32)
-    return own(b.param(name, zeros, quant, role=Role.OPTIMIZER, c_name=c_name), name)
+    zeros = np.zeros(tensor.shape, tensor.dtype.numpy)
+    assert not isinstance(tensor.quant, BlockExponent)  # noqa: S101 says so to the type checker
+    return own(b.param(name, zeros, tensor.quant, role=Role.OPTIMIZER, c_name=c_name), name)
 
 
-def _sum(b: Builder, param: Node) -> Node:
-    """Append the accumulated gradient of a parameter, cut into the same rows."""
-    rows = Affine((1.0,), axis=row_axis(param.type))
-    return _beside(b, param, "sum", param.type.shape, rows)
+def _gradients_of(b: Builder, prototypes: Node) -> Node:
+    """Append the sum of the gradients of prototypes."""
+    return _beside(b, prototypes, "sum", Accumulate(0).sum_type(prototypes.type))
 
 
 def _update(b: Builder, rule: Update, param: Node, grad: Node, rate: Node, clock: Node) -> Node:
     states = [
-        _beside(b, param, f"state{i}", shape)
-        for i, shape in enumerate(rule.state_shapes(param.type))
+        _beside(b, param, f"state{i}", tensor)
+        for i, tensor in enumerate(rule.state_types(param.type))
     ]
     return b(rule, param, grad, *states, rate, clock, name=f"{param.name}.step")

@@ -1,5 +1,6 @@
 """Integer and float32 arithmetic, defined once; `runtime/include/kg_math.h` mirrors it."""
 
+from kilograd.quant.codes import decode, encode, row_exponents, units
 from kilograd.quant.fixed import (
     ZERO_EXPONENT,
     bit_length,
@@ -25,6 +26,8 @@ __all__ = [
     "FLOAT_MAX",
     "ZERO_EXPONENT",
     "bit_length",
+    "decode",
+    "encode",
     "exp32",
     "finite",
     "fixed_point",
@@ -37,6 +40,8 @@ __all__ = [
     "power",
     "requantise",
     "round_to_odd",
+    "row_exponents",
     "running_sum",
     "stochastic_round",
+    "units",
 ]

@@ -21,6 +21,10 @@ Sample = tuple[Shown, Array]
 """What is shown of an image, and its label: one integer."""
 
 
+_NUMBERS = (1 << 31) - 1
+"""That a clock may have; more images than that begin anew."""
+
+
 class Driven(Protocol):
     """What a driver calls: a `Runner`, or something that stands in front of one."""
 
@@ -63,22 +67,29 @@ class Driver:
         share: float,
         rate: float,
         clock: tuple[int, int],
+        seen: int | None = None,
     ) -> Iterator[float]:
         """Make one update, and yield the loss of each sample of a group.
 
         The update is not done before the iterator has ended.  `share` is 1 / the size of the
-        group, `rate` above 0, `clock` a seed and the number of the update, from 0.
+        group, `rate` above 0, `clock` a seed and the number of the update, from 0.  `seen`: images
+        that were learned from before; a program that rounds its sums must be told, so that it does
+        not round those of two groups alike.
         `support`: what was enrolled; not read unless prototypes have gradients.
-        Raises a ValueError for a share below 1 where the program does not accumulate.
+        Raises a ValueError for a share below 1 where the program does not accumulate, and where it
+        must be told what was seen.
         """
         if share < 1 and EntryPoint.APPLY not in self._entries:
             raise ValueError(f"share {share}: this program updates after each sample")
+        first = seen if self._rounds_sums() else None
+        if self._rounds_sums() and seen is None:
+            raise ValueError("this program rounds sums of gradients: say how many images were seen")
         given = {
             "share": np.array([share], np.float32),
             "lr": np.array([rate], np.float32),
             "clock": np.array(clock, np.int32),
         }
-        for entry, outputs in self._calls(UPDATE, group, support, **given):
+        for entry, outputs in self._calls(UPDATE, group, support, first, **given):
             if entry is EntryPoint.STEP:
                 yield float(outputs["loss"][0])
 
@@ -90,6 +101,12 @@ class Driver:
         share = np.ones(1, np.float32)
         outputs = self._runner.call(EntryPoint.STEP, **shown, label=label, share=share)
         return float(outputs["loss"][0])
+
+    def _rounds_sums(self) -> bool:
+        """Return whether what adds up gradients takes a clock, as `apply` does."""
+        step = self._entries.get(EntryPoint.STEP)
+        rounds = step is not None and any(n.name == "clock" for n in step.graph.inputs())
+        return rounds and EntryPoint.APPLY in self._entries
 
     def infer(self, image: Array) -> Array:
         """Return the logits of an image, float32 [ways]."""
@@ -105,9 +122,13 @@ class Driver:
         phases: Iterable[Phase],
         group: Iterable[Sample] = (),
         support: Iterable[Sample] = (),
+        first: int | None = None,
         **given: Array,
     ) -> Iterator[tuple[EntryPoint, Mapping[str, Array]]]:
-        """Make the calls of some phases one by one, each with those inputs that it takes."""
+        """Make the calls of some phases one by one, each with those inputs that it takes.
+
+        `first`: the number that the clock of the first image has; None: all have the same clock.
+        """
         for phase in phases:
             if phase.entry not in self._entries:
                 continue
@@ -116,5 +137,9 @@ class Driver:
             if phase.over is Over.ONCE:
                 yield phase.entry, self._runner.call(phase.entry, **inputs)
                 continue
-            for shown, label in group if phase.over is Over.GROUP else support:
+            samples = group if phase.over is Over.GROUP else support
+            for i, (shown, label) in enumerate(samples):
+                if first is not None and "clock" in takes:
+                    number = (first + i) % _NUMBERS
+                    inputs["clock"] = np.array([given["clock"][0], number], np.int32)
                 yield phase.entry, self._runner.call(phase.entry, **shown, label=label, **inputs)

@@ -139,8 +139,8 @@ def _exercise(both: _Both, steps: int, seed: int, progress: Progress) -> None:
     driver.enrol(sample(0))
     for step in range(steps if EntryPoint.STEP in both.program.entries else 0):
         label = step % ways
-        clock = (seed, step)
-        for _ in driver.update(sample(label), sample(label), share=1, rate=0.01, clock=clock):
+        group, support, clock = sample(label), sample(label), (seed, step)
+        for _ in driver.update(group, support, share=1, rate=0.01, clock=clock, seen=step):
             pass
         progress(step + 1, steps, "")
     driver.infer(picture())
