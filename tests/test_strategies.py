@@ -273,6 +273,19 @@ def test_work_is_limited_to_15_percent_unless_it_is_given(small: Model) -> None:
         assert strategy(method)(evidence, Budget(sram=10**9, compute=FREE)) != free, method
 
 
+def test_memory_is_limited_to_1_mb_unless_it_is_given(small: Model) -> None:
+    """As TinyTrain has it; a network that needs more says how much."""
+    evidence = on_paper(small, invented(small.graph))
+    chosen = strategy("tinytrain")(evidence, Budget())
+    assert chosen.within is not None
+    assert chosen.within.sram == 1 << 20
+    large = replace(evidence, cost=lambda s: replace(evidence.cost(s), sram=1_300_000))
+    with pytest.raises(InputError, match=r"^sram 1048576: too small .* needs sram 1300000 and"):
+        strategy("tinytrain")(large, Budget())
+    for given in (Budget(sram=2_000_000), Budget(backward_memory=10**6)):
+        assert strategy("tinytrain")(large, given).learn == chosen.learn
+
+
 # ---- the knapsack ----
 
 

@@ -32,6 +32,9 @@ INSPECTED = 18
 COMPUTE = 0.15
 """The share of a full backward pass that may be used where nobody limits work (TinyTrain)."""
 
+MEMORY = 1 << 20
+"""The bytes of RAM that `tinytrain` may use where nobody limits memory (TinyTrain: about 1 MB)."""
+
 RATIO = 0.25
 """The share of a layer's channels that learns if nobody says.
 
@@ -53,13 +56,18 @@ class Candidate:
     score: float | None = None
 
 
-def limits(evidence: Evidence, budget: Budget, share: float = COMPUTE) -> Budget:
+def limits(
+    evidence: Evidence, budget: Budget, share: float = COMPUTE, memory: int | None = None
+) -> Budget:
     """Return the budget, with `share` of a full backward pass where work is not limited.
 
-    A limit of RAM does not lift that of work: TinyTrain keeps both.
+    And with `memory` bytes of RAM where no memory is.  A limit of one does not lift the other:
+    TinyTrain keeps both.
     """
     if budget.compute is None:
-        return replace(budget, compute=max(1, int(share * evidence.full_backward())))
+        budget = replace(budget, compute=max(1, int(share * evidence.full_backward())))
+    if budget.sram is None and budget.backward_memory is None:
+        return replace(budget, sram=memory)
     return budget
 
 

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kilograd.select.greedy import COMPUTE, INSPECTED, RATIO, Candidate, fill, limits, ratios
+from kilograd.select.greedy import (
+    COMPUTE,
+    INSPECTED,
+    MEMORY,
+    RATIO,
+    Candidate,
+    fill,
+    limits,
+    ratios,
+)
 from kilograd.select.selection import Budget, Evidence, Selection, best_first, output_energies
 
 
@@ -67,15 +76,16 @@ class TinyTrain:
 
     `inspected`: the last convolutions, of which to choose.  `ratios`: shares of a layer's channels
     to try, largest first; a budget's own share takes their place.  `compute`: the share of a full
-    backward pass where work is not limited.  `skip`: a layer that does not fit is passed over, and
-    does not end the search.  `bias`: biases of these layers learn too.  `order`: how else channels
-    are ranked, to compare with (figures 4 and 6b).
+    backward pass where work is not limited.  `memory`: bytes of RAM where no memory is.  `skip`: a
+    layer that does not fit is passed over, and does not end the search.  `bias`: biases of these
+    layers learn too.  `order`: how else channels are ranked, to compare with (figures 4 and 6b).
     """
 
     criterion: Criterion = Criterion.PER_COST
     inspected: int = INSPECTED
     ratios: tuple[float, ...] = (RATIO,)
     compute: float = COMPUTE
+    memory: int = MEMORY
     skip: bool = True
     bias: bool = False
     order: Order | None = None
@@ -97,7 +107,7 @@ class TinyTrain:
             for x in ranked
         ]
         shares = ratios(budget, self.ratios)
-        within = limits(evidence, budget, self.compute)
+        within = limits(evidence, budget, self.compute, self.memory)
         return fill(evidence, within, candidates, shares, skip=self.skip, bias=self.bias)
 
 
