@@ -34,6 +34,7 @@ from kilograd.learn.automatic import suited_rate
 from kilograd.settings import OptimizerKind, Settings
 from kilograd.study.propose import State, Tried, floor, hopeless, propose
 from kilograd.study.space import Params, Range, Space, Tunable, read_over
+from kilograd.study.store import opened
 from kilograd.study.tune import TRIALS_FILE
 
 pytest.importorskip("optuna", reason="Optuna is not here: pip install optuna")
@@ -350,6 +351,21 @@ def test_a_damaged_file_is_named(
     damage(tmp_path / "out" / TRIALS_FILE)
     with pytest.raises(InputError, match=r"tuning\.sqlite"):
         tune(home, tmp_path / "out", trials=1)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["last:2@lr=0.9,optimizer=adam", "last:2@lr=1e-30,optimizer=sgd", "last:2@x", "\x1b[2J"],
+)
+def test_a_forged_trial_is_none_of_ours(home: Path, tmp_path: Path, method: str) -> None:
+    """Its checksum is right, and no bounds would have let it be tried."""
+    honest = tune(home, tmp_path / "out", trials=1)
+    row = replace(honest.tuned[0].best.rows[0], method=method, accuracy_after=1.0)
+    with opened(tmp_path / "out" / TRIALS_FILE) as store:
+        store.add(row)
+    again = tune(home, tmp_path / "out", trials=2)
+    assert method not in {t.method for t in again.tuned[0].trials}
+    assert len(again.tuned[0].trials) == 2
 
 
 def changed(file: Path, statement: str) -> None:

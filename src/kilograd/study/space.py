@@ -89,6 +89,18 @@ class Space:
     warmup: Range | None
     start: Params
 
+    def holds(self, params: Params) -> bool:
+        """Say whether these are within the bounds, or where tuning begins."""
+        if params == self.start:
+            return True
+        counts = (self.passes, params.iterations), (self.warmup, params.warmup)
+        rates = self.rates.get(params.optimizer)
+        return (
+            rates is not None
+            and rates.low <= params.lr <= rates.high
+            and all(r is None or r.low <= count <= r.high for r, count in counts)
+        )
+
     def named(self, params: Params) -> str:
         """Return the method with what is tuned as options of its own, as `evaluate` takes it."""
         name, own = split_method(self.method)

@@ -191,7 +191,7 @@ class _Run:
             return True
         with suppress(InputError):
             params = Params.of(self._tuning.asked.settings.varied(name))
-            if self._space.named(params) == name:
+            if self._space.holds(params) and self._space.named(params) == name:
                 self._begin(name, params)
                 return True
         return False
