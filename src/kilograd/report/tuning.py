@@ -98,7 +98,7 @@ def _chart(each: Tuned) -> str:
     rates = [math.log10(t.params.lr) for t in each.trials]
     low, high = each.bounds(each.best)
     means = [100 * t.mean for t in each.trials]
-    bottom, top = min(*means, 100 * low, 100 * each.chance), max(*means, 100 * high)
+    bottom, top = min(*means, 100 * low), max(*means, 100 * high)
     left, right = math.floor(min(rates)), math.ceil(max(rates) + 1e-9)
     x = scale(left, right, _LEFT, _WIDTH - _RIGHT)
     y = scale(bottom - 1, top + 1, _HEIGHT - _BOTTOM, _TOP)
