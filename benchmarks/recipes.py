@@ -4,11 +4,9 @@
     python benchmarks/recipes.py table RESULTS.csv
 
 A recipe is BATCH[m|a][q][:BITS]@RATE: images an update is made from; with m, SGD has a momentum of
-0.9, with a it is Adam; with q, the linear head is int8; BITS (32): of sums, momentum and moments.
-What the compiler cannot do is done to the state of the program behind its updates.  An int8 head:
-its weights are set to the nearest codes but one, rounded stochastically; logits stay float32.
-Everything else is the program that is flashed: SGD (with QAS, as always), `--head linear`.
-Four views of an image are kept.  A run goes on where it was interrupted.
+0.9, with a it is Adam; with q, the head is int8, else linear; BITS (32): of sums, momentum and
+moments.  The programs are those that are flashed.  Four views of an image are kept.  A run goes on
+where it was interrupted.
 """
 
 from __future__ import annotations
@@ -27,21 +25,18 @@ from shared import load_images, load_network
 
 from kilograd.data import Draw, Episode
 from kilograd.intervals import interval
-from kilograd.ir import Array
+from kilograd.ir import DType
 from kilograd.learn.adapt import load_task
 from kilograd.learn.recipe import Compiled, compile_recipe
 from kilograd.learn.training import fit, predict
 from kilograd.learn.views import views_of
 from kilograd.passes import EntryPoint
-from kilograd.quant import stochastic_round
 from kilograd.select import Budget
 from kilograd.settings import HeadKind, OptimizerKind, Recipe, Schedule
 from kilograd.targets import HostProgram, build_host
 
 NETWORK, VIEWS = "mcunet-5fps", 4
 _RULES = {"m": OptimizerKind.MOMENTUM, "a": OptimizerKind.ADAM}
-HEAD_RANGE = 0.25
-"""127 codes of an int8 head; a constant, since the head starts at zero and has no range yet."""
 
 app = typer.Typer(add_completion=False)
 
@@ -69,7 +64,7 @@ class Cell:
         return Recipe(
             method,
             ways,
-            HeadKind.LINEAR,
+            HeadKind.INT8 if self.int8_head else HeadKind.LINEAR,
             self.optimizer,
             self.batch,
             cache=views,
@@ -109,43 +104,11 @@ def sram(recipe: Recipe) -> int:
     return compile_recipe(load_network(NETWORK), rows, Budget()).program.sram_bytes
 
 
-class Int8Head:
-    """Codes in place of the floats of a linear head."""
-
-    def __init__(self, host: HostProgram, seed: int) -> None:
-        feature = load_network(NETWORK).graph.outputs[0].type.affine.scale[0]
-        weight = HEAD_RANGE / 127
-        scales = {"head.weight": weight, "head.bias": weight * feature}
-        self._scales = {name: np.float32(scale) for name, scale in scales.items()}
-        self._host, self._seed, self._steps = host, seed, 0
-        self._codes = {name: np.zeros(host.state[name].shape, np.int64) for name in scales}
-
-    def round(self) -> None:
-        """Make codes of what an update left."""
-        for salt, (name, scale) in enumerate(self._scales.items()):
-            real = self._host.state[name]
-            by = real / scale - self._codes[name]
-            moved = stochastic_round(by, self._seed, self._steps, (1 << 20) + salt)
-            limit = 127 if name == "head.weight" else 1 << 30
-            self._codes[name] = np.clip(self._codes[name] + moved, -limit, limit)
-            real[...] = self._codes[name] * scale
-        self._steps += 1
-
-
-class Varied:
-    """A program of which every update is followed by what the compiler cannot do."""
-
-    def __init__(self, host: HostProgram, cell: Cell, seed: int) -> None:
-        self._host, self.program = host, host.program
-        self._updates = EntryPoint.APPLY if cell.batch > 1 else EntryPoint.STEP
-        self._head = Int8Head(host, seed) if cell.int8_head else None
-
-    def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
-        """Run an entry point, and vary what it leaves if it is the one that updates."""
-        outputs = self._host.call(entry, **inputs)
-        if self._head and entry == self._updates:
-            self._head.round()
-        return outputs
+def weight_unit(made: Compiled) -> float:
+    """Return what a stored weight of a head stands for: a code of an int8 head, else itself."""
+    nodes = made.program.entries[EntryPoint.INFER].graph.nodes
+    (kind,) = {n.type for n in nodes if n.name == "head.weight"}
+    return kind.affine.scale[0] if kind.dtype is DType.I8 else 1.0
 
 
 def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Iterator[Row]:
@@ -160,11 +123,11 @@ def learned(e: Episode, method: str, recipes: list[str], given: Schedule) -> Ite
         host.reset()
         schedule = replace(given, lr=cell.rate)
         start = time.process_time()
-        losses = fit(Varied(host, cell, given.seed), made, task.support, schedule, views=views)
+        losses = fit(host, made, task.support, schedule, views=views)
         seconds = round(time.process_time() - start, 2)
         accuracy = float((predict(host, task.query.images) == task.query.labels).mean())
         loss = float(np.mean(losses[-len(task.support.labels) :]))
-        largest = float(np.abs(host.state["head.weight"]).max())
+        largest = float(np.abs(host.state["head.weight"]).max() * weight_unit(made))
         bytes_ = sram(cell.recipe(method, ways, 0))
         yield Row(e.dataset, e.seed, ways, method, text, accuracy, loss, largest, bytes_, seconds)
 
