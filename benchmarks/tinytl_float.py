@@ -1,23 +1,27 @@
-"""TinyTL as published, in float32 with PyTorch, on stored episodes.
+"""TinyTL in float32 with PyTorch, on stored episodes: as published, or as the integers have it.
 
-    python benchmarks/tinytl_float.py flowers89,gtsrb mcunet-5fps STORED.episodes.jsonl RESULTS.csv
+    python benchmarks/tinytl_float.py run flowers89,gtsrb mcunet-5fps STORED.episodes.jsonl OUT.csv
+    python benchmarks/tinytl_float.py table OUT.csv INTEGER.csv
 
-The network is the dequantised one; beside each of its last blocks learns a lite residual module
-with group normalisation, weight standardisation and bilinear enlarging, and the biases of these
-blocks learn.
-Adam, eight images at a time, as in the paper, or `--batch`; prototypes, views and passes as usual.
+The network is the dequantised one; beside each of its last blocks learns a lite residual module,
+and the biases of these blocks learn.  `--variant published` has group normalisation, weight
+standardisation and bilinear enlarging; `integer` has biases, plain weights and repeated pixels.
+Adam, eight images at a time, as in TinyTL, or `--batch` (TinyTrain: 100, 40 passes); prototypes
+and views as usual.  What is in OUT.csv is not run again.  `table` shows what there is, and what
+int8 (`tinytl` of INTEGER.csv) and the published modules are better by on the same episodes.
 Needs PyTorch (pip install torch).
 """
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 
 import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from rows import Row, append, read
+from rows import Row, after, after_of, append, grouped, head, line, paired, percent, read, shown
 from shared import first_episodes, load_images, load_network
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,14 +29,23 @@ from torch.nn import functional
 from kilograd.data import Episode, augmented
 from kilograd.learn.adapt import load_task
 from kilograd.offline.network import FloatNetwork
-from kilograd.passes import mobile_blocks
+from kilograd.passes import Block, mobile_blocks
 from kilograd.select.tinytl import BLOCKS
 from kilograd.settings import Schedule
 
 CHANNELS_A_GROUP = 8
 KERNEL = 5
 SCALE = 10.0  # of the cosine, as the integer head has it
-PASSES = 10
+
+
+app = typer.Typer(add_completion=False)
+
+
+class Variant(enum.StrEnum):
+    """What is in a module."""
+
+    PUBLISHED = "published"
+    INTEGER = "integer"
 
 
 class Standardised(nn.Conv2d):  # type: ignore[misc]  # torch is untyped here
@@ -48,28 +61,46 @@ class Standardised(nn.Conv2d):  # type: ignore[misc]  # torch is untyped here
 class LiteResidual(nn.Module):  # type: ignore[misc]
     """Half the size, two groups, back to the size; nothing at first."""
 
-    def __init__(self, channels: int, out: int, stride: int, side: int) -> None:
+    def __init__(self, body: nn.Sequential, mode: str) -> None:
         super().__init__()
-        kernel = min(KERNEL, side // 2 - 1 + side // 2 % 2)
-        self.body = nn.Sequential(
-            nn.AvgPool2d(2),
-            Standardised(channels, channels, kernel, stride, kernel // 2, groups=2, bias=False),
-            nn.GroupNorm(max(1, channels // CHANNELS_A_GROUP), channels),
-            nn.ReLU(),
-            Standardised(channels, out, 1, bias=False),
-            nn.GroupNorm(max(1, out // CHANNELS_A_GROUP), out),
-        )
-        nn.init.zeros_(self.body[-1].weight)
+        self.body, self.mode = body, mode
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
         """Return what is added to a map of `size`."""
-        return functional.interpolate(self.body(x), size, mode="bilinear", align_corners=False)
+        smooth = {"align_corners": False} if self.mode == "bilinear" else {}
+        return functional.interpolate(self.body(x), size, mode=self.mode, **smooth)
+
+
+def lite_residual(variant: Variant, block: Block) -> LiteResidual:
+    """Return the module beside a block."""
+    side, _, channels = block.begin.type.shape
+    out, stride = block.end.type.shape[2], block.stride
+    kernel = min(KERNEL, side // 2 - 1 + side // 2 % 2)
+    window = (channels, channels, kernel, stride, kernel // 2)
+    if variant is Variant.INTEGER:
+        first = nn.Conv2d(*window, groups=2)
+        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        nn.init.zeros_(first.bias)
+        last = nn.Conv2d(channels, out, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        return LiteResidual(nn.Sequential(nn.AvgPool2d(2), first, nn.ReLU(), last), "nearest")
+    body = nn.Sequential(
+        nn.AvgPool2d(2),
+        Standardised(*window, groups=2, bias=False),
+        nn.GroupNorm(max(1, channels // CHANNELS_A_GROUP), channels),
+        nn.ReLU(),
+        Standardised(channels, out, 1, bias=False),
+        nn.GroupNorm(max(1, out // CHANNELS_A_GROUP), out),
+    )
+    nn.init.zeros_(body[-1].weight)
+    return LiteResidual(body, "bilinear")
 
 
 class TinyTL(nn.Module):  # type: ignore[misc]
     """A network with modules beside its last blocks."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, variant: Variant, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
         graph = load_network(name).graph
@@ -79,8 +110,7 @@ class TinyTL(nn.Module):  # type: ignore[misc]
         learned: list[Tensor] = []
         for block in mobile_blocks(graph)[-BLOCKS:]:
             first, last = (self.network.layer(n.name) for n in (block.layers[0], block.layers[-1]))
-            side, _, channels = block.begin.type.shape
-            lite = LiteResidual(channels, block.end.type.shape[2], block.stride, side)
+            lite = lite_residual(variant, block)
             self.modules_beside.append(lite)
             learned += lite.parameters()
             # A projection has no activation: beside it is beside the block.
@@ -102,8 +132,8 @@ class TinyTL(nn.Module):  # type: ignore[misc]
 class Learner:
     """An episode, and a network that learns it."""
 
-    def __init__(self, name: str, e: Episode) -> None:
-        self.net = TinyTL(name, e.seed)
+    def __init__(self, name: str, variant: Variant, e: Episode) -> None:
+        self.net = TinyTL(name, variant, e.seed)
         task = load_task(load_images(e.dataset), e, load_network(name).preprocess)
         self.support, self.query = task.support, task.query
         self.labels = torch.from_numpy(self.support.labels).long()
@@ -138,7 +168,8 @@ class Learner:
                 optimizer.step()
 
 
-def main(
+@app.command()
+def run(
     data: str,
     network: str,
     stored: Path,
@@ -146,20 +177,41 @@ def main(
     rate: float = 0.01,
     batch: int = 8,
     episodes: int = 20,
+    variant: Variant = Variant.PUBLISHED,
+    passes: int = 10,
 ) -> None:
     """Run what is missing, appending to the results."""
     torch.set_num_threads(1)
     method = f"tinytl-float-{batch}@{rate}"
+    if variant is not Variant.PUBLISHED:
+        method += f"@{variant}"
+    if passes != 10:  # as first measured
+        method += f"@{passes}"
     done = {(r.data, r.episode) for r in read(out) if r.method == method}
     for e in first_episodes(stored, episodes, data):
         if (e.dataset, e.seed) not in done:
-            learner = Learner(network, e)
-            before = learner.accuracy()
-            learner.learn(Schedule(PASSES, rate, seed=e.seed), batch)
-            after = learner.accuracy()
-            append(out, [Row(network, e.dataset, method, e.seed, before, after, 0)])
-            print(f"{e.dataset} {e.seed} {rate}: {after - before:+.3f}", flush=True)
+            learner = Learner(network, variant, e)
+            begun = learner.accuracy()
+            learner.learn(Schedule(passes, rate, seed=e.seed), batch)
+            reached = learner.accuracy()
+            append(out, [Row(network, e.dataset, method, e.seed, begun, reached, 0)])
+            print(f"{e.dataset} {e.seed} {rate}: {reached - begun:+.3f}", flush=True)
+
+
+@app.command()
+def table(results: Path, integer: Path) -> None:
+    """Print means in per cent, and differences episode by episode with 95 % intervals."""
+    float32 = grouped(read(results), lambda r: r.method)
+    int8 = [r for r in read(integer) if r.called("tinytl") and r.model == "mcunet-5fps"]
+    print(head("recipe", "episodes", "before", "after", "int8 less", "published less", texts=1))
+    for method, rows in float32.items():
+        before = percent([r.accuracy_before for r in rows])
+        published = float32.get(method.replace(f"@{Variant.INTEGER}", ""), [])
+        against = [paired(after(base), after(rows)) for base in (int8, published)]
+        differences = [shown(percent(d), "+") if d and any(d) else "" for d in against]
+        name = f"`{method}`"
+        print(line(name, len(rows), f"{before.mean:.1f}", after_of(rows), *differences))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
