@@ -776,7 +776,7 @@ PY_BUGS = [
         "kilograd.ops.update",
         "int(clock[1]) + 1)",
         "int(clock[1]) + 2)",
-        ("kilograd.ops.update:Update.reference",),
+        ("kilograd.ops.update:Update.advance",),
         kernels(Adam),
     ),
 ]
