@@ -75,12 +75,13 @@ class Network(FloatNetwork):
         self.learn = {n if whole[n] else f"{n}.learned": (n, part) for n, part in learn.items()}
         for n in graph.params():
             if n.type.dtype is DType.I8:  # as float32 multiplies, where float64 was rounded
-                scale, weight = _by_channel(n.type.affine), self._tensor(n.name)
+                scale, weight = _by_channel(n.type.affine), self.tensor(n.name)
                 weight.copy_((weight / scale).round() * scale)
         for name in learn:
-            self._tensor(name).requires_grad_()
+            self.tensor(name).requires_grad_()
 
-    def _tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> Tensor:
+        """Return what PyTorch holds of a parameter of the graph."""
         layer, _, what = name.rpartition(".")
         found: Tensor = getattr(self.layer(layer), what)
         return found
@@ -89,7 +90,7 @@ class Network(FloatNetwork):
         """Return gradients in the layout of the graph, and clear them."""
         found = {}
         for key, (name, part) in self.learn.items():
-            tensor = self._tensor(name)
+            tensor = self.tensor(name)
             assert tensor.grad is not None
             whole = graph_layout(tensor.grad.numpy(), self.graph[name])
             found[key] = np.ascontiguousarray(whole[_chosen(part)])
@@ -102,7 +103,7 @@ class Network(FloatNetwork):
         Biases stay as they are: what is exact rounds them as it computes.
         """
         name, part = self.learn[key]
-        node, tensor = self.graph[name], self._tensor(name)
+        node, tensor = self.graph[name], self.tensor(name)
         whole = graph_layout(tensor.detach().numpy(), node).copy()
         whole[_chosen(part)] = real
         new = torch.from_numpy(np.ascontiguousarray(folder_layout(node, whole)))
