@@ -113,7 +113,7 @@ def append(path: Path, rows: Iterable[Any]) -> None:
                 names = [x.name for x in fields(row)]
                 writer.writerow(names)
             cells = asdict(row)
-            writer.writerow([_cell(cells[name]) for name in names])
+            writer.writerow([_cell(cells[_CALLED.get(name, name)]) for name in names])
 
 
 def _cell(value: object) -> object:
