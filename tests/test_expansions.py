@@ -30,7 +30,7 @@ from kilograd.ir import Array, Builder, DType, Graph, TensorType, Value, interpr
 from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.samples import Samples
 from kilograd.learn.training import fit, load_samples
-from kilograd.ops import Adam, ConvInputGrad, CrossEntropy, Dequantise, Sgd, Window
+from kilograd.ops import Adam, ConvInputGrad, CrossEntropy, Sgd, Window
 from kilograd.passes import (
     Growth,
     GrowthKind,
@@ -196,7 +196,7 @@ def test_gradients_agree_with_forward_mode_in_float64(method: str) -> None:
     net, found = chosen(method)
     rng = np.random.default_rng(2)
     b = Builder(net)
-    logits = LinearHead(WAYS).logits(b, b(Dequantise(), net.outputs[0]))
+    logits = LinearHead(WAYS).logits(b, net.outputs[0])
     loss = b(CrossEntropy(), logits, b.input("label", TensorType((1,), DType.I32)))
     forward = b.graph(loss)
     head = {
