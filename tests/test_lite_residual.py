@@ -32,7 +32,7 @@ from kilograd.ir import Array, Builder, DType, Graph, TensorType, Value, interpr
 from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.samples import Samples
 from kilograd.learn.training import adapted_tensors, enrol, fit, load_samples
-from kilograd.ops import Adam, CrossEntropy, Dequantise, Sgd, Window
+from kilograd.ops import Adam, CrossEntropy, Sgd, Window
 from kilograd.passes import (
     Block,
     LinearHead,
@@ -256,7 +256,7 @@ def test_gradients_agree_with_forward_mode_in_float64() -> None:
     net, names = grown(4, awake=True)
     rng = np.random.default_rng(2)
     b = Builder(net)
-    logits = LinearHead(WAYS).logits(b, b(Dequantise(), net.outputs[0]))
+    logits = LinearHead(WAYS).logits(b, net.outputs[0])
     label = b.input("label", TensorType((1,), DType.I32))
     loss = b(CrossEntropy(), logits, label)
     forward = b.graph(loss)
