@@ -41,7 +41,7 @@ from kilograd.passes import EntryPoint
 from kilograd.select.greedy import INSPECTED
 from kilograd.settings import Limits, OptimizerKind, Recipe, Schedule
 from kilograd.targets import CORTEX_M7, Driver, HostProgram, Runner, build_host
-from kilograd.targets.target import Device
+from kilograd.targets.target import Device, Target
 
 PLANS = Path(__file__).parents[1] / "examples" / "plans"
 NETWORK, WAYS, SHOTS = "mcunet-5fps", 5, 5
@@ -82,6 +82,7 @@ class Idle:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.calls: Counter[str] = Counter()
+        self.state: dict[str, Array] = {}
 
     def call(self, entry: str, **inputs: Array) -> dict[str, Array]:
         """Note the call, and return zeros."""
@@ -107,8 +108,8 @@ class Load:
 class Task:
     """A network and the images of a task, and what asks them which channels matter."""
 
-    def __init__(self, data: Path, seed: int) -> None:
-        self.model, dataset = load_network(NETWORK), load_dataset(data)
+    def __init__(self, data: Path, seed: int, network: str = NETWORK) -> None:
+        self.model, dataset = load_network(network), load_dataset(data)
         e = Draw(ways=WAYS, shots=SHOTS, queries=1)(dataset, seed)
         self.support = load_task(dataset, e, self.model.preprocess).support
         self._layers = self.model.layers[-INSPECTED:]
@@ -251,16 +252,16 @@ def measured(meter: Meter) -> Load:
     return Load(meter.each(), ram, sizes.flash_bytes)
 
 
-def load(way: Compiled, support: Samples) -> Load:
+def load(way: Compiled, support: Samples, target: Target = CORTEX_M7) -> Load:
     """Count the instructions of each entry point, in the program as it starts."""
-    meter = Meter(CORTEX_M7.build(way.program))
+    meter = Meter(target.build(way.program))
     learn(meter, way, few(support), passes=1)
     return measured(meter)
 
 
-def look(task: Task) -> Load:
+def look(task: Task, target: Target = CORTEX_M7) -> Load:
     """Count the instructions of what asks the images."""
-    meter, some = Meter(CORTEX_M7.build(task.inspection)), few(task.support)
+    meter, some = Meter(target.build(task.inspection)), few(task.support)
     driver = Driver(meter)
     enrol(meter, some)
     rng = np.random.default_rng(SCHEDULE.seed)
