@@ -312,14 +312,12 @@ _RATE = """\
 The example makes {passes} passes and lets the rate fall from {rate} to zero in a straight line. A
 loss that rises or stays asks for a lower rate; ten times lower is a good second try. `clock` is
 two numbers: a seed, and how many updates were made before, from 0 up, also after a restart: it
-draws what is rounded up. {sums}\
-Write the inputs of a call just before the call: any call may overwrite
+draws what is rounded up. Write the inputs of a call just before the call: any call may overwrite
 all of the arena.
-"""
+{sums}"""
 
 _ROUNDED_SUMS = """\
-For calls that add up gradients its second
-number counts images: sums are rounded, too. \
+Calls that add up gradients take a `clock` whose second number counts images: sums are rounded, too.
 """
 
 _COSINES = """\
