@@ -4,6 +4,7 @@
     python benchmarks/found_plans.py once CONTRIBUTION.json ONCE.json
     python benchmarks/found_plans.py table CONTRIBUTION.json MODEL RESULTS.csv ... | \
         python benchmarks/fill.py docs/results/studies/search.md
+    python benchmarks/found_plans.py against PLANS.csv RESULTS.csv none,sparse-99kb@0.001
 
 `draw` writes random plans that fit, whatever they promise.  `once` takes off every gain what
 learning in any layer brings on average, so that a sum does not count it again and again.
@@ -23,7 +24,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rows import after, grouped, head, line, paired, read, shown
+from rows import after, grouped, head, line, paired, percent, read, shown
 
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
@@ -114,6 +115,21 @@ def table(contribution: Path, model: str, results: Annotated[list[Path], typer.A
     ranked = np.corrcoef(np.argsort(np.argsort(ours)), np.argsort(np.argsort(theirs)))[0, 1]
     print(f"\n{head('plans', 'correlation', 'of ranks', texts=0)}")
     print(line(len(known), f"{linear:.2f}", f"{ranked:.2f}"))
+
+
+@app.command()
+def against(plans: Path, results: Path, methods: str) -> None:
+    """Print what plans bring more than methods of other rows, on the tasks that both have."""
+    others = grouped(read(results), lambda r: r.method)
+    print(head("plan", "RAM, B", "less", "RAM of that, B", "tasks", "difference", texts=1))
+    for plan, rows in grouped(read(plans), lambda r: r.method).items():
+        for method in methods.split(","):
+            theirs = others[method]
+            differences = paired(after(rows), after(theirs))
+            sizes = (max(r.sram_bytes for r in x) for x in (rows, theirs))
+            mine, other = (f"{size:,}" for size in sizes)
+            said = shown(percent(differences), "+")
+            print(line(f"`{plan}`", mine, f"`{method}`", other, len(differences), said))
 
 
 def gained(reached: dict[str, Reached], promises: dict[str, float | None]) -> Iterator[str]:

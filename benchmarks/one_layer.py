@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import typer
 from rows import Measured, grouped, head, line, lines_of, percent, shown
@@ -27,6 +28,7 @@ from shared import load_network
 from kilograd.report.curves import STYLE
 from kilograd.report.layers import Alone, alone, by_channels, less
 
+SHARES = tuple(map(Fraction, ("1/8", "1/4", "1/2", "1")))
 CHANNELS = ("fisher", "l2", "random:1", "random:2")
 ORDERS = ("fisher", "l2", "random")
 app = typer.Typer(add_completion=False)
@@ -52,7 +54,7 @@ def table(path: Path) -> None:
 
 def complete(path: Path) -> list[Alone]:
     """Return what layers brought: of episodes and methods, those that have most rows in common."""
-    rows = lines_of(path, Measured)
+    rows = [_row(cells) for cells in lines_of(path, dict[str, str])]
     tasks = grouped(rows, lambda r: (r.data, r.episode))
     methods = {task: {r.method for r in own} for task, own in tasks.items()}
     ranked = sorted(methods, key=lambda task: -len(methods[task]))
@@ -63,19 +65,25 @@ def complete(path: Path) -> list[Alone]:
     return list(alone(kept, "none"))
 
 
+def _row(cells: dict[str, str]) -> Measured:
+    """Return a row; what its accuracy was after each pass is not asked for here."""
+    known = {k: v for k, v in cells.items() if k != "accuracy_by_pass"}
+    return msgspec.convert(known, Measured, strict=False)
+
+
 def by_choice(found: Sequence[Alone]) -> Iterator[str]:
     """Yield means over layers: each task counts once."""
-    shares = sorted({a.choice.share for a in found})
-    yield head("channels", "tasks", *map(str, shares), texts=1)
+    yield head("channels", "tasks", *map(str, SHARES), texts=1)
     for order in ORDERS:
-        some = [[a.differences for a in _of(found, order, share)] for share in shares]
+        some = [[a.differences for a in _of(found, order, share)] for share in SHARES]
         cells = [shown(percent(_means(x)), "+") if x else "" for x in some]
         yield line(order, len(found[0].differences), *cells)
     for other in ORDERS[1:]:
         cells = []
-        for share in shares:
-            pairs = zip(_of(found, ORDERS[0], share), _of(found, other, share), strict=False)
-            more = [less(a, b) for a, b in pairs]
+        for share in SHARES:
+            theirs = {a.choice.number: a for a in _of(found, other, share)}
+            mine = [a for a in _of(found, ORDERS[0], share) if a.choice.number in theirs]
+            more = [less(a, theirs[a.choice.number]) for a in mine]
             cells.append(shown(percent(_means(more)), "+") if more else "")
         yield line(f"{ORDERS[0]} less {other}", len(found[0].differences), *cells)
 
@@ -86,6 +94,8 @@ def by_layer(found: Sequence[Alone]) -> Iterator[str]:
     for number in sorted({a.choice.number for a in found}):
         for share in sorted({a.choice.share for a in found}):
             some = [a for order in ORDERS for a in _of(found, order, share, number)]
+            if not some:
+                continue
             gains = {a.choice.order: shown(percent(a.differences), "+") for a in some}
             gain, effort = 100 * some[0].gain.mean, some[0].effort
             per = f"{1e3 * gain / effort.parameters:+.2f}", f"{1e6 * gain / effort.macs:+.2f}"
