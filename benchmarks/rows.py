@@ -113,7 +113,11 @@ def append(path: Path, rows: Iterable[Any]) -> None:
                 names = [x.name for x in fields(row)]
                 writer.writerow(names)
             cells = asdict(row)
-            writer.writerow([_cell(cells[_CALLED.get(name, name)]) for name in names])
+            writer.writerow([_cell(cells[_known(name, cells)]) for name in names])
+
+
+def _known(name: str, cells: Mapping[str, object]) -> str:
+    return name if name in cells else _CALLED[name]
 
 
 def _cell(value: object) -> object:
