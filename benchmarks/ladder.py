@@ -6,6 +6,7 @@ The tables of docs/results/studies/ladder.md.
     python benchmarks/ladder.py run docs/results/data/strategies.episodes.jsonl \
         docs/results/data/ladder.csv --episodes 8
     python benchmarks/ladder.py table docs/results/data/ladder.csv
+    python benchmarks/ladder.py compare docs/results/data/ladder.csv
 
 Every rung learns the same selection on the same stored episodes of `strategies.py`, with the same
 views in the same order, the same rates and the same rule (`rowrms`), one image at a time; only what
@@ -17,26 +18,24 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import typer
 from ladder_network import IN_TORCH, RUNGS, Network, Rung, graph_layout
+from ladder_tables import LEARNING, NETWORK, PUBLISHED, Row, networks, tables
 from numpy.typing import NDArray
-from rows import append, head, line, lines_of, shown
+from rows import append, lines_of
 from shared import first_episodes, load_images, load_network
 from torch import Tensor
 from torch.nn import functional
 
 from kilograd.data import Episode, augmented
-from kilograd.intervals import interval
 from kilograd.ir import Array, DType, Node, dead_code
 from kilograd.learn.adapt import load_task
 from kilograd.learn.inspect import inspector
@@ -54,8 +53,7 @@ from kilograd.settings import HeadKind, Limits, OptimizerKind, Recipe, Schedule
 from kilograd.targets import Driver, HostProgram, build_host
 
 PLAN = Path(__file__).parents[1] / "examples" / "plans" / "static-pointwise-knapsack-15.json"
-METHODS = {"none": "none", "last": "last", "static": str(PLAN), "tinytrain": "tinytrain"}
-NETWORK, LIMITS = "mcunet-5fps", Limits(compute="15%")
+LIMITS = Limits(compute="15%")
 PASSES, RATE, VIEWS = 10, 0.001, 4
 OTHER_SEED = 1000
 SCALE = 10.0  # of the cosine, as the device has it
@@ -67,16 +65,10 @@ Learn = tuple[tuple[Parameter, Part], ...]
 Maps = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One episode learned on one rung; `seconds` of one core, for learning alone."""
-
-    data: str
-    episode: int
-    method: str
-    rung: str
-    accuracy: float
-    seconds: float
+def methods(network: str) -> dict[str, str]:
+    """Return what learns, by the name that tables have for it; the file is for MCUNet."""
+    fixed = {"static": str(PLAN)} if network == NETWORK else {PUBLISHED: PUBLISHED}
+    return {"none": "none", "last": "last", **fixed, "tinytrain": "tinytrain"}
 
 
 class Master:
@@ -186,9 +178,9 @@ class OnDevice:
 
 
 @functools.lru_cache(maxsize=8)
-def design(learn: Learn, ways: int, accumulate: int) -> Compiled:
+def design(model: str, learn: Learn, ways: int, accumulate: int) -> Compiled:
     """Compile what the device runs; the lower layers are an entry point of their own."""
-    network = load_network(NETWORK)
+    network = load_network(model)
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder) / "plan.json"
         write_plan(plan, network.name, network.graph, Selection(dict(learn)))
@@ -199,16 +191,16 @@ def design(learn: Learn, ways: int, accumulate: int) -> Compiled:
 
 
 @functools.lru_cache(maxsize=8)
-def program(learn: Learn, ways: int, accumulate: int) -> HostProgram:
+def program(model: str, learn: Learn, ways: int, accumulate: int) -> HostProgram:
     """Build it for this machine."""
-    return build_host(design(learn, ways, accumulate).program, keep=False)
+    return build_host(design(model, learn, ways, accumulate).program, keep=False)
 
 
 class Lesson:
     """An episode, and how it is learned in PyTorch and on the device."""
 
-    def __init__(self, e: Episode) -> None:
-        self.episode, self.network, self.ways = e, load_network(NETWORK), len(e.classes)
+    def __init__(self, e: Episode, model: str = NETWORK) -> None:
+        self.episode, self.network, self.ways = e, load_network(model), len(e.classes)
         features = replace(self.network.graph, outputs=self.network.graph.outputs[:1])
         self.graph = dead_code(features)
         task = load_task(load_images(e.dataset), e, self.network.preprocess)
@@ -221,9 +213,19 @@ class Lesson:
             for _ in range(VIEWS)
         ]
 
+    def design(self, learn: Learn, accumulate: int) -> Compiled:
+        """Compile what the device runs for this network and so many classes."""
+        return design(self.network.name, learn, self.ways, accumulate)
+
+    def program(self, learn: Learn, accumulate: int) -> HostProgram:
+        """Build it for this machine."""
+        return program(self.network.name, learn, self.ways, accumulate)
+
     def selection(self, method: str) -> Learn:
         """Let a method choose within the budget, by the int8 network."""
-        recipe = Recipe(METHODS[method], self.ways, optimizer=OptimizerKind.ROWRMS, rows=True)
+        recipe = Recipe(
+            methods(self.network.name)[method], self.ways, optimizer=OptimizerKind.ROWRMS, rows=True
+        )
         inspect = inspector(self.network, self.support, self.schedule, _inspections)
         budget = LIMITS.budget(self.network) if method == "tinytrain" else Budget()
         made = compile_recipe(self.network, recipe, budget, inspect, _prices)
@@ -242,7 +244,7 @@ class Lesson:
 
     def on_device(self, learn: Learn) -> OnDevice:
         """Return the untaught program that only adds gradients up."""
-        host, given = program(learn, self.ways, 2), self.schedule
+        host, given = self.program(learn, 2), self.schedule
         host.reset()
         rng = np.random.default_rng(given.seed)
         views = Cached(host, self.support.images, given.augment, rng, VIEWS)
@@ -255,7 +257,7 @@ class Lesson:
 
         `seed`: of what is rounded stochastically.
         """
-        made = design(learn, self.ways, 2)
+        made = self.design(learn, 2)
         data = {s.name: s.value for s in made.program.state}
         nodes = made.program.entries[EntryPoint.APPLY].graph.nodes
         learns = [
@@ -276,7 +278,7 @@ class Lesson:
 
     def by_device(self, learn: Learn, rung: Rung = Rung.DEVICE) -> tuple[Compiled, HostProgram]:
         """Let the device's own program learn."""
-        made, host = design(learn, self.ways, 1), program(learn, self.ways, 1)
+        made, host = self.design(learn, 1), self.program(learn, 1)
         host.reset()
         if rung is Rung.FRESH:  # the same program, asked for a new latent in every step
             made = replace(made, recipe=replace(made.recipe, cache=0))
@@ -299,7 +301,7 @@ def learned(lesson: Lesson, learn: Learn, rung: Rung, fronts: list[Maps]) -> flo
         found = student.predict()
     elif rung in {Rung.BACKWARD, Rung.AGAIN}:
         lesson.taught(lesson.on_device(learn), learn, rung, OTHER_SEED + lesson.schedule.seed)
-        found = predict(program(learn, lesson.ways, 2), lesson.query.images)
+        found = predict(lesson.program(learn, 2), lesson.query.images)
     else:
         found = predict(lesson.by_device(learn, rung)[1], lesson.query.images)
     return float((found == lesson.query.labels).mean())
@@ -310,7 +312,7 @@ def rows(lesson: Lesson, wanted: Mapping[str, Sequence[Rung]]) -> Iterator[Row]:
     e = lesson.episode
     chosen = {method: lesson.selection(method) for method in wanted}
     last = lesson.graph.outputs[0].inputs[0].name
-    cuts = {m: _latent(learn, lesson.ways) if learn else (last,) for m, learn in chosen.items()}
+    cuts = {m: _latent(lesson, learn) if learn else (last,) for m, learn in chosen.items()}
     names = sorted({name for cut in cuts.values() for name in cut})
     for rung in RUNGS:
         asked = [method for method, rungs in wanted.items() if rung in rungs]
@@ -320,19 +322,23 @@ def rows(lesson: Lesson, wanted: Mapping[str, Sequence[Rung]]) -> Iterator[Row]:
             start = time.process_time()
             found = learned(lesson, chosen[method], rung, own)
             seconds = round(time.process_time() - start, 2)
-            yield Row(e.dataset, e.seed, method, rung.value, found, seconds)
+            model = lesson.network.name
+            yield Row(e.dataset, e.seed, method, rung.value, found, seconds, model)
 
 
-def _latent(learn: Learn, ways: int) -> tuple[str, ...]:
-    made = design(learn, ways, 2)
+def _latent(lesson: Lesson, learn: Learn) -> tuple[str, ...]:
+    made = lesson.design(learn, 2)
     return tuple(n.name for n in made.program.entries[EntryPoint.PREFIX].graph.outputs)
 
 
 @app.command()
-def run(stored: Path, out: Path, episodes: int = 8, rungs: str = "abcdefg") -> None:
+def run(
+    stored: Path, out: Path, episodes: int = 8, rungs: str = "abcdefg", network: str = NETWORK
+) -> None:
     """Run what is missing, appending: the first episode of each set, then the second, ..."""
     torch.set_num_threads(1)
-    done = {(r.data, r.episode, r.method, r.rung) for r in lines_of(out, Row)}
+    own = [r for r in lines_of(out, Row) if r.model == network]
+    done = {(r.data, r.episode, r.method, r.rung) for r in own}
     asked = [rung for letter, rung in zip("abcdefg", RUNGS, strict=True) if letter in rungs]
     for e in first_episodes(stored, episodes):
         wanted = {
@@ -342,83 +348,24 @@ def run(stored: Path, out: Path, episodes: int = 8, rungs: str = "abcdefg") -> N
                 if (method != "none" or rung in IN_TORCH)
                 and (e.dataset, e.seed, method, rung.value) not in done
             ]
-            for method in METHODS
+            for method in methods(network)
         }
         if wanted := {method: missing for method, missing in wanted.items() if missing}:
             start = time.perf_counter()
-            append(out, list(rows(Lesson(e), wanted)))
+            append(out, list(rows(Lesson(e, network), wanted)))
             print(f"{e.dataset} {e.seed}: {time.perf_counter() - start:.0f} s", flush=True)
-
-
-Results = Mapping[tuple[str, str, str, int], float]
-"""Accuracy in per cent by method, rung, data set and episode."""
-
-
-def results(rows: Sequence[Row]) -> Results:
-    """Return all there is; without learning all rungs with an int8 forward pass are one."""
-    found = {(r.method, r.rung, r.data, r.episode): 100 * r.accuracy for r in rows}
-    for (method, rung, *rest), value in list(found.items()):
-        if method == "none" and rung == Rung.INTEGER:
-            found.update({(method, other.value, *rest): value for other in CHAIN[3:]})
-    return found
-
-
-def differences(
-    found: Results, methods: Sequence[str], rung: Rung, less: Rung
-) -> dict[str, list[float]]:
-    """Return rung less another for each episode of each data set.
-
-    It is the mean over the methods, of which each must have both.
-    """
-    by_data: dict[str, list[float]] = defaultdict(list)
-    for data, n in dict.fromkeys((data, n) for _, _, data, n in found):
-        pairs = [[found.get((m, r.value, data, n)) for r in (rung, less)] for m in methods]
-        own = [a - b for a, b in pairs if a is not None and b is not None]
-        if len(own) == len(methods):
-            by_data[data].append(float(np.mean(own)))
-    return by_data
-
-
-LEARNING = ("last", "static", "tinytrain")
-CHAIN = RUNGS[:-1]
-STEPS = (
-    *((b, a) for a, b in itertools.pairwise(CHAIN)),
-    (Rung.AGAIN, Rung.DEVICE),
-    (Rung.DEVICE, Rung.FLOAT),
-)
-
-
-def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield what each rung reaches, what each step costs, and both by method."""
-    found, sets = results(rows), list(dict.fromkeys(r.data for r in rows))
-    yield head("method", "rung", "episodes", *sets, "all", texts=2)
-    tried = sorted({(d, n) for m, _, d, n in found if m != "none"})
-    whole = [k for k in tried if all((m, r.value, *k) in found for m in METHODS for r in CHAIN)]
-    for method in METHODS:
-        for rung in CHAIN if method != "none" else CHAIN[:3]:
-            own = {x: [found[method, rung.value, d, n] for d, n in whole if d == x] for x in sets}
-            yield line(f"`{method}`", rung, *_means(own, sets))
-    yield ""
-    yield head("step", "methods", "episodes", *sets, "all", "sets count once", texts=2)
-    for rung, less in STEPS:
-        untaught = [("none",)] if less in CHAIN[:2] else []
-        for methods in (LEARNING, *((m,) for m in LEARNING), *untaught):
-            if own := differences(found, methods, rung, less):
-                names = "all three" if methods == LEARNING else f"`{methods[0]}`"
-                once = shown(interval([float(np.mean(x)) for x in own.values()]), "+z")
-                yield line(f"{rung} less {less}", names, *_means(own, sets, "+"), once)
-
-
-def _means(by_data: Mapping[str, list[float]], sets: Sequence[str], sign: str = "") -> list[str]:
-    each = [x for own in by_data.values() for x in own]
-    means = (f"{np.mean(by_data[x]):{sign}z.1f}" if x in by_data else "" for x in sets)
-    return [str(len(each)), *means, shown(interval(each), f"{sign}z")]
 
 
 @app.command()
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
     print("\n".join(tables(lines_of(path, Row))))
+
+
+@app.command()
+def compare(paths: list[Path]) -> None:
+    """Print float32 beside the device's program, by network and method."""
+    print("\n".join(networks([row for path in paths for row in lines_of(path, Row)])))
 
 
 @app.command()
@@ -457,7 +404,7 @@ def _differing(lesson: Lesson, tensors: Mapping[str, Array]) -> int:
 
 def _gradients(lesson: Lesson, learn: Learn) -> tuple[float, float]:
     """Compare the first gradients of PyTorch and of the device; return the worst."""
-    fronts = lesson.fronts(Rung.INTEGER, _latent(learn, lesson.ways))
+    fronts = lesson.fronts(Rung.INTEGER, _latent(lesson, learn))
     device = lesson.on_device(learn)
     student = lesson.on_torch(learn, Rung.INTEGER, fronts)
     device.enrol()
