@@ -1,0 +1,115 @@
+"""Procedures side by side, on any networks: the tables of `kilograd evaluate`'s rows.
+
+    python benchmarks/rows.py keep OUT docs/results/data/procedures-networks.csv
+    python benchmarks/procedures_networks.py docs/results/data/procedures-networks.csv
+
+A method's options say by which procedure it learned.  One table for the sets on which rates are
+chosen, one for those on which they are tested; each with accuracies in per cent, 95 % intervals
+(Student's t) over episodes, and the difference to the first procedure of the same method, on the
+same episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import typer
+from rows import Row, after, grouped, head, line, paired, read, shown
+
+from kilograd.intervals import interval
+from kilograd.settings import OptimizerKind, Recipe, Settings
+from kilograd.sizes import ram_of
+
+CHOSEN_ON = ("sign_digits", "cifar100", "pacs")
+ROOM = ram_of("256K", "sram")
+
+
+def procedure(method: str) -> str:
+    """Return how a method learned, in words.
+
+    >>> procedure("full@lr=0.001,optimizer=adam,iterations=40,accumulate=100")
+    'Adam, 40 passes, batch 100'
+    """
+    given = Settings().varied(method)
+    recipe, passes = given.recipe, given.schedule.iterations
+    if recipe.method == "none":
+        return ""
+    rule = "Adam" if recipe.optimizer is OptimizerKind.ADAM else recipe.optimizer.value
+    parts = [rule, f"{passes} passes", _batch(recipe)]
+    if recipe.state_bits < 32:
+        parts.append(f"{recipe.state_bits} bits")
+    if given.limits != Settings().limits:
+        parts.append(f"RAM {given.limits.sram}")
+    return ", ".join(parts)
+
+
+def _order(row: Row) -> tuple[bool, float, int, int]:
+    given = Settings().varied(row.method)
+    recipe = given.recipe
+    adam = recipe.optimizer is OptimizerKind.ADAM
+    return adam, given.schedule.lr, recipe.accumulate, -recipe.state_bits
+
+
+def _batch(recipe: Recipe) -> str:
+    whole = "whole support" if recipe.accumulate >= 1000 else f"batch {recipe.accumulate}"
+    return f"{whole}, exact prototypes" if recipe.prototype_gradients else whole
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield both tables, with an empty line behind each."""
+    for chosen in (True, False):
+        some = [r for r in rows if (r.data in CHOSEN_ON) == chosen]
+        yield from _table(some)
+        yield ""
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    sets = list(dict.fromkeys(r.data for r in rows))
+    costs = "RAM, B", "in 256 KB", "weights"
+    yield head(
+        "network",
+        "method",
+        "procedure",
+        "rate",
+        *costs,
+        *sets,
+        "all",
+        "episodes",
+        "less first",
+        texts=4,
+    )
+    for (model, name), own in sorted(grouped(rows, lambda r: (r.model, r.name)).items()):
+        ways = grouped(sorted(own, key=_order), lambda r: r.method)
+        first = after(next(iter(ways.values())))
+        for method, mine in ways.items():
+            found = after(mine)
+            gains = [100 * x for x in paired(found, first)]
+            most = max(r.sram_bytes for r in mine)
+            by_data = grouped(mine, lambda r: r.data)
+            yield line(
+                model,
+                f"`{name}`",
+                procedure(method),
+                mine[0].rate,
+                f"{most:,}",
+                "yes" if most <= ROOM else "no",
+                f"{max(r.learned_parameters for r in mine):,}",
+                *(_mean(by_data.get(name, [])) for name in sets),
+                shown(interval([100 * x for x in found.values()])),
+                len(mine),
+                "" if found == first else shown(interval(gains), "+z"),
+            )
+
+
+def _mean(rows: Sequence[Row]) -> str:
+    return shown(interval([100 * r.accuracy_after for r in rows])).partition(" ")[0] if rows else ""
+
+
+def main(results: Path) -> None:
+    """Print the tables of a file of rows."""
+    print("\n".join(tables(read(results))))
+
+
+if __name__ == "__main__":
+    typer.run(main)
