@@ -35,7 +35,9 @@ from kilograd.settings import Recipe
 FAMILIES = {
     "last K layers": ("head", "last", "last:3", "last:6", "last:12"),
     "biases of the last K": ("bias:6", "bias:12", "bias:24"),
-    "published sparse plans": tuple(f"sparse-{x}" for plans in PLANS.values() for x in plans),
+    "published sparse plans": tuple(
+        dict.fromkeys(f"sparse-{x}" for plans in PLANS.values() for x in plans)
+    ),
     "tinytrain, 15 % of the work": ("tinytrain",),
     "full": ("full",),
 }

@@ -100,7 +100,8 @@ def _drawn(
             f"<title>{says}</title></circle>"
         )
         if p.name:
-            yield label(x(p.x) + 5, y(p.y) - 5, escape(p.name), kind, "start")
+            beside, anchor = (-5, "end") if x(p.x) > 0.85 * _WIDTH else (5, "start")
+            yield label(x(p.x) + beside, y(p.y) - 5, escape(p.name), kind, anchor)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
