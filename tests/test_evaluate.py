@@ -203,6 +203,7 @@ def test_the_command_hands_on_every_option(
         head=HeadKind.PROTO,
         optimizer=OptimizerKind.MOMENTUM,
         qas=False,
+        state_bits=16,
         accumulate=99,
         prototype_gradients=True,
         rows=True,

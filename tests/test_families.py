@@ -19,13 +19,15 @@ HEADER = runtime_folder() / "include" / "kg.h"
 #: family's: of `avx2` only the others are made.
 WEIGHTS = {"conv": "conv_weight", "depthwise": "depthwise_weight"}
 #: What several families call, and what no op stands for.
-SHARED = {"kg_block.c", "kg_frame.c", "kg_math.c", "kg_status.c"}
+SHARED = {"kg_block.c", "kg_frame.c", "kg_math.c", "kg_state.c", "kg_status.c"}
 
 
 def family(op: Op) -> str:
     """Return the C file that the kernel of an op belongs into."""
     # an update on the way is asked of the gradient, which names the kernel
     source = op.grad if isinstance(op, ops.RowUpdate) else op
+    if isinstance(source, ops.Update):  # with a state or without: one kernel serves all rules
+        return "kg_update.c"
     module = type(source).__module__.rpartition(".")[2]
     weights = isinstance(source, ops.ConvWeightGrad | ops.DepthwiseWeightGrad)
     return f"kg_{WEIGHTS[module] if weights else module}.c"
