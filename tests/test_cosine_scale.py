@@ -16,16 +16,18 @@ import kilograd
 from kilograd import InputError
 from kilograd.data import Draw, load_dataset
 from kilograd.emit import source
+from kilograd.emit.readme import readme
 from kilograd.frontend import Model, load_model, save_model
 from kilograd.ir import Array
 from kilograd.learn.adapt import load_task
 from kilograd.learn.adapted import load_adapted
+from kilograd.learn.application import application
 from kilograd.learn.inspect import inspector
 from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.samples import Samples
 from kilograd.learn.training import enrol
 from kilograd.select import Budget
-from kilograd.settings import Recipe, Schedule
+from kilograd.settings import HeadKind, Recipe, Schedule
 from kilograd.targets import Driver, build_host
 
 SCALE = 2.5
@@ -110,6 +112,15 @@ def test_the_exported_c_has_it(usual: Model, sharp: Model, tmp_path: Path) -> No
         program = compile_recipe(model, Recipe("last", 3), Budget()).program
         found = set(re.findall(r"cosine_\w*params .*\.scale = ([^}]+)f\}", source(program)))
         assert set(map(float.fromhex, found)) == {said}
+
+
+def test_the_exported_page_has_it(usual: Model, sharp: Model) -> None:
+    for model, said in ((usual, "10"), (sharp, "2.5")):
+        page = readme(application(compile_recipe(model, Recipe("last", 3), Budget())), "")
+        assert f"a logit is {said} times the cosine" in page
+        assert f"class: {said} at most" in page
+    linear = compile_recipe(sharp, Recipe("last", 3, HeadKind.INT8), Budget())
+    assert "cosine" not in readme(application(linear), "")
 
 
 def test_what_images_say_depends_on_it(usual: Model, sharp: Model, photos: Path) -> None:

@@ -334,7 +334,10 @@ def test_what_the_methods_choose() -> None:
     assert set(groups) == {f"b3.pw1.grouped.{i}.{kind}" for i in (0, 1) for kind in kinds}
 
 
-@pytest.mark.parametrize("limit", [{"sram": 13_000}, {"sram": 20_000}, {"compute": 500_000}])
+@pytest.mark.parametrize(
+    "limit",
+    [{"sram": 13_000}, {"sram": 20_000}, {"compute": 500_000}, {"backward_memory": 200_000}],
+)
 def test_the_largest_rank_that_a_budget_admits(limit: dict[str, int]) -> None:
     """Against all of them, one by one."""
     model = load_model("digits")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from folders import write_class, write_model, write_pictures
-from helpers import Run
+from helpers import Done, Run
 
 import kilograd
 from kilograd import InputError, Outcome
@@ -253,3 +253,49 @@ def test_on_the_command_line(
     assert "--forget pink: no such class; there are blue, green, red" in done.error
     said = run("adapt", folders["proto"], "--from", data).error
     assert f"{data}: holds no result.json; give a folder that kilograd adapt --out wrote" in said
+
+
+# ---- limits hold here as well ----
+
+
+def test_what_is_over_its_ram_is_refused(
+    run: Run, tmp_path: Path, photos: Path, folders: dict[str, Path]
+) -> None:
+    data = some(photos, tmp_path / "data", *OLD)
+    out = tmp_path / "out"
+    failed = run("adapt", data, "--from", folders["int8"], "--sram", "2K", "--out", out)
+    assert failed.code == 2
+    assert not out.exists()
+    need = failed.err.split()[-1]
+    done = run("adapt", data, "--from", folders["int8"], "--sram", need, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["sram_bytes"] == int(need)
+    odd = run("adapt", data, "--from", folders["int8"], "--sram", "much")
+    assert odd.code == 2
+    assert "--sram 'much'" in odd.err
+
+
+def test_views_are_kept_within_bytes(
+    run: Run, tmp_path: Path, photos: Path, folders: dict[str, Path]
+) -> None:
+    data = some(photos, tmp_path / "data", *OLD)
+
+    def on(place: Path, *options: object) -> Done:
+        return run("adapt", data, "--from", place, "--iterations", 3, "--json", *options)
+
+    few = on(folders["proto"], "--cache-bytes", "1K")
+    assert few.code == 2
+    least = int(few.err.split()[-1])
+    out = tmp_path / "out"
+    done = on(folders["proto"], "--cache-bytes", least, "--out", out)
+    assert json.loads(done.out)["cache_bytes"] == least
+    again = on(out, "--cache-bytes", 2 * least)
+    assert least < json.loads(again.out)["cache_bytes"] <= 2 * least
+
+
+def test_a_cache_that_saves_nothing_is_refused(run: Run, tmp_path: Path, photos: Path) -> None:
+    data = some(photos, tmp_path / "data", *OLD)
+    model = write_model(tmp_path / "small", seed=3)
+    whole = kilograd.adapt(data, model, "full", iterations=0)
+    with pytest.raises(InputError, match="no work can be kept"):
+        kilograd.adapt(data, start=whole, cache=2, iterations=1)

@@ -33,10 +33,12 @@ from kilograd.learn.automatic import CHOSEN, candidates, with_rate
 from kilograd.learn.confidence import confidences
 from kilograd.learn.further import begin, classes_after, go_on
 from kilograd.learn.own_pictures import own_pictures
-from kilograd.learn.recipe import Compiled
+from kilograd.learn.recipe import Compiled, check_cache
+from kilograd.learn.views import within
 from kilograd.options import Record, as_path, changed, converted, values
 from kilograd.progress import Progress, silent
 from kilograd.reading import there
+from kilograd.select import Budget
 from kilograd.settings import Build, Settings
 from kilograd.targets import Driver, HostProgram
 
@@ -233,13 +235,18 @@ def started(adapted: Learned, given: Mapping[str, object]) -> Compiled:
     usual = Build(replace(recipe, head=recipe.head_kind))
     build = _as_learned(usual, given, option("adapted"))
     found = learned.compiled_as(build.recipe).started
-    budget, need = build.limits.budget(learned.compiled.model).sram, found.program.sram_bytes
-    if budget is not None and need > budget:
+    _check_ram(found, build.limits.budget(learned.compiled.model))
+    return found
+
+
+def _check_ram(compiled: Compiled, budget: Budget) -> None:
+    """Raise `InputError` where a program is over the RAM of a budget."""
+    limit, need = budget.sram, compiled.program.sram_bytes
+    if limit is not None and need > limit:
         raise InputError(
-            f"{option('sram')} {budget}: the program needs {need} bytes; the smallest "
+            f"{option('sram')} {limit}: the program needs {need} bytes; the smallest "
             f"{option('sram')} that fits is {need}"
         )
-    return found
 
 
 _ANSWERED = ("model", "size", "compute", "channels", "backward_memory")
@@ -277,27 +284,38 @@ def learn_further(
     """Go on learning from what was learned: classes of `data` that are new are added.
 
     `given`: options by name.  All images of `data` take part, but for a share `test`.
-    Raises `InputError` as `go_on`, and for options that say another thing than what was learned.
+    Raises `InputError` as `go_on`, for options that say another thing than what was learned, for a
+    program over its budget, and for a cache that saves nothing or holds no view.
     """
     learned = learned_from(adapted, ())
     if odd := [k for k in ("ways", "shots", "queries", "guard") if given.get(k) is not None]:
         raise InputError(f"{option(odd[0])}: nothing is drawn where learning goes on; leave it out")
     recipe = learned.compiled.recipe
-    usual = Settings(Draw(EpisodeKind.ALL), replace(recipe, head=recipe.head_kind))
+    # what an earlier call has kept says nothing against another size for this one
+    views = recipe.cache if given.get("cache_bytes") is None else 0
+    recipe = replace(recipe, head=recipe.head_kind, cache=views)
+    usual = Settings(Draw(EpisodeKind.ALL), recipe)
     where = str(adapted) if isinstance(adapted, str | Path) else "start"
     settings = _as_learned(usual, given, where)
+    budget = settings.budget(learned.compiled.network)
+    wanted = settings.recipe.cache or int(budget.cache is not None)
     dataset = load_dataset(data)
     remark_left_out(dataset, settings.draw)
     seed = settings.schedule.seed
     episode = sample_whole(dataset, test=settings.draw.test, seed=seed, least=1)
     classes = classes_after(learned, episode.classes, forget)
-    start = begin(learned, classes, settings.recipe)
+    start = begin(learned, classes, replace(settings.recipe, cache=wanted))
+    _check_ram(start.compiled, budget)
+    check_cache(start.compiled)
     named = {name for name, value in given.items() if value is not None}
     free = CHOSEN - named - {"method", "head", "optimizer"}
     chosen = next(candidates(settings, free, len(episode.support), len(classes)))
     schedule = with_rate(chosen, free, start.compiled).schedule
     if "iterations" not in named and set(classes) != set(episode.classes):
         schedule = replace(schedule, iterations=0, warmup=0)
+    images, passes = len(episode.support), schedule.iterations
+    kept = within(budget.cache, start.compiled, images, schedule.augment, passes)
+    start = replace(start, compiled=kept)
     task = load_task(dataset, episode, learned.compiled.model.preprocess)
     return go_on(start, task, schedule, progress)
 

@@ -9,6 +9,7 @@ from kilograd.emit.pictures import Pictures
 from kilograd.emit.program import Program
 from kilograd.frontend import Attribution, Preprocess
 from kilograd.ir import StreamedInput
+from kilograd.ops import Cosine
 from kilograd.passes import EntryPoint
 
 
@@ -40,6 +41,12 @@ class Application:
         """The classes that the program tells apart."""
         (logits,) = self.program.entries[EntryPoint.INFER].graph.outputs
         return logits.type.size
+
+    @property
+    def cosine_scale(self) -> float | None:
+        """What cosines with prototypes are multiplied by; `None` where there are none."""
+        nodes = self.program.entries[EntryPoint.INFER].graph.nodes
+        return next((n.op.scale for n in nodes if isinstance(n.op, Cosine)), None)
 
     @property
     def by_rows(self) -> bool:

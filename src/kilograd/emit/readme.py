@@ -39,7 +39,7 @@ def readme(app: Application, building: str) -> str:
             _image(app),
             _classes(app),
             _learning(app),
-            _PREDICTION.format(prototypes=_COSINES if app.has(EntryPoint.ENROL) else ""),
+            _PREDICTION.format(prototypes=_cosines(app)),
             _STATUSES,
             _STATE.format(state=app.program.state_bytes),
             _memory(app),
@@ -132,6 +132,10 @@ def _group(app: Application) -> str:
             "the group, then `model_apply`, which learns"
         )
     return ""
+
+
+def _cosines(app: Application) -> str:
+    return "" if app.cosine_scale is None else _COSINES.format(scale=f"{app.cosine_scale:g}")
 
 
 def _memory(app: Application) -> str:
@@ -321,8 +325,8 @@ Calls that add up gradients take a `clock` whose second number counts images: su
 """
 
 _COSINES = """\
-Here a logit is ten times the cosine between the image's features and the prototype of the class: 10
-at most, and 0 for a class that was not enrolled.
+Here a logit is {scale} times the cosine between the image's features and the prototype of the
+class: {scale} at most, and 0 for a class that was not enrolled.
 """
 _PREDICTION = """\
 ## Read a prediction

@@ -198,13 +198,19 @@ def compile_program(
     Raises `InputError` for a cache that saves nothing, too: only a comparison has a use for it.
     """
     compiled = compile_recipe(model, recipe, budget, inspect)
+    check_cache(compiled)
+    return compiled
+
+
+def check_cache(compiled: Compiled) -> None:
+    """Raise `InputError` for a cache that saves nothing."""
+    recipe, name = compiled.recipe, compiled.network.name
     if recipe.cache and EntryPoint.PREFIX not in compiled.program.entries:
         raise InputError(
-            f"{option('cache')} {recipe.cache}: method {recipe.method} on {model.name} learns "
+            f"{option('cache')} {recipe.cache}: method {recipe.method} on {name} learns "
             "from the first layer on, so no work can be kept; leave the option away, or choose a "
             "method that learns in fewer layers"
         )
-    return compiled
 
 
 def compile_selection(model: Model, recipe: Recipe, selection: Selection) -> Compiled:

@@ -10,7 +10,7 @@ import math
 
 from kilograd.errors import InputError, option
 from kilograd.passes import Block, Growth, GrowthKind, Part, mobile_blocks
-from kilograd.select.greedy import too_small
+from kilograd.select.greedy import over_memory, too_small
 from kilograd.select.selection import (
     Budget,
     Evidence,
@@ -47,7 +47,8 @@ def lora(k: int, rank: int | None = None) -> Strategy:
                 f"1 to {most}, the fewest channels that such a layer of {evidence.name} reads or "
                 "makes"
             )
-        if rank is not None or budget.sram is budget.compute is None:
+        free = budget.sram is budget.compute is budget.backward_memory is None
+        if rank is not None or free:
             return _updates(evidence, blocks, min(RANK, most) if rank is None else rank)
         return _largest(evidence, budget, blocks, most)
 
@@ -81,17 +82,22 @@ def grouped(k: int, groups: int) -> Strategy:
 def _largest(evidence: Evidence, budget: Budget, blocks: tuple[Block, ...], most: int) -> Selection:
     """Return the updates of the largest rank that the budget admits."""
     least = _updates(evidence, blocks, 1)
-    if not budget.admits(evidence.cost(least)):
+    if not _admitted(evidence, budget, least):
         raise too_small(evidence, budget, [least])
 
     admitted, beyond = 1, most + 1
     while beyond - admitted > 1:
         rank = (admitted + beyond) // 2
-        if budget.admits(evidence.cost(_updates(evidence, blocks, rank))):
+        if _admitted(evidence, budget, _updates(evidence, blocks, rank)):
             admitted = rank
         else:
             beyond = rank
     return _updates(evidence, blocks, admitted)
+
+
+def _admitted(evidence: Evidence, budget: Budget, selection: Selection) -> bool:
+    over = over_memory(evidence, budget, selection)
+    return not over and budget.admits(evidence.cost(selection))
 
 
 def _updates(evidence: Evidence, blocks: tuple[Block, ...], rank: int) -> Selection:
