@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import signal
 import sqlite3
 import statistics
@@ -31,6 +32,7 @@ from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.learn.adapt import compile_for, load_task, train
 from kilograd.learn.automatic import suited_rate
+from kilograd.select import Budget, Evidence, strategy, write_plan
 from kilograd.settings import OptimizerKind, Settings
 from kilograd.study.propose import State, Tried, floor, hopeless, propose
 from kilograd.study.space import Params, Range, Space, Tunable, read_over
@@ -404,6 +406,34 @@ def test_the_session(home: Path, tmp_path: Path, run: Run) -> None:
     assert run("evaluate", *words).code == 0
 
 
+def test_what_is_pasted_are_words_of_a_shell(
+    home: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan's name is one word there, a switch stands without a value."""
+    monkeypatch.chdir(tmp_path)
+    plan = Path("my plan; $(id)|<b>.json")
+    model = load_model(home / "small")
+    learns = strategy("last:2")(Evidence(model.name, model.graph, model.layers), Budget())
+    write_plan(plan, model.name, model.graph, learns)
+    words = ["--data", home / "discs", "--model", home / "small", "--out", tmp_path / "out"]
+    method = f"./{plan}@rows=true,qas=false,cache=0"
+    words += ["--methods", method, "--over", "lr", "--trials", 1]
+    words += ["--episodes", 1, "--shots", 2, "--queries", 3, "--iterations", 2]
+    done = run("tune", *words)
+    assert done.code == 0
+    written = (tmp_path / "out" / "tuning.json").read_text()
+    lines = re.findall(r"^  kilograd (\w+) (.*) \.\.\.$", done.out, re.MULTILINE)
+    given = [(command, shlex.split(options)) for command, options in lines]
+    assert given[0] == ("evaluate", ["--methods", json.loads(written)["methods"][0]])
+    assert given[1][1][:6] == ["--method", f"./{plan}", "--rows", "--no-qas", "--cache", "0"]
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert table[2].startswith(r"| ./my plan; $(id)\|\<b>.json@rows=true,qas=false,cache=0 | lr ")
+    assert "Each trial has its own lr. Tuned on" in table[-1]
+    # What is pasted is taken.
+    words = ["--model", home / "small", *given[1][1], "--out", tmp_path / "learned"]
+    assert run("adapt", home / "discs", *words).code == 0
+
+
 def test_without_qas_rates_are_those_of_codes(home: Path, tmp_path: Path) -> None:
     found = tune(home, tmp_path / "out", qas=False, trials=2)
     assert set(found.tuned[0].space.rates) == {OptimizerKind.SGD, OptimizerKind.MOMENTUM}
@@ -444,6 +474,7 @@ def test_the_table_of_a_paper(tuned: tuning.Tuning) -> None:
         ({"over": ["rate"]}, "over rate: rate: no such option; there are"),
         ({"over": ["lr", "lr=0.1:1"]}, "over: names lr twice"),
         ({"over": ["lr=0.1:0.001"]}, "give the lower one first, as lr=0.001:0.1"),
+        ({"over": ["lr=0.1:0.1"]}, "leave lr out of it, and give lr 0.1"),
         ({"over": ["lr=0.1"]}, "give its bounds as LOW:HIGH, as lr=0.0001:0.1"),
         ({"over": ["lr=0:1"]}, "0 is no rate"),
         ({"over": ["lr=nan:nan"]}, "too high"),

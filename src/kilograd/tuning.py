@@ -20,6 +20,7 @@ from kilograd.options import as_list, as_path, changed, converted, record_given,
 from kilograd.output import check_apart, check_folder, write_file
 from kilograd.progress import Progress, silent
 from kilograd.report.evaluation import facts_of
+from kilograd.report.markup import plain
 from kilograd.report.tuning import tuning_page, tuning_table
 from kilograd.settings import Settings
 from kilograd.study import tune as study
@@ -191,7 +192,8 @@ def _texts(name: str, given: object) -> tuple[str, ...]:
 
 def _write(out: Path, found: Tuning) -> None:
     network = found.asked.asked.networks[0]
-    facts = f"{facts_of(found.asked.asked.settings)} {found.seen}"
+    own = ", ".join(str(o.what) for o in found.asked.over)
+    facts = f"{facts_of(found.asked.asked.settings)} Each trial has its own {own}. {found.seen}"
     write_file(out / "tuning.json", json.dumps(found.to_json(), indent=1) + "\n")
-    write_file(out / "table.md", f"{found.table}\n{facts}\n")
+    write_file(out / "table.md", f"{found.table}\n{plain(facts)}\n")
     write_file(out / "tuning.html", tuning_page(network.title, found.tuned, facts))

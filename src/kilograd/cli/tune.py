@@ -16,6 +16,7 @@ from kilograd.errors import as_typed
 from kilograd.report.tuning import HEADER, row
 from kilograd.settings import Settings, split_methods
 from kilograd.study.space import Tunable
+from kilograd.study.trials import evaluated
 
 app = typer.Typer()
 
@@ -86,6 +87,6 @@ def tune_command(
     say(found.seen)
     say(f"Written to {out}: tuning.sqlite, tuning.json, table.md, tuning.html")
     say("Use what was found:")
-    say(f"  kilograd evaluate --methods {','.join(found.methods)} ...")
+    say(f"  kilograd evaluate {evaluated(found.tuned)} ...")
     for each in found.tuned:
         say(f"  kilograd adapt {each.adapted} ...")

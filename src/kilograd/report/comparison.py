@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kilograd.report.document import document
-from kilograd.report.markup import escape
+from kilograd.report.markup import escape, plain
 
 _MORE = """
 .sets { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 22px; }
@@ -110,13 +109,13 @@ def comparison_table(sections: Sequence[Section]) -> str:
 def _paper(section: Section) -> Iterator[str]:
     *sets, whole = section.panels
     panels = (*sets, whole) if len(sets) > 1 else (whole,)
-    names = [*(_cell(p.data) for p in sets), *(["all"] if len(sets) > 1 else [])]
-    less = f"less {_cell(whole.bars[0].method)}"
+    names = [*(plain(p.data) for p in sets), *(["all"] if len(sets) > 1 else [])]
+    less = f"less {plain(whole.bars[0].method)}"
     rows = [["method", *names, less, "p", "RAM, B", "MACs backward", "learned"]]
     for i, (bar, price) in enumerate(zip(whole.bars, section.prices, strict=True)):
         rows.append(
             [
-                f"`{_cell(bar.method)}`",
+                f"`{plain(bar.method)}`",
                 *(str(p.bars[i].after) for p in panels),
                 "" if bar.difference is None else bar.difference.signed(),
                 "" if bar.p is None else f"{bar.p:.2g}" if bar.p >= 0.001 else "< 0.001",
@@ -125,15 +124,10 @@ def _paper(section: Section) -> Iterator[str]:
                 f"{price.learned_parameters:,}",
             ]
         )
-    yield f"{_cell(section.title)}: accuracy in % after learning, {whole.episodes} episodes"
+    yield f"{plain(section.title)}: accuracy in % after learning, {whole.episodes} episodes"
     yield ""
     yield from _aligned(rows)
     yield ""
-
-
-def _cell(text: str) -> str:
-    """Write a foreign name so that Markdown takes it for text: no markup, no cell of its own."""
-    return re.sub(r"([\\`\[<|])", r"\\\1", text)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

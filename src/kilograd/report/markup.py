@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 from kilograd.errors import shown
 
@@ -16,3 +17,12 @@ def escape(text: object) -> str:
     '&lt;b&gt;\\u202e&lt;/b&gt;'
     """
     return html.escape("\n".join(map(shown, str(text).split("\n"))))
+
+
+def plain(text: str) -> str:
+    r"""Write a foreign name so that Markdown takes it for text: no markup, no cell of its own.
+
+    >>> print(plain("a|b <i>"))
+    a\|b \<i>
+    """
+    return re.sub(r"([\\`\[<|])", r"\\\1", text)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from kilograd.errors import as_typed
 from kilograd.report.axes import label, scale, ticks
 from kilograd.report.document import document
-from kilograd.report.markup import escape
+from kilograd.report.markup import escape, plain
 from kilograd.settings import OptimizerKind
 from kilograd.study.propose import State
-from kilograd.study.trials import Trial, Tuned
+from kilograd.study.trials import Trial, Tuned, evaluated
 
 _COLOURS = ("saved", "gradient", "state", "mask", "image", "over")
 """Of optimisers, in their order."""
@@ -36,7 +36,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 30, 16, 44
 
 def tuning_page(title: str, tuned: Sequence[Tuned], facts: str) -> str:
     """Return the page."""
-    pasted = escape(f"--methods {','.join(t.best.method for t in tuned)}")
+    pasted = escape(evaluated(tuned))
     parts = [
         f"<h1>{escape(title)}: tuned</h1>",
         f'<p class="soft">{escape(facts)}</p>',
@@ -53,7 +53,7 @@ def tuning_page(title: str, tuned: Sequence[Tuned], facts: str) -> str:
 def tuning_table(tuned: Sequence[Tuned]) -> str:
     """Return the best of each method as a table in Markdown."""
     lines = ["| " + " | ".join(HEADER) + " |", "|---|---|" + "---:|" * (len(HEADER) - 2)]
-    lines += ["| " + " | ".join(row(each)) + " |" for each in tuned]
+    lines += ["| " + " | ".join(map(plain, row(each))) + " |" for each in tuned]
     return "\n".join(lines) + "\n"
 
 

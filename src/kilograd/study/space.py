@@ -163,10 +163,12 @@ def _bounds(where: str, what: Tunable, text: str) -> Range:
     if what is Tunable.LR and not found.low > 0:
         raise InputError(f"{where}: {low} is no rate; a rate is a positive number")
     if found.low >= found.high:
-        raise InputError(
-            f"{where}: the bounds leave nothing to choose; give the lower one first, as "
-            f"{what}={high}:{low}"
+        instead = (
+            f"leave {what} out of it, and give {option(str(what))} {low}"
+            if found.low == found.high
+            else f"give the lower one first, as {what}={high}:{low}"
         )
+        raise InputError(f"{where}: the bounds leave nothing to choose; {instead}")
     return found
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kilograd import limits
 from kilograd.errors import InputError, flag, option
 from kilograd.intervals import interval, wilson
-from kilograd.settings import split_method
+from kilograd.options import values
+from kilograd.settings import Settings, split_method
 from kilograd.study.evaluate import Evaluation
 from kilograd.study.propose import State
 from kilograd.study.space import Over, Params, Space
@@ -102,10 +104,13 @@ class Tuned:
 
     @property
     def adapted(self) -> str:
-        """The options that make `adapt` learn like the best; what was not tuned is named, too."""
+        """The options that make `adapt` learn like the best, as words of a shell.
+
+        What was not tuned is named, too.
+        """
         name, own = split_method(self.method)
         given = {"method": name, **own, **_shown(self.best.params)}
-        return " ".join(f"{flag(k)} {v}" for k, v in given.items() if k != "warmup" or v)
+        return " ".join(word for k, v in given.items() if (word := _typed(k, v)))
 
     def bounds(self, trial: Trial) -> tuple[float, float]:
         """Return the 95 % interval of a trial's accuracy: over tasks, or of one over its images."""
@@ -162,6 +167,22 @@ class Tuned:
                 f"tried; try {option('over')} lr={best.params.lr / 10:.1e}:"
                 f"{best.params.lr * 10:.1e}"
             )
+
+
+def evaluated(tuned: Sequence[Tuned]) -> str:
+    """Return the options that make `evaluate` compare the best of each, as words of a shell."""
+    return f"{flag('methods')} {shlex.quote(','.join(t.best.method for t in tuned))}"
+
+
+def _typed(name: str, value: object) -> str:
+    """Return an option as it is typed; nothing for a switch, or a warm-up, that is as usual."""
+    if name == "warmup" and not value:
+        return ""
+    if not isinstance(value, bool):
+        return f"{flag(name)} {shlex.quote(str(value))}"
+    if value == values(Settings())[name]:
+        return ""
+    return flag(name) if value else flag(f"no_{name}")
 
 
 def _shown(params: Params) -> dict[str, object]:
