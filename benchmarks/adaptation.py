@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from script import script
 from shared import load_network
 
 from kilograd.data import Augment, Draw, augmented, load_dataset
@@ -363,4 +364,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

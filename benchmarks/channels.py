@@ -17,7 +17,8 @@ from statistics import mean
 from typing import Annotated
 
 import typer
-from rows import Row, append, grouped, head, line, lines_of, paired, percent, shown
+from rows import Row, append, grouped, head, line, lines_of, paired, percent, shown, stored
+from script import script
 from shared import load_images, load_network
 
 from kilograd.settings import OptimizerKind, Settings
@@ -95,7 +96,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
 @app.command()
 def table(results: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(lines_of(results, Row))))
+    print("\n".join(tables(stored(results, Row))))
 
 
 # ---- the figure ----
@@ -143,10 +144,10 @@ def drawing(rows: Sequence[Row]) -> Iterator[str]:
 @app.command()
 def draw(results: Path, out: Path) -> None:
     """Draw accuracy of the first network against the budget."""
-    rows = lines_of(results, Row)
+    rows = stored(results, Row)
     own = [r for r in rows if r.model == rows[0].model]
     out.write_text("\n".join(drawing(own)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from script import script
 from shared import load_network
 
 from kilograd.intervals import t_quantile
@@ -206,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from script import script
 from shared import compiled
 
 from kilograd.emit import Program
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rows import append, grouped, head, line, lines_of, paired, shown
+from rows import append, grouped, head, line, lines_of, paired, shown, stored
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw, Episode
@@ -200,7 +201,7 @@ def _at(rows: list[Row]) -> dict[tuple[str, int], float]:
 @app.command()
 def table(path: Path, against: str) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(lines_of(path, Row), against)))
+    print("\n".join(tables(stored(path, Row), against)))
 
 
 @app.command()
@@ -224,4 +225,4 @@ def memory() -> None:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import adaptation
 import typer
-from rows import append, grouped, head, line, lines_of
+from rows import append, grouped, head, line, lines_of, stored
+from script import script
 
 from kilograd.passes import EntryPoint
 from kilograd.targets import AARCH64, CORTEX_M7
@@ -125,7 +126,7 @@ def _counted(task: adaptation.Task, target: Target, name: str, method: str) -> I
 @app.command()
 def table(rows: Path) -> None:
     """Print time and energy on each device, and what training everything takes beside."""
-    found = lines_of(rows, Row)
+    found = stored(rows, Row)
     for device in DEVICES:
         mine = [r for r in found if r.target == device.target]
         texts = (device.name, "method")
@@ -161,4 +162,4 @@ def table(rows: Path) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import typer
 from rows import after, append, grouped, head, line, paired, read, shown
+from script import script
 
 from kilograd.data import load_dataset, read_episodes
 from kilograd.frontend import load_model
@@ -131,4 +132,4 @@ def difference(found: Found, base: Found) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

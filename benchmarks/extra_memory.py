@@ -18,6 +18,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rows import head, line
+from script import script
 from shared import load_network
 from whole_sets import by_set, less, main_rows
 from whole_work import PLANS, USUAL, Row
@@ -116,4 +117,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    typer.run(draw)
+    script(lambda: typer.run(draw))

@@ -11,6 +11,8 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+from script import script
+
 
 def tables(text: str) -> list[str]:
     """Return the tables of a Markdown text."""
@@ -34,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

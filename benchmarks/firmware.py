@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 from rows import head, line
+from script import script
 from shared import compiled
 
 from kilograd.emit import Program
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

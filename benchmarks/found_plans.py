@@ -15,6 +15,7 @@ for five classes, `rowrms` and an image that comes row by row.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rows import after, grouped, head, line, paired, percent, read, shown
+from script import script
 
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
@@ -100,6 +102,9 @@ def table(contribution: Path, model: str, results: Annotated[list[Path], typer.A
             reached[method + where] = Reached(max(r.sram_bytes for r in own), found)
     reached = dict(sorted(reached.items(), key=lambda x: x[1].sram))
     promises = {name: promise(name, evidence, gains) for name in reached}
+    if away := [x for x in promises if ".json" in x and promises[x] is None]:
+        few = ", ".join(away[:3])
+        print(f"{len(away)} plans are not in this folder, as {few}: not promised", file=sys.stderr)
     print("\n".join([*gained(reached, promises), "", *compared(reached)]))
     brought = {
         name: interval(paired(x.accuracy, reached["none"].accuracy)).mean
@@ -110,6 +115,8 @@ def table(contribution: Path, model: str, results: Annotated[list[Path], typer.A
         for name, said in promises.items()
         if said is not None and not name.startswith(("none", "once-"))
     ]
+    if not known:
+        return
     ours, theirs = np.array(known).T
     linear = np.corrcoef(ours, theirs)[0, 1]
     ranked = np.corrcoef(np.argsort(np.argsort(ours)), np.argsort(np.argsort(theirs)))[0, 1]
@@ -186,4 +193,4 @@ def promise(method: str, evidence: Evidence, gains: Contribution) -> float | Non
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -23,9 +23,11 @@ import msgspec
 import numpy as np
 import typer
 from rows import grouped, line, percent, shown
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw
+from kilograd.errors import InputError
 from kilograd.learn.adapt import compile_for, load_task
 from kilograd.learn.guard import Trial, passes_that_help, trials
 from kilograd.learn.training import enrol, predict, training
@@ -131,8 +133,10 @@ def table_lines(rows: list[Row]) -> Iterator[str]:
 @app.command()
 def table(results: Path) -> None:
     """Print the gain in points over no training, by data set, as Markdown."""
-    print("\n".join(table_lines(read(results))))
+    if not (rows := read(results)):
+        raise InputError(f"{results}: holds no rows; give what `run` has written")
+    print("\n".join(table_lines(rows)))
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

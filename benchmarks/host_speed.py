@@ -34,6 +34,7 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from rows import head, line
+from script import script
 from shared import compiled, load_network
 from torch import Tensor
 from torch.nn import functional
@@ -459,4 +460,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

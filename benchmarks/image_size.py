@@ -23,7 +23,8 @@ from statistics import mean
 from typing import Annotated
 
 import typer
-from rows import append, grouped, head, line, lines_of, paired, shown
+from rows import append, grouped, head, line, lines_of, paired, shown, stored
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw
@@ -224,7 +225,7 @@ def crossed(rows: Sequence[Row]) -> Iterator[str]:
 @app.command()
 def table(results: Path, programs: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(lines_of(results, Row), lines_of(programs, Firmware))))
+    print("\n".join(tables(stored(results, Row), stored(programs, Firmware))))
 
 
 # ---- the picture ----
@@ -238,9 +239,9 @@ Point = tuple[float, float, int]
 @app.command()
 def draw(results: Path, programs: Path, out: Path) -> None:
     """Draw accuracy of the first network against RAM and against instructions."""
-    rows = lines_of(results, Row)
+    rows = stored(results, Row)
     own = [r for r in rows if r.model == rows[0].model]
-    cost = costs(lines_of(programs, Firmware), rows[0].model)
+    cost = costs(stored(programs, Firmware), rows[0].model)
     ram: dict[str, list[Point]] = {}
     work: dict[str, list[Point]] = {}
     for method, curve in curves(own).items():
@@ -295,4 +296,4 @@ def text(x: float, y: float, what: str, colour: str, anchor: str) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

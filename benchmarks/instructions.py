@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from elftools.elf.elffile import ELFFile
 from rows import grouped, head, line
+from script import script
 from shared import compiled, load_network
 from unicorn import UC_HOOK_BLOCK
 from unicorn.unicorn_py3.unicorn import uclib
@@ -325,4 +326,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

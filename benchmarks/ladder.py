@@ -30,7 +30,8 @@ import typer
 from ladder_network import IN_TORCH, RUNGS, Network, Rung, graph_layout
 from ladder_tables import LEARNING, NETWORK, PUBLISHED, Row, networks, tables
 from numpy.typing import NDArray
-from rows import append, lines_of
+from rows import append, lines_of, stored
+from script import script
 from shared import first_episodes, load_images, load_network
 from torch import Tensor
 from torch.nn import functional
@@ -359,13 +360,13 @@ def run(
 @app.command()
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(lines_of(path, Row))))
+    print("\n".join(tables(stored(path, Row))))
 
 
 @app.command()
 def compare(paths: list[Path]) -> None:
     """Print float32 beside the device's program, by network and method."""
-    print("\n".join(networks([row for path in paths for row in lines_of(path, Row)])))
+    print("\n".join(networks([row for path in paths for row in stored(path, Row)])))
 
 
 @app.command()
@@ -422,4 +423,4 @@ def _gradients(lesson: Lesson, learn: Learn) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

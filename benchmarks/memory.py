@@ -8,6 +8,7 @@ Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 from __future__ import annotations
 
 from rows import head, line
+from script import script
 from shared import compiled, load_network
 
 from kilograd.ir import Role
@@ -99,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -22,7 +22,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import typer
-from rows import Measured, grouped, head, line, lines_of, percent, shown
+from rows import Measured, grouped, head, line, percent, shown, stored
+from script import script
 from shared import load_network
 
 from kilograd.report.curves import STYLE
@@ -54,7 +55,7 @@ def table(path: Path) -> None:
 
 def complete(path: Path) -> list[Alone]:
     """Return what layers brought: of episodes and methods, those that have most rows in common."""
-    rows = [_row(cells) for cells in lines_of(path, dict[str, str])]
+    rows = [_row(cells) for cells in stored(path, dict[str, str])]
     tasks = grouped(rows, lambda r: (r.data, r.episode))
     methods = {task: {r.method for r in own} for task, own in tasks.items()}
     ranked = sorted(methods, key=lambda task: -len(methods[task]))
@@ -142,4 +143,4 @@ def figure(path: Path, model: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

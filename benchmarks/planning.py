@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from rows import head, line
+from script import script
 from shared import compiled
 
 from kilograd.memory import Buffer, Plan, Planner, exact, greedy, lower_bound, place
@@ -76,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Dataset, sample_episode
@@ -108,4 +109,4 @@ def _float(checkpoint: Path) -> Features:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(lambda: typer.run(main))

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rows import append, grouped, head, line, lines_of, shown
+from rows import append, grouped, head, line, lines_of, shown, stored
+from script import script
 
 from kilograd.data import Augment, load_dataset, load_digits
 from kilograd.frontend import load_model
@@ -112,7 +113,7 @@ def run(
 @app.command()
 def table(out: Path) -> None:
     """Print a table for each setting, of the episodes that have every way."""
-    for setting, mine in grouped(lines_of(out, Row), lambda r: r.setting).items():
+    for setting, mine in grouped(stored(out, Row), lambda r: r.setting).items():
         by_way = {
             way: {r.episode: r for r in own} for way, own in grouped(mine, lambda r: r.way).items()
         }
@@ -145,4 +146,4 @@ def lines(s: Setting, by_way: dict[str, list[Row]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

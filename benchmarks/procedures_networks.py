@@ -16,6 +16,7 @@ from pathlib import Path
 
 import typer
 from rows import Row, after, grouped, head, line, paired, read, shown
+from script import script
 
 from kilograd.intervals import interval
 from kilograd.settings import OptimizerKind, Recipe, Settings
@@ -112,4 +113,4 @@ def main(results: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(lambda: typer.run(main))

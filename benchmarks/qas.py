@@ -23,7 +23,8 @@ import numpy as np
 import torch
 import typer
 from ladder_network import Network, Rung
-from rows import append, grouped, head, line, lines_of, paired, shown
+from rows import append, grouped, head, line, lines_of, paired, shown, stored
+from script import script
 from shared import load_images, load_network
 from torch import Tensor
 from torch.nn import functional
@@ -287,7 +288,7 @@ def by_rate(rows: Sequence[Row]) -> dict[float, list[Row]]:
 @app.command()
 def best(path: Path) -> None:
     """Print the ways of tuning tasks, each with its best rate, for `run`."""
-    for way, rate in best_rates(lines_of(path, Row)).items():
+    for way, rate in best_rates(stored(path, Row)).items():
         print(f"{way.method}:{way.head}:{way.rule}@{rate:g}")
 
 
@@ -332,8 +333,8 @@ def _less(found: Mapping[tuple[str, int], float], base: Mapping[tuple[str, int],
 @app.command()
 def table(path: Path) -> None:
     """Print accuracy in per cent, with 95 % intervals over tasks (Student's t), as Markdown."""
-    print("\n".join(tables(lines_of(path, Row))))
+    print("\n".join(tables(stored(path, Row))))
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 import typer
 from ladder_network import Network, Rung, graph_layout
-from rows import append, grouped, head, line, lines_of
+from rows import append, grouped, head, line, lines_of, stored
+from script import script
 from shared import load_images, load_network
 from torch import Tensor
 from torch.nn import functional
@@ -204,13 +205,13 @@ def _height(value: float, top: float) -> float:
 @app.command()
 def figure(path: Path, out: Path) -> None:
     """Draw the ratios."""
-    out.write_text("\n".join(drawing(lines_of(path, Ratio))) + "\n", encoding="utf-8")
+    out.write_text("\n".join(drawing(stored(path, Ratio))) + "\n", encoding="utf-8")
 
 
 @app.command()
 def table(path: Path) -> None:
     """Print the ratios as Markdown: means over tensors, and how far they lie from float32."""
-    print("\n".join(size_lines(lines_of(path, Ratio))))
+    print("\n".join(size_lines(stored(path, Ratio))))
 
 
 def size_lines(rows: Sequence[Ratio]) -> Iterator[str]:
@@ -230,4 +231,4 @@ def size_lines(rows: Sequence[Ratio]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rows import append, grouped, head, line, lines_of
+from rows import append, grouped, head, line, lines_of, stored
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw
@@ -183,7 +184,7 @@ def tables(rows: list[Row]) -> Iterator[str]:
 @app.command()
 def table(path: Path) -> None:
     """Print accuracy in per cent, mean over the sets, as Markdown."""
-    print("\n".join(tables(lines_of(path, Row))))
+    print("\n".join(tables(stored(path, Row))))
 
 
 _WIDE, _HIGH = 640, 400
@@ -230,8 +231,8 @@ def drawing(rows: list[Row]) -> Iterator[str]:
 @app.command()
 def figure(path: Path, out: Path) -> None:
     """Draw rates against weights."""
-    out.write_text("\n".join(drawing(lines_of(path, Row))) + "\n", encoding="utf-8")
+    out.write_text("\n".join(drawing(stored(path, Row))) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

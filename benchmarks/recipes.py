@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rows import append, grouped, head, line, lines_of, paired, shown
+from rows import append, grouped, head, line, lines_of, paired, shown, stored
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw, Episode
@@ -182,8 +183,8 @@ def tables(rows: list[Row]) -> Iterator[str]:
 @app.command()
 def table(path: Path) -> None:
     """Print means and 95 % intervals over episodes (Student's t) as Markdown."""
-    print("\n".join(tables(lines_of(path, Row))))
+    print("\n".join(tables(stored(path, Row))))
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

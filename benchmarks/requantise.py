@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from script import script
 from shared import load_images, load_network
 
 from kilograd.frontend import save_model
@@ -56,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

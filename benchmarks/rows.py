@@ -24,7 +24,9 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
+from script import script
 
+from kilograd.errors import InputError
 from kilograd.intervals import Interval, interval, t_quantile
 from kilograd.study.evaluate import RESULTS
 from kilograd.study.work import Row as Measured
@@ -90,10 +92,25 @@ def lines_of(path: Path, kind: type[T]) -> list[T]:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = text[: text.rfind("\n") + 1].splitlines()
     head, *_ = [*whole, ""]
-    return [
-        msgspec.convert(r, kind, strict=False)
-        for r in csv.DictReader([head, *(x for x in whole if x != head)])
-    ]
+    lines = csv.DictReader([head, *(x for x in whole if x != head)])
+    return [_converted(path, cells, kind) for cells in lines]
+
+
+def _converted(path: Path, cells: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(cells, kind, strict=False)
+    except msgspec.ValidationError as e:
+        raise InputError(
+            f"{path}: holds rows of another kind ({e}); give those of this study"
+        ) from e
+
+
+def stored(path: Path, kind: type[T]) -> list[T]:
+    """Read the rows of a CSV file to show them.  Raises `InputError` where there are none."""
+    if rows := lines_of(path, kind):
+        return rows
+    holds = "holds no rows" if path.exists() else "no such file"
+    raise InputError(f"{path}: {holds}; give one that the study has written")
 
 
 def append(path: Path, rows: Iterable[Any]) -> None:
@@ -129,17 +146,19 @@ def read(path: Path) -> list[Row]:
 
     Where the budget of a row is not kept, it is that of its method.
     """
-    found = map(asdict, measured(path)) if path.is_dir() else lines_of(path, dict[str, str])
+    found = map(asdict, measured(path)) if path.is_dir() else stored(path, dict[str, str])
     rows = []
     for r in found:
         called = {_CALLED.get(name, name): value for name, value in r.items()}
-        limits = re.findall(r"\b(?:sram|compute|channels)=[^,]+", called["method"])
-        rows.append(msgspec.convert({"budget": " ".join(limits)} | called, Row, strict=False))
+        limits = re.findall(r"\b(?:sram|compute|channels)=[^,]+", str(called.get("method")))
+        rows.append(_converted(path, {"budget": " ".join(limits)} | called, Row))
     return rows
 
 
 def measured(folder: Path) -> Iterator[Measured]:
     """Yield the rows of an evaluation."""
+    if not (folder / RESULTS).is_file():
+        raise InputError(f"{folder}: holds no {RESULTS}; give what kilograd evaluate has written")
     names = ", ".join(f.name for f in fields(Measured))
     with closing(sqlite3.connect(folder / RESULTS)) as db:
         query = f"SELECT {names} FROM rows ORDER BY episode, data, model, method"  # noqa: S608
@@ -156,7 +175,7 @@ def _method(text: str) -> str:
 @app.command()
 def keep(folder: Path, out: Path) -> None:
     """Append the rows of an evaluation to a CSV file."""
-    append(out, measured(folder))
+    append(out, list(measured(folder)))
 
 
 # ---- comparisons ----
@@ -253,4 +272,4 @@ def table(
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

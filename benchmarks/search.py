@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from script import script
 from shared import load_network
 
 from kilograd.frontend import Model
@@ -260,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

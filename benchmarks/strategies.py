@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import typer
 from rows import Row, after, grouped, head, line, paired, percent, read, shown
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw, Episode, read_episodes
@@ -203,4 +204,4 @@ def profile(name: str, e: Episode) -> Array:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -19,7 +19,8 @@ from statistics import mean
 from typing import Annotated
 
 import typer
-from rows import append, grouped, head, line, lines_of
+from rows import append, grouped, head, line, lines_of, stored
+from script import script
 from shared import load_images, load_network
 
 from kilograd.data import Draw
@@ -165,8 +166,8 @@ def nearest(rows: Sequence[Row], name: str) -> str:
 @app.command()
 def table(results: Path) -> None:
     """Print means over tasks as Markdown."""
-    print("\n".join(tables(lines_of(results, Row))))
+    print("\n".join(tables(stored(results, Row))))
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

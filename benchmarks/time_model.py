@@ -16,6 +16,7 @@ import numpy as np
 from instructions import NETWORK, alone, feeds, layer_of
 from rows import grouped
 from scipy.optimize import nnls
+from script import script
 from shared import compiled, load_network
 
 from kilograd.emit import Program, link
@@ -164,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

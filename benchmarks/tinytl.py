@@ -8,6 +8,7 @@ Needs the model folders: KILOGRAD_SHARED, by default ../shared.
 from __future__ import annotations
 
 from rows import head, line
+from script import script
 from shared import compiled
 
 from kilograd.passes import EntryPoint
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

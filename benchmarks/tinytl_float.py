@@ -22,6 +22,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 from rows import Row, after, after_of, append, grouped, head, line, paired, percent, read, shown
+from script import script
 from shared import first_episodes, load_images, load_network
 from torch import Tensor, nn
 from torch.nn import functional
@@ -187,7 +188,7 @@ def run(
         method += f"@{variant}"
     if passes != 10:  # as first measured
         method += f"@{passes}"
-    done = {(r.data, r.episode) for r in read(out) if r.method == method}
+    done = {(r.data, r.episode) for r in (read(out) if out.exists() else []) if r.method == method}
     for e in first_episodes(stored, episodes, data):
         if (e.dataset, e.seed) not in done:
             learner = Learner(network, variant, e)
@@ -214,4 +215,4 @@ def table(results: Path, integer: Path) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from rows import head, line
+from script import script
 from shared import load_network
 
 from kilograd.data import Augment, Dataset, Episode, load_dataset
@@ -109,4 +110,4 @@ def _of(outcome: Outcome, known: Array, strange: Array) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -22,7 +22,8 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rows import append, grouped, head, line, lines_of, paired, shown
+from rows import append, grouped, head, line, lines_of, paired, shown, stored
+from script import script
 from shared import load_network
 from whole_work import (
     PLANS,
@@ -103,7 +104,7 @@ def main_rows(path: Path, network: str) -> dict[str, list[Row]]:
 
 def rows_by(path: Path, network: str, wanted: Sequence[Arm]) -> dict[str, list[Row]]:
     """Return the rows of arms by method: those at the rate that an arm has."""
-    rows = [r for r in lines_of(path, Row) if r.model == network and r.data in SETS]
+    rows = [r for r in stored(path, Row) if r.model == network and r.data in SETS]
     by_arm = grouped(rows, lambda r: Arm(r.method, r.times))
     return {a.method: by_arm[a] for a in dict.fromkeys(wanted) if a in by_arm}
 
@@ -206,4 +207,4 @@ def s4(path: Path, network: str = "mcunet-5fps") -> None:
 
 
 if __name__ == "__main__":
-    app()
+    script(app)
