@@ -415,7 +415,7 @@ def test_what_is_printed(measured: tuple[Path, str]) -> None:
     assert f"{100 * best.mean:+.1f} ± {100 * best.half_width:.1f}" in text
     assert f"head alone: {found.overall.head:.1%}" in text
     for role in ("first 1×1 of a block", "depthwise", "second 1×1 of a block", "other"):
-        assert role in text
+        assert re.search(rf"^ *{role} +\d+ .*[+-]\d+\.\d *$", text, re.MULTILINE), "with its means"
     for file in (out, out.with_suffix(".html"), out.with_suffix(".rows")):
         assert f"{file}" in text
         assert file.exists()

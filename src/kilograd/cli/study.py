@@ -190,8 +190,9 @@ def show_evaluation(asked: Evaluation, lines: Sequence[Line]) -> None:
 
 def show_contribution(model: Model, found: Contribution) -> None:
     """Print what kinds of layers bring, and which choices bring most."""
-    table = Table(f"{model.title}: points gained", box=None)
-    for name in ("layers", *(f"{Fraction(share)}" for share in SHARES), "of the channels"):
+    OUT.print(shown(f"{model.title}: points gained by weights, with a share of their channels"))
+    table = Table("mean over", box=None)
+    for name in ("layers", *(f"{Fraction(share)}" for share in SHARES)):
         table.add_column(name, justify="right")
     kinds = roles(Evidence(model.name, model.graph, model.layers))
     for role in Role:
@@ -199,7 +200,7 @@ def show_contribution(model: Model, found: Contribution) -> None:
         means = [mean_gain(found.overall, layers, share) for share in SHARES]
         cells = ["" if m is None else f"{100 * m:+.1f}" for m in means]
         if layers:
-            table.add_row(f"  {role}, mean", str(len(layers)), *cells)
+            table.add_row(str(role), str(len(layers)), *cells)
     OUT.print(table)
     k = max(range(len(found.biases)), key=lambda i: found.biases[i].mean)
     say(f"most by biases: the last {k + 1}, {_gained(found.biases[k])}")
