@@ -293,6 +293,11 @@ def test_no_page_may_run_or_load_anything() -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'" in text
 
 
+def test_what_is_wide_scrolls_by_itself() -> None:
+    text = document("wide", "", ["<svg viewBox='0 0 9 9'>", "</svg>", "<table></table>"])
+    assert text.count('<div class="wide"><') == text.count("></div>") == 2
+
+
 def test_names_are_no_markup_in_a_markdown_table() -> None:
     hostile = "a|b<img src=x>[c](d)`e\\"
     bars = (Bar(hostile, 1.0, Estimate(2.0, None), None),)

@@ -30,6 +30,9 @@ p { margin: 4px 0; } .soft { color: var(--soft); }
 .legend i { display: inline-block; width: 13px; height: 13px; border-radius: 3px;
   margin-right: 6px; vertical-align: -2px; }
 svg { display: block; width: 100%; height: auto; }
+.wide { overflow-x: auto; } svg[viewBox^="0 0 1120"] { min-width: 840px; }
+svg[viewBox^="0 0 760"] { min-width: 560px; }
+code { overflow-wrap: anywhere; }
 text { font: 11px system-ui, sans-serif; fill: var(--soft); }
 text.label { fill: var(--ink); pointer-events: none; }
 text.strong { fill: var(--hot); font-weight: 600; paint-order: stroke; stroke: var(--paper);
@@ -53,15 +56,22 @@ td.bar { width: 26%; } td.bar i { display: block; height: 11px; border-radius: 3
 
 
 def document(title: str, style: str, parts: Iterable[str]) -> str:
-    """Return a page of `parts`, which are HTML; `title` is text, `style` joins what all share."""
+    """Return a page of `parts`, which are HTML; `title` is text, `style` joins what all share.
+
+    On a narrow screen tables and pictures scroll by themselves.
+    """
+    body = "\n".join(parts)
+    for name in ("svg", "table"):
+        body = body.replace(f"<{name}", f'<div class="wide"><{name}')
+        body = body.replace(f"</{name}>", f"</{name}></div>")
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body>",
-            *parts,
+            body,
             "</body></html>",
             "",
         ]

@@ -121,7 +121,7 @@ def by_channels(found: Sequence[Alone], layers: Sequence[str]) -> Iterator[str]:
     yield legend((_COLOURS[o] for o in orders), (_NAMES[o] for o in orders))
     for share in sorted({a.choice.share for a in found}):
         some = [a for a in found if a.choice.share == share]
-        yield f"<h3>{_said(share).capitalize()}</h3>"
+        yield f"<h3>{_begin(_said(share))}</h3>"
         lines = [(_COLOURS[o], [a for a in some if a.choice.order == o]) for o in orders]
         gains = {a.choice: a.gain for a in some}
         yield from _picture(lines, gains, layers, "points")
@@ -145,7 +145,7 @@ def _by_share(found: Sequence[Alone], layers: Sequence[str]) -> Iterator[str]:
         for unit, amounts in spent.items():
             gains = {a.choice: per(a.gain, amount) for a, amount in amounts if amount > 0}
             if gains:
-                yield f"<h3>{_NAMES[order].capitalize()}: {unit}</h3>"
+                yield f"<h3>{_begin(_NAMES[order])}: {unit}</h3>"
                 yield legend((colours[s] for s in shares), map(_said, shares))
                 yield from _picture(lines, gains, layers, unit)
 
@@ -174,6 +174,11 @@ def _picture(
 def _titled(choice: OneLayer, layers: Sequence[str]) -> str:
     number = choice.number
     return f"{number} {layers[number]}, {_said(choice.share)}, {_NAMES[choice.order]}"
+
+
+def _begin(text: str) -> str:
+    """Return a text as a sentence begins: names inside it stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _said(share: Fraction) -> str:

@@ -102,7 +102,8 @@ def _chart(each: Tuned) -> str:
     left, right = math.floor(min(rates)), math.ceil(max(rates) + 1e-9)
     x = scale(left, right, _LEFT, _WIDTH - _RIGHT)
     y = scale(bottom - 1, top + 1, _HEIGHT - _BOTTOM, _TOP)
-    out = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
+    name = escape(f"{each.method}: accuracy of each trial by its rate")
+    out = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">']
     for decade in range(left, right + 1):
         out.append(f'<path class="grid" d="M{x(decade):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
         out.append(label(x(decade), _HEIGHT - _BOTTOM + 16, f"{10.0**decade:g}", "axis", "middle"))
