@@ -446,7 +446,7 @@ def test_a_method_that_always_diverges_is_said_so(home: Path, tmp_path: Path, ru
     done = run("tune", *words, "--over", "lr=100:1000,optimizer=sgd")
     assert done.code == 0
     assert re.search(
-        r"last:2: (none of 3 trials is above chance|learning brings nothing)", done.out
+        r"last:2: (none of 3 trials is surely above chance|learning brings nothing)", done.out
     )
     assert "try lower rates, as --over lr=1.0e+00:1.0e+02" in done.out
 

@@ -152,8 +152,8 @@ class Tuned:
         lower = f"{option('over')} lr={rates.low / 100:.1e}:{rates.low:.1e}"
         if wilson(round(best.mean * self.held_out), self.held_out)[0] <= self.chance:
             yield (
-                f"{self.method}: none of {count} trials is above chance, {self.chance:.1%}: the "
-                f"best has {best.mean:.1%}; try lower rates, as {lower}"
+                f"{self.method}: none of {count} trials is surely above chance, "
+                f"{self.chance:.1%}: the best has {best.mean:.1%}; try lower rates, as {lower}"
             )
         elif best.mean <= before:
             yield (
