@@ -21,6 +21,7 @@ mkdir "$out"
 run() {
     name=$1
     shift
+    echo "== $name" >&2
     ${KILOGRAD:-kilograd} adapt "$data" --model "${MODEL:-mcunet-5fps}" --method "${METHOD:-tinytrain}" \
         --head proto --optimizer adam --iterations 40 --lr "${LR:-0.001}" --accumulate 1000 \
         --state-bits "${STATE_BITS:-16}" --sram "${SRAM:-256K}" \

@@ -19,6 +19,13 @@
 set -eu
 [ $# -eq 3 ] || { sed -n '2,20s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 table=$1 data=$2 out=$3
+case $table in
+s1 | s2 | s3 | s4) ;;
+*)
+    echo "error: no table $table; there are s1, s2, s3, s4" >&2
+    exit 2
+    ;;
+esac
 mkdir -p "$(dirname "$out")"
 mkdir "$out"
 
@@ -26,6 +33,7 @@ mkdir "$out"
 run() {
     name=$1
     shift
+    echo "== $name" >&2
     ${KILOGRAD:-kilograd} adapt "$data" --optimizer sgd "$@" --head "${HEAD:-linear}" \
         --ways "${WAYS:-10}" --shots "${SHOTS:-20}" --queries "${QUERIES:-20}" \
         --iterations "${ITERATIONS:-55}" --warmup "${WARMUP:-5}" --lr "${LR:-0.0004}" \
@@ -57,9 +65,5 @@ s4)
         LR=${LR128:-0.05} run "accumulated-$bits" --model mcunet-5fps --method sparse-148kb \
             --accumulate 128 --state-bits "$bits"
     done
-    ;;
-*)
-    echo "error: no table $table; there are s1, s2, s3, s4" >&2
-    exit 2
     ;;
 esac

@@ -62,6 +62,7 @@ def test_an_unknown_table_is_named(tmp_path: Path) -> None:
     done = script("sparse-update.sh", "s5", tmp_path, tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no table s5; there are s1, s2, s3, s4" in done.stderr
+    assert not (tmp_path / "out").exists(), "what failed leaves nothing in the way"
 
 
 def test_results_are_not_overwritten(tmp_path: Path) -> None:
