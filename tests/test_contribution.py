@@ -18,7 +18,8 @@ from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -169,7 +170,8 @@ def test_output_channels_that_images_choose(model: Model) -> None:
     ("method", "message"),
     [
         ("weights:7:1:fisher", "small has 7 convolutions, numbered from 0 to 6"),
-        ("weights:1:0:l2", "0 of the 16 output channels of b0.pw1 cannot learn; give a share from"),
+        ("weights:1:0:l2", "0 of the 16 output channels of b0.pw1 cannot learn; give a share"),
+        ("weights:1:1/17:l2", "give a share from 1/16 to 1"),
         ("weights:1:5/4:random:1", "1.25 of the 16 output channels"),
         ("weights:1:1/2:random", "unknown; known are"),
         ("weights:1:1/2:random:x", "unknown; known are"),
@@ -177,7 +179,8 @@ def test_output_channels_that_images_choose(model: Model) -> None:
         ("weights:1:1/2:fisher:", "unknown; known are"),
         ("weights:1:1/2:l1", "unknown; known are"),
         ("weights:7:1", "small has 7 convolutions, numbered from 0 to 6"),
-        ("weights:0:1/8", "0.125 of the 3 input channels of stem cannot learn; give a share from"),
+        ("weights:0:1/8", "0.125 of the 3 input channels of stem cannot learn; give a share"),
+        ("weights:0:0.333", "give a share from 1/3 to 1"),
         ("weights:1:2", "2 of the 8 input channels of b0.pw1 cannot learn"),
         ("weights:1:0", "0 of the 8 input channels"),
         ("weights:1", "unknown; known are"),
@@ -189,6 +192,19 @@ def test_output_channels_that_images_choose(model: Model) -> None:
 def test_weights_that_are_not_there(model: Model, method: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         strategy(method)(evidence(model), Budget())
+
+
+@pytest.mark.parametrize("channels", [3, 49, 98, 100])
+def test_every_count_of_channels_has_a_share(channels: int) -> None:
+    """As a fraction: 49 times 1/49 is less than 1 in floating point."""
+    codes = np.zeros((channels, 1, 1, 2), np.int8)
+    there = SimpleNamespace(
+        name="wide", layers=("wide",), channels=lambda layer: channels, weights=lambda layer: codes
+    )
+    for count in range(1, channels + 1):
+        method = f"weights:0:{count}/{channels}:random:1"
+        ((_, part),) = strategy(method)(cast("Evidence", there), Budget()).learn.items()
+        assert channels if part.index is None else len(part.index) == count
 
 
 def test_the_choices_of_a_network(home: Path, model: Model) -> None:

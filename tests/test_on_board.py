@@ -56,9 +56,19 @@ def test_what_is_said_to_fit_fits() -> None:
         refused.value.on_command_line(),
     )
     assert found
-    made = kilograd.plan(**DIGITS, method=found[2], rows=True, board="uno-r4").program
+    kept: Any = {**DIGITS, "head": "linear", "board": "uno-r4"}
+    made = kilograd.plan(**kept, method=found[2], rows=True).program
     spare = find_board("uno-r4").ram.size - STACK_BYTES - made.sram_bytes
     assert spare == int(found[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("head", ["linear", "int8"])
+def test_what_fits_without_a_classifier_says_so(head: str) -> None:
+    with pytest.raises(InputError) as refused:
+        kilograd.plan("pocket", "last", 6, head=head, board="nrf52-dk")
+    message = refused.value.on_command_line()
+    assert re.search(r"bytes to spare: --method none --rows --head proto$", message), message
+    kilograd.plan("pocket", "none", 6, rows=True, head="proto", board="nrf52-dk")
 
 
 def test_what_is_said_to_fit_fits_the_classes_of_a_task(tmp_path: Path) -> None:

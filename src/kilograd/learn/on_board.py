@@ -114,5 +114,7 @@ def _trials(model: Model, recipe: Recipe) -> Iterator[tuple[Model, Recipe, str]]
             continue  # not a size that this network takes
         at = "" if size is None else f" {option('size')} {size}"
         for method in _SMALLER:
-            tried = replace(by_rows, method=method, head=None)
-            yield smaller, tried, f"{option('method')} {method} {option('rows')}{at}"
+            head = None if method == "none" else recipe.head
+            tried = replace(by_rows, method=method, head=head)
+            other = "" if head is recipe.head else f" {option('head')} proto"
+            yield smaller, tried, f"{option('method')} {method} {option('rows')}{other}{at}"

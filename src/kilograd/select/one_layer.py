@@ -61,12 +61,12 @@ class OneLayer:
     def strategy(self) -> Strategy:
         """Return what chooses so."""
         if not self.order:
-            return input_channels(self.number, float(self.share))
+            return input_channels(self.number, self.share)
         order = at_random(self.seed) if self.order == RANDOM else ORDERS[self.order]
-        return output_channels(self.number, float(self.share), order)
+        return output_channels(self.number, self.share, order)
 
 
-def input_channels(number: int, share: float) -> Strategy:
+def input_channels(number: int, share: Fraction) -> Strategy:
     """Weights of one convolution learn, numbered from 0: of its widest input channels."""
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
@@ -77,7 +77,7 @@ def input_channels(number: int, share: float) -> Strategy:
     return strategy
 
 
-def output_channels(number: int, share: float, order: Order) -> Strategy:
+def output_channels(number: int, share: Fraction, order: Order) -> Strategy:
     """Weights of one convolution learn, numbered from 0: of the output channels ranked first."""
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
@@ -97,11 +97,11 @@ def _layer(evidence: Evidence, number: int) -> str:
     return evidence.layers[number]
 
 
-def _count(number: int, layer: str, share: float, channels: int, kind: str) -> int:
+def _count(number: int, layer: str, share: Fraction, channels: int, kind: str) -> int:
     """Return how many channels a share is, rounded down."""
     if not 1 <= int(channels * share) <= channels:
         raise InputError(
-            f"{option('method')} weights:{number}: {share:g} of the {channels} {kind} channels "
-            f"of {layer} cannot learn; give a share from {1 / channels:.3g} to 1"
+            f"{option('method')} weights:{number}: {float(share):g} of the {channels} {kind} "
+            f"channels of {layer} cannot learn; give a share from {Fraction(1, channels)} to 1"
         )
     return int(channels * share)
