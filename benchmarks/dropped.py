@@ -173,7 +173,7 @@ def tables(rows: list[Row], against: str) -> Iterator[str]:
     """Yield a table for each head: accuracies, and differences episode by episode."""
     for (kind, shots), own in grouped(rows, lambda r: (r.head, r.shots)).items():
         by_recipe = grouped(own, lambda r: r.recipe)
-        base = _at(by_recipe[against])
+        base = _at(by_recipe.get(against, []))
         about = f"{kind}, {shots} a class"
         names = "episodes", "before", "after", f"less `{against}`", "merged", "at random"
         yield head(about, *names, "codes changed", texts=1)
