@@ -179,7 +179,7 @@ def study_table(path: Path, network: str, study: Study) -> None:
             for m in (a.method for a in blocks[0].arms[1:])
             if m in by_method
         ]
-        for method, some in pairs:
+        for method, some in (x for x in pairs if len(x[1]) > 1):
             print(f"\n`{method}` less `{first}`, over seeds: {shown(interval(some), '+')}")
 
 
