@@ -588,6 +588,13 @@ def test_a_plan_for_another_image_size(run: Run, digits: Model, tmp_path: Path) 
     assert "measured on another network" in run(*words, "--size", 12).error
 
 
+def test_the_count_of_the_paper_is_printed(run: Run, gains: Path, tmp_path: Path) -> None:
+    words = ("--convention", "tte", "--sram", "20K", "--out", tmp_path / "out")
+    done = run(*SEARCH, "--contribution", gains, *words)
+    found = json.loads((tmp_path / "out" / "search.json").read_text())["plans"][0]
+    assert f"training adds {found['predicted_sram_bytes']:,} B" in done.out
+
+
 def test_a_front_from_the_command_line(run: Run, gains: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = (*SEARCH, "--contribution", gains, "--pareto", "--sram", "52K", "--out", out)

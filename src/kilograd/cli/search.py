@@ -97,6 +97,10 @@ def search_command(
         print(json.dumps(rows if pareto else rows[0]))
         return
     show_plans(results.plans, results.published)
+    if convention is Convention.TTE:
+        for f in results.plans:
+            said = f"{f.plan.removesuffix('.json')}: training adds {f.predicted_sram_bytes:,} B"
+            say(f"{said} by the formulas of the 256 KB paper; RAM is that of the program")
     say(f"Written to {out}: PLAN.json for --method, search.json, search.html")
 
 

@@ -87,7 +87,8 @@ def _chart(plans: Sequence[Found], published: Sequence[Published], axis: _Axis) 
     xs, ys = [axis.of(p) for p in shown], [100 * p.predicted_gain for p in shown]
     x = scale(0.9 * min(xs), 1.03 * max(xs), _LEFT, _WIDTH - _RIGHT)
     y = scale(min(0.0, *ys), 1.06 * max(ys), _HEIGHT - _BOTTOM, _TOP)
-    out = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
+    name = f"Sum of gains by {axis.title}"
+    out = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}">']
     for tick in ticks(0.9 * min(xs), 1.03 * max(xs)):
         out.append(f'<path class="grid" d="M{x(tick):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
         out.append(label(x(tick), _HEIGHT - _BOTTOM + 16, f"{tick:g}", "axis", "middle"))
@@ -166,7 +167,8 @@ def _map(layers: Sequence[str], plans: Sequence[Found]) -> str:
     """Draw a row for each plan, a column for each layer."""
     left, cell, row = 112, (_WIDTH - 120) / len(layers), 22
     height = row * len(plans) + 96
-    out = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">']
+    name = "Layers that learn, plan by plan"
+    out = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">']
     for r, f in enumerate(plans):
         top = r * row
         out.append(label(left - 8, top + 15, escape(f.plan.removesuffix(".json")), "row", "end"))
