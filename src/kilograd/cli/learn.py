@@ -147,13 +147,14 @@ def show_outcome(outcome: Outcome, board: Board | None = None) -> None:
     """Print what was learned."""
     s, compiled = outcome.summary, outcome.compiled
     shots, queries = _range(s.shots, s.max_shots), _range(s.queries, s.max_queries)
+    images = f"{shots} image{'' if shots == '1' else 's'}"
     optimal = "met: the memory plan is optimal" if s.sram_proved_optimal else "not met"
     table = Table(show_header=False, box=None)
     front = f"{in_short(s.macs_prefix)} a kept view, " if s.latent_bytes else ""
     macs = f"{in_short(s.macs_forward)} forward, {front}{in_short(s.macs_step)} a training step"
     rows: tuple[tuple[str, str | Text], ...] = (
         ("network", f"{compiled.model.title}, method {compiled.recipe.method}"),
-        ("task", f"{s.ways} classes, {shots} images each; tested on {queries} each"),
+        ("task", f"{s.ways} classes, {images} each; tested on {queries} each"),
         ("accuracy before", percent(outcome.before.share)),
         ("accuracy after", Text(percent(outcome.tested.share), "bold")),
         ("recipe", _recipe(outcome)),
