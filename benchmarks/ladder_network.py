@@ -71,7 +71,11 @@ class Network(FloatNetwork):
         self.requires_grad_(requires_grad=False)
         self.to(memory_format=torch.channels_last)  # means are summed in its order
         self.rung = rung
-        whole = {name: part.index is None for name, part in learn.items()}
+        shapes = {name: graph[name].type.shape for name in learn}
+        whole = {
+            name: part.index is None or len(part.index) == shapes[name][part.axis]
+            for name, part in learn.items()
+        }
         self.learn = {n if whole[n] else f"{n}.learned": (n, part) for n, part in learn.items()}
         for n in graph.params():
             if n.type.dtype is DType.I8:  # as float32 multiplies, where float64 was rounded
