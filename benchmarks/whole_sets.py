@@ -110,12 +110,12 @@ def rows_by(path: Path, network: str, wanted: Sequence[Arm]) -> dict[str, list[R
 
 
 @app.command()
-def table(path: Path, network: str = "mcunet-5fps") -> None:
-    """Print accuracy by method and set, and differences over the sets."""
+def table(path: Path, network: str = "mcunet-5fps", less: str = "") -> None:
+    """Print accuracy by method and set, and differences over the sets to the methods `less`."""
     found = main_rows(path, network)
     names = [n for n in SETS if any(r.data == n for own in found.values() for r in own)]
-    plan = f"sparse-{PLANS[network][2]}"
-    versus = "less `head` (sets)", f"less `{plan}` (sets)"
+    bases = less.split(",") if less else ["head", f"sparse-{PLANS[network][2]}"]
+    versus = (f"less `{base}` (sets)" for base in bases)
     print(head(network, "RAM, B", "seeds", *names, *versus, texts=1))
     for method, own in found.items():
         each = by_set(own)
@@ -127,8 +127,7 @@ def table(path: Path, network: str = "mcunet-5fps") -> None:
                     len({r.seed for r in some}) for some in grouped(own, lambda r: r.data).values()
                 ),
                 *(f"{each[n]:.1f}" if n in each else "" for n in names),
-                "" if method == "head" else difference(own, found.get("head", [])),
-                "" if method == plan else difference(own, found.get(plan, [])),
+                *("" if method == b else difference(own, found.get(b, [])) for b in bases),
             )
         )
 

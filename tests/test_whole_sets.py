@@ -17,7 +17,7 @@ from kilograd.data import Dataset, load_dataset, sample_whole
 from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.select.cost import Convention
-from kilograd.settings import HeadKind, Settings
+from kilograd.settings import Settings
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -90,8 +90,6 @@ def test_a_two_class_set_of_one_image_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_every_method_of_a_study_is_one(
     network: str, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if study == "s2" and "int8" not in set(HeadKind):
-        pytest.skip("the head in int8 is not there yet")
     whole = module("whole_work", monkeypatch)
     blocks = whole.blocks_of(whole.Study(study), network)
     for block in blocks:
