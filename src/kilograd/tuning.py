@@ -28,8 +28,7 @@ from kilograd.study.evaluate import Evaluation
 from kilograd.study.pools import check_jobs
 from kilograd.study.propose import need_optuna
 from kilograd.study.space import PASSES, Over, Tunable, read_over
-from kilograd.study.trials import Tuned
-from kilograd.study.trials import Tuning as Asked
+from kilograd.study.trials import Tuned, TuningRequest
 
 _OVER = ("lr", "optimizer")
 _METHODS = ("last",)
@@ -47,7 +46,7 @@ class Tuning:
     `images` of `total` were looked at; data sets without a split are `unsplit`.
     """
 
-    asked: Asked
+    asked: TuningRequest
     tuned: tuple[Tuned, ...]
     images: int
     total: int
@@ -85,7 +84,7 @@ class Tuning:
 
     def to_json(self) -> dict[str, object]:
         """Return what tuning.json holds."""
-        asked = self.asked.asked
+        asked = self.asked.evaluation
         settings = asked.settings.named() | {
             "episodes": asked.episodes,
             "trials": self.asked.trials,
@@ -154,7 +153,7 @@ def tune(  # noqa: PLR0913 options by name
     count = (
         (1 if whole else _EPISODES) if episodes is None else converted("episodes", episodes, int)
     )
-    asked = Asked(
+    asked = TuningRequest(
         Evaluation(kept, (network,), _texts("methods", methods or _METHODS), count, chosen),
         wanted,
         TRIALS if trials is None else converted("trials", trials, int),
@@ -162,7 +161,7 @@ def tune(  # noqa: PLR0913 options by name
     )
     seen, total = sum(map(len, kept)), sum(map(len, sets))
     try:
-        asked.asked.draw()
+        asked.evaluation.draw()
     except InputError as e:
         raise InputError(
             f"{e} (tuning sees {seen} of {total} images: it leaves out those that are tested on)"
@@ -191,9 +190,10 @@ def _texts(name: str, given: object) -> tuple[str, ...]:
 
 
 def _write(out: Path, found: Tuning) -> None:
-    network = found.asked.asked.networks[0]
+    evaluation = found.asked.evaluation
+    network = evaluation.networks[0]
     own = ", ".join(str(o.what) for o in found.asked.over)
-    facts = f"{facts_of(found.asked.asked.settings)} Each trial has its own {own}. {found.seen}"
+    facts = f"{facts_of(evaluation.settings)} Each trial has its own {own}. {found.seen}"
     write_file(out / "tuning.json", json.dumps(found.to_json(), indent=1) + "\n")
     write_file(out / "table.md", f"{found.table}\n{plain(facts)}\n")
     write_file(out / "tuning.html", tuning_page(network.title, found.tuned, facts))

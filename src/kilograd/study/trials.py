@@ -19,16 +19,16 @@ from kilograd.study.work import Row
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What to tune: so many trials of every method of `asked`, on its episodes.
+class TuningRequest:
+    """What to tune: so many trials of every method of `evaluation`, on its episodes.
 
-    `asked`: of one network; its sets have no image that will be tested on (`unspared`).
+    `evaluation`: of one network; its sets have no image that will be tested on (`unspared`).
     `given`: options that a person has set, where tuning begins.
 
     Raises `InputError` for no trials, or for more networks than one.
     """
 
-    asked: Evaluation
+    evaluation: Evaluation
     over: tuple[Over, ...]
     trials: int
     given: frozenset[str] = frozenset()
@@ -37,11 +37,11 @@ class Tuning:
         """Check what can be checked without running anything."""
         if not 1 <= self.trials <= limits.TRIALS:
             raise InputError(f"{option('trials')} {self.trials}: must be in 1 ... {limits.TRIALS}")
-        if len(self.asked.networks) != 1:
+        if len(self.evaluation.networks) != 1:
             raise InputError(f"{option('model')}: give one; each network has rates of its own")
         tuned = {str(o.what) for o in self.over}
         seen: dict[object, str] = {}
-        for method in self.asked.methods:
+        for method in self.evaluation.methods:
             name, own = split_method(method)
             key = name, *sorted((k, str(v)) for k, v in own.items() if k not in tuned)
             if (other := seen.setdefault(key, method)) != method:
@@ -53,8 +53,8 @@ class Tuning:
     @property
     def tasks(self) -> tuple[tuple[str, int], ...]:
         """The tasks of a trial, in order: the first of each data set, the second of each ..."""
-        sets = [d.name for d in self.asked.sets]
-        return tuple((name, e) for e in range(self.asked.episodes) for name in sets)
+        sets = [d.name for d in self.evaluation.sets]
+        return tuple((name, e) for e in range(self.evaluation.episodes) for name in sets)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kilograd.study.pools import check_cluster, check_jobs, here, in_processes, 
 from kilograd.study.propose import State, Tried, floor, hopeless, need_optuna, propose
 from kilograd.study.space import Params, Space, space_of
 from kilograd.study.store import opened
-from kilograd.study.trials import Trial, Tuned, Tuning
+from kilograd.study.trials import Trial, Tuned, TuningRequest
 from kilograd.study.work import Row, Work
 
 TRIALS_FILE = "tuning.sqlite"
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 def tune(
     out: Path,
-    tuning: Tuning,
+    tuning: TuningRequest,
     jobs: int = 1,
     progress: Progress = silent,
     cluster: str | None = None,
@@ -51,7 +51,7 @@ def tune(
     """
     need_optuna()
     check_jobs(jobs, cluster)
-    drawn = tuning.asked.draw()
+    drawn = tuning.evaluation.draw()
     if cluster is not None:
         check_cluster(cluster)
     runs = _runs(tuning, drawn)
@@ -92,7 +92,7 @@ class _Run:
     """The trials of a method on their way."""
 
     def __init__(
-        self, tuning: Tuning, space: Space, drawn: Mapping[tuple[str, int], Episode]
+        self, tuning: TuningRequest, space: Space, drawn: Mapping[tuple[str, int], Episode]
     ) -> None:
         self._tuning, self._space = tuning, space
         self._episodes = [drawn[task] for task in tuning.tasks]
@@ -139,7 +139,7 @@ class _Run:
             self._states[name] = State.FINISHED
         elif mine.params != self._space.start and mine.accuracies:
             others = [self._tried(n) for n in self._rows if n != name]
-            if hopeless(self._space, others, mine, len(self._tuning.asked.sets)):
+            if hopeless(self._space, others, mine, len(self._tuning.evaluation.sets)):
                 self._states[name] = State.PRUNED
         return True
 
@@ -151,7 +151,7 @@ class _Run:
         if self._all_tried or len(self._rows) >= self._tuning.trials:
             return None
         tried = [self._tried(name) for name in self._rows]
-        params = propose(self._space, tried, self._tuning.asked.settings.schedule.seed)
+        params = propose(self._space, tried, self._tuning.evaluation.settings.schedule.seed)
         if params is None:
             self._all_tried = True
             _log.info("%s: all there is was tried, %d trials", self._space.method, len(tried))
@@ -190,7 +190,7 @@ class _Run:
         if name in self._rows:
             return True
         with suppress(InputError):
-            params = Params.of(self._tuning.asked.settings.varied(name))
+            params = Params.of(self._tuning.evaluation.settings.varied(name))
             if self._space.holds(params) and self._space.named(params) == name:
                 self._begin(name, params)
                 return True
@@ -210,22 +210,22 @@ class _Run:
         return Tried(self._params[name], accuracies, self._states[name])
 
 
-def _runs(tuning: Tuning, drawn: Mapping[tuple[str, int], Episode]) -> list[_Run]:
+def _runs(tuning: TuningRequest, drawn: Mapping[tuple[str, int], Episode]) -> list[_Run]:
     """Return a run for each method; its bounds come from what the first task says."""
-    (model,), first = tuning.asked.networks, tuning.asked.sets[0]
+    (model,), first = tuning.evaluation.networks, tuning.evaluation.sets[0]
     task = load_task(first, drawn[first.name, 0], model.preprocess)
-    settings = tuning.asked.settings
+    settings = tuning.evaluation.settings
     return [
         _Run(tuning, space_of(model, method, settings, tuning.given, tuning.over, task), drawn)
-        for method in tuning.asked.methods
+        for method in tuning.evaluation.methods
     ]
 
 
 def _works(
-    tuning: Tuning, runs: Sequence[_Run], drawn: Mapping[tuple[str, int], Episode]
+    tuning: TuningRequest, runs: Sequence[_Run], drawn: Mapping[tuple[str, int], Episode]
 ) -> Iterator[Work | None]:
     """Yield what is to be done; `None` where that depends on what is on its way."""
-    sets, (model,) = {d.name: d for d in tuning.asked.sets}, tuning.asked.networks
+    sets, (model,) = {d.name: d for d in tuning.evaluation.sets}, tuning.evaluation.networks
     while not all(run.over for run in runs):
         asked = next(filter(None, (run.next() for run in runs)), None)
         if asked is None:
@@ -233,11 +233,11 @@ def _works(
             continue
         data, episode = tuning.tasks[asked.number]
         images, own = cut_out(sets[data], drawn[data, episode])
-        settings, methods = tuning.asked.settings, (asked.trial,)
+        settings, methods = tuning.evaluation.settings, (asked.trial,)
         yield Work(model, settings, methods, images, own, episode, asked.floor)
 
 
-def _dependencies(tuning: Tuning) -> dict[str, str]:
+def _dependencies(tuning: TuningRequest) -> dict[str, str]:
     """Return all that a trial depends on, beside its method: option or input, and its value."""
     over = [
         str(o.what)
@@ -247,7 +247,7 @@ def _dependencies(tuning: Tuning) -> dict[str, str]:
     ]
     return {
         flag("over"): json.dumps(", ".join(over)),
-        flag("data"): json.dumps(", ".join(d.name for d in tuning.asked.sets)),
-        flag("episodes"): json.dumps(tuning.asked.episodes),
-        **dependencies(tuning.asked),
+        flag("data"): json.dumps(", ".join(d.name for d in tuning.evaluation.sets)),
+        flag("episodes"): json.dumps(tuning.evaluation.episodes),
+        **dependencies(tuning.evaluation),
     }
