@@ -27,9 +27,11 @@ from kilograd.quant import (
     pow2,
     power,
     requantise,
+    requantise_tflite,
     round_to_odd,
     running_sum,
     stochastic_round,
+    tflite_multiplier,
 )
 from kilograd.targets.toolchain import Compiler, runtime_folder
 
@@ -37,6 +39,37 @@ int64s = st.integers(-(1 << 40), 1 << 40)
 int32s = st.integers(-(1 << 31), (1 << 31) - 1)
 
 # ---- fixed point ----
+
+
+def gemmlowp(acc: int, multiplier: int, shift: int) -> int:
+    """Scale as TensorFlow Lite documents it: whole numbers, and int32 where it says so."""
+    exponent = 31 - shift
+    product = acc * 2 ** max(exponent, 0) * multiplier
+    nudge = 2**30 if product >= 0 else 1 - 2**30
+    high = math.trunc(Fraction(product + nudge, 2**31))
+    half = Fraction(1, 2) if high >= 0 else Fraction(-1, 2)
+    return math.trunc(Fraction(high, 2 ** max(-exponent, 0)) + half)
+
+
+@given(int32s, st.integers(1 << 30, (1 << 31) - 1), st.integers(1, 62))
+def test_rounding_as_tflite_is_rounding_as_gemmlowp(acc: int, multiplier: int, shift: int) -> None:
+    got = requantise_tflite(np.array([acc], np.int64), multiplier, shift)
+    assert got.tolist() == [gemmlowp(acc, multiplier, shift)]
+
+
+@given(st.integers(-6, 6), st.integers(31, 36))
+def test_rounding_twice_meets_ties(acc: int, shift: int) -> None:
+    got = requantise_tflite(np.array([acc], np.int64), 1 << 30, shift)
+    assert got.tolist() == [gemmlowp(acc, 1 << 30, shift)]
+
+
+@given(st.floats(2.0**-32, 2.0**30))
+def test_a_multiplier_as_tflite_makes_it_is_that_of_exact_halves(real: float) -> None:
+    multiplier, shift = tflite_multiplier(real)
+    scaled = Fraction(real) * Fraction(2) ** shift
+    if multiplier == 1 << 30 and scaled < 1 << 30:  # rounded up to the next power of two
+        multiplier, scaled = 1 << 31, scaled * 2
+    assert multiplier == math.floor(scaled + Fraction(1, 2))
 
 
 @given(st.floats(1e-12, 1e6))

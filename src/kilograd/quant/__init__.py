@@ -20,11 +20,13 @@ from kilograd.quant.float32 import (
     power,
     running_sum,
 )
+from kilograd.quant.rounding import Rounding, requantise_tflite, rounded_down, tflite_multiplier
 from kilograd.quant.stochastic import hash32, stochastic_round
 
 __all__ = [
     "FLOAT_MAX",
     "ZERO_EXPONENT",
+    "Rounding",
     "bit_length",
     "decode",
     "encode",
@@ -39,9 +41,12 @@ __all__ = [
     "pow2",
     "power",
     "requantise",
+    "requantise_tflite",
     "round_to_odd",
+    "rounded_down",
     "row_exponents",
     "running_sum",
     "stochastic_round",
+    "tflite_multiplier",
     "units",
 ]
