@@ -28,6 +28,9 @@ class Extra(enum.Enum):
     EMULATE = ("ziglang", "unicorn", "pyelftools", "capstone", "wasmtime")
     ZIG = ("ziglang",)
     TORCH = ("torch", "tensorboard")
+    TFLITE = ("tflite", "flatbuffers")
+    ONNX = ("onnx",)
+    CHECK = ("ai-edge-litert", "onnxruntime", "tflite-micro")
 
     @property
     def install(self) -> str:
@@ -68,4 +71,10 @@ class Extra(enum.Enum):
 
 
 #: What is imported, where it is not called like its package.
-_MODULES = {"pillow-heif": "pillow_heif", "pyelftools": "elftools", "scikit-learn": "sklearn"}
+_MODULES = {
+    "ai-edge-litert": "ai_edge_litert",
+    "pillow-heif": "pillow_heif",
+    "pyelftools": "elftools",
+    "scikit-learn": "sklearn",
+    "tflite-micro": "tflite_micro",
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kilograd.errors import InputError
 from kilograd.limits import IDENTIFIER_LENGTH, LABEL_LENGTH
@@ -54,6 +54,26 @@ def operator(text: str, where: str) -> str:
             f"none of {', '.join(sorted(RESERVED))}, and no part .{', .'.join(_PARTS)}"
         )
     return text
+
+
+def spelled(text: str, taken: Collection[str]) -> str:
+    """Return a name for an operator that comes as close as may be to one of another tool.
+
+    It is unlike those that are `taken`.  Whatever `operator` refuses is spelled otherwise; of a
+    long name the end is kept, which tells most.
+
+    >>> spelled("model/conv 1/BiasAdd;x", {"model/conv_1/BiasAdd"}), spelled("head", ())
+    ('model/conv_1/BiasAdd_1', 'head_')
+    """
+    text = text.partition(";")[0]
+    room = IDENTIFIER_LENGTH - 32  # for what Kilograd adds
+    plain = re.sub(r"[^A-Za-z0-9_./+-]+", "_", text)[-room:].lstrip("./+-") or "layer"
+    parts = [f"{p}_" if p in RESERVED | RESERVED_PARTS else p for p in plain.split(".")]
+    stem = name = ".".join(parts)
+    i = 1
+    while name in taken:
+        name, i = f"{stem}_{i}", i + 1
+    return name
 
 
 def label(text: str, where: str) -> str:

@@ -1,0 +1,1 @@
+"""Networks as files describe them, made plain, quantised and lowered to graphs."""
