@@ -8,7 +8,6 @@ LAYER.weight, LAYER.bias, LAYER.weight_scale.  Layouts there are channels first;
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +19,24 @@ from safetensors import SafetensorError, deserialize
 
 from kilograd import limits
 from kilograd.errors import InputError
+from kilograd.frontend.operators import (
+    Operator,
+    Quantised,
+    Side,
+    Tensors,
+    append_operator,
+    read_operator,
+)
 from kilograd.ir import (
-    Affine,
     Array,
     Builder,
     DType,
     Graph,
     Node,
-    Role,
-    ShapeError,
     TensorType,
     fingerprint,
 )
-from kilograd.names import identifier, label, operator
-from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
+from kilograd.names import identifier, label
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 from kilograd.reading import inside, read_bytes, read_json, there, typed
 
@@ -111,28 +114,17 @@ class Model:
 
 # -- the fields that are read ----------------------------------------------------------------------
 
-_Positive = Annotated[float, Meta(gt=0)]
 _Sharpness = Annotated[float, Meta(ge=1 / limits.SHARPNESS, le=limits.SHARPNESS)]
-_Side = Annotated[int, Meta(ge=1, le=limits.SIDE)]
-_Padding = Annotated[int, Meta(ge=0, le=limits.SIDE)]
 _Classes = Annotated[tuple[str, ...], Meta(max_length=limits.CLASSES)]
-
-
-class _Quantised(Struct, frozen=True):
-    scale: _Positive
-    zero_point: Annotated[int, Meta(ge=-128, le=127)]
-
-    def affine(self) -> Affine:
-        return Affine((self.scale,), self.zero_point)
 
 
 class _Preprocess(Struct, frozen=True):
     resize_shorter_side: Annotated[int, Meta(ge=1, le=limits.RESIZE)]
 
 
-class _Image(_Quantised, frozen=True):
+class _Image(Quantised, frozen=True):
     tensor: str
-    shape: tuple[_Side, _Side, _Side]
+    shape: tuple[Side, Side, Side]
     preprocess: _Preprocess
 
 
@@ -163,48 +155,6 @@ class _Description(_Version, frozen=True, kw_only=True):
     ops: Annotated[tuple[Any, ...], Meta(max_length=limits.OPERATORS)]
     provenance: _Provenance = _Provenance()
     cosine_scale: _Sharpness = COSINE_SCALE
-
-
-class _Named(Struct, frozen=True):
-    name: str
-    type: str
-
-
-class _Op(_Named, frozen=True, kw_only=True):
-    inputs: Annotated[tuple[str, ...], Meta(max_length=2)]
-    output: str
-    out_shape: Annotated[tuple[_Side, ...], Meta(min_length=1, max_length=3)]
-    out: _Quantised
-
-
-class _Weight(Struct, frozen=True):
-    tensor: str
-    scale_tensor: str
-
-
-class _Bias(Struct, frozen=True):
-    tensor: str
-
-
-class _Layer(_Op, frozen=True, kw_only=True):
-    in_channels: _Side
-    out_channels: _Side
-    weight: _Weight
-    bias: _Bias
-    kernel: tuple[_Side, _Side] = (1, 1)
-    stride: tuple[_Side, _Side] = (1, 1)
-    padding: tuple[_Padding, _Padding, _Padding, _Padding] = (0, 0, 0, 0)
-    dilation: tuple[_Side, _Side] = (1, 1)
-    groups: _Side = 1
-
-
-_OPERATORS: Mapping[str, type[_Op]] = {
-    "conv": _Layer,
-    "depthwise_conv": _Layer,
-    "linear": _Layer,
-    "add": _Op,
-    "avgpool": _Op,
-}
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -277,10 +227,11 @@ class _Reader:
         b = Builder()
         image = b.input("image", TensorType((h, w, c), DType.I8, d.input.affine()))
         values = {identifier(d.input.tensor, f"{self.file}: input.tensor"): image}
-        ops = [self._typed(i, op) for i, op in enumerate(d.ops)]
+        ops = [read_operator(op, f"{self.file}: ops[{i}]") for i, op in enumerate(d.ops)]
         for i, op in enumerate(ops):
             self._check_names(i, op, values, b)
-            values[op.output] = self._op(b, op, [values[x] for x in op.inputs])
+            inputs = [values[x] for x in op.inputs]
+            values[op.output] = append_operator(b, op, Tensors(self.file, self.tensors), inputs)
         outputs = []
         for field, name in (("features", d.outputs.features), ("logits", d.outputs.logits)):
             if name not in values:
@@ -304,19 +255,7 @@ class _Reader:
             cosine_scale=float(np.float32(d.cosine_scale)),
         )
 
-    def _typed(self, i: int, found: object) -> _Op:
-        """Return an entry of `ops` by its type."""
-        where = f"{self.file}: ops[{i}]"
-        op = typed(found, _Named, where)
-        name = operator(op.name, f"{where}.name")
-        if op.type not in _OPERATORS:
-            raise InputError(
-                f"{where}: operator {name!r} has unknown type {op.type[:80]!r}; known are "
-                f"{', '.join(_OPERATORS)}"
-            )
-        return typed(found, _OPERATORS[op.type], f"{where} {name!r}")
-
-    def _check_names(self, i: int, op: _Op, values: Mapping[str, Node], b: Builder) -> None:
+    def _check_names(self, i: int, op: Operator, values: Mapping[str, Node], b: Builder) -> None:
         if op.name in {n.name for n in b.nodes}:
             raise InputError(f"{self.file}: operator {i} needs a name of its own, not {op.name!r}")
         identifier(op.output, f"{self.file}: ops[{i}].output")
@@ -326,111 +265,3 @@ class _Reader:
             raise InputError(
                 f"{self.file}: {op.name!r} reads {gone[0][:80]!r}, which nothing makes"
             )
-
-    def _op(self, b: Builder, op: _Op, inputs: list[Node]) -> Node:
-        out = op.out.affine()
-        wanted = 2 if op.type == "add" else 1
-        if len(inputs) != wanted:
-            raise InputError(
-                f"{self.file}: {op.name!r} ({op.type}) reads {len(inputs)} activations, "
-                f"not {wanted}"
-            )
-        try:
-            if isinstance(op, _Layer):
-                node = self._layer(b, op, inputs[0], out)
-            elif op.type == "add":
-                ratios = [x.type.affine.scale[0] / out.scale[0] for x in inputs]
-                self._check_ratios(op.name, ratios)
-                node = b(Add(out), *inputs, name=op.name)
-            else:
-                node = b(AvgPool(), inputs[0], name=op.name)
-        except ShapeError as e:
-            raise InputError(f"{self.file}: operator {op.name!r}: {e}") from e
-        if node.type.size != math.prod(op.out_shape):
-            raise InputError(
-                f"{self.file}: {op.name!r} declares {list(op.out_shape)} but makes {node.type}"
-            )
-        if node.type.size > limits.MAP_ELEMENTS:
-            raise InputError(
-                f"{self.file}: {op.name!r} makes {node.type}; {limits.MAP_ELEMENTS:,} elements are "
-                f"the most"
-            )
-        return node
-
-    def _layer(self, b: Builder, op: _Layer, x: Node, out: Affine) -> Node:
-        name, channels = op.name, op.out_channels
-        depthwise = op.type == "depthwise_conv"
-        if op.stride[0] != op.stride[1] or op.dilation != (1, 1):
-            raise InputError(f"{self.file}: {name!r} needs equal strides and no dilation")
-        if op.groups != (channels if depthwise else 1):
-            raise InputError(f"{self.file}: {name!r} has groups that are neither 1 nor depthwise")
-        inputs = 1 if depthwise else op.in_channels
-        full = (channels, inputs, *op.kernel)
-        shape = full[:2] if op.type == "linear" else full
-        weight = self._tensor(op.weight.tensor, np.int8, shape).reshape(full)
-        real = self._scales(op)
-        axis = 2 if depthwise else 0
-        layout = weight[:, 0].transpose(1, 2, 0) if depthwise else weight.transpose(0, 2, 3, 1)
-        w = b.param(
-            f"{name}.weight",
-            np.ascontiguousarray(layout),
-            Affine(real, axis=axis),
-            role=Role.WEIGHT,
-        )
-        bias = self._tensor(op.bias.tensor, np.int32, (channels,))
-        step = x.type.affine.scale[0]
-        self._check_ratios(name, [step * s / out.scale[0] for s in real])
-        c = b.param(f"{name}.bias", bias, Affine(real, axis=0, unit=step), role=Role.BIAS)
-        window = Window(op.stride[0], op.padding)
-        kind = Depthwise(window, out) if depthwise else Conv(window, out)
-        return b(kind, x, w, c, name=name)
-
-    def _scales(self, op: _Layer) -> tuple[float, ...]:
-        """Return the scales of a layer's weights."""
-        scales = self._tensor(op.weight.scale_tensor, np.float32, (op.out_channels,))
-        if not ((scales > 0) & (scales < np.inf)).all():
-            raise InputError(
-                f"{self.file.parent}: tensor {op.weight.scale_tensor!r} has scales that are not "
-                f"> 0 and finite"
-            )
-        return tuple(float(s) for s in scales)
-
-    def _check_ratios(self, name: str, ratios: list[float]) -> None:
-        """Refuse scales whose ratio no 32-bit multiplier and shift of 1..62 can express."""
-        if not all(2.0**-32 <= r < 2.0**30 for r in ratios):
-            raise InputError(
-                f"{self.file}: {name!r} multiplies by {min(ratios):.3g} to {max(ratios):.3g}; its "
-                f"scales are out of proportion"
-            )
-
-    def _tensor(self, name: str, dtype: type, shape: tuple[int, ...]) -> Array:
-        value = self.tensors.get(identifier(name, f"{self.file}: a tensor"))
-        if value is None:
-            raise InputError(f"{self.file.parent}: tensor {name!r} is missing")
-        expected = f"{np.dtype(dtype)}{list(shape)}"
-        if isinstance(value, str):
-            raise InputError(f"{self.file.parent}: tensor {name!r} is {value}, expected {expected}")
-        if value.dtype != dtype or value.shape != shape:
-            raise InputError(
-                f"{self.file.parent}: tensor {name!r} is {value.dtype}{list(value.shape)}, "
-                f"expected {expected}"
-            )
-        return value
-
-
-def graph_layout(node: Node, value: Array) -> Array:
-    """Return a parameter of a file, filters [out, in, kh, kw], as the graph has it."""
-    if len(node.type.shape) == 4:
-        return np.ascontiguousarray(value.transpose(0, 2, 3, 1))
-    if len(node.type.shape) == 3:
-        return np.ascontiguousarray(value[:, 0].transpose(1, 2, 0))
-    return value
-
-
-def folder_layout(node: Node, value: Array) -> Array:
-    """Return a parameter in the layout of the file: filters [out, in, kh, kw]."""
-    if len(node.type.shape) == 4:
-        return np.ascontiguousarray(value.transpose(0, 3, 1, 2))
-    if len(node.type.shape) == 3:
-        return np.ascontiguousarray(value.transpose(2, 0, 1)[:, None])
-    return value

@@ -11,9 +11,11 @@ import numpy as np
 from safetensors.numpy import save
 
 from kilograd import limits
-from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model, folder_layout
+from kilograd.frontend.layouts import folder_layout
+from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model
+from kilograd.frontend.operators import described
 from kilograd.ir import Array, Input, Node, Param
-from kilograd.ops import Add, AvgPool, Conv, Depthwise
+from kilograd.ops import Conv, Depthwise
 from kilograd.output import write_file
 from kilograd.reading import read_bytes, read_json, there
 
@@ -80,7 +82,7 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
             k: names[n] for k, n in zip(("features", "logits"), graph.outputs, strict=True)
         },
         "ops": [
-            _record(n, names, model.layers)
+            described(n, names, model.layers)
             for n in graph.nodes
             if not isinstance(n.op, Input | Param)
         ],
@@ -107,44 +109,3 @@ def _tensors(model: Model) -> dict[str, Array]:
 def _affine(n: Node) -> dict[str, float]:
     quant = n.type.affine
     return {"scale": quant.scale[0], "zero_point": quant.zero_point}
-
-
-def _record(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> dict[str, Any]:
-    """Return an entry of `ops`."""
-    h, w, c = n.type.shape
-    reads = n.inputs[:1] if isinstance(n.op, Conv | Depthwise) else n.inputs
-    record: dict[str, Any] = {
-        "name": n.name,
-        "inputs": [names[x] for x in reads],
-        "output": names[n],
-        "out_shape": [c, h, w],
-        "out": _affine(n),
-    }
-    match n.op:
-        case Add():
-            return {"type": "add", **record}
-        case AvgPool():
-            return {"type": "avgpool", **record}
-        case Conv(window=window) | Depthwise(window=window):
-            depthwise = isinstance(n.op, Depthwise)
-            kernel = n.inputs[1].type.shape[:2] if depthwise else n.inputs[1].type.shape[1:3]
-            record |= {
-                "in_channels": n.inputs[0].type.shape[2],
-                "out_channels": c,
-                "weight": {
-                    "tensor": f"{n.name}.weight",
-                    "scale_tensor": f"{n.name}.weight_scale",
-                },
-                "bias": {"tensor": f"{n.name}.bias"},
-            }
-            if n.name not in layers:
-                return {"type": "linear", **record, "out_shape": [c]}
-            return {
-                "type": "depthwise_conv" if depthwise else "conv",
-                **record,
-                "kernel": list(kernel),
-                "stride": [window.stride] * 2,
-                "padding": list(window.pad),
-                "groups": c if depthwise else 1,
-            }
-    raise TypeError(f"{n} has no place in a model folder")

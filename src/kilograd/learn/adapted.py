@@ -24,7 +24,8 @@ from kilograd import limits
 from kilograd.emit import Program
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, copy_model, load_model_folder
-from kilograd.frontend.model_folder import folder_layout, graph_layout, read_tensors
+from kilograd.frontend.layouts import folder_layout, graph_layout
+from kilograd.frontend.model_folder import read_tensors
 from kilograd.ir import Array, DType, Graph, Role
 from kilograd.learn.recipe import Compiled, compile_selection
 from kilograd.learn.unfinished import UNFINISHED

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kilograd.data import Dataset, prepare
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
-from kilograd.frontend.model_folder import folder_layout
+from kilograd.frontend.layouts import folder_layout
 from kilograd.ir import Array, Role
 from kilograd.learn.recipe import Compiled
 from kilograd.learn.samples import Images, Samples, stacked

@@ -14,7 +14,7 @@ from torch.nn import functional
 from kilograd.emit import link
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
-from kilograd.frontend.model_folder import folder_layout
+from kilograd.frontend.layouts import folder_layout
 from kilograd.ir import Array, Graph, Input, Node, Param
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import (
