@@ -12,7 +12,7 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.emit.application import Application
 from kilograd.emit.pictures import drawn
-from kilograd.frontend import Attribution, Preprocess
+from kilograd.frontend import Attribution, Images, Preprocess
 from kilograd.ir import Array
 from kilograd.targets import Driver
 
@@ -28,7 +28,7 @@ def application(program: Program, **changes: Any) -> Application:
         "program": program,
         "name": "small",
         "title": "A small network",
-        "preprocess": Preprocess(size, size + 1, channels),
+        "preprocess": Preprocess.square(size, size + 1, channels),
         "method": "by hand",
         "learned": 1,
         "rate": RATE,
@@ -59,10 +59,10 @@ def mean_of_touched(frame: Array, corner: tuple[int, int], side: int, size: int)
 def middle(frame: Array, preprocess: Preprocess) -> Array:
     """An image of the middle of a frame."""
     height, width, _ = frame.shape
-    side = int(min(height, width) * preprocess.size / preprocess.resize + 0.5)
-    return mean_of_touched(
-        frame, ((height - side) // 2, (width - side) // 2), side, preprocess.size
-    )
+    size, images = preprocess.height, preprocess.samples
+    assert isinstance(images, Images)
+    side = int(min(height, width) * size / images.resize + 0.5)
+    return mean_of_touched(frame, ((height - side) // 2, (width - side) // 2), side, size)
 
 
 def from_565(data: Array) -> Array:

@@ -359,4 +359,4 @@ def test_shared_sets_load_completely_and_fast(path: Path) -> None:
     assert [dataset.classes[label] for label in dataset.labels] == names
     grouped = {"omniglot": 50, "pacs": 4}.get(dataset.name)
     assert (dataset.groups and len(set(dataset.groups))) == grouped
-    assert prepare(dataset.image(0), Preprocess(128, 147, 3)).std() > 5
+    assert prepare(dataset.image(0), Preprocess.square(128, 147, 3)).std() > 5

@@ -109,7 +109,7 @@ def test_the_middle_is_what_photos_were_cut_to(library: ctypes.CDLL, resize: int
     frame = Frame(colours.ctypes.data_as(ctypes.c_void_p), 120, 96, 1, 0, 0, 0, 16, 3)
     library.kg_frame_middle(ctypes.byref(frame), resize)
     found = image(library, frame)
-    preprocess = Preprocess(16, resize, 3)
+    preprocess = Preprocess.square(16, resize, 3)
     assert np.array_equal(found, middle(colours, preprocess))
     wanted = prepare(Image.fromarray(colours), preprocess).astype(int)
     assert np.abs(found - wanted).mean() < 5

@@ -15,7 +15,7 @@ from helpers import model_path, needs_shared
 from safetensors.numpy import load_file, save_file
 
 from kilograd.errors import InputError
-from kilograd.frontend import load_model_folder
+from kilograd.frontend import Preprocess, load_model_folder
 from kilograd.ir import Array, Block, interpret
 from kilograd.ops import Add, Conv, Depthwise
 from kilograd.ops.conv import requantisation
@@ -145,7 +145,7 @@ def test_network_written_by_hand_is_read(folder: Path) -> None:
     assert (model.name, model.title, model.path) == ("tiny", "A tiny network", folder)
     assert model.layers == ("stem", "dw", "pw")
     steps = model.preprocess
-    assert (steps.size, steps.resize, steps.channels) == (SIZE, SIZE + 2, 3)
+    assert steps == Preprocess.square(SIZE, SIZE + 2, 3)
     assert [str(n.type) for n in model.graph.outputs] == ["i8[1,1,4]", "i8[1,1,3]"]
     values = {n.name for n in model.graph.params()}
     assert values == {
@@ -270,6 +270,11 @@ def at(op: int, **fields: object) -> Defect:
     return lambda d: d["ops"][op].update(fields)
 
 
+def steps(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    """Change fields of `input.preprocess`."""
+    return lambda d: d["input"]["preprocess"].update(fields)
+
+
 DEFECTS: dict[str, tuple[Defect, tuple[str, ...]]] = {
     "unknown operator": (at(3, type="mul"), ("'sum'", "'mul'", "conv, depthwise_conv")),
     "reads what nothing makes": (at(3, inputs=["stem.out", "gone"]), ("'sum'", "'gone'")),
@@ -292,7 +297,15 @@ DEFECTS: dict[str, tuple[Defect, tuple[str, ...]]] = {
     ),
     "unknown output": (lambda d: d["outputs"].update(logits="gone"), ("'gone'",)),
     "input of no shape": (lambda d: d["input"].update(shape=[3, 8]), ("input",)),
-    "input that is not square": (lambda d: d["input"].update(shape=[3, 10, 12]), ("[3, 10, 12]",)),
+    "input of another shape": (lambda d: d["input"].update(shape=[3, 10, 12]), ("'stem'",)),
+    "kind that is none": (lambda d: d["input"].update(kind="sound"), ("input.kind", "sound")),
+    "array that is resized": (lambda d: d["input"].update(kind="array"), ("input.preprocess",)),
+    "image without preprocess": (lambda d: d["input"].pop("preprocess"), ("input.preprocess",)),
+    "mean without std": (steps(mean=[0.5] * 3), ("input.preprocess", "std")),
+    "means of two channels": (steps(mean=[0.5] * 2, std=[1.0] * 2), ("2 means", "3 channels")),
+    "mean that is none": (steps(mean=["a"] * 3, std=[1.0] * 3), ("input.preprocess.mean[0]",)),
+    "large mean": (steps(mean=[1e9] * 3, std=[1.0] * 3), ("preprocess", "mean", "65536")),
+    "std of zero": (steps(mean=[0.5] * 3, std=[0.0] * 3), ("preprocess", "std")),
     "scale 0": (at(2, out={"scale": 0, "zero_point": 0}), ("'pw'", "scale")),
     "scale < 0": (at(3, out={"scale": -0.1, "zero_point": 0}), ("'sum'", "scale")),
     "scale not finite": (at(1, out={"scale": float("nan"), "zero_point": 0}), ("not a finite",)),

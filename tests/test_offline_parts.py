@@ -23,7 +23,7 @@ from kilograd.offline.parts import Parts, divide_classes, divide_images, prepare
 from kilograd.offline.settings import Views
 from kilograd.offline.views import _box, random_view
 
-SMALL = Preprocess(size=16, resize=18, channels=3)
+SMALL = Preprocess.square(size=16, resize=18, channels=3)
 
 
 def shades(labels: Sequence[int], split: Sequence[str] | None = None) -> Dataset:
@@ -184,7 +184,7 @@ def test_a_place_in_training_has_its_own_view_every_time() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_views_are_network_input(channels: int) -> None:
     views = Views()
-    got = random_view(halves(), Preprocess(12, 14, channels), views, views.rng(0))
+    got = random_view(halves(), Preprocess.square(12, 14, channels), views, views.rng(0))
     assert got.shape == (12, 12, channels)
     assert got.dtype == np.int8
 
@@ -192,7 +192,7 @@ def test_views_are_network_input(channels: int) -> None:
 def test_crops_lie_in_the_image_and_are_as_large_as_asked() -> None:
     areas = []
     for seed in range(300):
-        left, top, right, bottom = _box((60, 40), np.random.default_rng(seed), 0.3)
+        left, top, right, bottom = _box((60, 40), np.random.default_rng(seed), 0.3, 1.0)
         assert 0 <= left < right <= 60
         assert 0 <= top < bottom <= 40
         assert 0.74 < (right - left) / (bottom - top) < 1.34
@@ -203,7 +203,7 @@ def test_crops_lie_in_the_image_and_are_as_large_as_asked() -> None:
 
 
 def test_of_an_image_too_long_for_any_crop_the_middle_is_seen() -> None:
-    assert _box((1000, 10), np.random.default_rng(0), 1.0) == (495, 0, 505, 10)
+    assert _box((1000, 10), np.random.default_rng(0), 1.0, 1.0) == (495, 0, 505, 10)
 
 
 @pytest.mark.parametrize(("name", "value"), [("crop", 0.0), ("crop", 1.1), ("seed", -1)])

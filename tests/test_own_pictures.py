@@ -111,7 +111,7 @@ def test_an_example_recognises_and_goes_on_as_this_machine(
     """Call by call: predictions first, losses, the state; and nothing is forgotten."""
     host = learned_before(KINDS[kind])
     app = application(host.program)
-    pictures = pictures_of(app.preprocess.size, app.preprocess.channels, support)
+    pictures = pictures_of(app.preprocess.height, app.preprocess.channels, support)
     app = replace(app, classes=NAMES, pictures=pictures)
     if not (app.trains or app.enrols):
         app = replace(app, pictures=pictures.tests_only)
@@ -253,7 +253,7 @@ def many(classes: int, each: int) -> Dataset:
 def test_tests_are_of_those_held_back_and_learning_takes_the_rest() -> None:
     dataset = many(3, 6)
     asked = [0, 3, 4, 5, 6, 12, 13, 14, 15, 16, 17]  # of c1 only one
-    found = own_pictures(("c2", "c0", "c1"), Preprocess(4, 4, 3), dataset, asked)
+    found = own_pictures(("c2", "c0", "c1"), Preprocess.square(4, 4, 3), dataset, asked)
     assert found.names == ("c2", "c0", "c1")
     assert found.tests[:, 0, 0, 0].tolist() == [12, 13, 14, 0, 3, 4, 6]
     assert found.test_labels == (0, 0, 0, 1, 1, 1, 2)
@@ -269,14 +269,14 @@ def test_there_are_as_many_images_as_fit(images: int, tests: int, support: int) 
     """Of ten classes at most; with too little room of fewer."""
     dataset, size = many(12, 5), 4 * 4 * 3
     names = dataset.classes
-    found = own_pictures(names, Preprocess(4, 4, 3), dataset, range(60), images * size + 7)
+    found = own_pictures(names, Preprocess.square(4, 4, 3), dataset, range(60), images * size + 7)
     assert (len(found.tests), len(found.support)) == (tests, support)
     assert not found.every_class
 
 
 def test_no_room_for_an_image() -> None:
     with pytest.raises(InputError, match="data many: an image takes 48 bytes of flash, and 47"):
-        own_pictures(("c0",), Preprocess(4, 4, 3), many(1, 2), [0], 47)
+        own_pictures(("c0",), Preprocess.square(4, 4, 3), many(1, 2), [0], 47)
 
 
 def test_own_images_lose_nothing_and_drawn_ones_are_16_bits() -> None:

@@ -19,7 +19,7 @@ from kilograd.data import load_dataset, prepare
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 
-SEEN = Preprocess(size=16, resize=18, channels=3)
+SEEN = Preprocess.square(size=16, resize=18, channels=3)
 
 
 def picture(width: int = 60, height: int = 40) -> Image.Image:

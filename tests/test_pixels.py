@@ -195,13 +195,13 @@ def test_a_damaged_image_is_skipped_or_can_be_prepared(
         write(Path(folder, "a", "good.png"))
         dataset = load_dataset(folder)
         for index in range(len(dataset)):
-            assert prepare(dataset.image(index), Preprocess(8, 9, 3)).shape == (8, 8, 3)
+            assert prepare(dataset.image(index), Preprocess.square(8, 9, 3)).shape == (8, 8, 3)
         assert len(dataset) + len(dataset.skipped) == 2
 
 
 # -- prepare --------------------------------------------------------------------------------------
 
-EXACT = Preprocess(size=8, resize=8, channels=3)
+EXACT = Preprocess.square(size=8, resize=8, channels=3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -209,7 +209,7 @@ EXACT = Preprocess(size=8, resize=8, channels=3)
     "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16"]
 )
 def test_every_mode_becomes_int8(mode: str, channels: int) -> None:
-    prepared = prepare(Image.new(mode, (50, 40)), Preprocess(20, 24, channels))
+    prepared = prepare(Image.new(mode, (50, 40)), Preprocess.square(20, 24, channels))
     assert prepared.dtype == np.int8
     assert prepared.shape == (20, 20, channels)
 
@@ -259,7 +259,7 @@ def test_16_bit_files_keep_their_shades(format_: str) -> None:
     stored = shades.astype(np.int32) if format_ == "PPM" else shades
     image = Image.open(io.BytesIO(encode(Image.fromarray(stored), format_)))
     expected = np.round(shades / 257).astype(np.int64) - 128
-    prepared = prepare(image, Preprocess(8, 8, 1))[:, :, 0]
+    prepared = prepare(image, Preprocess.square(8, 8, 1))[:, :, 0]
     np.testing.assert_array_equal(prepared, expected)
 
 
@@ -287,7 +287,7 @@ def test_the_shorter_side_is_resized(width: int, height: int) -> None:
     """Each pixel shows what is at its centre, on an image whose brightness is a slope."""
     x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
     image = Image.fromarray((100 + 100 * x + 50 * y).astype(np.uint8))
-    prepared = prepare(image, Preprocess(size=10, resize=10, channels=1))[:, :, 0]
+    prepared = prepare(image, Preprocess.square(size=10, resize=10, channels=1))[:, :, 0]
     short = min(width, height)
     from_centre = (np.arange(10) - 4.5) * short / 10
     expected = 175 + 100 * from_centre[None, :] / width + 50 * from_centre[:, None] / height - 128
@@ -298,7 +298,7 @@ def test_the_shorter_side_is_resized(width: int, height: int) -> None:
 def test_downscaling_is_antialiased() -> None:
     """A fine chequerboard becomes grey; taking every n-th pixel would leave black or white."""
     board = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    prepared = prepare(Image.fromarray(board), Preprocess(size=16, resize=16, channels=1))
+    prepared = prepare(Image.fromarray(board), Preprocess.square(size=16, resize=16, channels=1))
     assert np.abs(prepared[1:-1, 1:-1].astype(int)).max() <= 2
 
 
@@ -309,7 +309,7 @@ def test_exif_rotation_is_applied() -> None:
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     image = Image.open(io.BytesIO(encode(stored, "JPEG", quality=100, exif=exif)))
-    preprocess = Preprocess(size=16, resize=16, channels=1)
+    preprocess = Preprocess.square(size=16, resize=16, channels=1)
     assert not np.array_equal(prepare(stored, preprocess), prepare(upright, preprocess))
     np.testing.assert_allclose(prepare(image, preprocess), prepare(upright, preprocess), atol=2)
 
@@ -343,7 +343,7 @@ def test_the_largest_image_takes_less_than_600_mb(tmp_path: Path, mode: str) -> 
     Image.new(mode, (8192, 8192)).save(file, compress_level=1)
     imports = "from kilograd.data import load_dataset, prepare; "
     imports += "from kilograd.frontend import Preprocess"
-    statement = "prepare(load_dataset(path).image(0), Preprocess(128, 147, 3))"
+    statement = "prepare(load_dataset(path).image(0), Preprocess.square(128, 147, 3))"
     assert kilobytes(imports, statement, tmp_path) < 600_000
 
 
@@ -363,7 +363,7 @@ def test_resized_images_have_a_limit() -> None:
     image = Image.new("L", (6400, 200), 77)
     start = time.perf_counter()
     for picture in (image, image.transpose(Image.Transpose.ROTATE_90)):
-        assert (prepare(picture, Preprocess(2000, 2048, 1)) == 77 - 128).all()
+        assert (prepare(picture, Preprocess.square(2000, 2048, 1)) == 77 - 128).all()
     assert time.perf_counter() - start < 5
 
 
@@ -372,14 +372,14 @@ def test_very_long_images_cost_neither_time_nor_memory() -> None:
     row.paste(200, (29_000, 0, 31_000, 1))
     start = time.perf_counter()
     for image in (row, row.transpose(Image.Transpose.ROTATE_90)):
-        assert (prepare(image, Preprocess(128, 147, 1)) == 72).all()
+        assert (prepare(image, Preprocess.square(128, 147, 1)) == 72).all()
     assert time.perf_counter() - start < 5
 
 
 def test_prepare_leaves_the_image_alone() -> None:
     image = photo()
     before = image.tobytes()
-    prepare(image, Preprocess(8, 12, 1))
+    prepare(image, Preprocess.square(8, 12, 1))
     assert (image.tobytes(), image.mode, image.size) == (before, "RGB", (40, 30))
 
 
@@ -389,7 +389,7 @@ def test_prepare_leaves_the_image_alone() -> None:
 )
 def test_bad_preprocess_is_refused(size: int, resize: int, channels: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Preprocess(size, resize, channels)
+        Preprocess.square(size, resize, channels)
 
 
 @settings(deadline=None)
@@ -401,7 +401,7 @@ def test_bad_preprocess_is_refused(size: int, resize: int, channels: int, messag
 )
 def test_any_size_fits(width: int, height: int, size: int, margin: int) -> None:
     prepared = prepare(
-        Image.new("RGB", (width, height), (3, 2, 1)), Preprocess(size, size + margin, 3)
+        Image.new("RGB", (width, height), (3, 2, 1)), Preprocess.square(size, size + margin, 3)
     )
     assert prepared.shape == (size, size, 3)
     # Nothing from outside the image, where a crop would give black.

@@ -104,7 +104,7 @@ def test_training_steps_of_a_resized_network_are_bit_exact(
 @pytest.mark.parametrize("size", [17, 31, 96])
 def test_a_size_there_and_back_is_the_same_network(small: Model, size: int) -> None:
     there = resized(small, size)
-    assert there.preprocess == replace(small.preprocess, size=size, resize=round(size * 18 / 16))
+    assert there.preprocess == Preprocess.square(size, round(size * 18 / 16), 3)
     assert there.title == f"Small random network at {size}x{size} pixels"
     assert fingerprint(there.graph) != fingerprint(small.graph)
     back = resized(there, 16)
@@ -150,13 +150,17 @@ WRONG = [
     "9" * 50,
     "16.5",
     "1e2",
-    "16x16",
+    "16x16x3",
     "²",
     "\uff11",
     "",
     " ",
     "x",
 ]
+
+
+def test_a_square_network_takes_images_that_are_none(run: Run, folder: Path) -> None:
+    assert "RAM" in run("plan", "--model", folder, "--size=16x24").out
 
 
 @pytest.mark.parametrize("size", WRONG)
@@ -186,7 +190,11 @@ def connected(size: int) -> Model:
         made.append(x := b(Conv(Window(), Affine((0.01,))), x, w, c, name=name))
     digits = load_model("digits")
     return replace(
-        digits, name="full", graph=b.graph(*made), preprocess=Preprocess(size, size, 1), layers=()
+        digits,
+        name="full",
+        graph=b.graph(*made),
+        preprocess=Preprocess.square(size, size, 1),
+        layers=(),
     )
 
 

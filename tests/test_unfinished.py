@@ -27,7 +27,7 @@ from kilograd.learn.taken import Taken
 from kilograd.learn.unfinished import UNFINISHED, Keeper, Position, begun
 from kilograd.progress import silent
 
-SEEN = Preprocess(size=16, resize=18, channels=3)
+SEEN = Preprocess.square(size=16, resize=18, channels=3)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from kilograd.data import Dataset, load_dataset, prepare, sample_episode
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 
-INPUT = Preprocess(8, 9, 3)
+INPUT = Preprocess.square(8, 9, 3)
 _SIDES = (37, 29)
 _OUTSIDE = 77
 """The shade of a picture that is not in the folder."""

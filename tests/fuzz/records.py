@@ -415,7 +415,7 @@ class Options(Target):
         made: tuple[Callable[[], object], ...] = (
             lambda: Draw(EpisodeKind.FIXED, int(a), int(b)),
             lambda: Schedule(int(a), c, Augment.FULL, int(b)),
-            lambda: Preprocess(int(a), int(b), 3),
+            lambda: Preprocess.square(int(a), int(b), 3),
             lambda: sample_episode(
                 pictures(self.home), ways=int(a), shots=int(b), queries=1, seed=0
             ),

@@ -36,7 +36,7 @@ def models(as_json: AsJson = False) -> None:
                 "title": m.title,
                 "path": str(f.path),
                 "origin": f.origin,
-                "input": [m.preprocess.size, m.preprocess.size, m.preprocess.channels],
+                "input": list(m.preprocess.shape),
                 "convolutions": len(m.layers),
                 "macs_forward": m.graph.macs(),
                 "cosine_scale": m.cosine_scale,
@@ -47,7 +47,7 @@ def models(as_json: AsJson = False) -> None:
         return
     table = Table("name", "network", "input", "layers", "MACs", "found in", box=None)
     for f, m in loaded:
-        size = f"{m.preprocess.size}x{m.preprocess.size}x{m.preprocess.channels}"
+        size = m.preprocess.spelled
         layers, macs = str(len(m.layers)), in_short(m.graph.macs())
         table.add_row(f.name, m.title, size, layers, macs, f.origin)
     for network in absent:

@@ -123,7 +123,7 @@ def _gains(network: Model, path: Path | None) -> Contribution:
     return gains
 
 
-def _mention_other_settings(gains: Contribution, recipe: Recipe, size: int) -> None:
+def _mention_other_settings(gains: Contribution, recipe: Recipe, size: int | str) -> None:
     """Say where the analysis learned in another way than the program will."""
     mine = {
         "--optimizer": recipe.optimizer.value,

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from kilograd import limits
+from kilograd.errors import InputError
 from kilograd.extras import Extra
-from kilograd.frontend import Preprocess
+from kilograd.frontend import Images, Preprocess
 from kilograd.reading import read_bytes
 
 Source = bytes | Path | Callable[[], Image.Image]
@@ -88,23 +89,33 @@ def _quiet() -> Iterator[None]:
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
-    """Turn an image of any mode and size into network input: int8 [size, size, channels].
+    """Turn an image of any mode and size into network input: int8 [height, width, channels].
 
-    Rotated as its EXIF tag says, made RGB or grey, shorter side resized (bilinear, antialiased),
-    centre-cropped, then `pixel - 128` for pixels 0..255. Rounds sizes and offsets as torchvision's
-    `Resize` and `CenterCrop` do, because the networks were trained behind those.
+    Rotated as its EXIF tag says, made RGB or grey, resized (bilinear, antialiased) until it covers
+    a box, centre-cropped, then pixels 0..255 become codes. Rounds sizes and offsets as
+    torchvision's `Resize` and `CenterCrop` do, because the networks were trained behind those.
 
     >>> grey = Image.new("L", (6, 4), color=200)
-    >>> prepare(grey, Preprocess(size=2, resize=4, channels=1))[:, :, 0]
+    >>> prepare(grey, Preprocess.square(size=2, resize=4, channels=1))[:, :, 0]
     array([[72, 72],
            [72, 72]], dtype=int8)
     """
-    image = _shorter_side(upright(image, preprocess.channels), preprocess.resize)
-    left = round((image.width - preprocess.size) / 2)
-    top = round((image.height - preprocess.size) / 2)
-    image = image.crop((left, top, left + preprocess.size, top + preprocess.size))
-    pixels = np.asarray(image, dtype=np.int16).reshape(preprocess.size, preprocess.size, -1)
-    return (pixels - 128).astype(np.int8)
+    images = preprocess.samples
+    if not isinstance(images, Images):
+        raise InputError(f"is an image, and the network takes arrays of {preprocess.spelled}")
+    height, width, channels = preprocess.shape
+    image = _covering(upright(image, channels), *preprocess.box(images))
+    left = round((image.width - width) / 2)
+    top = round((image.height - height) / 2)
+    image = image.crop((left, top, left + width, top + height))
+    return codes(np.asarray(image).reshape(height, width, channels), images)
+
+
+def codes(pixels: NDArray[np.uint8], images: Images) -> NDArray[np.int8]:
+    """Turn pixels [h, w, c] into codes."""
+    if images.normalised is None:
+        return (pixels.astype(np.int16) - 128).astype(np.int8)
+    return images.normalised.codes[pixels, np.arange(pixels.shape[2])]
 
 
 @_quiet()
@@ -114,7 +125,7 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     Of an image more than 32 times as long as wide only the middle is left.
     """
     turn = _turn(image)
-    image = _middle(image, _LONGEST)
+    image = _middle(image, (1, 1), _LONGEST)
     width, height = image.size
     size = (height, width) if turn in _SIDEWAYS else (width, height)
     out = Image.new("L" if channels == 1 else "RGB", size)
@@ -256,23 +267,26 @@ def _to_8_bits(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _middle(image: Image.Image, times: int) -> Image.Image:
-    """Cut an image more than so many times as long as wide down to the middle.
+def _middle(image: Image.Image, box: tuple[int, int], times: int) -> Image.Image:
+    """Cut an image more than so many times as long, or wide, as the box is down to the middle.
 
-    Only the middle square is used, and one row of 60,000 pixels, a file of a few hundred bytes,
-    would otherwise be resized to gigabytes. The cut is far outside the crop for any photograph.
+    `box`: height and width. Only the middle is used, and one row of 60,000 pixels, a file of a few
+    hundred bytes, would otherwise be resized to gigabytes. The cut is far outside the crop for any
+    photograph.
     """
-    limit = times * min(image.size)
-    left = max(0, (image.width - limit) // 2)
-    top = max(0, (image.height - limit) // 2)
+    high, wide = box
+    left = max(0, (image.width - max(1, times * image.height * wide // high)) // 2)
+    top = max(0, (image.height - max(1, times * image.width * high // wide)) // 2)
     if not (left or top):
         return image
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def _shorter_side(image: Image.Image, length: int) -> Image.Image:
-    image = _middle(image, max(2, min(_LONGEST, _RESIZED // length**2)))
-    short, long = min(image.size), max(image.size)
-    other = int(length * long / short)
-    size = (length, other) if image.width <= image.height else (other, length)
+def _covering(image: Image.Image, high: int, wide: int) -> Image.Image:
+    """Resize an image until it covers a box, and is as long or as wide as that."""
+    image = _middle(image, (high, wide), max(2, min(_LONGEST, _RESIZED // (high * wide))))
+    if image.width * high <= image.height * wide:
+        size = (wide, int(wide * image.height / image.width))
+    else:
+        size = (int(high * image.width / image.height), high)
     return image.resize(size, Image.Resampling.BILINEAR)

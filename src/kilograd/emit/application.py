@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kilograd.emit.pictures import Pictures
 from kilograd.emit.program import Program
-from kilograd.frontend import Attribution, Preprocess
+from kilograd.frontend import Attribution, Images, Preprocess
 from kilograd.ir import StreamedInput
 from kilograd.ops import Cosine
 from kilograd.passes import EntryPoint
@@ -35,6 +35,14 @@ class Application:
     classes: tuple[str, ...] = ()
     pictures: Pictures
     attribution: Attribution
+
+    @property
+    def images(self) -> Images:
+        """What is done to images, of which the program learns."""
+        images = self.preprocess.samples
+        if not isinstance(images, Images):
+            raise TypeError(f"{self.name} takes arrays")
+        return images
 
     @property
     def ways(self) -> int:

@@ -19,15 +19,15 @@ SEED = 1
 def example(app: Application) -> str:
     """Return the application: it says how many test images are right before and after training."""
     drawn = app.adapted and not app.pictures.own
-    resize = app.preprocess.size if app.pictures.own else app.preprocess.resize
+    resize = app.preprocess.height if app.pictures.own else app.images.resize
     return _BEGIN.format(
         what=_what(app),
         include='#include "classes.h"\n' * drawn,
         learning=_constants(app) * app.trains,
         classes=app.ways,
-        size=app.preprocess.size,
+        size=app.preprocess.height,
         resize=resize,
-        cut=_CUT.format(resize=app.preprocess.resize) if app.pictures.own else _UNCUT,
+        cut=_CUT.format(resize=app.images.resize) if app.pictures.own else _UNCUT,
         channels=app.preprocess.channels,
     ) + "\n".join(_functions(app))
 

@@ -64,18 +64,18 @@ def _example(app: Application) -> str:
 
 
 def _image(app: Application) -> str:
-    size, channels = app.preprocess.size, app.preprocess.channels
+    size, channels = app.preprocess.height, app.preprocess.channels
     colour = channels == 3
     return _IMAGE.format(
         size=size,
         row=size * channels,
         channels=channels,
-        resize=app.preprocess.resize,
+        resize=app.images.resize,
         bytes=f"{size * size * channels:,}",
         pixel=_RGB if colour else _GREY,
         not_this="not blue first, not three planes, not 0 ... 255" if colour else "not 0 ... 255",
-        kept=_MIDDLE.format(size=size, resize=app.preprocess.resize)
-        if size < app.preprocess.resize
+        kept=_MIDDLE.format(size=size, resize=app.images.resize)
+        if size < app.images.resize
         else "",
         code=(_ROWS if app.by_rows else _WHOLE).format(
             size=size, row=size * channels, state="state, arena"

@@ -10,7 +10,8 @@ from kilograd.frontend.find import (
     model_places,
     usual_model,
 )
-from kilograd.frontend.model_folder import COSINE_SCALE, Model, Preprocess, load_model_folder
+from kilograd.frontend.model_folder import COSINE_SCALE, Model, load_model_folder
+from kilograd.frontend.preprocess import Arrays, Images, Normalised, Preprocess
 from kilograd.frontend.published import PUBLISHED, Published
 from kilograd.frontend.pulled import pull
 from kilograd.frontend.resize import image_sizes, resized
@@ -21,9 +22,12 @@ __all__ = [
     "COSINE_SCALE",
     "PUBLISHED",
     "USUAL_MODELS",
+    "Arrays",
     "Attribution",
     "Found",
+    "Images",
     "Model",
+    "Normalised",
     "Preprocess",
     "Published",
     "attribution",

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -27,6 +27,7 @@ from kilograd.frontend.operators import (
     append_operator,
     read_operator,
 )
+from kilograd.frontend.preprocess import Arrays, Images, Normalised, Preprocess
 from kilograd.ir import (
     Array,
     Builder,
@@ -44,39 +45,6 @@ FORMAT = 1
 
 COSINE_SCALE = 10.0
 """What cosines are multiplied by where a folder does not say."""
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes network input: resize, centre crop, channels. Sizes in pixels.
-
-    `resize`: length of the shorter side before the crop.
-    `size`: side of the square crop, at most `resize`, which is at most 2,048.
-    `channels`: 3 for RGB, 1 for grey.
-
-    Raises `InputError` if a value is out of range.
-
-    >>> Preprocess(size=128, resize=147, channels=3)
-    Preprocess(size=128, resize=147, channels=3)
-    """
-
-    size: int
-    resize: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if max(self.size, self.resize) > limits.RESIZE:
-            raise InputError(
-                f"preprocess: {max(self.size, self.resize)} pixels are too many; "
-                f"{limits.RESIZE} are the most"
-            )
-        if not 1 <= self.size <= self.resize:
-            raise InputError(
-                f"preprocess: size {self.size} must be 1 or more, and at most resize {self.resize}"
-            )
-        if self.channels not in {1, 3}:
-            raise InputError(f"preprocess: channels is {self.channels}; give 3 (RGB) or 1 (grey)")
 
 
 @dataclass(frozen=True)
@@ -104,12 +72,17 @@ class Model:
     def fingerprint(self) -> str:
         """What tells the network from any that answers otherwise.
 
-        At the usual scale it is that of the graph, as it was before scales were kept.
+        At the usual scale, with pixels as usual, it is that of the graph, as it was before scales
+        and other inputs were kept.
         """
+        more = [repr(self.cosine_scale)] * (self.cosine_scale != COSINE_SCALE)
+        match self.preprocess.samples:
+            case Images(_, normal) if normal is not None:
+                more += [repr(normal)]
+            case Arrays():
+                more += ["array"]
         graph = fingerprint(self.graph)
-        if self.cosine_scale == COSINE_SCALE:
-            return graph
-        return hashlib.sha256(f"{graph} {self.cosine_scale!r}".encode()).hexdigest()
+        return hashlib.sha256(" ".join([graph, *more]).encode()).hexdigest() if more else graph
 
 
 # -- the fields that are read ----------------------------------------------------------------------
@@ -118,14 +91,17 @@ _Sharpness = Annotated[float, Meta(ge=1 / limits.SHARPNESS, le=limits.SHARPNESS)
 _Classes = Annotated[tuple[str, ...], Meta(max_length=limits.CLASSES)]
 
 
-class _Preprocess(Struct, frozen=True):
+class _Images(Struct, frozen=True):
     resize_shorter_side: Annotated[int, Meta(ge=1, le=limits.RESIZE)]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
-class _Image(Quantised, frozen=True):
+class _Input(Quantised, frozen=True, kw_only=True):
     tensor: str
     shape: tuple[Side, Side, Side]
-    preprocess: _Preprocess
+    kind: Literal["image", "array"] = "image"
+    preprocess: _Images | None = None
 
 
 class _Files(Struct, frozen=True):
@@ -150,7 +126,7 @@ class _Description(_Version, frozen=True, kw_only=True):
     name: str
     title: str
     files: _Files
-    input: _Image
+    input: _Input
     outputs: _Outputs
     ops: Annotated[tuple[Any, ...], Meta(max_length=limits.OPERATORS)]
     provenance: _Provenance = _Provenance()
@@ -217,15 +193,9 @@ class _Reader:
     tensors: Mapping[str, Array | str]
 
     def model(self, d: _Description) -> Model:
-        c, h, w = d.input.shape
-        if h != w:
-            raise InputError(f"{self.file}: input shape {[c, h, w]} is not square")
-        try:
-            preprocess = Preprocess(h, d.input.preprocess.resize_shorter_side, c)
-        except InputError as e:
-            raise InputError(f"{self.file}: {e}") from e
+        preprocess = self._preprocess(d.input)
         b = Builder()
-        image = b.input("image", TensorType((h, w, c), DType.I8, d.input.affine()))
+        image = b.input("image", TensorType(preprocess.shape, DType.I8, d.input.affine()))
         values = {identifier(d.input.tensor, f"{self.file}: input.tensor"): image}
         ops = [read_operator(op, f"{self.file}: ops[{i}]") for i, op in enumerate(d.ops)]
         for i, op in enumerate(ops):
@@ -255,6 +225,14 @@ class _Reader:
             cosine_scale=float(np.float32(d.cosine_scale)),
         )
 
+    def _preprocess(self, found: _Input) -> Preprocess:
+        """Return how samples become the input."""
+        c, h, w = found.shape
+        try:
+            return Preprocess(h, w, c, _samples(found))
+        except InputError as e:
+            raise InputError(f"{self.file}: {e}") from e
+
     def _check_names(self, i: int, op: Operator, values: Mapping[str, Node], b: Builder) -> None:
         if op.name in {n.name for n in b.nodes}:
             raise InputError(f"{self.file}: operator {i} needs a name of its own, not {op.name!r}")
@@ -265,3 +243,19 @@ class _Reader:
             raise InputError(
                 f"{self.file}: {op.name!r} reads {gone[0][:80]!r}, which nothing makes"
             )
+
+
+def _samples(found: _Input) -> Images | Arrays:
+    """Return what samples are; `InputError` for what is missing or does not fit."""
+    where, how = "input.preprocess", found.preprocess
+    if found.kind == "array":
+        if how is not None:
+            raise InputError(f"{where}: an array is not resized; leave the field out")
+        return Arrays(found.affine())
+    if how is None:
+        raise InputError(f"{where} is missing; images need it")
+    if (how.mean is None) != (how.std is None):
+        raise InputError(f"{where} has one of mean and std; give both or none")
+    if how.mean is None or how.std is None:
+        return Images(how.resize_shorter_side)
+    return Images(how.resize_shorter_side, Normalised(how.mean, how.std, found.affine()))

@@ -14,6 +14,7 @@ from kilograd import limits
 from kilograd.frontend.layouts import folder_layout
 from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model
 from kilograd.frontend.operators import described
+from kilograd.frontend.preprocess import Arrays, Preprocess
 from kilograd.ir import Array, Input, Node, Param
 from kilograd.ops import Conv, Depthwise
 from kilograd.output import write_file
@@ -75,7 +76,7 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
             "tensor": "input",
             "shape": [c, h, w],
             **_affine(source),
-            "preprocess": {"resize_shorter_side": model.preprocess.resize},
+            **_samples(model.preprocess),
         },
         **({} if model.cosine_scale == COSINE_SCALE else {"cosine_scale": model.cosine_scale}),
         "outputs": {
@@ -90,6 +91,17 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
     # Tensors first: a folder with a graph.json is a whole one.
     write_file(folder / _TENSORS, save(_tensors(model)))
     write_file(folder / "graph.json", json.dumps(description, indent=1) + "\n")
+
+
+def _samples(preprocess: Preprocess) -> dict[str, Any]:
+    """Return what the input says of samples."""
+    images = preprocess.samples
+    if isinstance(images, Arrays):
+        return {"kind": "array"}
+    how: dict[str, Any] = {"resize_shorter_side": images.resize}
+    if images.normalised is not None:
+        how |= {"mean": list(images.normalised.mean), "std": list(images.normalised.std)}
+    return {"preprocess": how}
 
 
 def _tensors(model: Model) -> dict[str, Array]:

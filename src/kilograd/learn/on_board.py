@@ -107,7 +107,9 @@ def _trials(model: Model, recipe: Recipe) -> Iterator[tuple[Model, Recipe, str]]
     # The method may stand in a folder that somebody else wrote: his code is not run for this.
     if not recipe.rows and not runs_code(recipe.method):
         yield model, by_rows, option("rows")
-    for size in (None, model.preprocess.size * 3 // 4, model.preprocess.size // 2):
+    side = model.preprocess.size
+    smaller_sides = (side * 3 // 4, side // 2) if isinstance(side, int) else ()
+    for size in (None, *smaller_sides):
         try:
             smaller = model if size is None else resized(model, size)
         except InputError:

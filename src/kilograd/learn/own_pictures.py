@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +39,7 @@ def own_pictures(
     names = [dataset.classes[label] for label in dataset.labels]
     given = {names[i] for i in asked}
     known = [way for way, name in enumerate(classes) if name in given]
-    size = preprocess.size**2 * preprocess.channels
+    size = math.prod(preprocess.shape)
     count = room // size
     if not count:
         raise InputError(
@@ -70,7 +71,7 @@ def own_pictures(
 
 def _frames(dataset: Dataset, images: Sequence[int], preprocess: Preprocess) -> Frames:
     """Return images as the network reads them, in colours: grey is of three equal ones."""
-    frames = np.zeros((len(images), preprocess.size, preprocess.size, COLOURS), np.uint8)
+    frames = np.zeros((len(images), *preprocess.shape[:2], COLOURS), np.uint8)
     for frame, i in zip(frames, images, strict=True):
         frame[...] = prepare(dataset.image(i), preprocess).astype(np.int16) + 128
     return frames

@@ -46,10 +46,10 @@ class Taken:
 
     def __init__(self, folder: Path, preprocess: Preprocess, progress: Progress) -> None:
         self._preprocess, self._progress = preprocess, progress
-        self._shape = (preprocess.size, preprocess.size, preprocess.channels)
+        self._shape = preprocess.shape
         self._each = int(np.prod(self._shape))
         self._log, self._pixels = folder / "taken", folder / "pixels"
-        self._head = json.dumps(msgspec.to_builtins(preprocess)).encode() + b"\n"
+        self._head = json.dumps(preprocess.told).encode() + b"\n"
         self._known, self._at, self._rows = self._read(), 0, 0
         self._clean = False
         self._last = time.monotonic()

@@ -1,4 +1,4 @@
-"""A network at another image size: the same weights, all shapes inferred anew."""
+"""A network for inputs of another size: the same weights, all shapes inferred anew."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from kilograd.ir import Graph, Leaf, Node, ShapeError, TensorType
 from kilograd.ops import Conv, Depthwise
 
 
-def resize(graph: Graph, size: int) -> Graph:
-    """Return an inference graph for images of `size` x `size` pixels.
+def resize(graph: Graph, height: int, width: int) -> Graph:
+    """Return an inference graph for images of another height and width.
 
     Every op infers its map from the maps it reads; parameters and scales stay as they are.
 
@@ -23,7 +23,7 @@ def resize(graph: Graph, size: int) -> Graph:
         inputs = tuple(new[x] for x in old.inputs)
         kind = old.type
         if old is image:
-            kind = replace(kind, shape=(size, size, kind.shape[2]))
+            kind = replace(kind, shape=(height, width, kind.shape[2]))
         elif not isinstance(old.op, Leaf):
             kind = _inferred(old, tuple(x.type for x in inputs))
         new[old] = replace(old, inputs=inputs, type=kind)

@@ -128,7 +128,7 @@ class Contribution:
         if self.architecture is not None:
             return self.architecture == architecture(graph)
         try:
-            same = graph if self.size is None else resize(graph, self.size)
+            same = graph if self.size is None else resize(graph, self.size, self.size)
         except ShapeError:
             return False
         return self.fingerprint == fingerprint(same)

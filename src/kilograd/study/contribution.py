@@ -93,7 +93,7 @@ def contribution(asked: Evaluation, rows: Sequence[Row]) -> Contribution:
         settings,
         gains(None, names),
         tuple(gains(name, [name]) for name in names),
-        model.preprocess.size,
+        size if isinstance(size := model.preprocess.size, int) else None,
         architecture(model.graph),
         {choice: spent[method] for choice, method in _weights(model).items()},
     )

@@ -225,8 +225,9 @@ def dependencies(evaluation: Evaluation) -> dict[str, str]:
         found[f"data set {d.name}"] = _digest(chain([repr(content)], map(encoded, d.images)))
     for n in evaluation.networks:
         found[f"{SIZE_OF}{n.name}"] = str(n.preprocess.size)
-        about = (n.layers, n.preprocess)
-        found[f"network {n.name}"] = _digest([n.fingerprint, repr(about)])
+        fields = ", ".join(f"{k}={v!r}" for k, v in n.preprocess.told.items())
+        about = f"({n.layers!r}, Preprocess({fields}))"
+        found[f"network {n.name}"] = _digest([n.fingerprint, about])
     for method in evaluation.methods:
         if (name := split_method(method)[0]).endswith(".json"):
             found[f"method {name}"] = _digest([read_bytes(Path(name), limits.PLAN_BYTES)])
