@@ -279,7 +279,7 @@ class Qdq:
             "Conv",
             [x, weight, bias],
             kernel_shape=filters.shape[2:],
-            strides=[n.op.window.stride] * 2,
+            strides=list(n.op.window.stride),
             pads=[top, left, bottom, right],
             group=len(filters) if isinstance(n.op, Depthwise) else 1,
         )

@@ -187,7 +187,7 @@ def layer_of(n: Node) -> Layer | None:
     kernel = w.shape[:2] if depthwise else w.shape[1:3]
     size = "x".join(map(str, kernel))
     return Layer(
-        part, f"depthwise {size}" if depthwise else size, x.shape, y.shape, kernel, window.stride
+        part, f"depthwise {size}" if depthwise else size, x.shape, y.shape, kernel, window.stride[0]
     )
 
 

@@ -75,7 +75,7 @@ class LiteResidual(nn.Module):  # type: ignore[misc]
 def lite_residual(variant: Variant, block: Block) -> LiteResidual:
     """Return the module beside a block."""
     side, _, channels = block.begin.type.shape
-    out, stride = block.end.type.shape[2], block.stride
+    out, stride = block.end.type.shape[2], block.stride[0]
     kernel = min(KERNEL, side // 2 - 1 + side // 2 % 2)
     window = (channels, channels, kernel, stride, kernel // 2)
     if variant is Variant.INTEGER:

@@ -127,7 +127,7 @@ def _record(n: Node, names: dict[Node, str]) -> dict[str, Any]:
                 "in_channels": x.type.shape[2],
                 "out_channels": c,
                 "kernel": list(shape[:2] if depthwise else shape[1:3]),
-                "stride": [window.stride] * 2,
+                "stride": list(window.stride),
                 "padding": list(window.pad),
                 "groups": c if depthwise else 1,
                 **_parameters(n.name),

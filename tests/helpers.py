@@ -214,17 +214,17 @@ def call(host: Runner, entry: str, feeds: Mapping[str, Value], noise: int = 0) -
 def conv64(x: Array, w: Array, window: Window, *, depthwise: bool = False) -> Array:
     """Convolve tap by tap in float64: [h, w, c] with [o, kh, kw, c] or [kh, kw, c]."""
     kh, kw = w.shape[:2] if depthwise else w.shape[1:3]
-    top, bottom, left, right = window.pad
+    (down, across), (top, bottom, left, right) = window.stride, window.pad
     h, width, c = x.shape
     padded = np.zeros((h + top + bottom, width + left + right, c))
     padded[top : top + h, left : left + width] = x
-    oh = (padded.shape[0] - kh) // window.stride + 1
-    ow = (padded.shape[1] - kw) // window.stride + 1
+    oh = (padded.shape[0] - kh) // down + 1
+    ow = (padded.shape[1] - kw) // across + 1
     out = np.zeros((oh, ow, c if depthwise else w.shape[0]))
     for ky in range(kh):
         for kx in range(kw):
-            rows = padded[ky :: window.stride][:oh]
-            seen = rows[:, kx :: window.stride][:, :ow]
+            rows = padded[ky::down][:oh]
+            seen = rows[:, kx::across][:, :ow]
             out += seen * w[ky, kx] if depthwise else seen @ w[:, ky, kx].T
     return out
 
@@ -411,7 +411,7 @@ class Network:
 def network(seed: int, units: tuple[Unit, ...], size: int = 8, stem: int = 4) -> Graph:
     """Return a random network: a strided 3x3 stem, `units`, a pool."""
     net = Network(np.random.default_rng(seed), size)
-    x = net.layer("stem", net.image, Window(2, (0, 1, 0, 1)), (stem, 3, 3, 3), relu=True)
+    x = net.layer("stem", net.image, Window((2, 2), (0, 1, 0, 1)), (stem, 3, 3, 3), relu=True)
     for i, u in enumerate(units):
         x = net.unit(f"b{i}", x, u)
     return net.graph(x)

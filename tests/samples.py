@@ -205,7 +205,7 @@ class Filter:
     source: int
     channels: int
     kernel: tuple[int, int] = (1, 1)
-    stride: int = 1
+    stride: int | tuple[int, int] = 1
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -291,6 +291,11 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
 }
 
 
+def ways(stride: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a stride down and across."""
+    return (stride, stride) if isinstance(stride, int) else stride
+
+
 def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tuple[TensorType, ...]]:
     """Return the op of some layers, and the types of its inputs."""
     first = activation(*shape)
@@ -312,7 +317,7 @@ def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tupl
             else weight(*layer.kernel, x.shape[2], axis=2)
         )
         scale = x.affine.scale[0] * 0.018 * 90 * np.sqrt(np.prod(layer.kernel) * inputs)
-        out, window = Affine((float(scale),), zero), Window(layer.stride, layer.pad)
+        out, window = Affine((float(scale),), zero), Window(ways(layer.stride), layer.pad)
         op = Conv(window, out) if layer.channels else Depthwise(window, out)
         own = (w, bias(w.shape[w.affine.axis or 0]))
         stages.append(Stage(op, (layer.source,)))
@@ -352,7 +357,7 @@ def tail(rule: Update, param: TensorType) -> tuple[TensorType, ...]:
 
 def _convolutions() -> Iterator[Sample]:
     for i, (h, w, c, o, (kh, kw), stride, pad) in enumerate(CONVOLUTIONS):
-        window = Window(stride, pad)
+        window = Window(ways(stride), pad)
         x, filters = activation(h, w, c, zero=(-128, -3, 127)[i % 3]), weight(o, kh, kw, c)
         oh, ow = window.output(h, w, kh, kw)
         out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw * c),), (-128, 5)[i % 2])
@@ -383,7 +388,7 @@ def _convolutions() -> Iterator[Sample]:
 
 def _depthwise() -> Iterator[Sample]:
     for i, (h, w, c, _, (kh, kw), stride, pad) in enumerate(DEPTHWISE):
-        window = Window(stride, pad)
+        window = Window(ways(stride), pad)
         x, filters = activation(h, w, c, zero=(-128, 4, 127)[i % 3]), weight(kh, kw, c, axis=2)
         oh, ow = window.output(h, w, kh, kw)
         out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw),), (-128, 5)[i % 2])

@@ -136,7 +136,7 @@ def test_a_latent_of_two_tensors() -> None:
     """A residual may cross the cut, where the map inside the block is narrow."""
     net = Network(np.random.default_rng(0), 16)
     x = net.layer("stem", net.image, *_pointwise(3, 16))
-    y = net.layer("in", x, Window(1, (1, 1, 1, 1)), (1, 3, 3, 16), relu=False)
+    y = net.layer("in", x, Window(pad=(1, 1, 1, 1)), (1, 3, 3, 16), relu=False)
     z = net.layer("out", y, *_pointwise(1, 16))
     total = net._run(net.b(Add(Affine((0.05,), 0)), x, z, name="add"))
     graph = net.graph(net.layer("last", total, *_pointwise(16, 64)))

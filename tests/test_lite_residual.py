@@ -94,7 +94,7 @@ def test_blocks_are_found() -> None:
     assert [b.name for b in blocks] == ["b0", "b1", "b2", "b3"]
     assert [b.begin.name for b in blocks] == ["stem", "b0.add", "b1.pw2", "b2.add"]
     assert [b.end.name for b in blocks] == ["b0.add", "b1.pw2", "b2.add", "b3.pw2"]
-    assert [b.stride for b in blocks] == [1, 2, 1, 1]
+    assert [b.stride for b in blocks] == [(1, 1), (2, 2), (1, 1), (1, 1)]
     assert [[n.name for n in b.layers] for b in blocks] == [
         [f"{b.name}.{kind}" for kind in ("pw1", "dw", "pw2")] for b in blocks
     ]
@@ -187,7 +187,7 @@ def module64(graph: Graph, block: Block, x: Array, y: Array) -> Array:
     pooled = x.reshape(h // 2, 2, w // 2, 2, c).mean(axis=(1, 3))
     cut = c // 2
     kernel = value("group0.weight").shape[1]
-    window = Window.same(kernel, block.stride)
+    window = Window.same(kernel, block.stride[0])
     halves = [
         conv64(part, value(f"group{i}.weight"), window) + value(f"group{i}.bias")
         for i, part in enumerate((pooled[..., :cut], pooled[..., cut:]))

@@ -535,8 +535,8 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
             taps = magnitude if deep else magnitude.sum(axis=0)
             sums = np.zeros((shape[0] + 32, shape[1] + 32, shape[2]), np.int64)
             for oy, ox, ky, kx in np.ndindex(*dy.type.shape[:2], *taps.shape[:2]):
-                y = oy * window.stride + ky - window.pad[0]
-                x = ox * window.stride + kx - window.pad[2]
+                y = oy * window.stride[0] + ky - window.pad[0]
+                x = ox * window.stride[1] + kx - window.pad[2]
                 if 0 <= y < shape[0] and 0 <= x < shape[1]:
                     sums[y, x] += taps[ky, kx]
             return int(sums.max())
@@ -554,7 +554,8 @@ def _worst_dw(x: Node, dy: Node, window: Window, kernel: tuple[int, int]) -> int
     h, w, _ = x.type.shape
     hits = np.zeros(kernel, np.int64)
     for oy, ox, ky, kx in np.ndindex(*dy.type.shape[:2], *kernel):
-        y, z = oy * window.stride + ky - window.pad[0], ox * window.stride + kx - window.pad[2]
+        y = oy * window.stride[0] + ky - window.pad[0]
+        z = ox * window.stride[1] + kx - window.pad[2]
         hits[ky, kx] += 0 <= y < h and 0 <= z < w
     return int(hits.max()) * steepest(x) * last_mantissa(dy)
 

@@ -76,7 +76,7 @@ def rows_seen(n: Node, row: int) -> list[int]:
     assert isinstance(n.op, Conv | Depthwise)
     window, filters = n.op.window, n.inputs[1].type.shape
     taps = range(filters[0] if isinstance(n.op, Depthwise) else filters[1])
-    places = [row * window.stride - window.pad[0] + tap for tap in taps]
+    places = [row * window.stride[0] - window.pad[0] + tap for tap in taps]
     return [p for p in places if 0 <= p < n.inputs[0].type.shape[0]]
 
 

@@ -24,7 +24,7 @@ def convolution(b: Builder, name: str, x: Node, out: int, pad: int = 1, stride: 
     unit = x.type.affine.scale[0]
     w = b.param(f"{name}.weight", weight, Affine(scale, axis=0), role=Role.WEIGHT)
     c = b.param(f"{name}.bias", bias, Affine(scale, axis=0, unit=unit), role=Role.BIAS)
-    return b(Conv(Window(stride, (pad,) * 4), MIDDLE), x, w, c, name=name)
+    return b(Conv(Window((stride, stride), (pad,) * 4), MIDDLE), x, w, c, name=name)
 
 
 def depthwise(b: Builder, name: str, x: Node) -> Node:
@@ -36,7 +36,7 @@ def depthwise(b: Builder, name: str, x: Node) -> Node:
     w = b.param(f"{name}.weight", weight, Affine(scale, axis=2), role=Role.WEIGHT)
     zero = np.zeros(channels, np.int32)
     c = b.param(f"{name}.bias", zero, Affine(scale, axis=0, unit=unit), role=Role.BIAS)
-    return b(Depthwise(Window(1, (1,) * 4), MIDDLE), x, w, c, name=name)
+    return b(Depthwise(Window(pad=(1,) * 4), MIDDLE), x, w, c, name=name)
 
 
 def model(preprocess: Preprocess, affine: Affine, name: str = "windows") -> Model:

@@ -164,7 +164,7 @@ class _Layer(Operator, frozen=True, kw_only=True):
         )
         quant = Affine(real, axis=0, unit=step)
         c = b.param(f"{self.name}.bias", bias, quant, role=Role.BIAS)
-        window = Window(self.stride[0], self.padding)
+        window = Window(self.stride, self.padding)
         op = Depthwise(window, out) if depthwise else Conv(window, out)
         return b(op, x, w, c, name=self.name)
 
@@ -267,7 +267,7 @@ def _layer_record(n: Node, common: dict[str, Any], layers: tuple[str, ...]) -> O
     return _Layer(
         type="depthwise_conv" if depthwise else "conv",
         kernel=(height, width),
-        stride=(n.op.window.stride,) * 2,
+        stride=n.op.window.stride,
         padding=n.op.window.pad,
         groups=c if depthwise else 1,
         **common,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from kilograd.ir import Array, Block, Op, ShapeError, Value
+from kilograd.quant import Rounding
 
 if TYPE_CHECKING:
     from kilograd.ir import Builder, Node
@@ -22,6 +23,44 @@ class Normalising(Op):
     """
 
     bits: int = 15
+
+
+INT8 = (-128, 127)
+"""The limits of codes that nothing but their type limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clamping(Op):
+    """Base of the ops that end in a clamp of int8 codes: to `limits`, both of them included.
+
+    The clamp is the activation.  A code at either limit counts as clamped: no gradient passes.
+    """
+
+    limits: tuple[int, int] = INT8
+    rounding: Rounding = Rounding.NEAREST
+
+    def clamped(self, codes: Array) -> Array:
+        """Return whole numbers as the int8 codes that the op results in."""
+        return np.clip(codes, *self.limits).astype(np.int8)
+
+    def require_limits(self) -> None:
+        """Raise `ShapeError` unless the limits are int8 codes in order."""
+        low, high = self.limits
+        require(
+            INT8[0] <= low <= high <= INT8[1], f"limits {self.limits} are no range of int8 codes"
+        )
+
+    def require_usual(self) -> None:
+        """Raise `NotImplementedError` for what no kernel does yet."""
+        if self.limits != INT8 or self.rounding is not Rounding.NEAREST:
+            raise NotImplementedError("no kernel has limits or another rounding yet")
+
+    def __repr__(self) -> str:
+        """Leave out limits and rounding that are the usual ones: fingerprints are made of this."""
+        usual = {"limits": INT8, "rounding": Rounding.NEAREST}
+        pairs = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]
+        shown = [f"{k}={v!r}" for k, v in pairs if k not in usual or v != usual[k]]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class NotDifferentiableError(TypeError):

@@ -30,12 +30,28 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ir.params import INT32_MAX, Bits, Code, Fractions, Shift
-from kilograd.ops._common import Normalising, array, block, exact_matmul, no_vjp, require
+from kilograd.ops._common import (
+    Clamping,
+    Normalising,
+    array,
+    block,
+    exact_matmul,
+    no_vjp,
+    require,
+)
 from kilograd.ops.elementwise import ClipGrad, ClipMask, ScaleChannels
 from kilograd.ops.pool import SumPixels
 from kilograd.ops.shape import OverlayParams, overlay_params, weight_args
 from kilograd.ops.window import Window, WindowParams
-from kilograd.quant import fixed_point, fractions, normalise, requantise
+from kilograd.quant import (
+    Rounding,
+    fixed_point,
+    fractions,
+    normalise,
+    requantise,
+    requantise_tflite,
+    tflite_multiplier,
+)
 
 #: Filters or input channels that a kernel works on at once; portable ones take half as many.
 LANES = 8
@@ -114,6 +130,14 @@ def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
     return np.array(multipliers, np.int32), shift - np.array(extra)
 
 
+@functools.lru_cache(maxsize=1024)
+def tflite_requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
+    """Return multiplier and shift per output channel, each made by itself as TFLite makes them."""
+    factors = [tflite_multiplier(x.scale[0] * scale / y.scale[0]) for scale in w.scale]
+    multipliers, shifts = zip(*factors, strict=True)
+    return np.array(multipliers, np.int32), np.array(shifts, np.int8)
+
+
 def scaling_params(x: Affine, w: Affine, y: Affine) -> ScalingParams:
     """Return the factors of a layer as its kernel takes them."""
     _, shifts = requantisation(x, w, y)
@@ -128,28 +152,35 @@ def check_weights(x: TensorType, w: TensorType, b: TensorType, channels: int) ->
     require(b.dtype is DType.I32 and b.shape == (channels,), f"b {b} must be i32[{channels}]")
 
 
-def clipped(acc: Array, node: Node) -> Array:
+def clipped(acc: Array, node: Node, op: Clamping) -> Array:
     """Requantise the accumulators of a layer to the int8 codes of its output."""
     x, w = node.inputs[0].type.affine, node.inputs[1].type.affine
     y = node.type.affine
     sums = acc.astype(np.int32)  # wraps around, if a damaged bias makes it so
-    codes = requantise(sums, *requantisation(x, w, y)) + y.zero_point
-    return np.clip(codes, -128, 127).astype(np.int8)
+    if op.rounding is Rounding.TFLITE:
+        codes = requantise_tflite(sums, *tflite_requantisation(x, w, y))
+    else:
+        codes = requantise(sums, *requantisation(x, w, y))
+    return op.clamped(codes + y.zero_point)
 
 
 def layer_gradients(
-    b: Builder, node: Node, dy: Node, input_grad: Op, weight_grad: Op
+    b: Builder, node: Node, dy: Node, op: Clamping, grads: tuple[Op, Op]
 ) -> tuple[Node | None, ...]:
-    """Emit what all int8 layers share: clip mask, weight scales, dX, dW, db."""
+    """Emit what all int8 layers share: clip mask, weight scales, dX, dW, db.
+
+    `grads`: the ops of dX and dW.
+    """
     x, w, _ = node.inputs
-    dm = b(ClipGrad(), dy, b(ClipMask(), node))
+    input_grad, weight_grad = grads
+    dm = b(ClipGrad(), dy, b(ClipMask(op.limits), node))
     dx = b(input_grad, b(ScaleChannels(w.type.affine.scale), dm), w)
     return dx, b(weight_grad, x, dm), b(SumPixels(), dm)
 
 
-@dataclass(frozen=True)
-class Conv(Op):
-    """int8 x int8 -> int32 -> int8; the clamp to int8 is the activation."""
+@dataclass(frozen=True, repr=False)
+class Conv(Clamping):
+    """int8 x int8 -> int32 -> int8; the clamp is the activation."""
 
     window: Window
     out: Affine
@@ -161,6 +192,7 @@ class Conv(Op):
         )
         require(x.shape[2] == w.shape[3], f"x {x} does not fit w {w}")
         check_weights(x, w, b, w.shape[0])
+        self.require_limits()
         size = self.window.output(*x.shape[:2], *w.shape[1:3])
         return TensorType((*size, w.shape[0]), DType.I8, self.out)
 
@@ -169,22 +201,21 @@ class Conv(Op):
         centred = x.astype(np.int32) - node.inputs[0].type.affine.zero_point
         cols = self.window.patches(centred, *w.shape[1:3])
         acc = exact_matmul(cols.reshape(*cols.shape[:2], -1), w.reshape(w.shape[0], -1).T) + b
-        return clipped(acc, node)
+        return clipped(acc, node, self)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         x, w, _ = node.inputs
-        return layer_gradients(
-            b,
-            node,
-            dy,
+        grads = (
             ConvInputGrad(self.window, x.type.shape),
             ConvWeightGrad(self.window, w.type.shape),
         )
+        return layer_gradients(b, node, dy, self, grads)
 
     def macs(self, node: Node) -> int:
         return node.type.size * node.inputs[1].type.size // node.type.shape[2]
 
     def kernel(self, node: Node) -> Kernel:
+        self.require_usual()
         x, w, b = node.inputs
         shape = w.type.shape
         return Kernel(

@@ -20,7 +20,7 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ir.params import Bits, Code
-from kilograd.ops._common import Normalising, array, block, no_vjp, require
+from kilograd.ops._common import Clamping, Normalising, array, block, no_vjp, require
 from kilograd.ops.conv import (
     ScalingParams,
     check_weights,
@@ -78,8 +78,9 @@ def _backward_scratch(kernel: tuple[int, ...], window: Window, width: int, out_w
     filter, dy has columns that no kernel with padding keeps.
     """
     rows, columns = kernel
-    left = max(0, -(-(columns - 1 - window.pad[2]) // window.stride))
-    padded = left + (width - 1 + window.pad[2]) // window.stride + 1
+    across = window.stride[1]
+    left = max(0, -(-(columns - 1 - window.pad[2]) // across))
+    padded = left + (width - 1 + window.pad[2]) // across + 1
     most = columns + min(_MORE_COLUMNS, width - 1)
     return max(
         8 * rows * (2 * max(padded, out_width) + columns),
@@ -87,8 +88,8 @@ def _backward_scratch(kernel: tuple[int, ...], window: Window, width: int, out_w
     )
 
 
-@dataclass(frozen=True)
-class Depthwise(Op):
+@dataclass(frozen=True, repr=False)
+class Depthwise(Clamping):
     """int8 x int8 -> int32 -> int8, each channel by itself."""
 
     window: Window
@@ -101,6 +102,7 @@ class Depthwise(Op):
         )
         require(x.shape[2] == w.shape[2], f"x {x} does not fit w {w}")
         check_weights(x, w, b, w.shape[2])
+        self.require_limits()
         size = self.window.output(*x.shape[:2], *w.shape[:2])
         return TensorType((*size, w.shape[2]), DType.I8, self.out)
 
@@ -108,22 +110,21 @@ class Depthwise(Op):
         x, w, b = map(array, xs)
         centred = x.astype(np.int64) - node.inputs[0].type.affine.zero_point
         cols = self.window.patches(centred, *w.shape[:2])
-        return clipped((cols * w).sum(axis=(2, 3)) + b, node)
+        return clipped((cols * w).sum(axis=(2, 3)) + b, node, self)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         x, w, _ = node.inputs
-        return layer_gradients(
-            b,
-            node,
-            dy,
+        grads = (
             DepthwiseInputGrad(self.window, x.type.shape),
             DepthwiseWeightGrad(self.window, w.type.shape),
         )
+        return layer_gradients(b, node, dy, self, grads)
 
     def macs(self, node: Node) -> int:
         return node.type.size * node.inputs[1].type.size // node.type.shape[2]
 
     def kernel(self, node: Node) -> Kernel:
+        self.require_usual()
         x, w, b = node.inputs
         shape = w.type.shape
         return Kernel(
@@ -136,7 +137,7 @@ class Depthwise(Op):
                 self.out.zero_point,
                 scaling_params(x.type.affine, w.type.affine, self.out),
             ),
-            scratch=_forward_scratch(shape[:2], node.type.shape[1], self.window.stride),
+            scratch=_forward_scratch(shape[:2], node.type.shape[1], self.window.stride[1]),
         )
 
 
@@ -154,7 +155,7 @@ class DepthwiseInputGrad(Normalising):
     @property
     def overwrites(self) -> tuple[int, ...]:  # type: ignore[override]
         """The gradient dy."""
-        return (0,) if self.window.stride == 1 else ()
+        return (0,) if self.window.stride == (1, 1) else ()
 
     def infer(self, *xs: TensorType) -> TensorType:
         dy, w = xs

@@ -23,9 +23,27 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ir.params import INT32_MAX, Bits, Code, Count, Fractions, Multiplier
-from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
-from kilograd.quant import bit_length, fractions, normalise, round_to_odd
+from kilograd.ops._common import (
+    INT8,
+    Clamping,
+    Normalising,
+    array,
+    block,
+    no_macs,
+    no_vjp,
+    require,
+)
+from kilograd.quant import (
+    Rounding,
+    bit_length,
+    fractions,
+    normalise,
+    requantise_tflite,
+    round_to_odd,
+    tflite_multiplier,
+)
 
+_TFLITE_ROOM = 20  # bits that a map gains before it is scaled
 _ADD_SHIFT = 30  # keeps the multipliers below 2**31 as long as no ratio of scales reaches 2
 
 
@@ -42,9 +60,9 @@ class AddParams(Params):
     shift: Annotated[int, Range("int32_t", 1, 30)]
 
 
-@dataclass(frozen=True)
-class Add(Op):
-    """Residual sum of two int8 maps, each with its own scale, clamped to int8."""
+@dataclass(frozen=True, repr=False)
+class Add(Clamping):
+    """Residual sum of two int8 maps, each with its own scale, clamped."""
 
     out: Affine
 
@@ -52,6 +70,7 @@ class Add(Op):
         a, c = xs
         require(a.shape == c.shape, f"{a} and {c} differ in shape")
         require(a.dtype is c.dtype is DType.I8, f"{a} and {c} must be int8")
+        self.require_limits()
         return TensorType(a.shape, DType.I8, self.out)
 
     def multipliers(self, a: TensorType, c: TensorType) -> tuple[int, int, int]:
@@ -64,18 +83,34 @@ class Add(Op):
     def reference(self, node: Node, *xs: Value) -> Value:
         a, c = (x.astype(np.int64) for x in map(array, xs))
         ta, tc = (x.type for x in node.inputs)
+        a, c = a - ta.affine.zero_point, c - tc.affine.zero_point
+        if self.rounding is Rounding.TFLITE:
+            first, second, last = self.tflite_factors(ta, tc)
+            total = requantise_tflite(a << _TFLITE_ROOM, *first)
+            total = total + requantise_tflite(c << _TFLITE_ROOM, *second)
+            return self.clamped(self.out.zero_point + requantise_tflite(total, *last))
         ma, mc, shift = self.multipliers(ta, tc)
-        total = ma * (a - ta.affine.zero_point) + mc * (c - tc.affine.zero_point)
-        y = self.out.zero_point + ((total + (1 << (shift - 1))) >> shift)
-        return np.clip(y, -128, 127).astype(np.int8)
+        total = ma * a + mc * c
+        return self.clamped(self.out.zero_point + ((total + (1 << (shift - 1))) >> shift))
+
+    def tflite_factors(self, a: TensorType, c: TensorType) -> tuple[tuple[int, int], ...]:
+        """Return a multiplier and a shift for each map, and one for their sum.
+
+        The maps, 20 bits to the left, get twice the larger of their scales.
+        """
+        scales = [x.affine.scale[0] for x in (a, c)]
+        both = 2 * max(scales)
+        sum_scale = both / (1 << _TFLITE_ROOM) / self.out.scale[0]
+        return *(tflite_multiplier(s / both) for s in scales), tflite_multiplier(sum_scale)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
-        dm = b(ClipGrad(), dy, b(ClipMask(), node))
+        dm = b(ClipGrad(), dy, b(ClipMask(self.limits), node))
         return dm, dm
 
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
+        self.require_usual()
         a, c = node.inputs
         ma, mc, shift = self.multipliers(a.type, c.type)
         return Kernel(
@@ -104,10 +139,12 @@ class ClipMaskParams(Params):
 
 @dataclass(frozen=True)
 class ClipMask(Op):
-    """One bit an element, first element lowest: did the clamp to int8 let it pass?
+    """One bit an element, first element lowest: did the clamp to `limits` let it pass?
 
-    A code at either end of the range counts as clamped.
+    A code at either limit counts as clamped.
     """
+
+    limits: tuple[int, int] = INT8
 
     def infer(self, *xs: TensorType) -> TensorType:
         (y,) = xs
@@ -116,12 +153,15 @@ class ClipMask(Op):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         y = array(xs[0])
-        return np.packbits((y > -128) & (y < 127), axis=None, bitorder="little")
+        low, high = self.limits
+        return np.packbits((y > low) & (y < high), axis=None, bitorder="little")
 
     vjp = no_vjp
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
+        if self.limits != INT8:
+            raise NotImplementedError("no kernel has limits yet")
         return Kernel("kg_clip_mask", node.inputs, ClipMaskParams(node.inputs[0].type.size))
 
 

@@ -210,7 +210,7 @@ def _rows_read(n: Node) -> list[tuple[int, int]]:
             kernel = n.inputs[1].type.shape[0]
         case _:
             return [(row, row + 1) for row in range(rows)]
-    starts = [row * window.stride - window.pad[0] for row in range(rows)]
+    starts = [row * window.stride[0] - window.pad[0] for row in range(rows)]
     return [(max(start, 0), min(start + kernel, height)) for start in starts]
 
 

@@ -42,22 +42,27 @@ class WindowParams(Params):
 
 @dataclass(frozen=True)
 class Window:
-    """How a kernel slides: `stride` both ways, `pad` = top, bottom, left, right."""
+    """How a kernel slides: `stride` = down, across; `pad` = top, bottom, left, right."""
 
-    stride: int = 1
+    stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @classmethod
     def same(cls, kernel: int, stride: int = 1) -> Window:
-        """Return the window that keeps the size of a map at stride 1."""
+        """Return the window that keeps the size of a map at stride 1; a stride is both ways."""
         p = (kernel - 1) // 2
-        return cls(stride, (p, p, p, p))
+        return cls((stride, stride), (p, p, p, p))
+
+    def __repr__(self) -> str:
+        """Write one number for a stride both ways: fingerprints are made of this."""
+        down, across = self.stride
+        return f"Window(stride={down if down == across else self.stride}, pad={self.pad})"
 
     def output(self, height: int, width: int, kh: int, kw: int) -> tuple[int, int]:
         """Return the height and width of the result."""
         top, bottom, left, right = self.pad
-        oh = (height + top + bottom - kh) // self.stride + 1
-        ow = (width + left + right - kw) // self.stride + 1
+        oh = (height + top + bottom - kh) // self.stride[0] + 1
+        ow = (width + left + right - kw) // self.stride[1] + 1
         require(oh > 0 and ow > 0, f"a {kh}x{kw} kernel does not fit into {height}x{width}")
         return oh, ow
 
@@ -66,7 +71,8 @@ class Window:
         top, bottom, left, right = self.pad
         padded = np.pad(x, ((top, bottom), (left, right), (0, 0)))
         view = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(0, 1))
-        return np.moveaxis(view[:: self.stride, :: self.stride], 2, -1)
+        down, across = self.stride
+        return np.moveaxis(view[::down, ::across], 2, -1)
 
     def scatter(self, cols: Array, shape: tuple[int, ...]) -> Array:
         """Add patches [oh, ow, kh, kw, c] back to where `patches` took them: its transpose."""
@@ -74,10 +80,11 @@ class Window:
         h, w, c = shape
         out = np.zeros((h + top + bottom, w + left + right, c), cols.dtype)
         oh, ow, kh, kw, _ = cols.shape
+        down, across = self.stride
         for i in range(kh):
             for j in range(kw):
-                rows = slice(i, i + self.stride * (oh - 1) + 1, self.stride)
-                columns = slice(j, j + self.stride * (ow - 1) + 1, self.stride)
+                rows = slice(i, i + down * (oh - 1) + 1, down)
+                columns = slice(j, j + across * (ow - 1) + 1, across)
                 out[rows, columns] += cols[:, :, i, j]
         return out[top : top + h, left : left + w]
 
@@ -86,5 +93,8 @@ class Window:
     ) -> WindowParams:
         """Return the geometry: maps [h, w, c] from x to y, and height and width of the kernel."""
         top, _, left, _ = self.pad
+        down, across = self.stride
+        if down != across:
+            raise NotImplementedError("no kernel has unequal strides yet")
         (ih, iw, ic), (oh, ow, oc), (kh, kw) = x, y, kernel
-        return WindowParams(ih, iw, ic, oh, ow, oc, kh, kw, self.stride, top, left)
+        return WindowParams(ih, iw, ic, oh, ow, oc, kh, kw, down, top, left)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,9 +39,10 @@ class Block:
     end: Node
 
     @property
-    def stride(self) -> int:
-        """By how much the block makes maps smaller."""
-        return math.prod(n.op.window.stride for n in self.layers if isinstance(n.op, _LAYERS))
+    def stride(self) -> tuple[int, int]:
+        """By how much the block makes maps smaller, down and across."""
+        strides = [n.op.window.stride for n in self.layers if isinstance(n.op, _LAYERS)]
+        return math.prod(s[0] for s in strides), math.prod(s[1] for s in strides)
 
     @property
     def expansion(self) -> Node | None:
@@ -68,8 +69,10 @@ class Block:
     def takes_module(self) -> bool:
         """Whether a module fits: two groups, and maps that halve, stride and double exactly."""
         return self.begin.type.shape[2] >= _GROUPS and all(
-            size % (_HALF * self.stride) == 0 and size // self.stride == out
-            for size, out in zip(self.begin.type.shape[:2], self.end.type.shape[:2], strict=True)
+            size % (_HALF * stride) == 0 and size // stride == out
+            for size, stride, out in zip(
+                self.begin.type.shape[:2], self.stride, self.end.type.shape[:2], strict=True
+            )
         )
 
 
@@ -133,7 +136,7 @@ def _with_module(b: Builder, block: Block, x: Node, y: Node) -> Node:
     small = b(WindowPool(_HALF), x, name=f"{name}.pool")
     side, channels = min(small.type.shape[:2]), small.type.shape[2]
     kernel = min(_WIDEST_KERNEL, side - 1 + side % 2)  # odd, and no wider than the map
-    window = Window.same(kernel, block.stride)
+    window = replace(Window.same(kernel), stride=block.stride)
     cut = channels // _GROUPS
     groups = [tuple(range(cut)), tuple(range(cut, channels))]
     halves = []

@@ -35,9 +35,11 @@ def resize(graph: Graph, height: int, width: int) -> Graph:
 
 
 def _inferred(node: Node, xs: tuple[TensorType, ...]) -> TensorType:
-    if isinstance(node.op, Conv | Depthwise) and node.op.window.stride > min(xs[0].shape[:2]):
-        stride, (h, w, _) = node.op.window.stride, xs[0].shape
-        raise ShapeError(f"{node.name!r} moves by {stride} pixels over a map of {h}x{w}")
+    if isinstance(node.op, Conv | Depthwise):
+        (down, across), (h, w, _) = node.op.window.stride, xs[0].shape
+        if down > h or across > w:
+            stride = down if down > h else across
+            raise ShapeError(f"{node.name!r} moves by {stride} pixels over a map of {h}x{w}")
     try:
         return node.op.infer(*xs)
     except ShapeError as e:
