@@ -281,7 +281,6 @@ DEFECTS: dict[str, tuple[Defect, tuple[str, ...]]] = {
     "reads what comes later": (at(1, inputs=["pw.out"]), ("'dw'", "'pw.out'")),
     "groups neither 1 nor depthwise": (at(0, groups=2), ("'stem'", "groups")),
     "depthwise of one group": (at(1, groups=1), ("'dw'", "groups")),
-    "unequal strides": (at(0, stride=[2, 1]), ("'stem'", "strides")),
     "dilation": (at(1, dilation=[2, 2]), ("'dw'", "dilation")),
     "declares another shape": (at(0, out_shape=[4, 6, 6]), ("'stem'", "[4, 6, 6]")),
     "kernel larger than the map": (at(2, padding=[-3, -3, -3, -3]), ("'pw'",)),

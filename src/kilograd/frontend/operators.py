@@ -21,18 +21,21 @@ from kilograd.errors import InputError
 from kilograd.ir import Affine, Array, Builder, Node, Role, ShapeError
 from kilograd.names import identifier, operator
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
+from kilograd.ops._common import INT8, Clamping
+from kilograd.quant import Rounding
 from kilograd.reading import typed
 
 Side = Annotated[int, Meta(ge=1, le=limits.SIDE)]
 _Padding = Annotated[int, Meta(ge=0, le=limits.SIDE)]
 _Positive = Annotated[float, Meta(gt=0)]
+_Code = Annotated[int, Meta(ge=-128, le=127)]
 
 
 class Quantised(Struct, frozen=True):
     """A scale and a zero point."""
 
     scale: _Positive
-    zero_point: Annotated[int, Meta(ge=-128, le=127)]
+    zero_point: _Code
 
     @classmethod
     def of(cls, quant: Affine) -> Quantised:
@@ -108,13 +111,20 @@ class Operator(_Named, frozen=True, kw_only=True, omit_defaults=True):
         raise NotImplementedError
 
 
-class _Add(Operator, frozen=True, kw_only=True):
+class _Clamped(Operator, frozen=True, kw_only=True):
+    """What operators have that end in a clamp."""
+
+    limits: tuple[_Code, _Code] = INT8
+    rounding: Rounding = Rounding.NEAREST
+
+
+class _Add(_Clamped, frozen=True, kw_only=True):
     reads = 2
 
     def append(self, b: Builder, tensors: Tensors, *xs: Node) -> Node:
         out = self.out.affine()
         tensors.check_ratios(self.name, [x.type.affine.scale[0] / out.scale[0] for x in xs])
-        return b(Add(out), *xs, name=self.name)
+        return b(Add(out, limits=self.limits, rounding=self.rounding), *xs, name=self.name)
 
 
 class _AvgPool(Operator, frozen=True, kw_only=True):
@@ -131,7 +141,7 @@ class _Bias(Struct, frozen=True):
     tensor: str
 
 
-class _Layer(Operator, frozen=True, kw_only=True):
+class _Layer(_Clamped, frozen=True, kw_only=True):
     """What layers with weights have."""
 
     in_channels: Side
@@ -165,12 +175,13 @@ class _Layer(Operator, frozen=True, kw_only=True):
         quant = Affine(real, axis=0, unit=step)
         c = b.param(f"{self.name}.bias", bias, quant, role=Role.BIAS)
         window = Window(self.stride, self.padding)
-        op = Depthwise(window, out) if depthwise else Conv(window, out)
+        kind = Depthwise if depthwise else Conv
+        op = kind(window, out, limits=self.limits, rounding=self.rounding)
         return b(op, x, w, c, name=self.name)
 
     def _check(self, tensors: Tensors, groups: int) -> None:
-        if self.stride[0] != self.stride[1] or self.dilation != (1, 1):
-            raise InputError(f"{tensors.file}: {self.name!r} needs equal strides and no dilation")
+        if self.dilation != (1, 1):
+            raise InputError(f"{tensors.file}: {self.name!r} needs no dilation")
         if self.groups != groups:
             raise InputError(
                 f"{tensors.file}: {self.name!r} has groups that are neither 1 nor depthwise"
@@ -240,6 +251,8 @@ def _record(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> Oper
         "out_shape": (c, h, w),
         "out": Quantised.of(n.type.affine),
     }
+    if isinstance(n.op, Clamping):
+        common |= {"limits": n.op.limits, "rounding": n.op.rounding}
     match n.op:
         case Add():
             return _Add(type="add", **common)
