@@ -154,7 +154,7 @@ def _layer(layer: Layer, xs: list[Array], layout: Layout, dtype: np.dtype[np.flo
         case Clamp() | Curve() | Softmax() | Requantise():
             return _of_elements(op, xs[0])
         case _:
-            return _moved(op, xs, shape)
+            return moved(op, xs, shape)
 
 
 def _of_elements(op: Clamp | Curve | Softmax | Requantise, x: Array) -> Array:
@@ -170,7 +170,7 @@ def _of_elements(op: Clamp | Curve | Softmax | Requantise, x: Array) -> Array:
             return x
 
 
-def _moved(op: Operation, xs: list[Array], shape: tuple[int, ...]) -> Array:
+def moved(op: Operation, xs: list[Array], shape: tuple[int, ...]) -> Array:
     """Return what an operation makes that moves elements."""
     x = xs[0]
     match op:

@@ -54,11 +54,14 @@ class Tensor:
 
     `origin`: where the file keeps them, in the words of its reader; what is written back goes
     there.  Empty: nowhere, they were computed from others.
+    `order`: of weights [out, in] whose columns have changed places, which column of the file's
+    each is; empty: none has.
     """
 
     values: Array
     quant: Affine | None = None
     origin: str = ""
+    order: tuple[int, ...] = ()
 
 
 # -- what layers do --------------------------------------------------------------------------------
@@ -283,11 +286,23 @@ class Source:
     sha256: str = ""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """How an input is had from what the file takes, of `shape` there, without a batch axis.
+
+    Its axes are put in this `order`, then it is reshaped as the input of the network is.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """Layers in an order in which they can be computed.
 
     `rounding`: whose arithmetic the codes were made for.
+    `taken`: how each input is had from that of the file; empty: they are the same.
     """
 
     name: str
@@ -297,6 +312,7 @@ class Network:
     layers: tuple[Layer, ...]
     source: Source
     rounding: Rounding = Rounding.NEAREST
+    taken: tuple[Taken, ...] = ()
 
     @property
     def quantised(self) -> bool:
