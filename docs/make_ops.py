@@ -29,6 +29,8 @@ FAMILIES = (
     "elementwise",
     "stream",
     "pool",
+    "mean_pool",
+    "max_pool",
     "shape",
     "head",
     "loss",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,6 +230,7 @@ def conv64(x: Array, w: Array, window: Window, *, depthwise: bool = False) -> Ar
     return out
 
 
+Place = tuple[int, int, dict[int, tuple[int, int]]]
 Formula = Callable[[Any, tuple[Array, ...], int], Array]
 
 #: (op, inputs as reals, label) -> what an op of the forward pass means, before any clamp.
@@ -240,6 +242,9 @@ FORMULAS: dict[type[Op], Formula] = {
     ops.WindowPool: lambda op, xs, label: np.mean(
         [xs[0][i :: op.size, j :: op.size] for i in range(op.size) for j in range(op.size)], axis=0
     ),
+    ops.MaxPool: lambda op, xs, label: _pooled(xs[0], op, _first_largest),
+    ops.MeanPool: lambda op, xs, label: _pooled(xs[0], op, lambda p: p.mean(axis=0)),
+    ops.Mean: lambda op, xs, label: xs[0].mean(axis=op.axes, keepdims=True),
     ops.Upsample: lambda op, xs, label: np.kron(xs[0], np.ones((op.size, op.size, 1))),
     ops.Take: lambda op, xs, label: np.moveaxis(
         np.array([np.moveaxis(xs[0], op.axis, 0)[i] for i in op.index]), 0, op.axis
@@ -252,6 +257,35 @@ FORMULAS: dict[type[Op], Formula] = {
     ops.Enrol: lambda op, xs, label: xs[0] + np.outer(np.arange(len(xs[0])) == label, xs[1]),
     ops.CrossEntropy: lambda op, xs, label: np.array([np.log(np.exp(xs[0] - xs[0][label]).sum())]),
 }
+
+
+def places(shape: tuple[int, ...], size: tuple[int, int], window: Window) -> Iterator[Place]:
+    """Yield each place of a kernel on a map: its row and column, and the pixels it sees by tap."""
+    top, bottom, left, right = window.pad
+    rows = range(-top, shape[0] + bottom - size[0] + 1, window.stride[0])
+    columns = range(-left, shape[1] + right - size[1] + 1, window.stride[1])
+    for (oy, y), (ox, x) in itertools.product(enumerate(rows), enumerate(columns)):
+        seen = {
+            i * size[1] + j: (y + i, x + j)
+            for i, j in itertools.product(range(size[0]), range(size[1]))
+            if 0 <= y + i < shape[0] and 0 <= x + j < shape[1]
+        }
+        yield oy, ox, seen
+
+
+def _pooled(x: Array, op: ops.MaxPool | ops.MeanPool, pool: Callable[[Array], Array]) -> Array:
+    """Make one of the pixels [n, c] that each place sees, in the order of taps."""
+    found = {
+        (oy, ox): pool(np.array([x[at] for at in seen.values()]))
+        for oy, ox, seen in places(x.shape, op.size, op.window)
+    }
+    height, width = (1 + max(at[axis] for at in found) for axis in (0, 1))
+    return np.array([[found[oy, ox] for ox in range(width)] for oy in range(height)])
+
+
+def _first_largest(pixels: Array) -> Array:
+    """Return the largest, with a slope that is of the first where several are."""
+    return (pixels - 1e-4 * np.arange(len(pixels))[:, None]).max(axis=0)
 
 
 def _overlaid(whole: Array, part: Array, axis: int, index: tuple[int, ...]) -> Array:
@@ -272,7 +306,11 @@ def formula(op: Op, xs: tuple[Array, ...], label: int = 0) -> Array | None:
 
 
 #: Ops that pass int8 codes on or average them: they clamp nothing.
-UNCLAMPED = (ops.AvgPool, ops.WindowPool, ops.Upsample, ops.Take, ops.Concat)
+UNCLAMPED = (ops.AvgPool, ops.MaxPool, ops.WindowPool, ops.Upsample, ops.Take, ops.Concat)
+
+
+#: Ops that are not linear in each input.
+CURVED = (ops.Cosine, ops.CrossEntropy, ops.MaxPool)
 
 
 def passed(y: Value, kind: TensorType) -> Array | float:
@@ -301,7 +339,7 @@ def tangent(
         for i, x in enumerate(n.inputs):
             if x not in out:
                 continue
-            eps = 1e-6 if isinstance(n.op, ops.Cosine | ops.CrossEntropy) else 1.0
+            eps = 1e-6 if isinstance(n.op, CURVED) else 1.0
             ends = [
                 formula(n.op, (*xs[:i], xs[i] + sign * eps * out[x], *xs[i + 1 :]), label)
                 for sign in (1, -1)

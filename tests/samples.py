@@ -28,6 +28,7 @@ from kilograd.ops import (
     Accumulate,
     Adam,
     Add,
+    ArgMax,
     AvgPool,
     BlockAdd,
     Broadcast,
@@ -54,6 +55,11 @@ from kilograd.ops import (
     Enrol,
     FisherSum,
     Lookup,
+    MaxPool,
+    MaxPoolGrad,
+    Mean,
+    MeanPool,
+    MeanPoolGrad,
     Momentum,
     Overlay,
     RowRms,
@@ -72,7 +78,7 @@ from kilograd.ops import (
     Window,
     WindowPool,
 )
-from kilograd.quant import ZERO_EXPONENT
+from kilograd.quant import ZERO_EXPONENT, Rounding
 
 X_SCALE = 0.04
 #: An output scale so fine that one unit of an accumulator is more than one code, for some channels.
@@ -473,6 +479,42 @@ def _maps() -> Iterator[Sample]:
         yield sample(op, *kinds)
 
 
+#: height, width, channels, kernel, stride, padding
+POOLS: tuple[tuple[int, int, int, tuple[int, int], int, tuple[int, int, int, int]], ...] = (
+    (4, 6, 5, (2, 2), 2, (0, 0, 0, 0)),
+    (7, 5, 3, (3, 3), 2, (1, 1, 1, 1)),
+    (5, 6, 9, (3, 2), 1, (0, 2, 1, 0)),
+    (6, 7, 4, (2, 3), 3, (1, 0, 0, 1)),  # rows and columns that nothing sees
+    (3, 4, 6, (3, 4), 1, (2, 2, 3, 3)),
+    (4, 4, 1, (1, 1), 1, (0, 0, 0, 0)),
+)
+
+
+def _pools() -> Iterator[Sample]:
+    for i, (h, w, c, size, stride, pad) in enumerate(POOLS):
+        window = Window((stride, stride), pad)
+        x = activation(h, w, c, zero=(-128, 9, 127)[i % 3])
+        dy = gradient(*window.output(h, w, *size), c, bits=14 - i % 3)
+        pool = MaxPool(size, window)
+        yield sample(pool, x)
+        yield sample(ArgMax(pool), x)
+        at = TensorType(dy.shape, DType.U8)
+        yield sample(MaxPoolGrad(pool, x.shape, bits=15 - i % 2), dy, at)
+        yield sample(MeanPool(size, window, x.affine, rounding=Rounding.TFLITE), x)
+        out = Affine((X_SCALE * (0.4, 1.0, 1.7)[i % 3],), (5, -128, 9)[i % 3])
+        yield sample(MeanPool(size, window, out), x)
+        yield sample(MeanPoolGrad(size, window, x.shape, bits=15 - i % 2), dy)
+    for rounding in Rounding:
+        half = Affine((2 * X_SCALE,), 4)  # half the results are just between two codes
+        yield sample(Mean(half, rounding), activation(4, 4, 9, zero=1))
+        for i, axes in enumerate(((0, 1), (0,), (1,), (0, 1))):
+            for scale in (0.3, 1.0, 2.4):  # of the output
+                out = Affine((X_SCALE * scale,), (-128, 7)[i % 2])
+                yield sample(
+                    Mean(out, rounding, axes), activation(4 + i, 6, 5, zero=(3, -128)[i % 2])
+                )
+
+
 def _gradients_and_parts() -> Iterator[Sample]:
     shape = (3, 5, 7)
     yield sample(FisherSum(), floats(7), activation(*shape), gradient(*shape))
@@ -489,6 +531,7 @@ def _gradients_and_parts() -> Iterator[Sample]:
         yield sample(BlockAdd(bits=bits), gradient(*shape), gradient(*shape, bits=14))
     for side, channels in ((1, 3), (3, 5), (4, 18)):
         yield sample(AvgPool(), activation(side, side, channels))
+        yield sample(AvgPool(Rounding.TFLITE), activation(side, side, channels))
         yield sample(Broadcast((side, side, channels)), gradient(1, 1, channels))
         yield sample(SumPixels(), gradient(side, side, channels, bits=15 - side))
     yield sample(AvgPool(), activation(3, 2, 4, zero=-128))
@@ -529,7 +572,7 @@ def _named(number: int, s: Sample) -> Sample:
     return Sample(s.op, types, f"{name}{number}" + ("Overlay" if s.overlay else ""), s.overlay)
 
 
-_FAMILIES = (_convolutions, _depthwise, _heads, _updates, _maps, _gradients_and_parts)
+_FAMILIES = (_convolutions, _depthwise, _heads, _updates, _maps, _pools, _gradients_and_parts)
 SAMPLES = tuple(_named(i, s) for i, s in enumerate((s for f in _FAMILIES for s in f()), 1))
 
 #: What the data is like.  `far`: exponents far apart, gradients that are nearly all zero.
@@ -543,12 +586,10 @@ def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
         return _block(t, t.quant, kind, rng, at)
     shape = t.shape
     if t.dtype is DType.U8:
-        top = {"zeros": 0, "high": 255}.get(kind)
-        return (
-            np.full(shape, top, np.uint8)
-            if top is not None
-            else rng.integers(0, 256, shape, np.uint8)
+        least, end = {"zeros": (0, 1), "high": (255, 256), "low": (0, 5), "far": (3, 9)}.get(
+            kind, (0, 256)
         )
+        return rng.integers(least, end, shape, np.uint8)
     if t.dtype is DType.I8:
         zero, least = t.affine.zero_point, -128
         fixed = {"zeros": zero, "high": 127, "low": least}.get(kind)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import (
     COMPILERS,
+    CURVED,
     FORMULAS,
     UNCLAMPED,
     assert_same,
@@ -21,6 +22,7 @@ from helpers import (
     gcc,
     needs_gcc,
     passed,
+    places,
     put,
     real,
     same_bits,
@@ -200,6 +202,15 @@ PAIRINGS: dict[type[Op], Pairing] = {
     ops.ToBlock: lambda op, xs, raw, v: (xs[0] * v.ravel()).sum(),
     ops.Take: lambda op, xs, raw, v: (taken(op, xs[0]) * v).sum(),
     ops.TakeGrad: lambda op, xs, raw, v: (xs[0] * taken(op, v)).sum(),
+    ops.MaxPoolGrad: lambda op, xs, raw, v: sum(
+        (xs[0][oy, ox] * v[pixel] * (codes(raw[1])[oy, ox] == tap)).sum()
+        for oy, ox, seen in places(v.shape, op.pool.size, op.pool.window)
+        for tap, pixel in seen.items()
+    ),
+    ops.MeanPoolGrad: lambda op, xs, raw, v: sum(
+        (xs[0][oy, ox] * np.mean([v[pixel] for pixel in seen.values()], axis=0)).sum()
+        for oy, ox, seen in places(v.shape, op.size, op.window)
+    ),
     ops.UpsampleGrad: lambda op, xs, raw, v: (
         xs[0] * np.kron(v, np.ones((op.size,) * 2 + (1,)))
     ).sum(),
@@ -268,9 +279,6 @@ def differentiable(sample: Sample) -> bool:
     return True
 
 
-CURVED = (ops.Cosine, ops.CrossEntropy)
-
-
 def test_ops_with_a_gradient_are_those_with_a_formula() -> None:
     assert {type(s.op) for s in SAMPLES if differentiable(s)} == FORMULAS.keys()
 
@@ -278,6 +286,7 @@ def test_ops_with_a_gradient_are_those_with_a_formula() -> None:
 #: Ops with neither a formula nor an adjoint, and what stands for it.
 OTHERWISE: dict[type[Op], str] = {
     ops.Stream: "its layers one after the other (test_stream.py)",
+    ops.ArgMax: "the gradient of MaxPool against finite differences",
     ops.ClipMask: "test_the_gradient_of_a_clamp_is_zero_at_both_ends",
     ops.CosineInputGrad: "the gradient of Cosine against finite differences",
     ops.CosinePrototypeGrad: "the gradient of Cosine against finite differences",

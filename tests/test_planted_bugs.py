@@ -338,6 +338,34 @@ C_BUGS = [
         "dy->mantissa + oy * row",
     ),
     CBug("half a square", "src/kg_pool.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
+    CBug("the last of the largest wins", "src/kg_max_pool.c", "code <= best", "code < best"),
+    CBug("nothing is larger than zero", "src/kg_max_pool.c", "memset(y, -128,", "memset(y, 0,"),
+    CBug(
+        "a gradient goes to one place only",
+        "src/kg_max_pool.c",
+        "acc[k] += dy->mantissa",
+        "acc[k] = dy->mantissa",
+    ),
+    CBug(
+        "padding counts in a mean",
+        "src/kg_mean_pool.c",
+        "code_of(sum[k], (ky1 - ky0) * (kx1 - kx0),",
+        "code_of(sum[k], g->kernel_h * g->kernel_w,",
+    ),
+    CBug("ties go up", "src/kg_mean_pool.c", "(rest || (y & 1))", "1"),
+    CBug("zero goes up", "src/kg_mean_pool.c", "sum < 0 ? sum - n / 2", "sum < 0 ? sum + n / 2"),
+    CBug(
+        "TFLite rounds once",
+        "include/kg_math.h",
+        "- (high < 0)) >> more",
+        ") >> more",
+    ),
+    CBug(
+        "a share of padding",
+        "src/kg_mean_pool.c",
+        "/ (rows * columns)",
+        "/ (rows * g->kernel_w + 0 * columns)",
+    ),
 ]
 
 PLAIN = gcc("-O1")

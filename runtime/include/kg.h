@@ -89,6 +89,20 @@ void kg_window_pool(int8_t *y, const int8_t *x, const kg_window_pool_params *p);
 void kg_upsample(void *y, const void *x, const kg_upsample_params *p);
 void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy, const kg_upsample_grad_params *p);
 
+/// Means: kg_mean_pool.c ///
+
+typedef enum { KG_MEAN_NEAREST, KG_MEAN_AWAY, KG_MEAN_TWICE } kg_mean_rule;
+
+void kg_mean_pool(int8_t *y, const int8_t *x, const kg_mean_pool_params *p);
+void kg_mean_pool_grad(kg_block16 *dx, const kg_block16 *dy, const kg_mean_pool_grad_params *p);
+
+/// The largest: kg_max_pool.c ///
+
+void kg_max_pool(int8_t *y, const int8_t *x, const kg_max_pool_params *p);
+void kg_arg_max(uint8_t *at, const int8_t *x, const kg_arg_max_params *p);
+void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *at,
+                      const kg_max_pool_grad_params *p);
+
 /// Parts: kg_shape.c ///
 
 void kg_take(void *y, const void *x, const kg_take_params *p);

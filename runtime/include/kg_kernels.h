@@ -64,6 +64,15 @@ static inline int32_t kg_tap_end(int32_t origin, int32_t kernel, int32_t size) {
     return kg_min(kernel, size - origin);
 }
 
+/* First and one past the last place of a kernel that sees a pixel, `at` pixels from where the
+ * padding begins. */
+static inline int32_t kg_place_begin(int32_t at, int32_t kernel, int32_t stride) {
+    return at < kernel ? 0 : (at - kernel) / stride + 1;
+}
+static inline int32_t kg_place_end(int32_t at, int32_t stride, int32_t places) {
+    return kg_min(places, at / stride + 1);
+}
+
 /* What draws of a tensor have in common. */
 static inline uint32_t kg_key(const int32_t *clock, uint32_t salt) {
     return kg_hash((uint32_t)clock[0] ^ kg_hash((uint32_t)clock[1]) ^ kg_hash(salt + 1));

@@ -75,6 +75,15 @@ static inline int64_t kg_requantise(int32_t acc, kg_factor f) {
     return ((int64_t)acc * f.multiplier + ((int64_t)1 << (f.shift - 1))) >> f.shift;
 }
 
+/* The same rounded as TFLite does: where more than 31 bits are taken off, first those, half up,
+ * then the others, half away from zero. */
+static inline int64_t kg_requantise_tflite(int32_t acc, kg_factor f) {
+    const int32_t more = f.shift - 31;
+    if (more <= 0) return kg_requantise(acc, f);
+    const int64_t high = kg_requantise(acc, (kg_factor){f.multiplier, 31});
+    return (high + ((int64_t)1 << (more - 1)) - (high < 0)) >> more;
+}
+
 /* x / 2^shift for 0 <= shift <= 31; an inexact result takes whichever neighbour is odd. */
 static inline int32_t kg_round_to_odd(int32_t x, int32_t shift) {
     KG_ASSERT(shift >= 0 && shift <= 31);

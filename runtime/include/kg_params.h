@@ -81,6 +81,94 @@ static inline int kg_block_add_params_ok(const kg_block_add_params *p) {
     return 1;
 }
 
+/* Geometry of a convolution. */
+typedef struct {
+    int16_t in_h;     /* 0 .. 32767 */
+    int16_t in_w;     /* 1 .. 32767 */
+    int16_t in_c;     /* 1 .. 32767 */
+    int16_t out_h;    /* 1 .. 32767 */
+    int16_t out_w;    /* 1 .. 32767 */
+    int16_t out_c;    /* 1 .. 32767 */
+    int16_t kernel_h; /* 1 .. 32767 */
+    int16_t kernel_w; /* 1 .. 32767 */
+    int16_t stride;   /* 1 .. 32767 */
+    int16_t pad_top;  /* 0 .. 32767 */
+    int16_t pad_left; /* 0 .. 32767 */
+} kg_window;
+
+static inline int kg_window_ok(const kg_window *p) {
+    if (p->in_h < 0) return 0;
+    if (p->in_w < 1) return 0;
+    if (p->in_c < 1) return 0;
+    if (p->out_h < 1) return 0;
+    if (p->out_w < 1) return 0;
+    if (p->out_c < 1) return 0;
+    if (p->kernel_h < 1) return 0;
+    if (p->kernel_w < 1) return 0;
+    if (p->stride < 1) return 0;
+    if (p->pad_top < 0) return 0;
+    if (p->pad_left < 0) return 0;
+    if ((double)p->in_h * p->in_w * p->in_c > 2147483647.0) return 0;
+    if ((double)p->out_h * p->out_w * p->out_c > 2147483647.0) return 0;
+    if (4.0 * p->kernel_h * p->kernel_w * p->in_c > 2147483647.0) return 0;
+    if (4.0 * p->kernel_h * p->kernel_w * p->out_c > 2147483647.0) return 0;
+    return 1;
+}
+
+/* What turns a sum of n codes into a code from lowest to highest. rule, a kg_mean_rule:
+ * KG_MEAN_NEAREST: less n * x_zero, times multiplier, over n * 2^shift, rounded half to even;
+ * KG_MEAN_AWAY: over n, rounded half away from zero; the scale stays; KG_MEAN_TWICE: less n *
+ * x_zero, times multiplier, over 2^shift, rounded as TFLite does; the multiplier is of one n. */
+typedef struct {
+    int32_t rule;       /* 0 .. 2 */
+    int32_t x_zero;     /* -128 .. 127 */
+    int32_t y_zero;     /* -128 .. 127 */
+    int32_t multiplier; /* 0 .. 2147483647 */
+    int32_t shift;      /* 1 .. 62 */
+    int32_t lowest;     /* -128 .. 127 */
+    int32_t highest;    /* -128 .. 127 */
+} kg_averaging;
+
+static inline int kg_averaging_ok(const kg_averaging *p) {
+    if (p->rule < 0 || p->rule > 2) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (p->y_zero < -128 || p->y_zero > 127) return 0;
+    if (p->multiplier < 0) return 0;
+    if (p->shift < 1 || p->shift > 62) return 0;
+    if (p->lowest < -128 || p->lowest > 127) return 0;
+    if (p->highest < -128 || p->highest > 127) return 0;
+    if (p->lowest > p->highest) return 0;
+    return 1;
+}
+
+/* The mean of what each place of a kernel sees; padding does not count. */
+typedef struct {
+    kg_window window;
+    kg_averaging averaging;
+} kg_mean_pool_params;
+
+static inline int kg_mean_pool_params_ok(const kg_mean_pool_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (!kg_averaging_ok(&p->averaging)) return 0;
+    if (257.0 * p->window.kernel_h * p->window.kernel_w > 2147483647.0) return 0;
+    return 1;
+}
+
+/* The gradient of x; `window` is of the forward pass: "in" is dx, "out" is dy. A place that sees n
+ * pixels gives each of them 2^exponent / n. */
+typedef struct {
+    kg_window window;
+    int32_t exponent; /* 0 .. 30 */
+    int32_t bits;     /* 4 .. 15 */
+} kg_mean_pool_grad_params;
+
+static inline int kg_mean_pool_grad_params_ok(const kg_mean_pool_grad_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (p->exponent < 0 || p->exponent > 30) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    return 1;
+}
+
 /* The mean of all pixels. */
 typedef struct {
     int32_t pixels;   /* 1 .. 8355967 */
@@ -256,40 +344,6 @@ typedef struct {
 static inline int kg_overlay_ok(const kg_overlay *p) {
     if (p->axis < 0 || p->axis > 3) return 0;
     if (p->count < 0 || p->count > 32767) return 0;
-    return 1;
-}
-
-/* Geometry of a convolution. */
-typedef struct {
-    int16_t in_h;     /* 0 .. 32767 */
-    int16_t in_w;     /* 1 .. 32767 */
-    int16_t in_c;     /* 1 .. 32767 */
-    int16_t out_h;    /* 1 .. 32767 */
-    int16_t out_w;    /* 1 .. 32767 */
-    int16_t out_c;    /* 1 .. 32767 */
-    int16_t kernel_h; /* 1 .. 32767 */
-    int16_t kernel_w; /* 1 .. 32767 */
-    int16_t stride;   /* 1 .. 32767 */
-    int16_t pad_top;  /* 0 .. 32767 */
-    int16_t pad_left; /* 0 .. 32767 */
-} kg_window;
-
-static inline int kg_window_ok(const kg_window *p) {
-    if (p->in_h < 0) return 0;
-    if (p->in_w < 1) return 0;
-    if (p->in_c < 1) return 0;
-    if (p->out_h < 1) return 0;
-    if (p->out_w < 1) return 0;
-    if (p->out_c < 1) return 0;
-    if (p->kernel_h < 1) return 0;
-    if (p->kernel_w < 1) return 0;
-    if (p->stride < 1) return 0;
-    if (p->pad_top < 0) return 0;
-    if (p->pad_left < 0) return 0;
-    if ((double)p->in_h * p->in_w * p->in_c > 2147483647.0) return 0;
-    if ((double)p->out_h * p->out_w * p->out_c > 2147483647.0) return 0;
-    if (4.0 * p->kernel_h * p->kernel_w * p->in_c > 2147483647.0) return 0;
-    if (4.0 * p->kernel_h * p->kernel_w * p->out_c > 2147483647.0) return 0;
     return 1;
 }
 
@@ -582,6 +636,38 @@ typedef struct {
 
 static inline int kg_cross_entropy_grad_params_ok(const kg_cross_entropy_grad_params *p) {
     if (p->classes < 1) return 0;
+    return 1;
+}
+
+/* The largest code of each place of a kernel. */
+typedef struct {
+    kg_window window;
+} kg_max_pool_params;
+
+static inline int kg_max_pool_params_ok(const kg_max_pool_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    return 1;
+}
+
+/* As for `kg_max_pool`: where it is. */
+typedef struct {
+    kg_window window;
+} kg_arg_max_params;
+
+static inline int kg_arg_max_params_ok(const kg_arg_max_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    return 1;
+}
+
+/* The gradient of x; `window` is of the forward pass: "in" is dx, "out" is dy. */
+typedef struct {
+    kg_window window;
+    int32_t bits; /* 4 .. 15 */
+} kg_max_pool_grad_params;
+
+static inline int kg_max_pool_grad_params_ok(const kg_max_pool_grad_params *p) {
+    if (!kg_window_ok(&p->window)) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
     return 1;
 }
 

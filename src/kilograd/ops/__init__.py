@@ -22,6 +22,8 @@ from kilograd.ops.head import (
     ToBlock,
 )
 from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
+from kilograd.ops.max_pool import ArgMax, MaxPool, MaxPoolGrad
+from kilograd.ops.mean_pool import Mean, MeanPool, MeanPoolGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels, Upsample, UpsampleGrad, WindowPool
 from kilograd.ops.row_update import RowUpdate
 from kilograd.ops.shape import Concat, Copy, Overlay, Take, TakeGrad
@@ -34,6 +36,7 @@ __all__ = [
     "Accumulate",
     "Adam",
     "Add",
+    "ArgMax",
     "AvgPool",
     "BlockAdd",
     "Broadcast",
@@ -61,6 +64,11 @@ __all__ = [
     "Enrol",
     "FisherSum",
     "Lookup",
+    "MaxPool",
+    "MaxPoolGrad",
+    "Mean",
+    "MeanPool",
+    "MeanPoolGrad",
     "Momentum",
     "Overlay",
     "RowRms",

@@ -24,7 +24,9 @@ from kilograd.ir import (
 from kilograd.ir.params import INT32_MAX, Bits, Count, Header, Length
 from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, require
 from kilograd.ops.elementwise import ScaleChannels
-from kilograd.quant import normalise
+from kilograd.ops.mean_pool import MeanPool
+from kilograd.ops.window import Window
+from kilograd.quant import Rounding, normalise
 
 # kg_rounded_mean computes 2 * sum + n with |sum| <= 128 * n.
 Averaged = Annotated[int, Range("int32_t", 1, INT32_MAX // 257)]
@@ -116,16 +118,27 @@ def _smaller(x: TensorType, size: int) -> tuple[int, int, int]:
     return x.shape[0] // size, x.shape[1] // size, x.shape[2]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AvgPool(Op):
-    """Mean over all pixels, rounded half to even; scale and zero point stay."""
+    """Mean over all pixels; scale and zero point stay.
+
+    Rounded half to even; or, as TFLite does, half away from zero.
+    """
+
+    rounding: Rounding = Rounding.NEAREST
 
     def infer(self, *xs: TensorType) -> TensorType:
         (x,) = xs
         require(len(x.shape) == 3 and x.dtype is DType.I8, f"{x} must be an int8 map")
         return replace(x, shape=(1, 1, x.shape[2]))
 
+    def _of_tflite(self, x: TensorType) -> MeanPool:
+        """Return a kernel as large as the map, which TFLite has in its place."""
+        return MeanPool((x.shape[0], x.shape[1]), Window(), x.affine, rounding=self.rounding)
+
     def reference(self, node: Node, *xs: Value) -> Value:
+        if self.rounding is Rounding.TFLITE:
+            return self._of_tflite(node.inputs[0].type).reference(node, *xs)
         x = array(xs[0]).astype(np.int64)
         return _rounded_mean(x.sum(axis=(0, 1), keepdims=True), x.shape[0] * x.shape[1])
 
@@ -136,8 +149,14 @@ class AvgPool(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
+        if self.rounding is Rounding.TFLITE:
+            return self._of_tflite(node.inputs[0].type).kernel(node)
         h, w, c = node.inputs[0].type.shape
         return Kernel("kg_avg_pool", node.inputs, AvgPoolParams(h * w, c))
+
+    def __repr__(self) -> str:
+        """Leave out the usual rounding: fingerprints are made of this."""
+        return "AvgPool()" if self.rounding is Rounding.NEAREST else f"AvgPool({self.rounding!r})"
 
 
 @dataclass(frozen=True)

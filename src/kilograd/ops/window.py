@@ -66,6 +66,23 @@ class Window:
         require(oh > 0 and ow > 0, f"a {kh}x{kw} kernel does not fit into {height}x{width}")
         return oh, ow
 
+    def seen(self, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Array:
+        """Return how many pixels of a map each place of a kernel sees, [oh, ow]: padding is none.
+
+        Raises `ShapeError` where a place sees nothing but padding.
+        """
+        counts = []
+        out = self.output(*shape[:2], *kernel)
+        for axis, places in enumerate(out):
+            begin = np.arange(places) * self.stride[axis] - self.pad[2 * axis]
+            end = np.minimum(begin + kernel[axis], shape[axis])
+            counts.append(end - np.maximum(begin, 0))
+        require(
+            min(c.min() for c in counts) > 0,
+            f"a kernel of {kernel} sees only padding somewhere on a map of {shape[:2]}",
+        )
+        return np.outer(*counts)
+
     def patches(self, x: Array, kh: int, kw: int) -> Array:
         """[h, w, c] -> [oh, ow, kh, kw, c], zero outside."""
         top, bottom, left, right = self.pad

@@ -22,6 +22,8 @@ from kilograd.ops import (
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
     FisherSum,
+    MaxPoolGrad,
+    MeanPoolGrad,
     Overlay,
     RowUpdate,
     SumPixels,
@@ -75,6 +77,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return int(_magnitudes(graph, n.inputs[1], learned).sum(axis=(0, 1)).max())
         case SumPixels():
             return _pixels(x)
+        case MaxPoolGrad() | MeanPoolGrad():
+            return n.op.gain() if x is n.inputs[0] else 0
         case UpsampleGrad(size=size):
             return size**2
         case ConvWeightGrad() | DepthwiseWeightGrad():
