@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kilograd import ops
-from kilograd.errors import InputError, shown
+from kilograd.errors import InputError, option, shown
 from kilograd.frontend import load_model
 from kilograd.learn.recipe import compile_recipe
 from kilograd.names import distinct, identifier, label, operator
@@ -127,6 +127,13 @@ def test_a_message_has_an_end() -> None:
     assert len(message) < 3000
     assert message.startswith("begin")
     assert message.endswith("end")
+
+
+def test_all_that_is_wrong_has_a_line_each() -> None:
+    error = InputError("net.onnx: 2 layers:", ["a\nb: no", f"c: give {option('out')}"])
+    assert str(error).split("\n") == ["net.onnx: 2 layers:", "  a\\nb: no", "  c: give out"]
+    assert error.on_command_line().endswith("\n  c: give --out")
+    assert f"{error}" == "net.onnx: 2 layers:"
 
 
 def given_by_kilograd(folder: Path) -> set[str]:

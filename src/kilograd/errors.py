@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _LONGEST = 2000
 _OPTION = re.compile("\x1a([a-z_]+)\x1a")
@@ -73,26 +74,33 @@ class InputError(ValueError):
     Whatever is quoted in it is escaped (`shown`), and what is longer than 2,000 characters loses
     its middle.
 
+    `items`: all that is wrong, a line each, where one sentence cannot say it: of a network's layers
+    every one that cannot be computed, so that nobody meets them one by one.
+
     >>> raise InputError("photos/: no such folder; give a folder of class folders")
     Traceback (most recent call last):
     ...
     kilograd.errors.InputError: photos/: no such folder; give a folder of class folders
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, items: Iterable[str] = ()) -> None:
         super().__init__(message)
+        self.items = tuple(items)
 
     def __str__(self) -> str:
-        """Return the message with the names of fields."""
-        return _line(as_named(self.args[0]))
+        """Return the message with the names of fields, and the items below."""
+        return "\n".join(_line(as_named(x)) for x in self._lines())
 
     def __format__(self, how: str) -> str:
         """Return the message as a part of another one."""
         return self.args[0]
 
     def on_command_line(self) -> str:
-        """Return the message with options as they are typed."""
-        return _line(as_typed(self.args[0]))
+        """Return the message with options as they are typed, and the items below."""
+        return "\n".join(_line(as_typed(x)) for x in self._lines())
+
+    def _lines(self) -> list[str]:
+        return [self.args[0], *(f"  {item}" for item in self.items)]
 
 
 def _line(message: str) -> str:

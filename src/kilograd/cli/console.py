@@ -87,10 +87,11 @@ def word(path: Path) -> str:
     return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
-def report(message: str) -> None:
-    """Say in one line why a command ends."""
+def report(message: str, *items: str) -> None:
+    """Say why a command ends: in one line, or in one and a list."""
     with suppress(OSError):
-        print(f"error: {shown(message)}", file=sys.stderr, flush=True)
+        lines = "\n".join(map(shown, (message, *items)))
+        print(f"error: {lines}", file=sys.stderr, flush=True)
 
 
 def fail(message: str) -> NoReturn:

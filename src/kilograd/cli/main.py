@@ -87,17 +87,17 @@ def _error(e: BaseException) -> int | None:
     """Say in one line why a command ended, and return its exit code; None: a defect, or an exit."""
     if code := interruption.code_of(e):
         ERR.show_cursor()  # a bar that was torn down may have left it hidden
-        return _ended(interruption.said(e), code)
+        return _ended(code, interruption.said(e))
     if isinstance(e, InputError):
-        return _ended(e.on_command_line(), 2)
+        return _ended(2, *e.on_command_line().split("\n"))
     if isinstance(e, _UsageError):
-        return _ended(e.format_message() + _misplaced(), 2)
+        return _ended(2, e.format_message() + _misplaced())
     if isinstance(e, OSError) and e.filename is None and e.errno in _UNWRITABLE:
         # Files and folders name themselves: it is standard output.  What it holds goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if e.errno == errno.EPIPE:  # as in `kilograd demo | head`
             return 1
-        return _ended(f"the output cannot be written ({e.strerror})", 2)
+        return _ended(2, f"the output cannot be written ({e.strerror})")
     return None
 
 
@@ -108,6 +108,6 @@ def _misplaced() -> str:
     return "".join(f"; {w} is a network: give it as --model {w}" for w in islice(alone, 1))
 
 
-def _ended(message: str, code: int) -> int:
-    report(message)
+def _ended(code: int, message: str, *items: str) -> int:
+    report(message, *items)
     return code
