@@ -1,0 +1,339 @@
+"""Networks of ONNX files, in floats or with QuantizeLinear and DequantizeLinear in int8.
+
+Every operator is read in turn: what depends on no input is computed (`constants`), operators of one
+element are told by what they do (`functions`), the others become layers (`maps`, `moves`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kilograd import limits
+from kilograd.errors import InputError
+from kilograd.frontend.onnx import elements, maps, moves
+from kilograd.frontend.onnx.constants import fold, shape_of
+from kilograd.frontend.onnx.draft import (
+    Codes,
+    Draft,
+    Entry,
+    Flow,
+    Known,
+    Unknown,
+    UnreachedError,
+    UnsupportedError,
+    reals,
+)
+from kilograd.frontend.onnx.file import Declared, Operator, Program, Subgraph, read_program
+from kilograd.ir import Affine, Array
+from kilograd.layers.network import Layer, Layout, Network, Softmax, Source, Value
+from kilograd.layers.unsupported import Unsupported, refuse
+from kilograd.names import spelled
+
+_FLOATS, _CODES = {1, 10, 11}, {2, 3}  # TensorProto.DataType
+_QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
+_SAME = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
+
+
+def read_onnx(path: Path) -> Network:
+    """Return the network of an ONNX file, channels first, without the axis of the batch.
+
+    Raises `InputError` for a file that is damaged or hostile, or is no network of fixed shapes, and
+    for one with operators that are not supported: all of them in one message.
+    """
+    program = read_program(path)
+    return read_network(program, path).network
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A network, and which tensor of the file each of its values is."""
+
+    network: Network
+    tensors: dict[str, str]
+
+
+def read_network(program: Program, path: Path) -> Reading:
+    """Return the network of what stands in a file."""
+    draft = Draft(program, str(path))
+    for x in program.inputs:
+        draft.entries[x.name] = _input(draft, x)
+    draft.entries |= {name: Known(x, name) for name, x in program.constants.items()}
+    folded = 0
+    for node in program.operators:
+        made = _made(draft, node)
+        folded += sum(x.values.nbytes for x in made if isinstance(x, Known))
+        if folded > 2 * limits.TENSOR_BYTES:
+            raise InputError(f"{path}: its constants become larger than 2^29 bytes; fold them")
+        draft.entries |= dict(zip(node.outputs, made, strict=False))
+    refuse(draft.where, draft.problems)
+    return _finished(draft, path)
+
+
+def _input(draft: Draft, x: Declared) -> Entry:
+    """Return what an input of the file is: its first axis may be that of the batch."""
+    where = f"{draft.where}: input {x.name[:80]!r}"
+    shape = x.shape
+    if len(shape) > 1:
+        if isinstance(shape[0], int) and shape[0] != 1:
+            raise InputError(
+                f"{where}: takes {list(shape)}, a batch of {shape[0]}; export it with one of 1"
+            )
+        shape = shape[1:]
+    if not shape:
+        raise InputError(f"{where}: has no shape; export it with fixed shapes")
+    if texts := [d for d in shape if isinstance(d, str)]:
+        raise InputError(
+            f"{where}: has a dimension without a number ({', '.join(texts)[:80]}); export it with "
+            f"fixed shapes, or set them with onnxruntime.tools.make_dynamic_shape_fixed"
+        )
+    sizes = tuple(map(int, shape))
+    if x.dtype in _CODES:
+        return Codes(sizes, unsigned=x.dtype == 2)
+    if x.dtype not in _FLOATS:
+        draft.problems.append(
+            Unsupported(x.name, "input", sizes, "is of another type than float32, int8 and uint8")
+        )
+        return Unknown()
+    value = draft.value(x.name, sizes)
+    draft.inputs.append(value)
+    return Flow(value, batch=len(x.shape) > 1)
+
+
+def _made(draft: Draft, node: Operator) -> list[Entry]:
+    """Return what an operator makes, one entry for each output."""
+    try:
+        _require_own(node)
+        return _operator(draft, node)
+    except UnreachedError:
+        return [Unknown() for _ in node.outputs]
+    except UnsupportedError as e:
+        shapes = draft.program.shapes
+        shape = next((shapes[x] for x in node.outputs if x in shapes), None)
+        kind = f"{node.domain}.{node.kind}" if node.domain else node.kind
+        draft.problems.append(Unsupported(node.name, kind, shape or _reads(draft, node), str(e)))
+        return [_placeholder(draft, x) for x in node.outputs]
+    except (ArithmeticError, IndexError, TypeError, ValueError) as e:
+        if isinstance(e, InputError):
+            raise
+        raise InputError(f"{node.where}: {node.kind} cannot be as it is there ({e})") from e
+
+
+def _reads(draft: Draft, node: Operator) -> tuple[int, ...] | None:
+    """Return the shape of the first tensor that an operator reads."""
+    found = draft.entries.get(node.inputs[0]) if node.inputs else None
+    return found.shape if isinstance(found, Flow) else None
+
+
+def _placeholder(draft: Draft, tensor: str) -> Entry:
+    """Return what lets reading go on behind an operator that is not supported."""
+    shape = draft.program.shapes.get(tensor)
+    if not shape or shape[0] != 1 or len(shape) < 2:
+        return Unknown()
+    return Flow(draft.value(tensor, shape[1:]), batch=True)
+
+
+def _require_own(node: Operator) -> None:
+    """Raise `UnsupportedError` where an operator is none that is read, whatever it reads."""
+    if any(isinstance(x, Subgraph) for x in node.attributes.values()):
+        raise UnsupportedError(
+            "control flow is not compiled; export the network without conditions and loops"
+        )
+    if node.domain not in {"", "com.microsoft"} or (node.domain and node.kind not in _QUANTISERS):
+        raise UnsupportedError(
+            "is no operator of ONNX itself; export for ONNX alone, before any optimiser"
+        )
+    if node.kind in _ADVICE:
+        raise UnsupportedError(_ADVICE[node.kind])
+
+
+def _operator(draft: Draft, node: Operator) -> list[Entry]:
+    entries = [draft.entry(node, i) for i in range(len(node.inputs))]
+    match node.kind:
+        case "QuantizeLinear":
+            return [_quantise(draft, node)]
+        case "DequantizeLinear":
+            return [_dequantise(draft, node)]
+        case "Shape" | "Size" if isinstance(entries[0], Flow):
+            return [Known(_shape(node, entries[0]))]
+    if all(x is None or isinstance(x, Known) for x in entries):
+        xs = [reals(x) if isinstance(x, Known) else None for x in entries]
+        if (arrays := fold(node, xs)) is not None:
+            return [Known(x, _origin(node, entries)) for x in arrays]
+    for read in (maps.read, elements.read, moves.read):
+        if (made := read(draft, node)) is not None:
+            return made
+    raise UnsupportedError("no layer does this; docs/import-onnx.md lists what is read")
+
+
+def _shape(node: Operator, x: Flow) -> Array:
+    return shape_of(node, x.shape) if node.kind == "Shape" else np.array(np.prod(x.shape))
+
+
+def _origin(node: Operator, entries: list[Entry | None]) -> str:
+    """Return the initialiser that a constant is, where it only has another shape or order."""
+    first = entries[0] if entries else None
+    plain = isinstance(first, Known) and first.quant is None and node.kind in _SAME
+    return first.origin if isinstance(first, Known) and plain else ""
+
+
+# -- codes -----------------------------------------------------------------------------------------
+
+
+def _quantise(draft: Draft, node: Operator) -> Entry:
+    found = draft.entry(node, 0)
+    like = draft.known(node, 2)
+    unsigned = like.values.dtype == np.uint8 if like else True
+    quant = _affine(draft, node, unsigned=unsigned)
+    if isinstance(found, Known):
+        along = [-1 if a == quant.axis else 1 for a in range(found.values.ndim)]
+        scale = np.array(quant.scale, np.float32)
+        scale = scale.reshape(along) if quant.axis is not None else scale.reshape(())
+        codes = np.rint(reals(found).astype(np.float32) / scale) + quant.zero_point
+        return Known(np.clip(codes, -128, 127).astype(np.int8), found.origin, quant)
+    if quant.axis is not None:
+        raise UnsupportedError("has a scale for each channel of data; give it one scale")
+    return draft.coded(node, draft.as_flow(node, found), quant)
+
+
+def _dequantise(draft: Draft, node: Operator) -> Entry:
+    found = draft.entry(node, 0)
+    match found:
+        case Flow() if found.value.quant is not None:
+            return found
+        case Known() if found.quant is not None:
+            return found
+        case Known():
+            return _known_codes(draft, node, found)
+        case Codes():
+            quant = _affine(draft, node, unsigned=found.unsigned)
+            value = draft.value(node.inputs[0], found.shape, quant)
+            draft.inputs.append(value)
+            draft.entries[node.inputs[0]] = flow = Flow(value, batch=True)
+            return flow
+        case _:
+            raise UnsupportedError("reads what are no codes")
+
+
+def _known_codes(draft: Draft, node: Operator, found: Known) -> Known:
+    """Return a constant that stands in the file as codes."""
+    dtype = found.values.dtype
+    if dtype not in {np.int8, np.uint8, np.int32}:
+        raise UnsupportedError(f"codes of {dtype} are not computed with; quantise to int8")
+    quant = _affine(draft, node, unsigned=dtype == np.uint8)
+    values = found.values
+    if dtype == np.uint8:
+        values = (values ^ 0x80).view(np.int8)
+    if quant.axis is not None and len(quant.scale) != values.shape[quant.axis]:
+        raise InputError(f"{node.where}: has {len(quant.scale)} scales for {values.shape}")
+    return Known(values, found.origin, quant)
+
+
+def _affine(draft: Draft, node: Operator, *, unsigned: bool) -> Affine:
+    """Return scale and zero point; codes of 0 to 255 count from -128."""
+    scale = draft.known(node, 1)
+    zero = draft.known(node, 2)
+    if scale is None:
+        raise UnsupportedError("has no scale")
+    if node.integer("block_size"):
+        raise UnsupportedError("has scales for blocks; quantise per channel")
+    if zero is not None and zero.values.dtype not in {np.int8, np.uint8, np.int32}:
+        raise UnsupportedError(
+            f"codes of {zero.values.dtype} are not computed with; quantise to int8"
+        )
+    scales = scale.values.astype(np.float64).ravel()
+    if not (np.isfinite(scales).all() and (scales > 0).all() and len(scales)):
+        raise InputError(f"{node.where}: a scale is not above 0 and finite; quantise it again")
+    zeros = np.zeros(1, np.int64) if zero is None else zero.values.astype(np.int64).ravel()
+    if unsigned:
+        zeros = zeros - 128
+    if (zeros != zeros[:1]).any() or not len(zeros):
+        raise UnsupportedError("has a zero point for each channel; quantise symmetrically")
+    axis = node.integer("axis", 1) if scale.values.size > 1 else None
+    if axis is not None and axis < 0:
+        raise UnsupportedError("counts its axis from the end; give it from the front")
+    return Affine(tuple(scales.tolist()), int(zeros[0]), axis)
+
+
+# -- the whole -------------------------------------------------------------------------------------
+
+
+def _finished(draft: Draft, path: Path) -> Reading:
+    outputs = []
+    for name in draft.program.outputs:
+        found = draft.entries[name]
+        if isinstance(found, Known | Codes):
+            raise InputError(f"{path}: output {name[:80]!r} depends on no input")
+        node = next(n for n in draft.program.operators if name in n.outputs)
+        outputs.append(draft.as_flow(node, found).value)
+    refuse(draft.where, draft.problems)
+    layers = _needed(list(draft.layers.values()), outputs)
+    network = Network(
+        name=spelled(draft.program.name or path.stem, ()),
+        layout=Layout.CHANNELS_FIRST,
+        inputs=tuple(draft.inputs),
+        outputs=tuple(dict.fromkeys(outputs)),
+        layers=tuple(layers),
+        source=Source("ONNX", path.name, draft.program.sha256),
+    )
+    if network.quantised:
+        refuse(draft.where, _in_floats(network))
+    return Reading(network, draft.tensors)
+
+
+def _needed(layers: list[Layer], outputs: list[Value]) -> list[Layer]:
+    """Return the layers that outputs depend on."""
+    needed = set(outputs)
+    kept = []
+    for layer in reversed(layers):
+        if layer.output in needed:
+            needed.update(layer.inputs)
+            kept.append(layer)
+    return kept[::-1]
+
+
+def _in_floats(network: Network) -> list[Unsupported]:
+    """Return the layers of an int8 network that compute in floats, but for those at its end."""
+    found = []
+    users = network.users()
+    for layer in network.layers:
+        last = isinstance(layer.op, Softmax) or not users[layer.output]
+        if layer.output.quant is None and not last:
+            found.append(
+                Unsupported(
+                    layer.name,
+                    type(layer.op).__name__,
+                    layer.output.shape,
+                    "computes in floats between int8 layers; quantise it too, or give the float "
+                    "network",
+                )
+            )
+    return found
+
+
+_NO_MEMORY = "keeps a state; there is no layer that does"
+_STATISTICS = "needs statistics of each image; train with BatchNormalization instead"
+_PRODUCT = "multiplies data by data, which is attention; there is no layer that does"
+_AGAIN = "is of another format of int8 files; quantise with quant_format=QuantFormat.QDQ"
+_ADVICE = {
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _NO_MEMORY),
+    **dict.fromkeys(
+        (
+            "LayerNormalization",
+            "InstanceNormalization",
+            "GroupNormalization",
+            "RMSNormalization",
+            "LpNormalization",
+            "MeanVarianceNormalization",
+            "LRN",
+        ),
+        _STATISTICS,
+    ),
+    **dict.fromkeys(("Attention", "Einsum", "RotaryEmbedding"), _PRODUCT),
+    **dict.fromkeys(
+        ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
+        _AGAIN,
+    ),
+}
