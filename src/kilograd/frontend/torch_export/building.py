@@ -1,0 +1,230 @@
+"""What the operators' translations have in common: operands, axes, shapes, and layers made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kilograd import limits, names
+from kilograd.frontend.torch_export.program import (
+    Argument,
+    Call,
+    Program,
+    Ref,
+    RefusedError,
+    Stored,
+    is_number,
+)
+from kilograd.ir import Array
+from kilograd.layers.network import (
+    Constant,
+    Convolution,
+    Dense,
+    Layer,
+    Layout,
+    Operation,
+    Pair,
+    Tensor,
+    Value,
+)
+from kilograd.layers.shapes import fits
+
+Held = Value | Stored
+"""What a name of the program stands for: what a layer makes, or numbers that are there."""
+Translation = Callable[["At"], Held | list[Held]]
+"""Makes the layers of a call, and returns what its outputs are."""
+
+
+@dataclass
+class Building:
+    """The layers so far, and what names of the program stand for.
+
+    `lost`: names that stand for nothing that a layer makes.
+    """
+
+    program: Program
+    batch: int | None
+    layers: list[Layer] = field(default_factory=list)
+    held: dict[str, Held] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    _layer_names: set[str] = field(default_factory=set)
+    _value_names: set[str] = field(default_factory=set)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one of the program's tensors without the axis of the batch.
+
+        Raises `RefusedError` where that is not the first axis, or others have no fixed length.
+        """
+        given = self.program.tensors.get(name)
+        if given is None:
+            raise RefusedError("its result is no tensor")
+        if given.dtype != "float32":
+            raise RefusedError(
+                f"it makes {given.dtype}; only float32 is read: call module.float(), and leave "
+                f"arithmetic of other types out"
+            )
+        if not given.shape or given.shape[0] != self.batch:
+            raise RefusedError(
+                "it drops the axis of the batch or mixes images; keep axis 0 as it is, as "
+                "torch.flatten(x, 1) does"
+            )
+        shape = tuple(n for n in given.shape[1:] if n is not None)
+        if len(shape) + 1 < len(given.shape):
+            raise RefusedError("an axis other than the first is dynamic; export with fixed shapes")
+        if not shape or not 1 <= math.prod(shape) <= limits.MAP_ELEMENTS:
+            raise RefusedError(
+                f"it makes {list(shape)} of an image; 1 to {limits.MAP_ELEMENTS:,} numbers on one "
+                f"axis at least are read"
+            )
+        return shape
+
+    def whole(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one of the program's tensors, all axes; for what has no batch."""
+        given = self.program.tensors.get(name)
+        shape = tuple(n for n in given.shape if n is not None) if given else ()
+        if given is None or len(shape) != len(given.shape):
+            raise RefusedError("its result has no fixed shape; export with fixed shapes")
+        return shape
+
+    def make(self, label: str, op: Operation, inputs: tuple[Value, ...], output: Value) -> Value:
+        """Add a layer; raises `RefusedError` where the shapes do not fit."""
+        name = names.spelled(label, self._layer_names)
+        layer = Layer(name, op, inputs, output)
+        if not fits(layer, Layout.CHANNELS_FIRST):
+            read = " and ".join(str(list(v.shape)) for v in inputs)
+            raise RefusedError(
+                f"it makes {list(output.shape)} of {read}, which is not what it does to each image "
+                f"by itself"
+            )
+        self._layer_names.add(name)
+        self.layers.append(layer)
+        return output
+
+    def fresh(self, stem: str, shape: tuple[int, ...]) -> Value:
+        """Return a value that the program has no name for."""
+        name = names.spelled(stem, self._value_names | self.program.tensors.keys())
+        self._value_names.add(name)
+        return Value(name, shape)
+
+
+@dataclass(frozen=True)
+class At:
+    """A call, and where its layers go."""
+
+    call: Call
+    building: Building
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the first output, without the batch."""
+        return self.building.shape(self.call.outputs[0])
+
+    def held(self, argument: Argument) -> Held:
+        """Return what an argument stands for."""
+        if not isinstance(argument, Ref):
+            raise RefusedError("an argument is no tensor")
+        found = self.building.held.get(argument.name)
+        if found is None:
+            raise RefusedError(f"it reads {argument.name!r}, which nothing makes")
+        return found
+
+    def input(self, name: str = "self") -> Value:
+        """Return an argument that is computed, or a constant layer for one that is not."""
+        return self.value(self.call.ref(name))
+
+    def value(self, ref: Ref) -> Value:
+        """Return what is computed; a constant layer for numbers with an axis for the batch."""
+        found = self.held(ref)
+        if isinstance(found, Stored):
+            if found.array.ndim < 2 or len(found.array) != 1:
+                raise RefusedError(f"it reads {found.origin!r}, which is the same for all images")
+            return self.constant(found.array[0], found.origin)
+        if found.shape != self.building.shape(ref.name):
+            raise RefusedError("it reads what was expanded; only sums and products may")
+        return found
+
+    def constant(self, array: Array, origin: str = "") -> Value:
+        """Return the output of a new layer of float32 numbers."""
+        stem = origin or f"{self.call.name}.constant"
+        tensor = Tensor(finite(array, stem), None, origin)
+        return self.step(Constant(tensor), array.shape, label=stem)
+
+    def stored(self, name: str) -> Stored:
+        """Return an argument that is a parameter, a buffer or a constant."""
+        found = self.held(self.call.get(name))
+        if not isinstance(found, Stored):
+            raise RefusedError(
+                f"its {name} is computed when it runs; make it a plain parameter before the "
+                f"export (torch.nn.utils.parametrize.remove_parametrizations)"
+            )
+        return found
+
+    def given(self, name: str) -> bool:
+        """Tell whether an argument is there and not None."""
+        return self.call.get(name) is not None
+
+    def tensor(self, name: str, rank: int) -> Tensor:
+        """Return a parameter as float32."""
+        found = self.stored(name)
+        if found.array.ndim != rank:
+            raise RefusedError(f"{found.origin!r} has {found.array.ndim} axes; {rank} are read")
+        return Tensor(finite(found.array, found.origin), None, found.origin)
+
+    def make(self, op: Operation, *inputs: Value, output: int = 0) -> Value:
+        """Add the layer that makes an output of the call."""
+        name = self.call.outputs[output]
+        value = Value(name, self.building.shape(name))
+        return self.building.make(self._label(op), op, inputs, value)
+
+    def step(self, op: Operation, shape: tuple[int, ...], *inputs: Value, label: str = "") -> Value:
+        """Add a layer on the way to an output."""
+        value = self.building.fresh(label or f"{self.call.name}.step", shape)
+        return self.building.make(label or self._label(op), op, inputs, value)
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis of a tensor with a batch as one of an image; `rank` is an image's."""
+        found = axis + rank + 1 if axis < 0 else axis
+        if found == 0:
+            raise RefusedError("it works along the axis of the batch; leave axis 0 as it is")
+        if not 0 < found <= rank:
+            raise RefusedError(f"axis {axis} is none of its tensor's")
+        return found - 1
+
+    def pair(self, name: str, flat: bool, default: int | None = None) -> Pair:  # noqa: FBT001
+        """Return an argument for both axes of a map; for 1 and the only one where `flat`."""
+        numbers = self.call.integers(name, None if default is None else (default,))
+        if flat and len(numbers) == 1:
+            return (0 if default == 0 else 1), numbers[0]
+        if len(numbers) == 1:
+            return numbers[0], numbers[0]
+        if len(numbers) != 2 or flat:
+            raise RefusedError(f"its {name} is {list(numbers)}")
+        return numbers[0], numbers[1]
+
+    def _label(self, op: Operation) -> str:
+        """Return what people call the layer: the module that holds the weights, or calls."""
+        if isinstance(op, Convolution | Dense):
+            return op.weight.origin.removesuffix(".weight")
+        call = self.call
+        if call.module.startswith("torch.nn.modules."):
+            return call.path or call.operator
+        return ".".join(x for x in (call.path, call.operator) if x)
+
+
+def finite(array: Array, origin: str) -> Array:
+    """Return numbers as float32; raises `RefusedError` where one is not finite."""
+    if array.dtype.kind not in "fiu":
+        raise RefusedError(f"{origin!r} is of type {array.dtype}; make it float32")
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(out).all():
+        raise RefusedError(f"{origin!r} holds numbers that are not finite; train it again")
+    return out.reshape(array.shape)
+
+
+def scalar(argument: Argument) -> Stored | None:
+    """Return a number as what is stored; None where an argument is none."""
+    return Stored("", np.array(argument, np.float32)) if is_number(argument) else None
