@@ -154,7 +154,7 @@ def test_the_command_is_there_and_draws(installed: Installed, tmp_path: Path) ->
 def test_what_is_missing_is_named_by_packages_that_install(
     installed: Installed, tmp_path: Path
 ) -> None:
-    unasked = {Extra.DIGITS, Extra.TFLITE, Extra.ONNX, Extra.CHECK}
+    unasked = {Extra.DIGITS, Extra.ONNX, Extra.CHECK}
     assert set(NEEDS) == set(Extra) - unasked, "no command needs these yet"
     write_toys(tmp_path / "photos", each=12)
     network = load_model(str(write_model(tmp_path / "small")))

@@ -218,7 +218,8 @@ for i in range(int(sys.argv[2])):
     tensors = {}
     for about in net.get_tensor_details():
         try:
-            tensors[str(about["index"])] = net.get_tensor(about["index"])
+            if about["dtype"] is not np.object_:
+                tensors[str(about["index"])] = net.get_tensor(about["index"])
         except ValueError:
             pass
     np.savez(folder / f"out{i}.npz", **tensors)

@@ -28,7 +28,6 @@ class Extra(enum.Enum):
     EMULATE = ("ziglang", "unicorn", "pyelftools", "capstone", "wasmtime")
     ZIG = ("ziglang",)
     TORCH = ("torch", "tensorboard")
-    TFLITE = ("tflite", "flatbuffers")
     ONNX = ("onnx",)
     CHECK = ("ai-edge-litert", "onnxruntime", "tflite-micro")
 

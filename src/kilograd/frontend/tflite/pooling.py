@@ -1,0 +1,89 @@
+"""Windows of maps, means, and larger maps."""
+
+from __future__ import annotations
+
+import math
+
+from kilograd.frontend.tflite.moving import axis
+from kilograd.frontend.tflite.reader import Moved, Reader, data_of, own
+from kilograd.frontend.tflite.refusal import Refusal
+from kilograd.frontend.tflite.schema import FileOperator
+from kilograd.frontend.tflite.weighted import clamp, geometry
+from kilograd.layers import moves
+from kilograd.layers.network import Mean, Pool, PoolKind, Resize
+
+_KINDS = {"MAX_POOL_2D": PoolKind.MAX, "AVERAGE_POOL_2D": PoolKind.MEAN}
+
+
+def pool(r: Reader, op: FileOperator) -> None:
+    """MAX_POOL_2D, AVERAGE_POOL_2D: what is padded counts in no mean."""
+    x, y = data_of(op)
+    kernel, stride = (op.option(4), op.option(3)), (op.option(2), op.option(1))
+    out, pad = geometry(op, x, y, kernel, stride)
+    given = r.value(x)
+    if given.quant != r.quant(y):
+        raise Refusal("pools into another quantisation")
+    made = Pool(_KINDS[op.kind], kernel, stride, pad, clamp=clamp(op, 5))
+    r.make(made, (given,), y, (*out, x.shape[3]))
+
+
+def _axes(r: Reader, op: FileOperator, rank: int) -> list[int]:
+    values = r.constant(op.inputs[1] if len(op.inputs) > 1 else None, "axes")
+    if values.dtype.kind != "i" or not 0 < values.size <= rank:
+        raise Refusal(f"has {values.size} axes")
+    return sorted({axis(int(a), rank) for a in values.reshape(-1)})
+
+
+def mean(r: Reader, op: FileOperator) -> None:
+    """MEAN over some axes, of a map the axes of which may have been turned before."""
+    x, y = data_of(op)
+    axes = _axes(r, op, len(x.shape))
+    gone = len(x.shape) - len(own(x.shape))
+    if any(a < gone for a in axes):
+        raise Refusal("is a mean over the batch axis")
+    over = [a - gone for a in axes]
+    moved = r.moved(x)
+    shape = moved.value.shape
+    order = None
+    if moved.index is not None and len(shape) == len(own(x.shape)):
+        order = moves.transposition(shape, moved.index.reshape(own(x.shape)))
+    if order is None or any(n == 1 for n in shape):
+        shape, order = r.value(x).shape, tuple(range(len(own(x.shape))))
+    source = r.moved(x).value
+    there = tuple(sorted(order[a] for a in over))
+    kept = tuple(1 if a in there else n for a, n in enumerate(shape))
+    if math.prod(kept) != y.size:
+        raise Refusal(f"makes {math.prod(kept)} numbers, and the file says {y}")
+    made = r.layer(Mean(there), (source,), y.name, kept, r.quant(y))
+    index = moves.in_order(kept).transpose(order).reshape(y.shape)
+    r.held[y] = Moved(made, index)
+
+
+def largest(r: Reader, op: FileOperator) -> None:
+    """REDUCE_MAX over both axes of a map: one window."""
+    x, y = data_of(op)
+    if len(x.shape) != 4 or x.shape[0] != 1 or _axes(r, op, 4) != [1, 2]:
+        raise Refusal("is a maximum over other axes than height and width")
+    given = r.value(x)
+    if given.quant != r.quant(y):
+        raise Refusal("pools into another quantisation")
+    size = (x.shape[1], x.shape[2])
+    shape = (1, 1, x.shape[3])
+    if y.size != x.shape[3]:
+        raise Refusal(f"makes {list(shape)}, and the file says {y}")
+    r.stand(y, r.layer(Pool(PoolKind.MAX, size, (1, 1)), (given,), y.name, shape, given.quant))
+
+
+def resize(r: Reader, op: FileOperator) -> None:
+    """RESIZE_NEAREST_NEIGHBOR by whole factors."""
+    x, y = data_of(op)
+    if len(x.shape) != 4 or len(y.shape) != 4:
+        raise Refusal(f"resizes {x} to {y}")
+    down, across = (divmod(b, a) for a, b in zip(x.shape[1:3], y.shape[1:3], strict=True))
+    if down[1] or across[1] or not down[0] or not across[0] or op.flag(0):
+        raise Refusal(f"resizes {x} to {y}: only whole factors, without align_corners, are read")
+    given = r.value(x)
+    if given.quant != r.quant(y):
+        raise Refusal("resizes into another quantisation")
+    factors = (down[0], across[0])
+    r.make(Resize(factors), (given,), y, (y.shape[1], y.shape[2], x.shape[3]))
