@@ -9,7 +9,7 @@ import pytest
 
 from kilograd.frontend import Images, Model, Preprocess, load_model_folder, save_model
 from kilograd.ir import Affine, Builder, DType, Graph, Node, Role, TensorType
-from kilograd.ops import Add, AvgPool, Conv, Window
+from kilograd.ops import Add, AvgPool, Conv, MaxPool, Mean, MeanPool, Window
 from kilograd.quant import Rounding
 
 UNIT = Affine((1 / 128,))
@@ -56,3 +56,17 @@ def test_limits_rounding_and_two_strides(tmp_path: Path) -> None:
     again = come_back(b.graph(pool, pool), ("conv",), tmp_path)
     assert again["conv"].op == op
     assert again["sum"].op == total
+
+
+@pytest.mark.xfail(raises=NotImplementedError, reason="kernels follow")
+def test_pools_and_means(tmp_path: Path) -> None:
+    b, x = start(h=9, w=8, c=3)
+    window = Window((2, 1), (1, 0, 0, 1))
+    x = b(MaxPool((3, 2), window), x, name="largest")
+    mean = MeanPool((2, 2), window, UNIT, limits=(0, 90), rounding=Rounding.TFLITE)
+    x = b(mean, x, name="window")
+    x = b(Mean(Affine((0.03,)), Rounding.TFLITE, (0,)), x, name="column")
+    x = b(AvgPool(Rounding.TFLITE), x, name="pool")
+    graph = b.graph(x, x)
+    again = come_back(graph, (), tmp_path)
+    assert [n.op for n in again.nodes] == [n.op for n in graph.nodes]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -20,13 +20,17 @@ from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import Affine, Array, Builder, Node, Role, ShapeError
 from kilograd.names import identifier, operator
-from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
+from kilograd.ops import Add, AvgPool, Conv, Depthwise, MaxPool, Mean, MeanPool, Window
 from kilograd.ops._common import INT8, Clamping
 from kilograd.quant import Rounding
 from kilograd.reading import typed
 
 Side = Annotated[int, Meta(ge=1, le=limits.SIDE)]
 _Padding = Annotated[int, Meta(ge=0, le=limits.SIDE)]
+_Pair = tuple[Side, Side]
+_Sides = tuple[_Padding, _Padding, _Padding, _Padding]
+_Axis = Literal["height", "width", "channels"]
+_AXES: tuple[_Axis, ...] = ("height", "width", "channels")
 _Positive = Annotated[float, Meta(gt=0)]
 _Code = Annotated[int, Meta(ge=-128, le=127)]
 
@@ -128,8 +132,44 @@ class _Add(_Clamped, frozen=True, kw_only=True):
 
 
 class _AvgPool(Operator, frozen=True, kw_only=True):
+    rounding: Rounding = Rounding.NEAREST
+
     def append(self, b: Builder, tensors: Tensors, *xs: Node) -> Node:
-        return b(AvgPool(), *xs, name=self.name)
+        return b(AvgPool(self.rounding), *xs, name=self.name)
+
+
+class _Mean(Operator, frozen=True, kw_only=True):
+    axes: tuple[_Axis, ...] = ("height", "width")
+    rounding: Rounding = Rounding.NEAREST
+
+    def append(self, b: Builder, tensors: Tensors, *xs: Node) -> Node:
+        axes = tuple(_AXES.index(axis) for axis in self.axes)
+        return b(Mean(self.out.affine(), self.rounding, axes), *xs, name=self.name)
+
+
+class _MaxPool(Operator, frozen=True, kw_only=True):
+    kernel: _Pair
+    stride: _Pair = (1, 1)
+    padding: _Sides = (0, 0, 0, 0)
+
+    def append(self, b: Builder, tensors: Tensors, *xs: Node) -> Node:
+        return b(MaxPool(self.kernel, Window(self.stride, self.padding)), *xs, name=self.name)
+
+
+class _MeanPool(_Clamped, frozen=True, kw_only=True):
+    kernel: _Pair
+    stride: _Pair = (1, 1)
+    padding: _Sides = (0, 0, 0, 0)
+
+    def append(self, b: Builder, tensors: Tensors, *xs: Node) -> Node:
+        op = MeanPool(
+            self.kernel,
+            Window(self.stride, self.padding),
+            self.out.affine(),
+            limits=self.limits,
+            rounding=self.rounding,
+        )
+        return b(op, *xs, name=self.name)
 
 
 class _Weight(Struct, frozen=True):
@@ -148,9 +188,9 @@ class _Layer(_Clamped, frozen=True, kw_only=True):
     out_channels: Side
     weight: _Weight
     bias: _Bias
-    kernel: tuple[Side, Side] = (1, 1)
-    stride: tuple[Side, Side] = (1, 1)
-    padding: tuple[_Padding, _Padding, _Padding, _Padding] = (0, 0, 0, 0)
+    kernel: _Pair = (1, 1)
+    stride: _Pair = (1, 1)
+    padding: _Sides = (0, 0, 0, 0)
     dilation: tuple[Side, Side] = (1, 1)
     groups: Side = 1
 
@@ -194,6 +234,9 @@ OPERATORS: Mapping[str, type[Operator]] = {
     "linear": _Layer,
     "add": _Add,
     "avgpool": _AvgPool,
+    "mean": _Mean,
+    "max_pool": _MaxPool,
+    "mean_pool": _MeanPool,
 }
 
 
@@ -256,11 +299,22 @@ def _record(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> Oper
     match n.op:
         case Add():
             return _Add(type="add", **common)
-        case AvgPool():
-            return _AvgPool(type="avgpool", **common)
+        case AvgPool(rounding):
+            return _AvgPool(type="avgpool", rounding=rounding, **common)
+        case Mean(_, rounding, axes):
+            named = tuple(_AXES[axis] for axis in axes)
+            return _Mean(type="mean", axes=named, rounding=rounding, **common)
+        case MaxPool(size, window):
+            return _MaxPool(type="max_pool", kernel=size, **_window(window), **common)
+        case MeanPool(size, window):
+            return _MeanPool(type="mean_pool", kernel=size, **_window(window), **common)
         case Conv() | Depthwise():
             return _layer_record(n, common, layers)
     raise TypeError(f"{n} has no place in a model folder")
+
+
+def _window(window: Window) -> dict[str, Any]:
+    return {"stride": window.stride, "padding": window.pad}
 
 
 def _layer_record(n: Node, common: dict[str, Any], layers: tuple[str, ...]) -> Operator:
@@ -280,8 +334,7 @@ def _layer_record(n: Node, common: dict[str, Any], layers: tuple[str, ...]) -> O
     return _Layer(
         type="depthwise_conv" if depthwise else "conv",
         kernel=(height, width),
-        stride=n.op.window.stride,
-        padding=n.op.window.pad,
         groups=c if depthwise else 1,
+        **_window(n.op.window),
         **common,
     )
