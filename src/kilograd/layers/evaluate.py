@@ -84,12 +84,12 @@ def computed(
     last = {v: i for i, layer in enumerate(network.layers) for v in layer.inputs}
     values: dict[Value, Array] = {}
     for v in network.inputs:
-        values[v] = _rounded(inputs[v.name], v.quant, arithmetic)
+        values[v] = rounded(inputs[v.name], v.quant, arithmetic)
         yield v, values[v]
     dtype = np.result_type(*inputs.values())
     for i, layer in enumerate(network.layers):
-        y = _layer(layer, [values[v] for v in layer.inputs], network.layout, dtype)
-        y = _rounded(y, layer.output.quant, arithmetic)
+        y = applied(layer, [values[v] for v in layer.inputs], network.layout, dtype)
+        y = rounded(y, layer.output.quant, arithmetic)
         for v in layer.inputs:
             if last[v] == i:
                 values.pop(v, None)
@@ -118,14 +118,15 @@ def codes(x: Array, quant: Affine) -> Array:
     return np.clip(y, -128, 127).astype(np.int8)
 
 
-def _rounded(x: Array, quant: Affine | None, arithmetic: Arithmetic) -> Array:
+def rounded(x: Array, quant: Affine | None, arithmetic: Arithmetic) -> Array:
+    """Return what is left of a value in an arithmetic, in its element type."""
     if quant is None or arithmetic is Arithmetic.REALS:
         return x
     return dequantised(codes(x, quant), quant).astype(x.dtype)
 
 
-def _layer(layer: Layer, xs: list[Array], layout: Layout, dtype: np.dtype[np.floating]) -> Array:
-    """Return what a layer makes of batches."""
+def applied(layer: Layer, xs: list[Array], layout: Layout, dtype: np.dtype[np.floating]) -> Array:
+    """Return what a layer makes of batches; what depends on no input has a batch of one."""
     op, shape = layer.op, layer.output.shape
     match op:
         case Constant(tensor):

@@ -1,0 +1,169 @@
+"""The quantiser: a float network and ranges of its activations make a network in int8 codes.
+
+Weights are symmetric, one scale an output channel, codes -127 to 127; activations asymmetric, one
+scale a tensor; biases int32.  What `docs/arithmetic.md` computes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from kilograd.errors import InputError
+from kilograd.ir import Affine
+from kilograd.layers.calibrate import Calibration, Range, Samples, affine, checked, ranges
+from kilograd.layers.correct import corrected
+from kilograd.layers.network import (
+    UNBOUNDED,
+    Bounds,
+    Clamp,
+    Concat,
+    Constant,
+    Convolution,
+    Dense,
+    Gather,
+    Layer,
+    Layout,
+    Network,
+    Pad,
+    Pool,
+    PoolKind,
+    Product,
+    Reshape,
+    Resize,
+    Slice,
+    Sum,
+    Transpose,
+    Value,
+)
+from kilograd.layers.parameters import parameters
+from kilograd.layers.report import Report, compared
+
+_KEEP_SCALE = (Concat, Gather, Pad, Reshape, Resize, Slice, Transpose)
+
+Ties = Iterable[tuple[Value, Value]]
+"""Values that must share a scale."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is quantised.
+
+    `correct_bias`: biases take up what rounding the weights adds to the mean of each channel.
+    """
+
+    calibration: Calibration = field(default_factory=Calibration)
+    correct_bias: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """A network in codes, and how near it is to the one in reals."""
+
+    network: Network
+    report: Report
+
+
+def quantise(network: Network, samples: Samples, recipe: Recipe | None = None) -> Quantised:
+    """Quantise a plain float network (`simplify`) for samples of the data that it is for.
+
+    An input whose value has a quantisation keeps it; others get that of their samples.
+
+    Raises `InputError` for samples of another shape, constant ones, or numbers that are not finite.
+    """
+    recipe = recipe or Recipe()
+    doubts = checked(network, samples)
+    made = coded(network, ranges(network, samples, recipe.calibration))
+    if recipe.correct_bias:
+        made = corrected(network, made, samples)
+    return Quantised(made, compared(network, made, samples, doubts))
+
+
+def coded(network: Network, observed: Mapping[Value, Range], ties: Ties = ()) -> Network:
+    """Return a float network with codes for weights and activations, for ranges observed before.
+
+    `ties`: further values that share a scale, beside those whose layer gives what it reads.
+    """
+    if network.layout is not Layout.CHANNELS_LAST or network.quantised:
+        raise InputError(f"{network.name} has codes already, or is not made plain")
+    quants = _quantisations(network, observed, ties)
+    new = {v: replace(v, quant=quants[v]) for v in network.values()}
+    return replace(
+        network,
+        inputs=tuple(new[v] for v in network.inputs),
+        outputs=tuple(new[v] for v in network.outputs),
+        layers=tuple(_layer(x, new) for x in network.layers),
+    )
+
+
+def _quantisations(
+    network: Network, observed: Mapping[Value, Range], ties: Ties
+) -> dict[Value, Affine]:
+    """Return the quantisation of each value; those of one group share it."""
+    groups, made = _groups(network, ties), network.made()
+    bounds = {x.output: _bounds(x) for x in network.layers}
+    fixed = {groups[v]: v.quant for v in network.inputs if v.quant is not None}
+    spans: dict[Value, list[Range]] = {}
+    one_sided: dict[Value, bool] = {}
+    for v in network.values():
+        low, high = bounds.get(v, UNBOUNDED)
+        least, most = observed[v]
+        spans.setdefault(groups[v], []).append((max(least, low), min(most, high)))
+        # A value that is moved is as far from zero as what it is moved from.
+        if v not in made or not isinstance(made[v].op, _KEEP_SCALE):
+            one_sided[groups[v]] = one_sided.get(groups[v], True) and low == 0
+    out: dict[Value, Affine] = {}
+    for v in network.values():
+        g = groups[v]
+        span = min(low for low, _ in spans[g]), max(high for _, high in spans[g])
+        out[v] = fixed.get(g) or affine(span, one_sided=one_sided[g])
+    return out
+
+
+def _groups(network: Network, ties: Ties) -> dict[Value, Value]:
+    """Map each value to one that stands for all that share its scale."""
+    parent = {v: v for v in network.values()}
+
+    def top(v: Value) -> Value:
+        while parent[v] != v:
+            v = parent[v]
+        return v
+
+    pairs = [*ties]
+    for x in network.layers:
+        largest = isinstance(x.op, Pool) and x.op.kind is PoolKind.MAX
+        if isinstance(x.op, _KEEP_SCALE) or largest:
+            pairs += [(v, x.output) for v in x.inputs]
+    for a, b in pairs:
+        parent[top(b)] = top(a)
+    return {v: top(v) for v in parent}
+
+
+def _bounds(x: Layer) -> Bounds:
+    """Return what a layer clamps its output to."""
+    match x.op:
+        case Convolution() | Dense() | Sum() | Product() | Pool():
+            return x.op.clamp
+        case Clamp(bounds):
+            return bounds
+        case _:
+            return UNBOUNDED
+
+
+def _layer(x: Layer, new: Mapping[Value, Value]) -> Layer:
+    inputs, output = tuple(new[v] for v in x.inputs), new[x.output]
+    op = x.op
+    match op:
+        case Convolution() | Dense():
+            step = inputs[0].quant
+            assert step is not None  # noqa: S101
+            weight, bias = parameters(op.weight, op.bias, step)
+            op = replace(op, weight=weight, bias=bias)
+        case Constant(tensor):
+            assert output.quant is not None  # noqa: S101
+            scaled = np.rint(tensor.values / output.quant.scale[0]) + output.quant.zero_point
+            numbers = np.clip(scaled, -128, 127).astype(np.int8)
+            op = Constant(replace(tensor, values=numbers, quant=output.quant))
+    return Layer(x.name, op, inputs, output)
