@@ -389,7 +389,7 @@ def missing(folder: Path) -> None:
         (no_class_folders, "pets: holds 1 images and no class folders; make a folder for each"),
         (classes_without_pictures, "pets: none of its 2 folders holds an image; give a folder"),
         (nothing_readable, "pets: no image in it can be read (1 tried, the first is red/0.png)"),
-        (a_text_file, "pets: neither a folder nor a .parquet file; give a folder"),
+        (a_text_file, "pets: neither a folder nor a .parquet or .npz file; give a folder"),
         (missing, "pets: no such file or folder; give a folder"),
     ],
 )

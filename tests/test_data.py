@@ -203,7 +203,7 @@ def test_missing_path_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"neither a folder nor a \.parquet file"):
+    with pytest.raises(InputError, match=r"neither a folder nor a \.parquet or \.npz file"):
         load_dataset(write(tmp_path / "photos.zip"))
 
 

@@ -23,6 +23,7 @@ from kilograd.data import (
     wrap_dataset,
 )
 from kilograd.errors import InputError
+from kilograd.frontend import Preprocess
 
 Write = Callable[[Path], None]
 
@@ -405,17 +406,26 @@ PICTURE = Image.new("L", (4, 4))
         (["a", "a"], [(PICTURE, 0)], "pets: two classes are called 'a'"),
         (["a"], [], "pets: none of its 0 items can be fetched"),
         (["a"], iter([(PICTURE, 0)]), "pets: list_iterator has no length"),
-        (["a"], [PICTURE], "pets: item 0 must be an image and a label"),
+        (["a"], [PICTURE], "pets: item 0 must be a sample and a label"),
         (["a"], [{"img": PICTURE, "label": 0}], "pets: item 0 must be .* under the keys 'image'"),
         (["a"], [(PICTURE, 0), (PICTURE, 1)], "pets: item 1 has label 1, of 1 classes"),
         (["a"], [(PICTURE, -1)], "pets: item 0 has label -1, of 1 classes"),
         (["a"], [(PICTURE, "a")], "pets: the label of item 0 is 'a'; it must be an index"),
         (["a"], [(PICTURE, 0.0)], "pets: the label of item 0 is 0.0"),
-        (["a"], [("cat.png", 0)], "pets: the image of item 0 is of type str; .* leave out what"),
-        (["a"], [(np.zeros((3, 4, 4), np.float32), 0)], "item 0 is of type ndarray"),
-        (["a"], [(np.zeros((3, 4, 4), np.uint8), 0)], "item 0 is of type ndarray"),
+        (["a"], [("cat.png", 0)], "pets: item 0 holds str; a sample is an image"),
+        (["a"], [(np.zeros((3, 4, 4, 1)), 0)], r"pets: item 0 has the shape \[3, 4, 4, 1\]"),
+        (["a"], [(np.full((3, 4), np.nan), 0)], "pets: item 0 number 0 of 12 is nan"),
+        (["a"], [(np.array(["x"]), 0)], "pets: item 0 holds <U1, no real numbers"),
+        (["a"], [(np.zeros(4), 0), (np.zeros(5), 0)], r"item 1 .* \[5\], and item 0 has \[4\]"),
     ],
 )
 def test_unusable_sets_are_refused(classes: list[str], pairs: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         wrap_dataset("pets", classes, pairs)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+def test_images_that_were_transformed_are_refused_by_a_network_of_images(kind: type) -> None:
+    dataset = wrap_dataset("pets", ["a"], [(np.zeros((3, 4, 4), kind), 0)])
+    with pytest.raises(InputError, match=r"sample item 0 is an array .* leave out what"):
+        dataset.prepared(0, Preprocess.square(4, 4, 3))

@@ -16,7 +16,6 @@ from kilograd.data import (
     Episode,
     EpisodeKind,
     load_dataset,
-    prepare,
     read_episodes,
 )
 from kilograd.data.episode import of_dataset
@@ -181,7 +180,7 @@ def test(
     known = _known(learned, dataset, asked, place)
     host, said, kept = learned.host(), dict[int, int](), set[int]()
     for done, i in enumerate(asked, 1):
-        image = prepare(dataset.image(i), learned.compiled.model.preprocess)
+        image = dataset.prepared(i, learned.compiled.model.preprocess)
         said[i], sure = _answer(learned, host, image)
         if sure >= least:
             kept.add(i)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kilograd.data.arrays import stored
 from kilograd.data.listed import SPLITS, class_names
 from kilograd.errors import InputError
 from kilograd.names import label
@@ -123,8 +126,10 @@ def _check_range(path: Path, labels: Sequence[int], classes: int) -> None:
 
 
 def image_of_row(path: Path, row: int, value: object) -> tuple[str, bytes | None]:
-    """Return what to call the image of a row, and its bytes; `None` where it has none."""
+    """Return what to call the sample of a row, and its bytes; `None` where it has none."""
     match value:
+        case np.ndarray():
+            return f"row {row}", stored(value)
         case bytes():
             return f"row {row}", value
         case {"bytes": bytes() | None as data, **rest}:
@@ -133,7 +138,8 @@ def image_of_row(path: Path, row: int, value: object) -> tuple[str, bytes | None
         case None:
             return f"row {row}", None
     raise InputError(
-        f"{path}: column 'image' must hold encoded image bytes; row {row} is no such thing"
+        f"{path}: column 'image' must hold encoded image bytes, or lists of numbers; row {row} is "
+        "no such thing"
     )
 
 

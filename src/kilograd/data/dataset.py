@@ -9,21 +9,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilograd.data import pixels
-from kilograd.data.pixels import Source
+from kilograd.data.pixels import Sample, Source
 from kilograd.errors import InputError
+from kilograd.frontend import Preprocess
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled set of n images, each decoded when it is asked for.
+    """A labelled set of n samples, images or arrays, each decoded when it is asked for.
 
     Make one with `load_dataset` or `wrap_dataset`. Compared by identity: two sets are the same
     only if they are one.
 
     `name`: folder name, or file name without `.parquet`.
     `classes`: class names without repeats; a label is an index into it.
-    `images`: encoded bytes, the file to read them from, or a function that fetches the image [n].
-    `image_names`: what messages call the images: a path inside the folder, or a Parquet row [n].
+    `images`: encoded bytes, the file to read them from, or a function that fetches the sample [n].
+    `image_names`: what messages call the samples: a path inside the folder, or a Parquet row [n].
     `labels`: int64, read-only [n].
     `split`: "train", "val", "test" or a name of the file's own, per image [n]; None without splits.
     `groups`: the group of each class [len(classes)], or None. Class names of the form
@@ -68,6 +69,29 @@ class Dataset:
 
     def image(self, index: int) -> Image.Image:
         """Decode image `index` in its own mode and size, not yet rotated by its EXIF tag.
+
+        Raises `InputError` as `sample` does, and for an array that is no image.
+        """
+        sample = self.sample(index)
+        if isinstance(sample, Image.Image):
+            return sample
+        if not pixels.holds_image(sample):
+            raise InputError(f"{self.name}: sample {self.image_names[index]} is no image")
+        return pixels.as_image(sample)
+
+    def prepared(self, index: int, preprocess: Preprocess) -> NDArray[np.int8]:
+        """Return sample `index` as network input, int8 [height, width, channels].
+
+        Raises `InputError` as `sample` does, and for a sample that is none of the network's.
+        """
+        sample = self.sample(index)
+        try:
+            return pixels.prepare(sample, preprocess)
+        except InputError as e:
+            raise InputError(f"{self.name}: sample {self.image_names[index]} {e}") from e
+
+    def sample(self, index: int) -> Sample:
+        """Decode sample `index`: an image, or an array of numbers.
 
         Raises `InputError` if its file is gone or has changed since the set was loaded.
         """

@@ -1,4 +1,4 @@
-"""Folders of class folders of images, with folders of splits around them or not."""
+"""Folders of class folders of images or arrays, with folders of splits around them or not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kilograd.data.arrays import SUFFIX
 from kilograd.data.dataset import Dataset
 from kilograd.data.listed import (
     LAYOUT,
@@ -27,6 +28,8 @@ IMAGE_SUFFIXES = frozenset(
     | {".heic", ".heif", ".avif"}
 )
 
+ARRAY_SUFFIXES = frozenset({SUFFIX})
+
 _LITTER = {
     *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
@@ -40,17 +43,19 @@ _NAMED = 8
 def load_folder(root: Path, look: Look = look_once) -> Dataset:
     """Load a folder of class folders; `InputError` as `load_dataset` says."""
     folders = _sub_folders(root, root)
+    images = _Folder(root)
     if not folders:
-        raise _no_classes(root)
+        raise _no_classes(images)
     # Folders called train and test are splits: taken for classes they would give a set that
     # trains without complaint and learns to tell the training photographs from the test ones.
     is_split = {name.lower() for name in folders} <= SPLITS.keys()
     if is_split and any(_sub_folders(folder, root) for folder in folders.values()):
-        return _load_split_folders(root, folders, look)
-    _check_depth(root, folders)
-    if loose := _images(_entries(root)):
-        _log.warning("%s: %d images beside the class folders passed over", root, len(loose))
-    images = _Folder(root)
+        return _load_split_folders(images, folders, look)
+    _check_depth(images, folders)
+    if loose := images.among(_entries(root)):
+        _log.warning(
+            "%s: %d %s beside the class folders passed over", root, len(loose), images.called
+        )
     files = {name: found for name, folder in folders.items() if (found := images.files(folder))}
     if empty := [name for name in folders if name not in files]:
         _log.warning(
@@ -64,39 +69,38 @@ def load_folder(root: Path, look: Look = look_once) -> Dataset:
     return assemble(folder_name(root), root, tuple(files), listed, look)
 
 
-def _no_classes(root: Path) -> InputError:
-    entries = _entries(root)
-    if loose := _images(entries):
+def _no_classes(images: _Folder) -> InputError:
+    root, entries = images.root, _entries(images.root)
+    if loose := images.among(entries):
         return InputError(
-            f"{root}: holds {len(loose)} images and no class folders; make a folder for each class "
-            f"and move its images there, as {root / 'cat' / loose[0].name}"
+            f"{root}: holds {len(loose)} {images.called} and no class folders; make a folder for "
+            f"each class and move its {images.called} there, as {root / 'cat' / loose[0].name}"
         )
     held = "it holds no class folders" if entries else "it is empty"
     return InputError(f"{root}: {held}; {LAYOUT}")
 
 
-def _check_depth(root: Path, folders: Mapping[str, Path]) -> None:
+def _check_depth(images: _Folder, folders: Mapping[str, Path]) -> None:
     """Raise `InputError` where the classes lie one folder deeper, as archives unpack."""
     if len(folders) == 1:
         (inner,) = folders.values()
-        if not _images(_entries(inner)) and len(_sub_folders(inner, root)) > 1:
-            raise InputError(f"{root}: holds one folder, and that holds the others; give {inner}")
-
-
-def _images(entries: Iterable[Path]) -> list[Path]:
-    return [e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES and e.is_file()]
-
-
-def _load_split_folders(root: Path, splits: Mapping[str, Path], look: Look) -> Dataset:
-    for folder in splits.values():
-        if _images(_entries(folder)):
+        if not images.among(_entries(inner)) and len(_sub_folders(inner, images.root)) > 1:
             raise InputError(
-                f"{folder}: holds images outside class folders; move each into its class folder"
+                f"{images.root}: holds one folder, and that holds the others; give {inner}"
+            )
+
+
+def _load_split_folders(images: _Folder, splits: Mapping[str, Path], look: Look) -> Dataset:
+    root = images.root
+    for folder in splits.values():
+        if images.among(_entries(folder)):
+            raise InputError(
+                f"{folder}: holds {images.called} outside class folders; move each into its class "
+                "folder"
             )
     inner = {split: _sub_folders(folder, root) for split, folder in splits.items()}
     classes = sorted({name for folders in inner.values() for name in folders})
     number = {name: i for i, name in enumerate(classes)}
-    images = _Folder(root)
     listed = [
         image
         for split, folders in inner.items()
@@ -133,11 +137,30 @@ def _sub_folders(folder: Path, root: Path) -> dict[str, Path]:
 
 
 class _Folder:
-    """Lists the images of a set, and counts them while it does."""
+    """Lists the samples of a set, and counts them while it does.
+
+    They are images, if there is one; arrays beside these are passed over.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._count = 0
+        self._suffixes = next(
+            (IMAGE_SUFFIXES for file in walk(root) if file.suffix.lower() in IMAGE_SUFFIXES),
+            ARRAY_SUFFIXES,
+        )
+
+    @property
+    def called(self) -> str:
+        """What the samples are, for people."""
+        return "arrays" if self._suffixes is ARRAY_SUFFIXES else "images"
+
+    def among(self, entries: Iterable[Path]) -> list[Path]:
+        """Return those of some files that are samples."""
+        return list(self._among(entries))
+
+    def _among(self, entries: Iterable[Path]) -> Iterator[Path]:
+        return (e for e in entries if e.suffix.lower() in self._suffixes and e.is_file())
 
     def files(self, folder: Path) -> list[Path]:
         """Return the images of a class folder, its sub-folders included, sorted by path."""
@@ -146,19 +169,18 @@ class _Folder:
     def listed(self, files: Iterable[Path], number: int, split: str | None = None) -> list[Listed]:
         """Return the images of a class as listed."""
         return [
-            Listed(file.relative_to(self._root).as_posix(), self._source(file), number, split)
+            Listed(file.relative_to(self.root).as_posix(), self._source(file), number, split)
             for file in files
         ]
 
     def _files(self, folder: Path) -> Iterator[Path]:
-        for file in walk(folder):
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-                self._count += 1
-                check_count(self._count, self._root)
-                yield file
+        for file in self._among(walk(folder)):
+            self._count += 1
+            check_count(self._count, self.root)
+            yield file
 
     def _source(self, file: Path) -> Path | None:
-        return None if file.is_symlink() and not leads_inside(self._root, file) else file
+        return None if file.is_symlink() and not leads_inside(self.root, file) else file
 
 
 def walk(folder: Path) -> Iterator[Path]:

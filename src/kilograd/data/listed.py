@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kilograd import limits
+from kilograd.data.arrays import check_alike, is_stored_array, unpacked
 from kilograd.data.dataset import Dataset
 from kilograd.data.pixels import Source, readable
 from kilograd.errors import InputError, shown
 from kilograd.extras import Extra
+from kilograd.ir import Array
 from kilograd.names import distinct, label
+from kilograd.reading import read_bytes
 
 SPLITS = {
     "train": "train",
@@ -26,7 +30,10 @@ SPLITS = {
 }
 """What the splits of a set are called, and what they are called here."""
 
-LAYOUT = "give a folder with one sub-folder of images per class, or a .parquet file"
+LAYOUT = (
+    "give a folder with one sub-folder of images per class (or of .npy arrays), a .parquet or an "
+    ".npz file"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ Look = Callable[[Listed, int, int], bool]
 
 def look_once(one: Listed, at: int, of: int) -> bool:
     """Tell whether an image can be decoded; a function was tried by whoever made it."""
-    return one.source is not None and (callable(one.source) or readable(one.source))
+    source = one.source
+    return source is not None and (callable(source) or is_stored_array(source) or readable(source))
 
 
 def assemble(
@@ -72,6 +80,7 @@ def assemble(
 ) -> Dataset:
     """Keep the images that can be decoded, name the others."""
     name = label(name, f"{where}: the name of the set")
+    _check_arrays(where, listed)
     kept: list[Listed] = []
     sources: list[Source] = []
     skipped: list[str] = []
@@ -98,6 +107,26 @@ def assemble(
         groups=_groups(classes),
         skipped=tuple(skipped),
     )
+
+
+def _check_arrays(where: Path, listed: Sequence[Listed]) -> None:
+    """Raise `InputError` for arrays that are no samples, that differ in shape, or beside images."""
+    arrays = [one for one in listed if is_stored_array(one.source)]
+    others = [one for one in listed if one.source is not None and not is_stored_array(one.source)]
+    if arrays and others:
+        raise InputError(
+            f"{where}: holds arrays, as {arrays[0].name}, and images, as {others[0].name}; keep "
+            "one kind"
+        )
+    check_alike((f"{where}: sample {one.name}", partial(_array, one)) for one in arrays)
+
+
+def _array(one: Listed) -> Array:
+    data = (
+        read_bytes(one.source, limits.IMAGE_BYTES) if isinstance(one.source, Path) else one.source
+    )
+    assert isinstance(data, bytes)  # noqa: S101 as `is_stored_array` said
+    return unpacked(data)
 
 
 def _groups(classes: Sequence[str]) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from kilograd.data.folders import load_folder
 from kilograd.data.listed import LAYOUT, Look, look_once
 from kilograd.data.lists import LISTS, load_lists
 from kilograd.data.meta_dataset import SPECIFICATION, load_meta_dataset
+from kilograd.data.npz import load_npz
 from kilograd.data.parquet import load_parquet
 from kilograd.errors import InputError, option
 from kilograd.frontend import is_model
@@ -21,19 +22,26 @@ from kilograd.reading import file_there, there
 
 
 def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
-    """Load a folder of class folders, a Parquet file, miniImageNet, or a set of Meta-Dataset.
+    """Load class folders, a Parquet or .npz file, miniImageNet, or a set of Meta-Dataset.
 
     A folder: each sub-folder is a class, and its images are all files in it with a suffix of
-    `folders.IMAGE_SUFFIXES`, sub-folders included. Hidden files and folders, what systems leave
-    behind (`__MACOSX`), and files with other suffixes are passed over. A class folder behind a link
-    that leads out is refused; an image behind such a link is left out like one that is damaged. If
-    the sub-folders are called train, val and test (or train alone), they are splits and the class
-    folders lie inside them.
+    `folders.IMAGE_SUFFIXES`, sub-folders included; where the whole folder has none, its arrays
+    (.npy). Hidden files and folders, what systems leave behind (`__MACOSX`), and files with other
+    suffixes are passed over. A class folder behind a link that leads out is refused; an image
+    behind such a link is left out like one that is damaged. If the sub-folders are called train,
+    val and test (or train alone), they are splits and the class folders lie inside them.
 
     A Parquet file (needs pyarrow): column `image` (encoded bytes, or a
     struct of `bytes` and `path` as Hugging Face writes it), with `label` (a number or a name),
     `class_name`, or both, and optionally `split`. Class names come from the list in the file
-    metadata (key `dataset`, or Hugging Face's own), else from the columns.
+    metadata (key `dataset`, or Hugging Face's own), else from the columns.  Column `image` (or
+    `sample`) may hold lists of numbers instead, nested up to three deep, and column `shape` says
+    what shape flat ones have.
+
+    A .npz file: `x` (samples, [n, ...]) and `y` (labels: n integers or names), and optionally
+    `classes` (names by number) and `split` (n names).
+
+    Arrays have one shape and no NaN; int8 is codes, all others are real numbers.
 
     miniImageNet: a folder with `images` and any of `train.csv`, `val.csv` and `test.csv` (columns
     `filename` and `label`). An image lies in `images`, or there in a folder named by its label.
@@ -48,7 +56,8 @@ def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
     Order, and so every index, depends on the names alone and not on the file system.
 
     Raises `InputError` if the path is missing, is neither, cannot be read, or holds no class, no
-    image, or a class folder without an image; if a list of images contradicts itself; or if pyarrow
+    image, or a class folder without an image; if an array is no sample, or not like the others; if
+    a list of images contradicts itself; or if pyarrow
     or h5py is needed and not installed.
     """
     path = Path(path)
@@ -70,6 +79,8 @@ def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
         return load_lists(path, look)
     if path.is_dir():
         return load_folder(path, look)
+    if path.suffix.lower() == ".npz":
+        return load_npz(path, look)
     if path.suffix.lower() != ".parquet":
-        raise InputError(f"{path}: neither a folder nor a .parquet file; {LAYOUT}")
+        raise InputError(f"{path}: neither a folder nor a .parquet or .npz file; {LAYOUT}")
     return load_parquet(path, look)

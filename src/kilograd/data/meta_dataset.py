@@ -15,7 +15,7 @@ from PIL import Image
 from kilograd import limits
 from kilograd.data.dataset import Dataset
 from kilograd.data.listed import Listed, Look, assemble, check_count, class_names, look_once
-from kilograd.data.pixels import holds_image
+from kilograd.data.pixels import as_image, holds_image
 from kilograd.errors import InputError
 from kilograd.extras import Extra
 from kilograd.reading import leads_inside, read_json
@@ -174,4 +174,4 @@ def _stored(path: Path, key: str) -> Image.Image:
         record = _record(file, key)
         if record is None:
             raise ValueError(f"{key} is no image")
-        return Image.fromarray(record[()])
+        return as_image(record[()])

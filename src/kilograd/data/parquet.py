@@ -1,8 +1,8 @@
-"""Parquet files: their columns as Python values, with bounds on what is unpacked."""
+"""Parquet files: their columns as Python values and arrays, with bounds on what is unpacked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +15,11 @@ from kilograd.data.columns import (
     split_of_row,
 )
 from kilograd.data.dataset import Dataset
+from kilograd.data.list_columns import arrays_of, is_list, shaped
 from kilograd.data.listed import LAYOUT, Listed, Look, assemble, check_count, look_once
 from kilograd.errors import InputError
 from kilograd.extras import Extra
+from kilograd.ir import Array
 
 
 def load_parquet(path: Path, look: Look = look_once) -> Dataset:
@@ -50,12 +52,18 @@ def _read_columns(path: Path) -> Columns:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read as Parquet ({reason}); {LAYOUT}") from error
     return Columns(
-        images=found["image"],
+        images=[shaped(path, i, *row) for i, row in enumerate(zip(*_samples(found), strict=True))],
         labels=found.get("label"),
         class_names=found.get("class_name"),
         splits=found.get("split"),
         declared=declared_classes(path, metadata),
     )
+
+
+def _samples(found: Mapping[str, list[object]]) -> tuple[list[object], list[object]]:
+    """Return what the rows hold, and the shapes that they say it has."""
+    held = next(found[name] for name in _SAMPLES if name in found)
+    return held, found.get("shape", [None] * len(held))
 
 
 def _wanted_columns(path: Path, file: Any) -> list[str]:  # noqa: ANN401 pyarrow is untyped here
@@ -64,18 +72,21 @@ def _wanted_columns(path: Path, file: Any) -> list[str]:  # noqa: ANN401 pyarrow
 
     schema, about = file.schema_arrow, file.metadata
     present = tuple(cast("list[str]", schema.names))
-    if "image" not in present or not {"label", "class_name"} & set(present):
+    samples = next((name for name in _SAMPLES if name in present), None)
+    if samples is None or not {"label", "class_name"} & set(present):
         raise InputError(
-            f"{path}: needs a column 'image' and a column 'label' or 'class_name'; "
+            f"{path}: needs a column 'image' or 'sample', and a column 'label' or 'class_name'; "
             f"it has {', '.join(present) or 'none'}"
         )
     check_count(about.num_rows, path)
-    wanted: list[str] = [n for n in ("image", "label", "class_name", "split") if n in present]
+    wanted = [samples, *(n for n in ("label", "class_name", "split") if n in present)]
+    if "shape" in present and is_list(schema.field(samples).type):
+        wanted.append("shape")
     for name in wanted:
         if present.count(name) > 1:
             raise InputError(f"{path}: has {present.count(name)} columns {name!r}; keep one")
         kind = schema.field(name).type
-        if name != "image" and types.is_nested(kind):
+        if name not in {samples, "shape"} and types.is_nested(kind):
             raise InputError(f"{path}: column {name!r} holds {kind}; write text or integers")
     # Of the groups, not of their columns: a look at a damaged column ends the process (pyarrow 26).
     # This is what the file says; `_read_rows` counts what comes.
@@ -90,6 +101,9 @@ def _check_unpacked(size: int, path: Path) -> None:
             f"{path}: holds {size:,} bytes when unpacked; {limits.PARQUET_BYTES:,} are the most"
         )
 
+
+_SAMPLES = ("image", "sample")
+"""The columns that may hold samples; the first there is does."""
 
 _ROWS = 4
 """Rows unpacked at once: as many images of the largest size are half a gigabyte."""
@@ -110,7 +124,7 @@ def _read_rows(
         ):
             values.count(batch.nbytes)
             for name in wanted:
-                found[name] += values.of(batch.column(name))
+                found[name] += values.of(batch.column(name), len(found[name]))
     return found
 
 
@@ -125,16 +139,23 @@ class _Values:
         self._path = path
         self._known: dict[bytes | str, bytes | str] = {}
         self._size = 0
+        self._arrays: dict[tuple[tuple[int, ...], str, bytes], Array] = {}
+        self._held = 0
 
     def count(self, size: int) -> None:
         """Refuse the file if it is more than the limit with so many bytes more."""
         self._size += size
         _check_unpacked(self._size, self._path)
 
-    def of(self, array: Any) -> list[object]:  # noqa: ANN401 pyarrow is untyped here
-        """Return an array as Python values; `None` for one larger than an image may be."""
+    def of(self, array: Any, first: int = 0) -> list[object]:  # noqa: ANN401 pyarrow is untyped
+        """Return an array as Python values; `None` for one larger than an image may be.
+
+        Lists of numbers become arrays of NumPy.  `first`: number of the first row, for messages.
+        """
         from pyarrow import types
 
+        if is_list(array.type):
+            return [self._kept(found) for found in arrays_of(self._path, array, first)]
         if types.is_dictionary(array.type):
             array.validate(full=True)  # a damaged index may be negative, or too large
             array = array.dictionary_decode()
@@ -147,6 +168,21 @@ class _Values:
                 for row, here in zip(parts, present, strict=True)
             ]
         return [self._value(scalar) for scalar in array]
+
+    def _kept(self, array: Array | None) -> Array | None:
+        """Count an array, and keep it once where several rows hold the same."""
+        if array is None:
+            return None
+        key = (array.shape, array.dtype.str, array.tobytes())
+        if key not in self._arrays:
+            self._held += array.nbytes
+            if self._held > limits.ARRAY_BYTES:
+                raise InputError(
+                    f"{self._path}: holds more than {limits.ARRAY_BYTES:,} bytes of numbers, the "
+                    "most of a set"
+                )
+            self._arrays[key] = array
+        return self._arrays[key]
 
     def _value(self, scalar: Any) -> object:  # noqa: ANN401 pyarrow is untyped here
         buffer = scalar.as_buffer() if hasattr(scalar, "as_buffer") else None

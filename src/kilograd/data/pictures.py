@@ -1,4 +1,4 @@
-"""Pictures without labels: files, and folders of them at any depth."""
+"""Samples without labels: files of images or arrays, and folders of them at any depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data.folders import IMAGE_SUFFIXES, walk
+from kilograd.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, walk
 from kilograd.data.listed import check_count
 from kilograd.data.pixels import decoded, prepare
 from kilograd.errors import InputError
@@ -19,7 +19,7 @@ from kilograd.reading import there
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as network input, int8 [h, w, c]; `None`, and why, where it cannot be read."""
+    """A sample as network input, int8 [h, w, c]; `None`, and why, where it cannot be read."""
 
     file: Path
     image: NDArray[np.int8] | None
@@ -27,11 +27,12 @@ class Picture:
 
 
 def picture_files(places: Iterable[Path]) -> tuple[Path, ...]:
-    """Return files as they are given, and the images in folders, sorted by path; each once.
+    """Return files as they are given, and the samples in folders, sorted by path; each once.
 
-    Hidden files, what systems leave behind, and files with other suffixes are passed over in
-    folders.  Raises `InputError` for a place that is not there, a folder without images, and more
-    images than a set may have.
+    Of a folder they are its images, or its arrays (.npy) if it holds no image.  Hidden files, what
+    systems leave behind, and files with other suffixes are passed over in folders.  Raises
+    `InputError` for a place that is not there, a folder without samples, and more of them than a
+    set may have.
     """
     found: dict[Path, None] = {}
     for place in places:
@@ -39,7 +40,7 @@ def picture_files(places: Iterable[Path]) -> tuple[Path, ...]:
             raise InputError(f"{place}: no such file or folder; give images, or folders of them")
         files = _images(place) if place.is_dir() else [place]
         if not files:
-            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES | ARRAY_SUFFIXES))
             raise InputError(f"{place}: holds no image; give a folder of files {suffixes}")
         found.update(dict.fromkeys(files))
         check_count(len(found), place)
@@ -49,9 +50,11 @@ def picture_files(places: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        file for file in walk(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    files = sorted(file for file in walk(folder) if file.is_file())
+    of_kind = (
+        [f for f in files if f.suffix.lower() in x] for x in (IMAGE_SUFFIXES, ARRAY_SUFFIXES)
     )
+    return next(filter(None, of_kind), [])
 
 
 def read_pictures(files: Iterable[Path], preprocess: Preprocess) -> Iterator[Picture]:

@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from kilograd import limits
+from kilograd.data.arrays import fitted, is_stored_array, unpacked
 from kilograd.errors import InputError
 from kilograd.extras import Extra
 from kilograd.frontend import Images, Preprocess
+from kilograd.ir import Array
 from kilograd.reading import read_bytes
 
-Source = bytes | Path | Callable[[], Image.Image]
-"""An image before it is decoded: encoded, in a file, or in what another library holds."""
+Sample = Image.Image | Array
+"""An image, or an array of numbers; one of uint8 may be either."""
+Source = bytes | Path | Callable[[], Sample]
+"""A sample before it is decoded: encoded, in a file, or in what another library holds."""
 
 # Pillow guesses the format from the content. Naming the formats keeps a file called .png away from
 # decoders nobody expects here, such as EPS, which starts Ghostscript.
@@ -88,12 +92,16 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
-    """Turn an image of any mode and size into network input: int8 [height, width, channels].
+def prepare(sample: Sample, preprocess: Preprocess) -> NDArray[np.int8]:
+    """Turn a sample into network input: int8 [height, width, channels].
 
-    Rotated as its EXIF tag says, made RGB or grey, resized (bilinear, antialiased) until it covers
-    a box, centre-cropped, then pixels 0..255 become codes. Rounds sizes and offsets as
-    torchvision's `Resize` and `CenterCrop` do, because the networks were trained behind those.
+    An image may be of any mode and size: it is rotated as its EXIF tag says, made RGB or grey,
+    resized (bilinear, antialiased) until it covers a box, centre-cropped, then pixels 0..255 become
+    codes. Sizes and offsets are rounded as torchvision's `Resize` and `CenterCrop` do, because the
+    networks were trained behind those. An array becomes codes as `arrays.fitted` says; one of uint8
+    that looks like an image is one, to a network of images.
+
+    Raises `InputError`, which does not say which sample it is, for one that does not fit.
 
     >>> grey = Image.new("L", (6, 4), color=200)
     >>> prepare(grey, Preprocess.square(size=2, resize=4, channels=1))[:, :, 0]
@@ -101,10 +109,16 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> NDArray[np.int8]:
            [72, 72]], dtype=int8)
     """
     images = preprocess.samples
+    if isinstance(sample, np.ndarray):
+        if not (isinstance(images, Images) and holds_image(sample)):
+            return fitted(sample, preprocess)
+        sample = as_image(sample)
     if not isinstance(images, Images):
-        raise InputError(f"is an image, and the network takes arrays of {preprocess.spelled}")
+        raise InputError(
+            f"is an image, and the network takes arrays of {preprocess.spelled}; give .npy files"
+        )
     height, width, channels = preprocess.shape
-    image = _covering(upright(image, channels), *preprocess.box(images))
+    image = _covering(upright(sample, channels), *preprocess.box(images))
     left = round((image.width - width) / 2)
     top = round((image.height - height) / 2)
     image = image.crop((left, top, left + width, top + height))
@@ -140,12 +154,19 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     return out
 
 
-def decoded(source: Source) -> Image.Image:
-    """Decode an image that `prepare` and `upright` can use, in its own mode and size.
+def decoded(source: Source) -> Sample:
+    """Decode a sample that `prepare` can use: an image in its own mode and size, or an array.
 
-    Raises whatever the decoder or the library does, and what `checked` does.
+    Raises whatever the decoder or the library does, what `checked` does, and `InputError` for what
+    is no array.
     """
-    return checked(opened(source))
+    if callable(source):
+        sample = source()
+        return sample if isinstance(sample, np.ndarray) else checked(sample)
+    data = read_bytes(source, limits.IMAGE_BYTES) if isinstance(source, Path) else source
+    if is_stored_array(source) or is_stored_array(data):
+        return unpacked(data)
+    return checked(opened(data))
 
 
 def readable(source: bytes | Path) -> bool:
@@ -164,16 +185,14 @@ def readable(source: bytes | Path) -> bool:
 
 
 @_quiet()
-def opened(source: Source) -> Image.Image:
-    """Read the header, or fetch the image; raises whatever the decoder or the library does.
+def opened(source: bytes | Path) -> Image.Image:
+    """Read the header of an image; raises whatever the decoder or the library does.
 
     Raises a ValueError for a JPEG of more scans or segments than the limits, and for what is of no
     format that is read.
     """
     if isinstance(source, Path):
         source = read_bytes(source, limits.IMAGE_BYTES)
-    if not isinstance(source, bytes):
-        return source()
     if source.startswith(b"\xff\xd8"):
         _check_markers(source)
     try:
@@ -212,11 +231,16 @@ def checked(image: Image.Image) -> Image.Image:
     return image
 
 
+def as_image(array: Array) -> Image.Image:
+    """Return an array that `holds_image` as an image."""
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
 def holds_image(record: Any) -> bool:  # noqa: ANN401
     """Tell whether an array, or a record of an HDF5 file, is an image."""
     shape: tuple[int, ...] = getattr(record, "shape", ()) or ()
     dtype = getattr(record, "dtype", None)
-    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3})
     few = grey_or_colour and shape[0] * shape[1] <= limits.PIXELS
     return dtype == np.uint8 and few and min(shape) > 0
 

@@ -37,6 +37,7 @@ from kilograd.ir import (
     TensorType,
     fingerprint,
 )
+from kilograd.layers.network import Layout
 from kilograd.names import identifier, label
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 from kilograd.reading import inside, read_bytes, read_json, there, typed
@@ -101,6 +102,7 @@ class _Input(Quantised, frozen=True, kw_only=True):
     tensor: str
     shape: tuple[Side, Side, Side]
     kind: Literal["image", "array"] = "image"
+    layout: Literal["channels_last", "channels_first"] = "channels_last"
     preprocess: _Images | None = None
 
 
@@ -251,7 +253,7 @@ def _samples(found: _Input) -> Images | Arrays:
     if found.kind == "array":
         if how is not None:
             raise InputError(f"{where}: an array is not resized; leave the field out")
-        return Arrays(found.affine())
+        return Arrays(found.affine(), Layout[found.layout.upper()])
     if how is None:
         raise InputError(f"{where} is missing; images need it")
     if (how.mean is None) != (how.std is None):

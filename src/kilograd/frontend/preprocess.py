@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import Affine
+from kilograd.layers.network import Layout
 
 Codes = NDArray[np.int8]
 
@@ -68,9 +69,11 @@ class Arrays:
     """Samples are arrays of real numbers (or int8, codes as they are): windows, spectra, features.
 
     `affine`: the quantisation of the network's input, of one scale.
+    `layout`: the order of a sample's axes, as the file that the network comes from has them.
     """
 
     affine: Affine
+    layout: Layout = Layout.CHANNELS_LAST
 
     def codes(self, reals: ArrayLike) -> Codes:
         """Return numbers as codes: float32 divided by the scale, half to even, saturated.
@@ -179,6 +182,6 @@ class Preprocess:
                 return {"size": self.height, "resize": resize, "channels": self.channels}
             case Images(resize, normal):
                 how: object = [resize, repr(normal)]
-            case Arrays(affine):
-                how = repr(affine)
+            case Arrays(affine, layout):
+                how = [repr(affine), layout.name]
         return {"shape": list(self.shape), "samples": how}

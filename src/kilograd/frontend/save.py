@@ -16,6 +16,7 @@ from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model
 from kilograd.frontend.operators import described
 from kilograd.frontend.preprocess import Arrays, Preprocess
 from kilograd.ir import Array, Input, Node, Param
+from kilograd.layers.network import Layout
 from kilograd.ops import Conv, Depthwise
 from kilograd.output import write_file
 from kilograd.reading import read_bytes, read_json, there
@@ -97,7 +98,8 @@ def _samples(preprocess: Preprocess) -> dict[str, Any]:
     """Return what the input says of samples."""
     images = preprocess.samples
     if isinstance(images, Arrays):
-        return {"kind": "array"}
+        usual = images.layout is Layout.CHANNELS_LAST
+        return {"kind": "array"} | ({} if usual else {"layout": images.layout.name.lower()})
     how: dict[str, Any] = {"resize_shorter_side": images.resize}
     if images.normalised is not None:
         how |= {"mean": list(images.normalised.mean), "std": list(images.normalised.std)}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kilograd.data import Dataset, prepare
+from kilograd.data import Dataset
 from kilograd.emit.pictures import COLOURS, Frames, Pictures
 from kilograd.errors import InputError, option, shown
 from kilograd.frontend import Preprocess
@@ -73,5 +73,5 @@ def _frames(dataset: Dataset, images: Sequence[int], preprocess: Preprocess) -> 
     """Return images as the network reads them, in colours: grey is of three equal ones."""
     frames = np.zeros((len(images), *preprocess.shape[:2], COLOURS), np.uint8)
     for frame, i in zip(frames, images, strict=True):
-        frame[...] = prepare(dataset.image(i), preprocess).astype(np.int16) + 128
+        frame[...] = dataset.prepared(i, preprocess).astype(np.int16) + 128
     return frames

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kilograd import limits
 from kilograd.data import Source, prepare
 from kilograd.data.listed import Listed
-from kilograd.data.pixels import decoded
+from kilograd.data.pixels import Sample, decoded
 from kilograd.errors import InputError, option, shown
 from kilograd.frontend import Preprocess
 from kilograd.progress import Progress
@@ -67,7 +67,7 @@ class Taken:
             return old.ok
         if not self._clean:
             self._cut()
-        pixels = None if one.source is None else self._decoded(one.source)
+        pixels = None if one.source is None else self._prepared(one.source, new.name)
         self._add(msgspec.structs.replace(new, ok=pixels is not None), pixels)
         return pixels is not None
 
@@ -84,9 +84,17 @@ class Taken:
         """Return what tells these images from others."""
         return hashlib.sha256(self._log.read_bytes()).hexdigest()
 
-    def _decoded(self, source: Source) -> NDArray[np.int8] | None:
+    def _prepared(self, source: Source, name: str) -> NDArray[np.int8] | None:
+        """Return a sample as network input; `InputError` for one that is none of the network's."""
+        sample = self._decoded(source)
         try:
-            return prepare(decoded(source), self._preprocess)
+            return None if sample is None else prepare(sample, self._preprocess)
+        except InputError as e:
+            raise InputError(f"sample {name} {e}") from e
+
+    def _decoded(self, source: Source) -> Sample | None:
+        try:
+            return decoded(source)
         except Exception:  # noqa: BLE001 as in `readable`: a decoder may raise anything
             return None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data import Dataset, prepare
+from kilograd.data import Dataset
 from kilograd.errors import InputError, option
 from kilograd.frontend import Preprocess
 from kilograd.frontend.layouts import folder_layout
@@ -32,7 +32,7 @@ def load_samples(
     dataset: Dataset, indices: tuple[int, ...], labels: tuple[int, ...], preprocess: Preprocess
 ) -> Samples:
     """Decode some images of a data set."""
-    images = stacked(prepare(dataset.image(i), preprocess) for i in indices)
+    images = stacked(dataset.prepared(i, preprocess) for i in indices)
     return Samples(images, np.array(labels, np.int32))
 
 

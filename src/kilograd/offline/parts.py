@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kilograd.data import Dataset, prepare, usable_classes
+from kilograd.data import Dataset, usable_classes
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 
@@ -97,7 +97,7 @@ def prepared(dataset: Dataset, preprocess: Preprocess, most: int | None = None) 
     chosen: Iterable[int] = range(len(dataset))
     if most is not None and most < len(dataset):
         chosen = np.linspace(0, len(dataset) - 1, most).astype(int).tolist()
-    return np.stack([prepare(dataset.image(i), preprocess) for i in chosen])
+    return np.stack([dataset.prepared(i, preprocess) for i in chosen])
 
 
 def _in_split(dataset: Dataset, name: str) -> NDArray[np.bool_]:

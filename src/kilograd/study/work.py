@@ -9,8 +9,11 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kilograd import limits
 from kilograd.data import Dataset, Episode, Source
+from kilograd.data.arrays import stored
 from kilograd.errors import InputError
 from kilograd.frontend import Model
 from kilograd.learn.adapt import Task, load_task
@@ -81,7 +84,7 @@ def portable(work: Work) -> Work:
 
 
 def encoded(source: Source) -> bytes:
-    """Return an image as the bytes of a file; raises `InputError` where it cannot be read now."""
+    """Return a sample as the bytes of a file; raises `InputError` where it cannot be read now."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, Path):
@@ -89,8 +92,11 @@ def encoded(source: Source) -> bytes:
             return read_bytes(source, limits.IMAGE_BYTES)
         except InputError as e:
             raise InputError(f"{e}; it could be read before") from e
+    sample = source()
+    if isinstance(sample, np.ndarray):
+        return stored(sample)
     png = io.BytesIO()
-    source().save(png, "PNG")
+    sample.save(png, "PNG")
     return png.getvalue()
 
 
