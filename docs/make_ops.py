@@ -28,6 +28,8 @@ FAMILIES = (
     "depthwise",
     "elementwise",
     "stream",
+    "table",
+    "product",
     "pool",
     "mean_pool",
     "max_pool",

@@ -22,6 +22,7 @@ TARGET = Path(__file__).parents[1] / "runtime" / "include" / "kg_params.h"
 
 #: What the C type itself leaves out needs no test, and compilers warn of one.
 LIMITS = {
+    "int8_t": (-128, 127),
     "int16_t": (-(1 << 15), (1 << 15) - 1),
     "int32_t": (-(1 << 31), INT32_MAX),
     "uint32_t": (0, (1 << 32) - 1),

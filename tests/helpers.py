@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from samples import CURVES
 
 from kilograd import ops
 from kilograd.emit import Program, link
@@ -38,6 +39,7 @@ from kilograd.ir import (
 )
 from kilograd.ops import Window
 from kilograd.ops._common import array
+from kilograd.quant.curves import curve
 from kilograd.targets import HostProgram, build_host
 from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import Compiler
@@ -249,7 +251,12 @@ FORMULAS: dict[type[Op], Formula] = {
     ops.Take: lambda op, xs, label: np.moveaxis(
         np.array([np.moveaxis(xs[0], op.axis, 0)[i] for i in op.index]), 0, op.axis
     ),
-    ops.Concat: lambda op, xs, label: np.dstack(xs),
+    ops.Concat: lambda op, xs, label: np.concatenate(xs, axis=op.axis),
+    ops.PadMap: lambda op, xs, label: _surrounded(xs[0], op.sides),
+    ops.Reshape: lambda op, xs, label: xs[0].reshape(op.shape),
+    ops.Rescale: lambda op, xs, label: xs[0],
+    ops.Table: lambda op, xs, label: _curve(op, xs[0]),
+    ops.Product: lambda op, xs, label: xs[0] * xs[1],
     ops.Overlay: lambda op, xs, label: _overlaid(xs[0], xs[1], op.axis, op.index),
     ops.Dequantise: lambda op, xs, label: xs[0].ravel(),
     ops.Dense: lambda op, xs, label: xs[1] @ xs[0] + xs[2],
@@ -288,6 +295,18 @@ def _first_largest(pixels: Array) -> Array:
     return (pixels - 1e-4 * np.arange(len(pixels))[:, None]).max(axis=0)
 
 
+def _curve(op: ops.Table, x: Array) -> Array:
+    """A table's curve, with its clamp: outside of it, no code stands for a result."""
+    ends = (np.array([-128.5, 127.5]) - op.out.zero_point) * op.out.scale[0]
+    return np.clip(curve(CURVES[op], x), *ends)
+
+
+def _surrounded(x: Array, sides: tuple[tuple[int, int], ...]) -> Array:
+    out = np.zeros([n + sum(s) for n, s in zip(x.shape, sides, strict=True)])
+    out[tuple(slice(s[0], s[0] + n) for n, s in zip(x.shape, sides, strict=True))] = x
+    return out
+
+
 def _overlaid(whole: Array, part: Array, axis: int, index: tuple[int, ...]) -> Array:
     out = whole.copy()
     out[(slice(None),) * axis + (list(index),)] = part
@@ -305,12 +324,22 @@ def formula(op: Op, xs: tuple[Array, ...], label: int = 0) -> Array | None:
     return known(op, xs, label) if known else None
 
 
-#: Ops that pass int8 codes on or average them: they clamp nothing.
-UNCLAMPED = (ops.AvgPool, ops.MaxPool, ops.WindowPool, ops.Upsample, ops.Take, ops.Concat)
+#: Ops that pass int8 codes on or average them: they clamp nothing.  A table's formula clamps.
+UNCLAMPED = (
+    ops.AvgPool,
+    ops.MaxPool,
+    ops.WindowPool,
+    ops.Upsample,
+    ops.Take,
+    ops.Concat,
+    ops.PadMap,
+    ops.Reshape,
+    ops.Table,
+)
 
 
 #: Ops that are not linear in each input.
-CURVED = (ops.Cosine, ops.CrossEntropy, ops.MaxPool)
+CURVED = (ops.Cosine, ops.CrossEntropy, ops.MaxPool, ops.Table)
 
 
 def passed(y: Value, kind: TensorType) -> Array | float:

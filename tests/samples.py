@@ -62,6 +62,12 @@ from kilograd.ops import (
     MeanPoolGrad,
     Momentum,
     Overlay,
+    PadMap,
+    Product,
+    ProductGrad,
+    ProductSumGrad,
+    Rescale,
+    Reshape,
     RowRms,
     RowUpdate,
     ScaleChannels,
@@ -69,6 +75,8 @@ from kilograd.ops import (
     Stage,
     Stream,
     SumPixels,
+    Table,
+    TableGrad,
     Take,
     TakeGrad,
     ToBlock,
@@ -78,7 +86,7 @@ from kilograd.ops import (
     Window,
     WindowPool,
 )
-from kilograd.quant import ZERO_EXPONENT, Rounding
+from kilograd.quant import ZERO_EXPONENT, Curve, CurveKind, Rounding
 
 X_SCALE = 0.04
 #: An output scale so fine that one unit of an accumulator is more than one code, for some channels.
@@ -515,6 +523,60 @@ def _pools() -> Iterator[Sample]:
                 )
 
 
+#: The curve of each table that tests make.
+CURVES: dict[Table, Curve] = {}
+
+
+def table(kind: CurveKind, x: TensorType, out: Affine, parameter: float = 0.0) -> Table:
+    """Return the table of a curve of `x`; what it means is kept."""
+    of = Curve(kind, parameter)
+    op = Table.of(of, x.affine, out)
+    CURVES[op] = of
+    return op
+
+
+#: Smooth ones, so that finite differences know their slopes.
+SMOOTH = tuple(
+    table(kind, activation(1), out)
+    for kind, out in (
+        (CurveKind.SIGMOID, Affine((1 / 256,), -128)),
+        (CurveKind.TANH, Affine((1 / 128,), 0)),
+        (CurveKind.SILU, Affine((0.01,), -100)),  # large ones are clamped
+        (CurveKind.NEG, Affine((X_SCALE,), 2)),
+    )
+)
+
+
+def _products() -> Iterator[Sample]:
+    shape = (3, 5, 7)
+    x = activation(*shape)
+    for factor in ((1, 1, 7), (3, 5, 1), shape, (1, 1, 1)):
+        other = activation(*factor, zero=-128, scale=1 / 256)
+        yield sample(Product(Affine((0.02,), 4)), x, other)
+        yield sample(Product(Affine((0.05,), -9), rounding=Rounding.TFLITE), x, other)
+        yield sample(Product(Affine((2e-7,), 3)), x, other)  # beyond 32 bits
+        yield sample(ProductGrad(), gradient(*shape), other)
+        yield sample(ProductGrad(bits=9), gradient(*shape, bits=12), other)
+        if factor != shape:
+            yield sample(ProductSumGrad(factor), gradient(*shape), x)
+            yield sample(ProductSumGrad(factor, bits=12), gradient(*shape), x)
+    yield sample(Product(Affine((90.0,), 5), rounding=Rounding.TFLITE), x, activation(1, 1, 7))
+    yield sample(Product(Affine((0.05,), 5)), activation(1, 1, 9), activation(1, 1, 9, zero=9))
+    yield sample(ProductSumGrad((1, 1, 1)), gradient(1, 1, 9), activation(1, 1, 9))
+    yield sample(ProductSumGrad((1, 1, 1)), gradient(4, 2, 1), activation(4, 2, 1))
+
+
+def _tables() -> Iterator[Sample]:
+    for op in SMOOTH:
+        yield sample(op, activation(3, 5, 7))
+        yield sample(TableGrad(op.slopes), gradient(3, 5, 7), activation(3, 5, 7))
+    yield sample(TableGrad((0.0,) * 256), gradient(4, 3), activation(4, 3))
+    yield sample(TableGrad((3e4, -3.0) * 128, bits=11), gradient(9), activation(9))
+    for out, rounding in ((Affine((0.05,), 7), Rounding.NEAREST), (STEEP, Rounding.TFLITE)):
+        yield sample(Rescale(out, rounding=rounding), activation(3, 5, 7))
+    yield sample(Rescale(Affine((1e-9,), -3)), activation(5))
+
+
 def _gradients_and_parts() -> Iterator[Sample]:
     shape = (3, 5, 7)
     yield sample(FisherSum(), floats(7), activation(*shape), gradient(*shape))
@@ -547,14 +609,29 @@ def _gradients_and_parts() -> Iterator[Sample]:
         part = op.infer(gradient(*shape, bits=14))
         yield sample(TakeGrad(op.axis, op.index, shape[op.axis]), part)
     yield sample(TakeGrad(1, (0, 2), 5), floats(3, 2, 2))
+    yield sample(Take(2, (6, 0, 3, 1, 2, 5, 4)), activation(*shape))
+    yield sample(Take(1, (4, 0, 4, 2, 2, 2)), activation(*shape))
+    yield sample(TakeGrad(0, (2, 0), 3), gradient(2, 5, 7))
     yield sample(Concat(), activation(3, 2, 4), activation(3, 2, 5))
     yield sample(Concat(), activation(1, 5, 1, zero=-128), activation(1, 5, 1, zero=-128))
+    yield sample(Concat(2), *(activation(2, 3, c) for c in (2, 1, 6, 3)))
+    yield sample(Concat(0), activation(3, 2, 4), activation(1, 2, 4), activation(2, 2, 4))
+    yield sample(Concat(1), activation(2, 3, 4), activation(2, 5, 4))
+    yield sample(Concat(0), activation(5))
+    yield sample(PadMap(((0, 0), (0, 0), (0, 5))), activation(*shape))
+    yield sample(PadMap(((2, 1), (0, 3), (1, 0))), activation(2, 3, 2, zero=-128))
+    yield sample(PadMap(((0, 0),) * 3), activation(2, 1, 2))
     for h, w, c, size in ((4, 6, 5, 2), (2, 2, 1, 2), (6, 3, 18, 3), (3, 2, 3, 1)):
         yield sample(WindowPool(size), activation(h, w, c, zero=(-128, 9)[size % 2]))
         yield sample(UpsampleGrad(size, bits=15 - size % 2), gradient(h, w, c))
         yield sample(Upsample(size), activation(w, h, c))
         yield sample(Upsample(size), gradient(w, h, c, bits=13))
     yield sample(Copy(), weight(4, 3, 3, 2), gradient(*shape))
+
+
+def _views_and_weights() -> Iterator[Sample]:
+    yield sample(Reshape((1, 1, 105)), activation(3, 5, 7))
+    yield sample(Reshape((5, 21)), gradient(3, 5, 7))
     yield sample(Take(0, (1, 3)), weight(4, 3, 3, 2))
     yield sample(Take(3, (0, 3)), total(2, 3, 3, 4))
     yield sample(Overlay(0, (0, 3)), weight(4, 3, 3, 2), weight(2, 3, 3, 2))
@@ -572,7 +649,18 @@ def _named(number: int, s: Sample) -> Sample:
     return Sample(s.op, types, f"{name}{number}" + ("Overlay" if s.overlay else ""), s.overlay)
 
 
-_FAMILIES = (_convolutions, _depthwise, _heads, _updates, _maps, _pools, _gradients_and_parts)
+_FAMILIES = (
+    _convolutions,
+    _depthwise,
+    _heads,
+    _updates,
+    _maps,
+    _pools,
+    _gradients_and_parts,
+    _views_and_weights,
+    _tables,
+    _products,
+)
 SAMPLES = tuple(_named(i, s) for i, s in enumerate((s for f in _FAMILIES for s in f()), 1))
 
 #: What the data is like.  `far`: exponents far apart, gradients that are nearly all zero.

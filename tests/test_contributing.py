@@ -150,10 +150,10 @@ def test_lint_accepts_the_examples(extended: Path) -> None:
 def test_the_op_keeps_the_contract(extended: Path) -> None:
     """Types, gradient, what is written of it, and one compiler; `make test` has the others."""
     one = "kernels_equal_their_references_to_the_bit and gcc-O0"
-    chosen = f"Rescale or every_op or with_a_formula or ({one})"
+    chosen = f"Offset or every_op or with_a_formula or ({one})"
     printed = check(extended, *on("tests/test_ops.py", "-k", chosen))
     assert re.search(r"^1[0-9] passed", printed, re.MULTILINE), printed
-    assert "kg_rescale" in (extended / "docs" / "ops.md").read_text("utf-8")
+    assert "kg_offset" in (extended / "docs" / "ops.md").read_text("utf-8")
 
 
 def test_the_strategy_keeps_its_budgets(extended: Path) -> None:
@@ -174,4 +174,4 @@ def test_an_op_without_its_meaning_is_missed(extended: Path) -> None:
     finally:
         file.write_text(before, "utf-8")
     assert found.returncode == 1
-    assert "Rescale" in found.stdout
+    assert "Offset" in found.stdout

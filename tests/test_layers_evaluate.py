@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from kilograd.ir import Affine, Array
-from kilograd.layers.curves import curve, slope
 from kilograd.layers.evaluate import Arithmetic, evaluate
 from kilograd.layers.network import (
     ChannelScale,
@@ -39,6 +38,7 @@ from kilograd.layers.network import (
     Transpose,
     Value,
 )
+from kilograd.quant.curves import curve, slope
 
 FIRST, LAST = Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST
 rng = np.random.default_rng(0)

@@ -211,6 +211,11 @@ PAIRINGS: dict[type[Op], Pairing] = {
         (xs[0][oy, ox] * np.mean([v[pixel] for pixel in seen.values()], axis=0)).sum()
         for oy, ox, seen in places(v.shape, op.size, op.window)
     ),
+    ops.TableGrad: lambda op, xs, raw, v: (
+        xs[0] * np.array(op.slopes)[codes(raw[1]).astype(int) + 128] * v
+    ).sum(),
+    ops.ProductGrad: lambda op, xs, raw, v: (xs[0] * v * (codes(raw[1]) + 128.0)).sum(),
+    ops.ProductSumGrad: lambda op, xs, raw, v: (xs[0] * v * (codes(raw[1]) + 3.0)).sum(),
     ops.UpsampleGrad: lambda op, xs, raw, v: (
         xs[0] * np.kron(v, np.ones((op.size,) * 2 + (1,)))
     ).sum(),

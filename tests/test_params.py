@@ -48,6 +48,7 @@ from kilograd.targets.toolchain import runtime_folder
 
 ROOT = Path(__file__).parents[1]
 C_TYPES = {
+    "int8_t": (-128, 127),
     "int16_t": (-(1 << 15), (1 << 15) - 1),
     "int32_t": (-(1 << 31), (1 << 31) - 1),
     "uint32_t": (0, (1 << 32) - 1),

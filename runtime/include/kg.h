@@ -72,6 +72,20 @@ void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channe
 void kg_block_add(kg_block16 *y, const kg_block16 *a, const kg_block16 *c,
                   const kg_block_add_params *p);
 
+/// Tables: kg_table.c ///
+
+void kg_table(int8_t *y, const int8_t *x, const kg_table_params *p);
+void kg_table_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *x,
+                   const kg_table_grad_params *p);
+
+/// Products: kg_product.c ///
+
+void kg_product(int8_t *y, const int8_t *x, const int8_t *factor, const kg_product_params *p);
+void kg_product_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *factor,
+                     const kg_product_grad_params *p);
+void kg_product_sum_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *x,
+                         const kg_product_sum_grad_params *p);
+
 /// Layers row by row: kg_stream.c ///
 
 typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD, KG_STAGE_ROWS } kg_stage_kind;
@@ -107,7 +121,8 @@ void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *at,
 
 void kg_take(void *y, const void *x, const kg_take_params *p);
 void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p);
-void kg_concat(int8_t *y, const int8_t *a, const int8_t *c, const kg_concat_params *p);
+void kg_concat(int8_t *y, const int8_t *const *x, const kg_concat_params *p);
+void kg_pad_map(int8_t *y, const int8_t *x, const kg_pad_map_params *p);
 void kg_copy(void *y, const void *x, const kg_copy_params *p);
 
 /// Head: kg_head.c ///

@@ -281,11 +281,11 @@ static inline int kg_take_params_ok(const kg_take_params *p) {
     if (p->count < 1) return 0;
     if (!p->index) return 0;
     if ((double)p->outer * p->length * p->inner_bytes > 2147483647.0) return 0;
-    if (p->count > p->length) return 0;
+    if ((double)p->outer * p->count * p->inner_bytes > 2147483647.0) return 0;
     return 1;
 }
 
-/* As for `kg_take`, the other way. */
+/* As for `kg_take`, the other way; no slice comes twice. */
 typedef struct {
     int32_t header;       /* 0 .. 4 */
     int32_t outer;        /* 1 .. 2147483647 */
@@ -303,23 +303,54 @@ static inline int kg_take_grad_params_ok(const kg_take_grad_params *p) {
     if (p->count < 1) return 0;
     if (!p->index) return 0;
     if ((double)p->outer * p->length * p->inner_bytes > 2147483647.0) return 0;
+    if ((double)p->outer * p->count * p->inner_bytes > 2147483647.0) return 0;
     if (p->count > p->length) return 0;
     return 1;
 }
 
-/* Channels of two maps side by side. */
+/* `outer` times, `bytes` of each of `count` inputs. */
 typedef struct {
-    int32_t pixels;     /* 1 .. 2147483647 */
-    int32_t a_channels; /* 1 .. 2147483647 */
-    int32_t c_channels; /* 1 .. 2147483647 */
+    int32_t outer;        /* 1 .. 2147483647 */
+    int32_t count;        /* 1 .. 32767 */
+    const int32_t *bytes; /* 1 .. 2147483647 */
 } kg_concat_params;
 
 static inline int kg_concat_params_ok(const kg_concat_params *p) {
-    if (p->pixels < 1) return 0;
-    if (p->a_channels < 1) return 0;
-    if (p->c_channels < 1) return 0;
-    if ((double)p->pixels * p->a_channels > 2147483647.0) return 0;
-    if ((double)p->pixels * p->c_channels > 2147483647.0) return 0;
+    if (p->outer < 1) return 0;
+    if (p->count < 1 || p->count > 32767) return 0;
+    if (!p->bytes) return 0;
+    return 1;
+}
+
+/* `fill` around a map: so many rows, pixels and channels in front of it. */
+typedef struct {
+    int32_t height;       /* 1 .. 32767 */
+    int32_t width;        /* 1 .. 32767 */
+    int32_t channels;     /* 1 .. 32767 */
+    int32_t above;        /* 0 .. 32767 */
+    int32_t left;         /* 0 .. 32767 */
+    int32_t front;        /* 0 .. 32767 */
+    int32_t out_height;   /* 1 .. 32767 */
+    int32_t out_width;    /* 1 .. 32767 */
+    int32_t out_channels; /* 1 .. 32767 */
+    int32_t fill;         /* -128 .. 127 */
+} kg_pad_map_params;
+
+static inline int kg_pad_map_params_ok(const kg_pad_map_params *p) {
+    if (p->height < 1 || p->height > 32767) return 0;
+    if (p->width < 1 || p->width > 32767) return 0;
+    if (p->channels < 1 || p->channels > 32767) return 0;
+    if (p->above < 0 || p->above > 32767) return 0;
+    if (p->left < 0 || p->left > 32767) return 0;
+    if (p->front < 0 || p->front > 32767) return 0;
+    if (p->out_height < 1 || p->out_height > 32767) return 0;
+    if (p->out_width < 1 || p->out_width > 32767) return 0;
+    if (p->out_channels < 1 || p->out_channels > 32767) return 0;
+    if (p->fill < -128 || p->fill > 127) return 0;
+    if ((double)p->out_height * p->out_width * p->out_channels > 2147483647.0) return 0;
+    if (p->height > p->out_height) return 0;
+    if (p->width > p->out_width) return 0;
+    if (p->channels > p->out_channels) return 0;
     return 1;
 }
 
@@ -671,6 +702,89 @@ static inline int kg_max_pool_grad_params_ok(const kg_max_pool_grad_params *p) {
     return 1;
 }
 
+/* A map times a factor, whose element for pixel i and channel c lies at `i * pixel_step + c *
+ * channel_step`: multiplier over 2^shift brings the product of codes to the scale of the result.
+ * tflite: round twice, as TensorFlow Lite does. */
+typedef struct {
+    int32_t pixels;       /* 1 .. 2147483647 */
+    int32_t channels;     /* 1 .. 2147483647 */
+    int32_t pixel_step;   /* 0 .. 2147483647 */
+    int32_t channel_step; /* 0 .. 1 */
+    int32_t x_zero;       /* -128 .. 127 */
+    int32_t factor_zero;  /* -128 .. 127 */
+    int32_t y_zero;       /* -128 .. 127 */
+    int32_t least;        /* -128 .. 127 */
+    int32_t most;         /* -128 .. 127 */
+    int32_t multiplier;   /* 0 .. 2147483647 */
+    int32_t shift;        /* 1 .. 62 */
+    int32_t tflite;       /* 0 .. 1 */
+} kg_product_params;
+
+static inline int kg_product_params_ok(const kg_product_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->channels < 1) return 0;
+    if (p->pixel_step < 0) return 0;
+    if (p->channel_step < 0 || p->channel_step > 1) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (p->factor_zero < -128 || p->factor_zero > 127) return 0;
+    if (p->y_zero < -128 || p->y_zero > 127) return 0;
+    if (p->least < -128 || p->least > 127) return 0;
+    if (p->most < -128 || p->most > 127) return 0;
+    if (p->multiplier < 0) return 0;
+    if (p->shift < 1 || p->shift > 62) return 0;
+    if (p->tflite < 0 || p->tflite > 1) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    if (p->pixel_step > p->channels) return 0;
+    if (p->least > p->most) return 0;
+    return 1;
+}
+
+/* A gradient times the codes of a factor, which lie as in `kg_product`. */
+typedef struct {
+    int32_t pixels;       /* 1 .. 2147483647 */
+    int32_t channels;     /* 1 .. 2147483647 */
+    int32_t pixel_step;   /* 0 .. 2147483647 */
+    int32_t channel_step; /* 0 .. 1 */
+    int32_t factor_zero;  /* -128 .. 127 */
+    int32_t bits;         /* 4 .. 15 */
+} kg_product_grad_params;
+
+static inline int kg_product_grad_params_ok(const kg_product_grad_params *p) {
+    if (p->pixels < 1) return 0;
+    if (p->channels < 1) return 0;
+    if (p->pixel_step < 0) return 0;
+    if (p->channel_step < 0 || p->channel_step > 1) return 0;
+    if (p->factor_zero < -128 || p->factor_zero > 127) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    if ((double)p->pixels * p->channels > 2147483647.0) return 0;
+    if (p->pixel_step > p->channels) return 0;
+    return 1;
+}
+
+/* `results` sums of `terms` products each, that begin `result_step` elements apart and go on in
+ * steps of `term_step`. */
+typedef struct {
+    int32_t results;     /* 1 .. 2147483647 */
+    int32_t terms;       /* 1 .. 2147483647 */
+    int32_t result_step; /* 1 .. 2147483647 */
+    int32_t term_step;   /* 1 .. 2147483647 */
+    int32_t x_zero;      /* -128 .. 127 */
+    int32_t bits;        /* 4 .. 15 */
+} kg_product_sum_grad_params;
+
+static inline int kg_product_sum_grad_params_ok(const kg_product_sum_grad_params *p) {
+    if (p->results < 1) return 0;
+    if (p->terms < 1) return 0;
+    if (p->result_step < 1) return 0;
+    if (p->term_step < 1) return 0;
+    if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
+    if ((double)p->results * p->terms > 2147483647.0) return 0;
+    if ((double)p->results * p->result_step > 2147483647.0) return 0;
+    if ((double)p->terms * p->term_step > 2147483647.0) return 0;
+    return 1;
+}
+
 /* How a parameter is cut into rows and how a row steps. Element j of row r is number r * row_stride
  * + j * element_stride of the parameter, and r * length + j of each state. scale: of each row,
  * codes / scale codes for a step of a real unit; null: reals are stored. state_bytes: of a code of
@@ -846,6 +960,35 @@ static inline int kg_stream_params_ok(const kg_stream_params *p) {
     if (p->height < 1 || p->height > 32767) return 0;
     if (p->work_offset < 0) return 0;
     if ((double)p->height * p->row_bytes > 2147483647.0) return 0;
+    return 1;
+}
+
+/* What each of 256 codes becomes, that of -128 first. */
+typedef struct {
+    int32_t size;        /* 1 .. 2147483647 */
+    const int8_t *codes; /* -128 .. 127 */
+} kg_table_params;
+
+static inline int kg_table_params_ok(const kg_table_params *p) {
+    if (p->size < 1) return 0;
+    if (!p->codes) return 0;
+    return 1;
+}
+
+/* The slope at each of 256 codes, that of -128 first: a 31-bit fraction with a sign; exponent: of
+ * all of them. */
+typedef struct {
+    int32_t size;          /* 1 .. 2147483647 */
+    const int32_t *slopes; /* -2147483647 .. 2147483647 */
+    int32_t exponent;      /* -200 .. 200 */
+    int32_t bits;          /* 4 .. 15 */
+} kg_table_grad_params;
+
+static inline int kg_table_grad_params_ok(const kg_table_grad_params *p) {
+    if (p->size < 1) return 0;
+    if (!p->slopes) return 0;
+    if (p->exponent < -200 || p->exponent > 200) return 0;
+    if (p->bits < 4 || p->bits > 15) return 0;
     return 1;
 }
 

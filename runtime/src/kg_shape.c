@@ -1,4 +1,4 @@
-/* Parts of tensors: taken, put back, joined, copied, and found among the whole. */
+/* Parts of tensors: taken, put back, joined, padded, copied, and found among the whole. */
 #include "kg_kernels.h"
 
 #include <string.h>
@@ -45,14 +45,28 @@ KG_COLD void kg_take_grad(void *dx, const void *dy, const kg_take_grad_params *p
             memcpy(to + p->index[i] * p->inner_bytes, from, (size_t)p->inner_bytes);
 }
 
-KG_COLD void kg_concat(int8_t *y, const int8_t *a, const int8_t *c, const kg_concat_params *p) {
+KG_COLD void kg_concat(int8_t *y, const int8_t *const *x, const kg_concat_params *p) {
     KG_ASSERT(kg_concat_params_ok(p));
-    KG_ASSERT(y && a && c);
-    const size_t first = (size_t)p->a_channels, second = (size_t)p->c_channels;
-    for (int32_t i = 0; i < p->pixels; i++, a += first, c += second, y += first + second) {
-        memcpy(y, a, first);
-        memcpy(y + first, c, second);
-    }
+    KG_ASSERT(y && x);
+    for (int32_t o = 0; o < p->outer; o++)
+        for (int32_t i = 0; i < p->count; i++) {
+            const size_t bytes = (size_t)p->bytes[i];
+            memcpy(y, x[i] + (size_t)o * bytes, bytes);
+            y += bytes;
+        }
+}
+
+KG_COLD void kg_pad_map(int8_t *y, const int8_t *x, const kg_pad_map_params *p) {
+    KG_ASSERT(kg_pad_map_params_ok(p));
+    KG_ASSERT(y && x);
+    KG_ASSERT(p->above + p->height <= p->out_height && p->left + p->width <= p->out_width &&
+              p->front + p->channels <= p->out_channels);
+    memset(y, p->fill, (size_t)(p->out_height * p->out_width * p->out_channels));
+    for (int32_t i = 0; i < p->height; i++)
+        for (int32_t j = 0; j < p->width; j++, x += p->channels) {
+            const int32_t pixel = (p->above + i) * p->out_width + p->left + j;
+            memcpy(y + pixel * p->out_channels + p->front, x, (size_t)p->channels);
+        }
 }
 
 void kg_copy(void *y, const void *x, const kg_copy_params *p) {

@@ -188,7 +188,7 @@ class _Writer:
         params = self._params(k)
         target = n.inputs[n.op.writes[0]] if n.op.writes else n
         args = [self._pointer(entry, target)]
-        args += ["0" if x is None else self._pointer(entry, x) for x in k.args]
+        args += [self._argument(entry, x) for x in k.args]
         if k.scratch:
             args.append(f"(void *)(a + {entry.plan.offsets[entry.storage.scratch[n]]})")
         return f"    {k.symbol}({', '.join(args)}, &{params}); /* {number} */\n"
@@ -225,7 +225,16 @@ class _Writer:
             self.definitions.append(f"static const {kind} {name}{suffix} = {text};\n")
         return self.constants[kind, text]
 
+    def _argument(self, entry: Entry, x: Node | tuple[Node, ...] | None) -> str:
+        if x is None:
+            return "0"
+        if isinstance(x, Node):
+            return self._pointer(entry, x)
+        several = ", ".join(self._pointer(entry, n) for n in x)
+        return f"(const {_c_type(x[0].type)} *const[]){{{several}}}"
+
     def _pointer(self, entry: Entry, n: Node) -> str:
+        n = n.holder
         if isinstance(n.op, StreamedInput):
             return next(k for k, x in entry.inputs.items() if x is n)
         kind = _c_type(n.type)

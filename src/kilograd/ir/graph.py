@@ -29,11 +29,12 @@ class Kernel:
     """How a node is called on the device.
 
     The C function is `symbol(out, *args, [scratch], &params)`, its last parameter the struct of
-    `params`.  An array in there becomes a table in flash, `None` among `args` a null pointer.
+    `params`.  An array in there becomes a table in flash, `None` among `args` a null pointer, and
+    several nodes an array of pointers.
     """
 
     symbol: str
-    args: tuple[Node | None, ...]
+    args: tuple[Node | tuple[Node, ...] | None, ...]
     params: Params
     scratch: int = 0  # bytes of working memory, alive during the call only
     stages: tuple[StageCall, ...] = ()
@@ -118,6 +119,11 @@ class Node:
                 yield from x.reads()
             else:
                 yield x
+
+    @property
+    def holder(self) -> Node:
+        """The node whose memory holds this tensor: of a view of one other, what it is a view of."""
+        return self.inputs[0].holder if self.op.view and len(self.inputs) == 1 else self
 
     def __str__(self) -> str:
         args = ", ".join(x.name for x in self.inputs)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from kilograd.ir import Affine, Array
-from kilograd.layers.curves import curve
 from kilograd.layers.network import (
     UNBOUNDED,
     Bounds,
@@ -47,6 +46,7 @@ from kilograd.layers.network import (
     Transpose,
     Value,
 )
+from kilograd.quant.curves import curve
 
 _PATCHES = 1 << 24
 """Elements of patches at once: 64 MiB of float32."""

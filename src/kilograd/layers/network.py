@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kilograd.ir import Affine, Array
+from kilograd.quant import Curve as Curve  # noqa: PLC0414 an operation as others here
+from kilograd.quant import CurveKind as CurveKind  # noqa: PLC0414
 from kilograd.quant import Rounding
 
 Pair = tuple[int, int]
@@ -123,34 +125,6 @@ class Clamp:
     """min(max(x, low), high): ReLU, ReLU6, clip."""
 
     bounds: Bounds
-
-
-class CurveKind(enum.StrEnum):
-    """A function of one number.  `parameter`: the slope below zero of LEAKY, the alpha of ELU."""
-
-    SIGMOID = "sigmoid"
-    TANH = "tanh"
-    SILU = "silu"
-    HARD_SIGMOID = "hard_sigmoid"  # relu6(x + 3) / 6
-    HARD_SWISH = "hard_swish"  # x * relu6(x + 3) / 6
-    GELU = "gelu"
-    GELU_TANH = "gelu_tanh"
-    LEAKY = "leaky_relu"
-    ELU = "elu"
-    SOFTPLUS = "softplus"
-    MISH = "mish"
-    ABS = "abs"
-    EXP = "exp"
-    SQRT = "sqrt"
-    NEG = "neg"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A function of each element by itself: a table of 256 entries, once there are codes."""
-
-    kind: CurveKind
-    parameter: float = 0.0
 
 
 class PoolKind(enum.Enum):

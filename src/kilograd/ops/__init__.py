@@ -25,10 +25,12 @@ from kilograd.ops.loss import CrossEntropy, CrossEntropyGrad
 from kilograd.ops.max_pool import ArgMax, MaxPool, MaxPoolGrad
 from kilograd.ops.mean_pool import Mean, MeanPool, MeanPoolGrad
 from kilograd.ops.pool import AvgPool, Broadcast, SumPixels, Upsample, UpsampleGrad, WindowPool
+from kilograd.ops.product import Product, ProductGrad, ProductSumGrad
 from kilograd.ops.row_update import RowUpdate
-from kilograd.ops.shape import Concat, Copy, Overlay, Take, TakeGrad
+from kilograd.ops.shape import Concat, Copy, Overlay, PadMap, Reshape, Take, TakeGrad
 from kilograd.ops.state import Accumulate, Adam, ElementRule, Momentum
 from kilograd.ops.stream import Stage, Stream
+from kilograd.ops.table import Rescale, Table, TableGrad
 from kilograd.ops.update import Clear, RowRms, Sgd, Update
 from kilograd.ops.window import Window
 
@@ -71,6 +73,12 @@ __all__ = [
     "MeanPoolGrad",
     "Momentum",
     "Overlay",
+    "PadMap",
+    "Product",
+    "ProductGrad",
+    "ProductSumGrad",
+    "Rescale",
+    "Reshape",
     "RowRms",
     "RowUpdate",
     "ScaleChannels",
@@ -78,6 +86,8 @@ __all__ = [
     "Stage",
     "Stream",
     "SumPixels",
+    "Table",
+    "TableGrad",
     "Take",
     "TakeGrad",
     "ToBlock",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from kilograd.ir import Array, Block, Op, ShapeError, Value
+from kilograd.ir import Affine, Array, Block, DType, Op, ShapeError, TensorType, Value
 from kilograd.quant import Rounding
 
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ def require(ok: object, why: str) -> None:
     """Raise `ShapeError` unless `ok`."""
     if not ok:
         raise ShapeError(why)
+
+
+def int8_map(x: TensorType) -> None:
+    """Raise `ShapeError` unless `x` holds int8 codes of one scale."""
+    one = isinstance(x.quant, Affine) and x.quant.axis is None
+    require(x.dtype is DType.I8 and one, f"{x} must be int8 with one scale")
 
 
 def array(value: Value) -> Array:

@@ -31,13 +31,15 @@ def store(graph: Graph, *, in_place: bool = True) -> Storage:
             for x in n.reads():
                 last[x] = max(last[x], i)
     end = len(graph.nodes)
-    last.update(dict.fromkeys(graph.outputs, end))
+    last.update({n.holder: end for n in graph.outputs})
 
     names = {n.name for n in graph.nodes}
     buffers: dict[str, Buffer] = {}
     tensor: dict[Node, str] = {}
     scratch: dict[Node, str] = {}
     for i, n in enumerate(graph.nodes):
+        if n.holder is not n and n.holder in tensor:
+            tensor[n] = tensor[n.holder]
         if isinstance(n.op, Param | StreamedInput) or n.op.view:
             continue
         if not isinstance(n.op, Leaf) and (size := n.op.kernel(n).scratch):
@@ -63,7 +65,7 @@ def _free_after(
 ) -> list[Node]:
     """Return the inputs whose buffer `n` may take over."""
     inputs = [n.inputs[k] for k in n.op.overwrites]
-    candidates = [x for x in inputs if x.type.shape == n.type.shape]
+    candidates = [x.holder for x in inputs if x.type.shape == n.type.shape]
     return [
         x for x in candidates if x in tensor and last[x] == i and x.type.nbytes == n.type.nbytes
     ]

@@ -25,6 +25,7 @@ from kilograd.ops import (
     MaxPoolGrad,
     MeanPoolGrad,
     Overlay,
+    ProductSumGrad,
     RowUpdate,
     SumPixels,
     UpsampleGrad,
@@ -81,6 +82,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return n.op.gain() if x is n.inputs[0] else 0
         case UpsampleGrad(size=size):
             return size**2
+        case ProductSumGrad():
+            return x.type.size // n.type.size * _code_range(n.inputs[1])
         case ConvWeightGrad() | DepthwiseWeightGrad():
             return _pixels(x) * _code_range(n.inputs[0])
         case FisherSum():

@@ -32,7 +32,7 @@ def _greedy(graph: Graph) -> tuple[Node, ...]:
     reads = {n: set(n.reads()) for n in nodes}
     waits = _waits(nodes, reads)
     left = Counter(x for n in nodes for x in reads[n])
-    left.update(graph.outputs)
+    left.update(n.holder for n in graph.outputs)
     followers: dict[Node, list[Node]] = {n: [] for n in nodes}
     for n in nodes:
         for x in waits[n]:
@@ -85,7 +85,8 @@ def _with_views(graph: Graph, done: list[Node]) -> tuple[Node, ...]:
     for n in done:
         out.append(n)
         seen.add(n)
-        for v in [v for v in views if v not in seen and all(x in seen for x in v.inputs)]:
-            out.append(v)
-            seen.add(v)
+        for v in views:  # in order: one may be of another
+            if v not in seen and all(x in seen for x in v.inputs):
+                out.append(v)
+                seen.add(v)
     return tuple(out)

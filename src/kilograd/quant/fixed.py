@@ -32,9 +32,20 @@ def fractions(reals: Sequence[float]) -> tuple[Array, int]:
     >>> table.tolist(), exponent
     ([1073741824, 268435456], 0)
     """
-    exponent = math.frexp(max(reals))[1]
+    table, exponent = signed_fractions(reals)
+    return np.maximum(table, 1), exponent
+
+
+def signed_fractions(reals: Sequence[float]) -> tuple[Array, int]:
+    """Write reals of any sign as `fractions` does positive ones.
+
+    >>> table, exponent = signed_fractions([-0.5, 0.0])
+    >>> table.tolist(), exponent
+    ([-1073741824, 0], 0)
+    """
+    exponent = math.frexp(max(map(abs, reals)))[1]
     top = (1 << 31) - 1
-    table = [max(1, min(round(math.ldexp(x, 31 - exponent)), top)) for x in reals]
+    table = [max(-top, min(round(math.ldexp(x, 31 - exponent)), top)) for x in reals]
     return np.array(table, np.int32), exponent
 
 

@@ -12,7 +12,6 @@ from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, UnsupportedE
 from kilograd.frontend.onnx.file import Operator
 from kilograd.frontend.onnx.functions import MOST_PARTS, Function
 from kilograd.ir import Array
-from kilograd.layers.curves import curve
 from kilograd.layers.network import (
     ChannelScale,
     Convolution,
@@ -24,6 +23,7 @@ from kilograd.layers.network import (
     Sum,
     Value,
 )
+from kilograd.quant.curves import curve
 
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "Add": np.add,

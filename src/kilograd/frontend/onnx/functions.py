@@ -15,8 +15,8 @@ import numpy as np
 
 from kilograd.frontend.onnx.file import Operator
 from kilograd.ir import Array
-from kilograd.layers.curves import curve
 from kilograd.layers.network import Bounds, Clamp, Curve, CurveKind, Value
+from kilograd.quant.curves import curve
 
 _NEAR = np.linspace(-20, 20, 1281)
 _FAR = np.concatenate([s * np.logspace(1, 30, 117) for s in (-1, 1)])

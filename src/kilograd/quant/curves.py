@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from kilograd.ir import Array
-from kilograd.layers.network import Curve, CurveKind
 
 _GELU_CUBE = 0.044715  # of the approximation by tanh, Hendrycks and Gimpel, 2016
 _GELU_INNER = math.sqrt(2 / math.pi)
+_LARGEST_POWER = 126 * math.log(2)
+
+
+class CurveKind(enum.StrEnum):
+    """A function of one number.  `parameter`: the slope below zero of LEAKY, the alpha of ELU."""
+
+    SIGMOID = "sigmoid"
+    TANH = "tanh"
+    SILU = "silu"
+    HARD_SIGMOID = "hard_sigmoid"  # relu6(x + 3) / 6
+    HARD_SWISH = "hard_swish"  # x * relu6(x + 3) / 6
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    LEAKY = "leaky_relu"
+    ELU = "elu"
+    SOFTPLUS = "softplus"
+    MISH = "mish"
+    ABS = "abs"
+    EXP = "exp"
+    SQRT = "sqrt"
+    NEG = "neg"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A function of each element by itself: a table of 256 entries, once there are codes."""
+
+    kind: CurveKind
+    parameter: float = 0.0
 
 
 def curve(op: Curve, x: Array) -> Array:
@@ -35,6 +65,11 @@ def slope(op: Curve, x: Array) -> Array:
 def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, 1) / (1 + e)
+
+
+def _exp(x: Array) -> Array:
+    """Return e^x, finite: 2^126 for all beyond."""
+    return np.exp(np.minimum(x, _LARGEST_POWER))
 
 
 def _softplus(x: Array) -> Array:
@@ -80,7 +115,7 @@ _VALUES: Mapping[CurveKind, _Function] = {
     CurveKind.SOFTPLUS: lambda x, _: _softplus(x),
     CurveKind.MISH: lambda x, _: x * np.tanh(_softplus(x)),
     CurveKind.ABS: lambda x, _: np.abs(x),
-    CurveKind.EXP: lambda x, _: np.exp(x),
+    CurveKind.EXP: lambda x, _: _exp(x),
     CurveKind.SQRT: lambda x, _: np.sqrt(np.maximum(x, 0)),
     CurveKind.NEG: lambda x, _: -x,
 }
@@ -98,7 +133,7 @@ _SLOPES: Mapping[CurveKind, _Function] = {
     CurveKind.SOFTPLUS: lambda x, _: _sigmoid(x),
     CurveKind.MISH: _mish_slope,
     CurveKind.ABS: lambda x, _: np.where(x < 0, -1.0, 1.0),
-    CurveKind.EXP: lambda x, _: np.exp(x),
+    CurveKind.EXP: lambda x, _: _exp(x),
     # Zero has a steep one, where the true one is infinite.
     CurveKind.SQRT: lambda x, _: np.where(x < 0, 0.0, 0.5 / np.sqrt(np.maximum(x, 1e-6))),
     CurveKind.NEG: lambda x, _: np.full_like(x, -1),
