@@ -10,6 +10,7 @@ from kilograd.errors import InputError
 from kilograd.extras import Extra
 from kilograd.frontend.torch_export.archive import read_program
 from kilograd.frontend.torch_export.program import Program
+from kilograd.frontend.torch_export.state import save_state_dict, state_dict
 from kilograd.frontend.torch_export.translate import translated
 from kilograd.ir import Array
 from kilograd.layers.network import Network
@@ -23,6 +24,8 @@ __all__ = [
     "program_from",
     "read_program",
     "read_pt2",
+    "save_state_dict",
+    "state_dict",
     "translated",
     "values_of",
 ]

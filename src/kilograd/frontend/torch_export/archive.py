@@ -145,13 +145,23 @@ class _Archive:
     where: str
 
     def program(self, name: str, sha256: str) -> Program:
-        root, model = self._model()
-        graph = model.graph_module.graph
-        stored = self._stored(root, model.graph_module.signature)
-        tensors = {k: self._shaped(k, v) for k, v in graph.tensor_values.items()}
-        calls = tuple(self._call(i, node) for i, node in enumerate(graph.nodes))
-        inputs, outputs = self._ends(model.graph_module.signature)
-        return Program(name, self.where, sha256, inputs, outputs, calls, tensors, stored)
+        model, read = self._model()
+        root, stem = model.partition("/")[0], Path(model).stem
+        state = self._numbers(f"{root}/data/weights", f"{stem}_weights_config.json")
+        constants = self._numbers(f"{root}/data/constants", f"{stem}_constants_config.json")
+        graph, signature = read.graph_module.graph, read.graph_module.signature
+        inputs, outputs = self._ends(signature)
+        return Program(
+            name,
+            self.where,
+            sha256,
+            inputs,
+            outputs,
+            tuple(self._call(i, node) for i, node in enumerate(graph.nodes)),
+            {k: self._shaped(k, v) for k, v in graph.tensor_values.items()},
+            self._stored(signature, state, {**state, **constants}),
+            state,
+        )
 
     def _model(self) -> tuple[str, _Model]:
         """Return the folder in the archive, and the one program that it holds."""
@@ -179,51 +189,51 @@ class _Archive:
             )
         return found[0], parse_json(text, _Model, self._at(found[0]))
 
-    def _stored(self, model: str, signature: _Signature) -> dict[str, Stored]:
-        """Return the numbers that inputs of the graph stand for."""
-        root, stem = model.partition("/")[0], Path(model).stem
-        weights = self._payloads(f"{root}/data/weights", f"{stem}_weights_config.json")
-        constants = self._payloads(f"{root}/data/constants", f"{stem}_constants_config.json")
+    def _stored(
+        self, signature: _Signature, state: Mapping[str, Array], others: Mapping[str, Array]
+    ) -> dict[str, Stored]:
+        """Return the numbers that inputs of the graph stand for; buffers may be in either place."""
         out: dict[str, Stored] = {}
         for spec in signature.input_specs:
             match spec:
-                case {"parameter": {"arg": {"name": str(name)}, "parameter_name": str(origin)}}:
-                    out[name] = self._tensor(weights, constants, origin)
-                case {"buffer": {"arg": {"name": str(name)}, "buffer_name": str(origin)}}:
-                    out[name] = self._tensor(weights, constants, origin)
+                case {"parameter": {"arg": {"name": str(name)}, "parameter_name": str(origin)}} | {
+                    "buffer": {"arg": {"name": str(name)}, "buffer_name": str(origin)}
+                }:
+                    found = state.get(origin, others.get(origin))
                 case {
                     "tensor_constant": {
                         "arg": {"name": str(name)},
                         "tensor_constant_name": str(origin),
                     }
                 }:
-                    out[name] = self._tensor(constants, weights, origin)
+                    found = others.get(origin)
+                case _:
+                    continue
+            if found is None:
+                raise InputError(
+                    f"{self.where}: {origin[:80]!r}: the numbers are missing; save it again"
+                )
+            out[name] = Stored(origin, found)
         return out
 
-    def _payloads(self, folder: str, config: str) -> Mapping[str, tuple[str, _Payload]]:
+    def _numbers(self, folder: str, config: str) -> dict[str, Array]:
+        """Return the tensors of a folder by their names in the module."""
         member = f"{folder}/{config}"
         text = decoded(self._bytes(member, limits.GRAPH_BYTES), self._at(member))
-        found = parse_json(text, _Payloads, self._at(member)).config
-        return {k: (folder, v) for k, v in found.items()}
+        return {
+            name: self._tensor(folder, name, payload)
+            for name, payload in parse_json(text, _Payloads, self._at(member)).config.items()
+        }
 
-    def _tensor(
-        self,
-        first: Mapping[str, tuple[str, _Payload]],
-        second: Mapping[str, tuple[str, _Payload]],
-        origin: str,
-    ) -> Stored:
-        """Return numbers by their name in the module; buffers may be kept in either place."""
-        folder, payload = first.get(origin) or second.get(origin) or ("", None)
-        where = f"{self.where}: {origin[:80]!r}"
-        if payload is None:
-            raise InputError(f"{where}: the numbers are missing; save the program again")
+    def _tensor(self, folder: str, name: str, payload: _Payload) -> Array:
+        where = f"{self.where}: {name[:80]!r}"
         if payload.use_pickle or payload.tensor_meta is None:
             raise InputError(
                 f"{where}: is a tensor of its own class, kept as a pickle, which could run code; "
                 f"make it a plain float32 tensor before the export"
             )
         data = self._bytes(f"{folder}/{payload.path_name}", limits.TENSOR_BYTES)
-        return Stored(origin, _strided(data, payload.tensor_meta, where))
+        return _strided(data, payload.tensor_meta, where)
 
     def _bytes(self, member: str, most: int) -> bytes:
         try:

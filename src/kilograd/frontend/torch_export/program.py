@@ -139,7 +139,7 @@ class Shaped:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Numbers that a program comes with; `origin` is their name in the module's state dict."""
+    """Numbers that a program comes with; `origin` is what the module calls them."""
 
     origin: str
     array: Array
@@ -150,8 +150,8 @@ class Program:
     """What `torch.export.export` makes of a module.
 
     `tensors`: of every name that is one.  `stored`: parameters, buffers and constants, by the
-    names that calls have for them.  `file` is how messages name it; `sha256` empty for a module of
-    this process.
+    names that calls have for them; `state` is the module's state dict.  `file` is how messages
+    name it; `sha256` is empty for a module of this process.
     """
 
     name: str
@@ -162,3 +162,4 @@ class Program:
     calls: tuple[Call, ...]
     tensors: Mapping[str, Shaped]
     stored: Mapping[str, Stored]
+    state: Mapping[str, Array]

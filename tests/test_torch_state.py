@@ -1,0 +1,231 @@
+"""What was learned in codes goes back into the module that it is from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kilograd.errors import InputError
+from kilograd.frontend.torch_export import (
+    Program,
+    program_from,
+    read_program,
+    save_state_dict,
+    state_dict,
+    translated,
+)
+from kilograd.ir import Array
+from kilograd.layers.evaluate import evaluate, real
+from kilograd.layers.network import Convolution, Dense, Network, Tensor
+from kilograd.layers.quantise import quantise
+from kilograd.layers.simplify import simplify
+
+pytest.importorskip("torch", reason="PyTorch is not here: pip install torch")
+
+import torch
+from torch import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+SHAPE = (3, 8, 10)
+Weighted = Convolution | Dense
+
+
+class Small(nn.Module):  # type: ignore[misc]
+    """What folds: batch norm behind and before, constants on the input, a flattened map."""
+
+    def __init__(self, classes: int = 5, *, bias: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("times", torch.rand(1, 3, 1, 1) + 1)
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8))
+        self.depth = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.BatchNorm2d(8))
+        self.group = nn.Conv2d(8, 4, 1, groups=2)
+        self.before = nn.BatchNorm2d(4)
+        self.point = nn.Conv2d(4, 6, 1)
+        self.hidden = nn.Linear(6 * 20, 7)
+        self.head = nn.Linear(7, classes, bias=bias)
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.uniform_(norm.running_mean, -1, 1)
+                nn.init.uniform_(norm.running_var, 0.5, 2)
+                nn.init.normal_(norm.weight)
+                nn.init.normal_(norm.bias)
+
+    def forward(self, x: Any) -> Any:
+        x = torch.relu(self.first(x * self.times))
+        x = torch.relu(self.depth(x)) + x
+        x = torch.relu(self.point(self.before(torch.relu(self.group(x)))))
+        return self.head(torch.relu(self.hidden(torch.flatten(x, 1))))
+
+
+def module(classes: int = 5, *, bias: bool = True) -> Any:
+    torch.manual_seed(3)
+    return Small(classes, bias=bias).eval()
+
+
+def program(of: Any) -> Program:
+    return program_from(of, torch.zeros(1, *SHAPE))
+
+
+def images(n: int) -> Array:
+    return np.random.default_rng(0).normal(size=(n, *SHAPE)).astype(np.float32)
+
+
+def last(x: Array) -> Array:
+    """Return a batch in the axis order of a simplified network."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def coded(net: Program) -> Network:
+    """Return the network in codes, with codes that learning has moved."""
+    network = quantise(simplify(translated(net)), {"x": last(images(40))}).network
+    rng = np.random.default_rng(1)
+
+    def moved(op: Weighted) -> Weighted:
+        step = rng.integers(-3, 4, op.weight.values.shape)
+        codes = np.clip(op.weight.values + step, -127, 127).astype(np.int8)
+        assert op.bias is not None
+        bias = (op.bias.values + rng.integers(-99, 99, op.bias.values.shape)).astype(np.int32)
+        return replace(
+            op, weight=replace(op.weight, values=codes), bias=replace(op.bias, values=bias)
+        )
+
+    layers = tuple(
+        replace(x, op=moved(x.op)) if isinstance(x.op, Convolution | Dense) else x
+        for x in network.layers
+    )
+    return replace(network, layers=layers)
+
+
+def weighted(network: Network) -> dict[str, Weighted]:
+    return {x.name: x.op for x in network.layers if isinstance(x.op, Convolution | Dense)}
+
+
+def loaded(of: Any, state: dict[str, Array]) -> Any:
+    of.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
+    return of
+
+
+def computed(of: Any, x: Array) -> Array:
+    with torch.no_grad():
+        return np.array(of(torch.from_numpy(x)))
+
+
+def test_the_module_has_the_weights_of_the_codes() -> None:
+    net = program(module())
+    codes = coded(net)
+    state = state_dict(net, weighted(codes))
+    assert state.keys() == module().state_dict().keys()
+    again = weighted(simplify(translated(program(loaded(module(), state)))))
+    for name, op in weighted(codes).items():
+        found = again[name]
+        assert op.bias is not None
+        assert found.bias is not None
+        np.testing.assert_allclose(found.weight.values, real(op.weight), rtol=1e-6)
+        assert op.weight.quant is not None
+        scale = np.array(op.weight.quant.scale).reshape(-1, *(1,) * (op.weight.values.ndim - 1))
+        np.testing.assert_array_equal(np.rint(found.weight.values / scale), op.weight.values)
+        assert op.bias.quant is not None
+        unit = op.bias.quant.unit * np.array(op.bias.quant.scale)
+        assert np.abs(found.bias.values / unit - op.bias.values).max() < 0.1
+
+
+def test_weights_without_batch_norm_are_codes_times_scale() -> None:
+    net = program(module())
+    codes = weighted(coded(net))
+    state = state_dict(net, codes)
+    np.testing.assert_array_equal(state["head.weight"], real(codes["head_"].weight))
+    point = real(codes["head_"].bias) if codes["head_"].bias else None
+    np.testing.assert_array_equal(state["head.bias"], point)
+    group = real(codes["group"].weight).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(state["group.weight"], group)
+    assert state["first.1.num_batches_tracked"].dtype == np.int64
+
+
+def test_the_module_computes_what_the_codes_stand_for() -> None:
+    net = program(module())
+    codes = coded(net)
+    x = images(60)
+    y = computed(loaded(module(), state_dict(net, weighted(codes))), x)
+    reals = evaluate(codes, {"x": last(x)})[codes.outputs[0]]
+    np.testing.assert_allclose(y, reals, rtol=1e-4, atol=1e-5)
+    moved = computed(module(), x)
+    assert np.abs(moved - y).max() > 50 * np.abs(reals - y).max()
+
+
+def test_a_head_may_have_other_classes() -> None:
+    net = program(module())
+    ops = weighted(quantise(simplify(translated(net)), {"x": last(images(40))}).network)
+    rng = np.random.default_rng(2)
+    weight = Tensor(rng.normal(size=(3, 7)).astype(np.float32), None, "head.weight")
+    bias = Tensor(rng.normal(size=3).astype(np.float32))
+    state = state_dict(net, {**ops, "head_": Dense(weight, bias)})
+    np.testing.assert_array_equal(state["head.weight"], weight.values)
+    np.testing.assert_array_equal(state["head.bias"], bias.values)
+    loaded(module(3), state)
+    other = Tensor(rng.normal(size=(3, 9)).astype(np.float32), None, "first.0.weight")
+    with pytest.raises(InputError, match="only a classifier"):
+        state_dict(net, {"first.0": Dense(other, bias)})
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_a_state_dict_is_written(tmp_path: Path, ending: str) -> None:
+    net = program(module())
+    state = state_dict(net, weighted(coded(net)))
+    file = tmp_path / f"learned{ending}"
+    save_state_dict(file, state)
+    if ending == ".pt":
+        found = torch.load(file, weights_only=True)
+    else:
+        from safetensors.torch import load_file
+
+        found = load_file(file)
+    other = module()
+    other.load_state_dict(found)
+    np.testing.assert_array_equal(
+        computed(other, images(2)), computed(loaded(module(), state), images(2))
+    )
+    with pytest.raises(InputError, match="name it"):
+        save_state_dict(tmp_path / "learned.bin", state)
+
+
+def test_a_file_can_take_it_too(tmp_path: Path) -> None:
+    exported = torch.export.export(module(), (torch.zeros(1, *SHAPE),))
+    torch.export.save(exported, tmp_path / "net.pt2")
+    net = read_program(tmp_path / "net.pt2")
+    state = state_dict(net, weighted(coded(net)))
+    wanted = state_dict(program(module()), weighted(coded(program(module()))))
+    for name, x in state.items():
+        np.testing.assert_array_equal(x, wanted[name])
+
+
+def test_what_the_module_cannot_hold_is_refused() -> None:
+    net = program(module(bias=False))
+    with pytest.raises(InputError, match=r"head\.weight: the layer has learned a bias"):
+        state_dict(net, weighted(coded(net)))
+    ops = weighted(coded(program(module())))
+    foreign = replace(ops["point"], weight=replace(ops["point"].weight, origin="other.weight"))
+    with pytest.raises(InputError, match="point: is no layer of it alone"):
+        state_dict(net, {"point": foreign})
+    dead = module()
+    with torch.no_grad():
+        dead.first[1].weight[2] = 0
+    with pytest.raises(InputError, match="multiplies by zero"):
+        state_dict(program(dead), {"first.0": ops["first.0"]})
+
+
+def test_merged_branches_are_not_taken_apart() -> None:
+    class Branches(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Any) -> Any:
+            return torch.relu(self.a(x) + self.b(x))
+
+    net = program_from(Branches().eval(), torch.zeros(1, *SHAPE))
+    ops = weighted(simplify(translated(net)))
+    assert len(ops) == 1
+    with pytest.raises(InputError, match="branches were merged"):
+        state_dict(net, ops)
