@@ -133,7 +133,7 @@ MODULES = {
     "mean pool, ceil": (nn.AvgPool2d(3, 2, ceil_mode=True), MAP),
     "adaptive": (nn.Sequential(nn.AdaptiveAvgPool2d((4, 6)), nn.AdaptiveMaxPool2d(2)), MAP),
     "amax": (Of(lambda m, x: (x.amax((2, 3)), x.amax((-1, -2), keepdim=True))), MAP),
-    "mean of an axis": (Of(lambda m, x: (x.mean(1), x.mean(-1, keepdim=True))), MAP),
+    "mean of an axis": (Of(lambda m, x: (x.mean(1), x.mean(-1, keepdim=True), x.sum((2, 3)))), MAP),
     "splits": (Of(lambda m, x: torch.cat(x.split([1, 2, 3], 1)[::-1], 1)), MAP),
     "stack": (Of(lambda m, x: torch.stack(x.unbind(1)[:2], 2)), MAP),
     "slices": (Of(lambda m, x: x[:, 1:5:2, :-1].narrow(3, 2, 4)), MAP),
@@ -297,11 +297,20 @@ def test_a_module_in_training_mode_is_refused() -> None:
 
 def test_control_flow_is_refused() -> None:
     def forward(m: Any, x: Any) -> Any:
-        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+        return torch.cond(x.sum() > 0, lambda x: x.cumsum(1), lambda x: x - 1, (x,))
 
     said = refused(Of(forward).eval(), MAP)
     assert "higher_order.cond" in said
     assert "control flow" in said
+    assert "inside, cumsum cannot be read either" in said
+
+
+def test_many_layers_are_all_named() -> None:
+    norms = [nn.Sequential(nn.LayerNorm(12), nn.LogSigmoid()) for _ in range(60)]
+    said = refused(nn.Sequential(*norms), MAP)
+    assert "120 layers cannot be imported" in said
+    assert all(f"{i}.0.layer_norm" in said for i in range(60))
+    assert "docs/import-torch.md" in said
 
 
 def test_what_pytorch_cannot_export_is_refused() -> None:
@@ -357,7 +366,8 @@ def test_the_page_lists_all_operators() -> None:
     page = Path(__file__).parents[1] / "docs" / "import-torch.md"
     if not page.exists():
         pytest.skip("the documents are not here")
-    table = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    part = page.read_text().partition("## Operators")[2].partition("##")[0]
+    table = [line for line in part.splitlines() if line.startswith("| ")]
     assert set(re.findall("`([a-z_0-9]+)`", "".join(table))) == _TRANSLATIONS.keys()
 
 

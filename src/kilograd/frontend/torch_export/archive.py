@@ -255,13 +255,14 @@ class _Archive:
         return Shaped(sizes, _DTYPES.get(meta.dtype, f"type {meta.dtype}"))
 
     def _call(self, index: int, node: _Node) -> Call:
+        """Return a call; arguments of control flow have no names, and get numbers."""
         where = f"{self.where}: node {index}"
         outputs = tuple(names.identifier(x, where) for o in node.outputs for x in _output(o))
         stack = node.metadata.get("nn_module_stack", "").rpartition(";")[2].split(",")
         return Call(
             outputs[0] if outputs else f"node_{index}",
             node.target.removeprefix("torch.ops."),
-            {x.name: _argument(x.arg) for x in node.inputs},
+            {x.name or str(i): _argument(x.arg) for i, x in enumerate(node.inputs)},
             outputs,
             *(stack[1:3] if len(stack) > 2 else ("", "")),
         )
@@ -317,6 +318,10 @@ def _argument(given: Mapping[str, Any]) -> Argument:
             return _item(x)
         case {"as_optional_tensor": {"as_none": _}}:
             return None
+        case {"as_graph": {"graph": {"nodes": list(nodes)}}}:
+            called = (x.get("target") for x in nodes if isinstance(x, dict))
+            operators = {x.removeprefix("torch.ops.") for x in called if isinstance(x, str)}
+            return Other("graph", tuple(sorted(operators)))
     return Other(next(iter(given), "nothing").removeprefix("as_"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from kilograd.frontend.torch_export.building import At, Held, finite
@@ -15,6 +17,7 @@ from kilograd.layers.network import (
     Pair,
     Pool,
     PoolKind,
+    Product,
     Reshape,
     Resize,
     Sides,
@@ -163,6 +166,15 @@ def mean(at: At) -> Held:
     """The mean over axes that are not the batch's."""
     x = at.input()
     return at.make(Mean(_axes(at, x)), x)
+
+
+def total(at: At) -> Held:
+    """The sum over axes that are not the batch's: a mean, times their length."""
+    x = at.input()
+    axes = _axes(at, x)
+    count = math.prod(x.shape[a] for a in axes)
+    each = at.constant(np.full((1,) * len(at.shape), count, np.float32))
+    return at.make(Product(), at.step(Mean(axes), at.shape, x), each)
 
 
 def largest(at: At) -> Held:

@@ -22,9 +22,13 @@ class Ref:
 
 @dataclass(frozen=True)
 class Other:
-    """An argument that stands for no number, text or tensor: `kind` is PyTorch's word for it."""
+    """An argument that stands for no number, text or tensor: `kind` is PyTorch's word for it.
+
+    `operators`: of a graph, what it calls.
+    """
 
     kind: str
+    operators: tuple[str, ...] = ()
 
 
 Scalar = int | float | bool | str

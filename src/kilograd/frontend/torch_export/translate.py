@@ -9,7 +9,7 @@ from kilograd import names
 from kilograd.errors import InputError
 from kilograd.frontend.torch_export import arithmetic, maps, moves
 from kilograd.frontend.torch_export.building import At, Building, Translation
-from kilograd.frontend.torch_export.program import Call, Program, RefusedError
+from kilograd.frontend.torch_export.program import Call, Other, Program, RefusedError
 from kilograd.layers.network import (
     CurveKind,
     Gather,
@@ -32,6 +32,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), maps.adaptive_mean),
     **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d"), maps.adaptive_max),
     "mean": maps.mean,
+    "sum": maps.total,
     "amax": maps.largest,
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), maps.upsample),
     "relu": arithmetic.clamp_to(0.0, math.inf),
@@ -259,7 +260,17 @@ def _counts(program: Program, call: Call) -> bool:
 def _advice(call: Call) -> str:
     library = call.target.partition(".")[0]
     if library == "higher_order":
-        return "control flow and parts with settings of their own are not read; export without"
+        inside = {
+            Call("", o, {}, (), "", "").operator
+            for x in call.arguments.values()
+            if isinstance(x, Other)
+            for o in x.operators
+        }
+        also = ", ".join(sorted(inside - _TRANSLATIONS.keys() - _NOTHING))
+        return (
+            "control flow and parts with settings of their own (autocast) are not read; export "
+            f"without{f'; inside, {also} cannot be read either' * bool(also)}"
+        )
     if library in {"quantized_decomposed", "torchao", "quantized"}:
         return "give the float module: kilograd quantises"
     if library != "aten":
