@@ -359,7 +359,7 @@ BAD_NPZ: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "no sample": (
         lambda f: zipped(f, {"x.npy": stored(samples(4)[:0]), "y.npy": stored(np.arange(0))}),
-        "x holds no sample",
+        r"x has the shape \[0, 12, 5, 2\]; it needs a first axis, \[n\], and a",
     ),
 }
 

@@ -73,7 +73,7 @@ def test_no_room_for_a_large_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_images_are_as_they_are_prepared(home: Path, tmp_path: Path) -> None:
     (home / "discs" / "red" / "broken.png").write_bytes(b"x")
-    taken = Taken(tmp_path, SEEN, silent)
+    taken = Taken(tmp_path, tmp_path, SEEN, silent)
     dataset = load_dataset(home / "discs", taken)
     (home / "discs" / "red" / "broken.png").unlink()
     assert dataset.skipped == ("red/broken.png",)
@@ -94,7 +94,7 @@ def take(folder: Path, files: list[Path], stop: int | None = None) -> Any:
             decoded += 1
             return super()._decoded(source)
 
-    taken = Counted(folder, SEEN, silent)
+    taken = Counted(folder, folder, SEEN, silent)
     for at, file in enumerate(files[:stop]):
         taken(Listed(file.name, file, 0, None), at, len(files))
     return np.array(taken.images()), decoded, taken.digest()

@@ -15,7 +15,7 @@ import numpy as np
 from kilograd import limits
 from kilograd.data import Augment, Draw
 from kilograd.errors import InputError, option
-from kilograd.frontend import Model
+from kilograd.frontend import Arrays, Model
 from kilograd.options import Option, changed, checked, leaves, values
 from kilograd.select import METHODS, Budget, Evidence
 from kilograd.sizes import bytes_of, macs_of, ram_of
@@ -272,6 +272,12 @@ class Settings:
         text = self.cache_bytes
         kept = None if text is None else bytes_of(text, "cache_bytes")
         return replace(self.limits.budget(model), cache=kept)
+
+    def suited(self, model: Model) -> Settings:
+        """Return the settings as they are for a network: of arrays there are no random views."""
+        if not isinstance(model.preprocess.samples, Arrays):
+            return self
+        return replace(self, schedule=replace(self.schedule, augment=Augment.NONE))
 
     def varied(self, method: str) -> Settings:
         """Return the settings of METHOD, METHOD@LR or METHOD@OPTION=VALUE,OPTION=VALUE.

@@ -140,22 +140,24 @@ def predictions(
     learned = learned_from(adapted, places)
     least = least_confidence(learned, threshold)
     files = picture_files(places)
-    host, unreadable = learned.host(), list[str]()
-    for done, picture in enumerate(read_pictures(files, learned.compiled.model.preprocess), 1):
-        if picture.image is None:
-            unreadable.append(f"{picture.file} ({picture.why})")
-        else:
+    host, unreadable, tried = learned.host(), list[str](), 0
+    for done, file in enumerate(files, 1):
+        for picture in read_pictures(file, learned.compiled.model.preprocess):
+            tried += 1
+            if picture.image is None:
+                unreadable.append(f"{picture.name} ({picture.why})")
+                continue
             way, sure = _answer(learned, host, picture.image)
             name = learned.classes[way]
-            yield Prediction(str(picture.file), name if sure >= least else None, sure, name)
+            yield Prediction(picture.name, name if sure >= least else None, sure, name)
         progress(done, len(files), "")
-    if len(unreadable) == len(files):
+    if len(unreadable) == tried:
         raise InputError(
-            f"{places[0]}: no image can be read, {len(files)} tried; the first: {unreadable[0]}"
+            f"{places[0]}: no image can be read, {tried} tried; the first: {unreadable[0]}"
         )
     if unreadable:
         count = len(unreadable)
-        _log.warning("%d of %d images cannot be read: %s", count, len(files), some(unreadable))
+        _log.warning("%d of %d images cannot be read: %s", count, tried, some(unreadable))
 
 
 def test(
@@ -295,7 +297,7 @@ def learn_further(
     recipe = replace(recipe, head=recipe.head_kind, cache=views)
     usual = Settings(Draw(EpisodeKind.ALL), recipe)
     where = str(adapted) if isinstance(adapted, str | Path) else "start"
-    settings = _as_learned(usual, given, where)
+    settings = _as_learned(usual, given, where).suited(learned.compiled.network)
     budget = settings.budget(learned.compiled.network)
     wanted = settings.recipe.cache or int(budget.cache is not None)
     dataset = load_dataset(data)

@@ -57,7 +57,10 @@ ModelName = Annotated[
 ]
 ImageSize = Annotated[
     str | None,
-    typer.Option("--size", help="Side of the images in pixels; default: the network's own."),
+    typer.Option(
+        "--size",
+        help="Side of the images in pixels, or HEIGHTxWIDTH; default: as the network says.",
+    ),
 ]
 BoardName = Annotated[
     str | None,

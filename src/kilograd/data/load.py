@@ -14,7 +14,7 @@ from kilograd.data.folders import load_folder
 from kilograd.data.listed import LAYOUT, Look, look_once
 from kilograd.data.lists import LISTS, load_lists
 from kilograd.data.meta_dataset import SPECIFICATION, load_meta_dataset
-from kilograd.data.npz import load_npz
+from kilograd.data.npz import NPZ_SUFFIX, load_npz
 from kilograd.data.parquet import load_parquet
 from kilograd.errors import InputError, option
 from kilograd.frontend import is_model
@@ -79,7 +79,7 @@ def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
         return load_lists(path, look)
     if path.is_dir():
         return load_folder(path, look)
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() == NPZ_SUFFIX:
         return load_npz(path, look)
     if path.suffix.lower() != ".parquet":
         raise InputError(f"{path}: neither a folder nor a .parquet or .npz file; {LAYOUT}")

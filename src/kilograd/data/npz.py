@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kilograd import limits
-from kilograd.data.arrays import SUFFIX, check_kind, stored, unpacked
+from kilograd.data.arrays import SUFFIX, stored, unpacked
 from kilograd.data.columns import Columns, classes_and_labels, split_of_row
 from kilograd.data.dataset import Dataset
 from kilograd.data.listed import Listed, Look, assemble, check_count, class_names, look_once
@@ -21,6 +21,7 @@ from kilograd.errors import InputError
 from kilograd.ir import Array
 from kilograd.reading import file_there
 
+NPZ_SUFFIX = ".npz"
 SAMPLES, LABELS = ("x", "samples"), ("y", "labels")
 _MORE = ("classes", "split")
 _LAYOUT = "save x (samples, one after another) and y (labels) with numpy.savez"
@@ -37,16 +38,7 @@ def load_npz(path: Path, look: Look = look_once) -> Dataset:
     `split`: n names of splits.
     """
     held = _read(path, (*SAMPLES, *LABELS, *_MORE))
-    (xs, x), (ys, y) = (_one(path, held, names) for names in (SAMPLES, LABELS))
-    if x.ndim < 2:
-        raise InputError(f"{path}: {xs} has the shape {list(x.shape)}; it needs a first axis, [n]")
-    if not len(x):
-        raise InputError(f"{path}: {xs} holds no sample; {_LAYOUT}")
-    check_count(len(x), path)
-    try:
-        check_kind(x.dtype)
-    except InputError as e:
-        raise InputError(f"{path}: {xs} {e}") from e
+    (xs, x), (ys, y) = _samples(path, held), _one(path, held, LABELS)
     labels = _values(path, ys, y, len(x))
     split = held.get("split")
     splits = None if split is None else _values(path, "split", split, len(x))
@@ -69,6 +61,22 @@ def load_npz(path: Path, look: Look = look_once) -> Dataset:
         for row, (data, number) in enumerate(zip(_rows(x), numbers, strict=True))
     ]
     return assemble(path.stem, path, classes, listed, look)
+
+
+def npz_samples(path: Path) -> tuple[str, Array]:
+    """Return what the samples of a file are called, and they [n, ...]; labels need not be there."""
+    return _samples(path, _read(path, SAMPLES))
+
+
+def _samples(path: Path, held: Mapping[str, Array]) -> tuple[str, Array]:
+    name, x = _one(path, held, SAMPLES)
+    if x.ndim < 2 or not len(x):
+        raise InputError(
+            f"{path}: {name} has the shape {list(x.shape)}; it needs a first axis, [n], and a "
+            "sample along it"
+        )
+    check_count(len(x), path)
+    return name, x
 
 
 def _rows(x: Array) -> Iterable[bytes]:

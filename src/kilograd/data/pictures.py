@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from kilograd.data.folders import ARRAY_SUFFIXES, IMAGE_SUFFIXES, walk
 from kilograd.data.listed import check_count
-from kilograd.data.pixels import decoded, prepare
+from kilograd.data.npz import NPZ_SUFFIX, npz_samples
+from kilograd.data.pixels import Sample, decoded, prepare
 from kilograd.errors import InputError
 from kilograd.frontend import Preprocess
 from kilograd.reading import there
@@ -21,7 +23,7 @@ from kilograd.reading import there
 class Picture:
     """A sample as network input, int8 [h, w, c]; `None`, and why, where it cannot be read."""
 
-    file: Path
+    name: str
     image: NDArray[np.int8] | None
     why: str = ""
 
@@ -57,11 +59,22 @@ def _images(folder: Path) -> list[Path]:
     return next(filter(None, of_kind), [])
 
 
-def read_pictures(files: Iterable[Path], preprocess: Preprocess) -> Iterator[Picture]:
-    """Decode pictures one by one, as a network takes them."""
-    for file in files:
-        try:
-            yield Picture(file, prepare(decoded(file), preprocess))
-        except Exception as e:  # noqa: BLE001 as in `readable`: a decoder may raise anything
-            why = str(e).removeprefix(f"{file}: ") or type(e).__name__
-            yield Picture(file, None, why)
+def read_pictures(file: Path, preprocess: Preprocess) -> Iterator[Picture]:
+    """Decode the samples of a file one by one, as a network takes them: one, or those of a .npz."""
+    if file.suffix.lower() != NPZ_SUFFIX:
+        yield _picture(str(file), partial(decoded, file), preprocess)
+        return
+    try:
+        name, samples = npz_samples(file)
+    except InputError as e:
+        yield Picture(str(file), None, str(e).removeprefix(f"{file}: "))
+        return
+    for row, sample in enumerate(samples):
+        yield _picture(f"{file} {name}[{row}]", partial(np.asarray, sample), preprocess)
+
+
+def _picture(name: str, fetch: Callable[[], Sample], preprocess: Preprocess) -> Picture:
+    try:
+        return Picture(name, prepare(fetch(), preprocess))
+    except Exception as e:  # noqa: BLE001 as in `readable`: a decoder may raise anything
+        return Picture(name, None, str(e).removeprefix(f"{name}: ") or type(e).__name__)

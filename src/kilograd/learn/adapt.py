@@ -215,6 +215,7 @@ def adapt(
 
     Raises `InputError` as `compile_for` does, and for a guard that has nothing to hold out.
     """
+    settings = settings.suited(model)
     compiled, settings = _compile_chosen(model, task, settings, chosen)
     passes = _guarded(compiled, task, settings.schedule) if settings.guard else None
     outcome = train(compiled, task, settings.schedule, progress, passes, keeper=keeper)

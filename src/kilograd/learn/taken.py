@@ -41,11 +41,14 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
 class Taken:
     """Takes images in the order in which a set lists them; what was taken before is not decoded.
 
-    Row i of `images` is image i of the data set that is made of them.
+    Row i of `images` is image i of the data set that is made of them.  `data`: where that lies, for
+    messages.
     """
 
-    def __init__(self, folder: Path, preprocess: Preprocess, progress: Progress) -> None:
-        self._preprocess, self._progress = preprocess, progress
+    def __init__(
+        self, folder: Path, data: Path, preprocess: Preprocess, progress: Progress
+    ) -> None:
+        self._data_set, self._preprocess, self._progress = data, preprocess, progress
         self._shape = preprocess.shape
         self._each = int(np.prod(self._shape))
         self._log, self._pixels = folder / "taken", folder / "pixels"
@@ -90,7 +93,7 @@ class Taken:
         try:
             return None if sample is None else prepare(sample, self._preprocess)
         except InputError as e:
-            raise InputError(f"sample {name} {e}") from e
+            raise InputError(f"{self._data_set}: sample {name} {e}") from e
 
     def _decoded(self, source: Source) -> Sample | None:
         try:

@@ -40,7 +40,7 @@ def learn_whole(work: Whole, out: Path | None, *, force: bool) -> Outcome:
     holds work that is another.
     """
     with unfinished(out, force=force) as folder:
-        taken = Taken(folder, work.network.preprocess, work.progress)
+        taken = Taken(folder, work.data, work.network.preprocess, work.progress)
         dataset = load_dataset(work.data, taken)
         _log.debug("%d images of %d classes in %s", len(dataset), len(dataset.classes), work.data)
         remark_seen(dataset, work.network)

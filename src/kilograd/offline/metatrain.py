@@ -31,7 +31,7 @@ from kilograd.offline.loop import Batch, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
 from kilograd.offline.parts import CALIBRATION, Parts, divide_classes, prepared
 from kilograd.offline.settings import Metatraining
-from kilograd.offline.views import random_view
+from kilograd.offline.views import view_of
 
 
 class ProtoNet(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -207,7 +207,7 @@ class _Episodes:
         )
         rng = how.views.rng(2, step)
         images = [
-            random_view(self.dataset.image(i), self.preprocess, how.views, rng)
+            view_of(self.dataset, i, self.preprocess, how.views, rng)
             for i in (*episode.support, *episode.query)
         ]
         labels = np.array((*episode.support_labels, *episode.query_labels), np.int64)

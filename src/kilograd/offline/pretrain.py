@@ -19,7 +19,7 @@ from kilograd.offline.loop import Batch, Lesson, Session, train
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs, last_layers
 from kilograd.offline.parts import CALIBRATION, divide_images, prepared
 from kilograd.offline.settings import Pretraining
-from kilograd.offline.views import random_view
+from kilograd.offline.views import view_of
 
 
 def pretrain(
@@ -104,9 +104,7 @@ class _Shuffled:
         order = np.argsort(views.rng(0, epoch).random(len(self.dataset)), kind="stable")
         chosen = order[place * size : (place + 1) * size]
         rng = views.rng(1, step)
-        images = [
-            random_view(self.dataset.image(int(i)), self.preprocess, views, rng) for i in chosen
-        ]
+        images = [view_of(self.dataset, int(i), self.preprocess, views, rng) for i in chosen]
         return np.stack(images), self.dataset.labels[chosen]
 
 

@@ -8,14 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilograd.data import Augment, prepare, upright
+from kilograd.data import Augment, Dataset, prepare, upright
 from kilograd.data.pixels import codes
-from kilograd.frontend import Images, Preprocess
+from kilograd.frontend import Arrays, Images, Preprocess
 from kilograd.offline.settings import Views
 
 _ASPECT = 4 / 3  # width to height of a crop, over that of the input, at most; and the inverse
 _COLOUR = 0.4  # brightness, contrast and saturation change by this factor either way
 _TRIES = 10
+
+
+def view_of(
+    dataset: Dataset, index: int, preprocess: Preprocess, views: Views, rng: np.random.Generator
+) -> NDArray[np.int8]:
+    """Return a view of a sample; an array is shown as it is."""
+    if isinstance(preprocess.samples, Arrays):
+        return dataset.prepared(index, preprocess)
+    return random_view(dataset.image(index), preprocess, views, rng)
 
 
 def random_view(

@@ -223,7 +223,7 @@ def _suited(
     ways, found = len(task.classes), dict[OptimizerKind, float]()
     refused: InputError | None = None
     # The rate of the settings may be one that another optimiser does not take.
-    calm = changed(settings, {"lr": min(settings.schedule.lr, 1e-3)})
+    calm = changed(settings, {"lr": min(settings.schedule.lr, 1e-3)}).suited(model)
     look = inspector(model, task.support, calm.schedule)
     for kind in choices:
         try:

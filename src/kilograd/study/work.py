@@ -146,7 +146,7 @@ class _Task:
 
     def __init__(self, remembered: _Remembered, work: Work) -> None:
         self._remembered, self._work = remembered, work
-        self._settings = work.settings.numbered(work.number)
+        self._settings = work.settings.numbered(work.number).suited(work.model)
         self._before: dict[Hashable, float] = {}
         self._learned: dict[Hashable, _Learned] = {}
         self._looks: dict[Schedule, Inspect] = {}
@@ -169,7 +169,8 @@ class _Task:
 
     def row(self, method: str, floor: tuple[float, ...] = ()) -> Row:
         """Learn by a method, or find that another did the same."""
-        work, settings = self._work, self._settings.varied(method)
+        work = self._work
+        settings = self._settings.varied(method).suited(work.model)
         schedule, budget = settings.schedule, settings.budget(work.model)
         ways, images = len(work.episode.classes), len(work.episode.support)
         cache = settings.recipe.cache or int(budget.cache is not None)
