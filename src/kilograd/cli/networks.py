@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
+import enum
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kilograd import api
-from kilograd.cli.command import AsJson, Group, command
-from kilograd.cli.console import ERR, OUT, Table, bar, say
+from kilograd.cli.command import AsJson, Group, command, with_settings
+from kilograd.cli.console import ERR, OUT, Table, bar, say, word
+from kilograd.cli.layers import lines, show_model, show_report, taken
 from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, flag, shown
-from kilograd.frontend import PUBLISHED, available_models, load_model, model_places
+from kilograd.frontend import PUBLISHED, Model, available_models, load_model, model_places
+from kilograd.importing import Importing, import_file, save_imported
+from kilograd.names import spelled
+from kilograd.output import check_apart, check_out
 
 app = typer.Typer()
 
 
+class _Action(enum.StrEnum):
+    SHOW = "show"
+
+
 @command(app, "models", Group.LOOK)
-def models(as_json: AsJson = False) -> None:
-    """List the networks that can be named, and where they were found."""
+def models(
+    action: Annotated[
+        _Action | None, typer.Argument(help="show: the layers of one.", metavar="[show]")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Its name, folder or file.", metavar="[NAME]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the networks that can be named; or show the layers of one, and which can learn."""
+    if action is None:
+        _list(as_json=as_json)
+        return
+    if name is None:
+        raise InputError("models show: which one? kilograd models lists them")
+    model = load_model(name)
+    if as_json:
+        print(json.dumps(_described(model)))
+    else:
+        show_model(model)
+
+
+def _described(model: Model) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "title": model.title,
+        "input": list(model.preprocess.shape),
+        "takes": taken(model),
+        "features": model.graph.outputs[0].type.shape[2],
+        "macs_forward": model.graph.macs(),
+        "layers": [line.to_json() for line in lines(model)],
+    }
+
+
+def _list(*, as_json: bool) -> None:
     loaded, broken = [], {}
     for found in available_models():
         try:
@@ -56,6 +99,38 @@ def models(as_json: AsJson = False) -> None:
     for reason in broken.values():
         ERR.print(shown(f"broken: {reason}"), soft_wrap=True)
     say("Searched: " + "; ".join(f"{origin} {place}" for origin, place in model_places()))
+
+
+@command(app, "import", Group.LOOK)
+@with_settings(Importing())
+def import_command(
+    file: Annotated[
+        Path, typer.Argument(help="A network: .tflite, .onnx or .pt2.", metavar="FILE")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the network.")],
+    settings: Importing,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Samples of what a float network is for; labels do not matter."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a network of TensorFlow Lite, ONNX or PyTorch in; write it as a model folder."""
+    check_out(out, "graph.json", "*.safetensors", force=force)
+    if data is not None:
+        check_apart(out, data)
+    name = spelled(out.resolve().name, ())
+    found = import_file(file, data, settings, name)
+    save_imported(found, out)
+    if as_json:
+        report = None if found.report is None else asdict(found.report)
+        print(json.dumps({"path": str(out), **_described(found.model), "quantised": report}))
+        return
+    show_model(found.model)
+    if found.report is not None:
+        show_report(found.report)
+    say(f"Written to {out}, a model folder: --model {word(out)}")
 
 
 @command(app, "pull", Group.LOOK)

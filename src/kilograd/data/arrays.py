@@ -134,14 +134,27 @@ def fitted(array: Array, preprocess: Preprocess) -> NDArray[np.int8]:
 
     Raises `InputError` for another shape, and as `check_sample`.
     """
-    check_sample(array)
-    arrays, wanted = preprocess.samples, preprocess.shape
+    arrays = preprocess.samples
     if array.dtype != np.int8 and not isinstance(arrays, Arrays):
+        check_sample(array)
         raise InputError(
             f"is an array of {array.dtype} {list(array.shape)}, and the network takes images; give "
             "files of images, or uint8 [h, w] or [h, w, 3], and leave out what transforms them"
         )
-    first = isinstance(arrays, Arrays) and arrays.layout is Layout.CHANNELS_FIRST
+    layout = arrays.layout if isinstance(arrays, Arrays) else Layout.CHANNELS_LAST
+    shaped = as_map(array, preprocess.shape, layout)
+    if array.dtype != np.int8 and isinstance(arrays, Arrays):
+        shaped = arrays.codes(shaped)
+    return np.ascontiguousarray(shaped)
+
+
+def as_map(array: Array, shape: tuple[int, int, int], layout: Layout) -> Array:
+    """Return a sample whose axes are in some order as a map of `shape`, [height, width, channels].
+
+    Raises `InputError` for another shape, and as `check_sample`.
+    """
+    check_sample(array)
+    wanted, first = shape, layout is Layout.CHANNELS_FIRST
     if first:
         wanted = (wanted[2], wanted[0], wanted[1])
     if _squeezed(array.shape) != _squeezed(wanted) and array.shape != (math.prod(wanted),):
@@ -153,11 +166,7 @@ def fitted(array: Array, preprocess: Preprocess) -> NDArray[np.int8]:
             f"{hint}"
         )
     shaped = array.reshape(wanted)
-    if first:
-        shaped = shaped.transpose(1, 2, 0)
-    if array.dtype != np.int8 and isinstance(arrays, Arrays):
-        shaped = arrays.codes(shaped)
-    return np.ascontiguousarray(shaped)
+    return shaped.transpose(1, 2, 0) if first else shaped
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

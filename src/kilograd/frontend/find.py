@@ -11,6 +11,7 @@ from pathlib import Path
 
 import kilograd
 from kilograd.errors import InputError, option
+from kilograd.frontend.files import is_network_file, model_of_file
 from kilograd.frontend.model_folder import Model, load_model_folder
 from kilograd.frontend.published import PUBLISHED
 from kilograd.frontend.resize import resized
@@ -93,6 +94,8 @@ def load_model(name: str | Path | None = None, size: int | str | None = None) ->
 
 def _load(name: str) -> Model:
     path = Path(name)
+    if is_network_file(path):
+        return model_of_file(path)
     if there(path / "graph.json") or "/" in name:
         return load_model_folder(path)
     models = available_models()

@@ -1,0 +1,111 @@
+"""A network as a table, a line a layer; and what quantising it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from kilograd.cli.console import OUT, Table, say
+from kilograd.cli.numbers import in_short
+from kilograd.frontend import Arrays, Images, Model, Normalised
+from kilograd.ir import Leaf, Node, Param, Role
+from kilograd.layers.report import Report
+
+_SHOWN = 5
+"""Layers that a report names: those that lose most."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a node does: parameters of its own and multiply-accumulates; 0 where it has none.
+
+    `learns`: what of it can learn, in words; empty: nothing.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    learns: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "learns": self.learns,
+        }
+
+
+def lines(model: Model) -> Iterator[Line]:
+    """Yield a line for each node that computes something, in the order of execution."""
+    for n in model.graph.nodes:
+        if isinstance(n.op, Leaf) or n.op.view:
+            continue
+        own = [x for x in n.inputs if isinstance(x.op, Param) and x.op.role is not Role.CONSTANT]
+        kinds = [x.op.role.value for x in own if isinstance(x.op, Param)]
+        learns = " and ".join(kinds) if n.name in model.layers else _classifier(model, n, kinds)
+        parameters = sum(x.type.size for x in own)
+        yield Line(n.name, _kind(n), n.type.shape, parameters, n.op.macs(n), learns)
+
+
+def _kind(n: Node) -> str:
+    return type(n.op).__name__.lower()
+
+
+def _classifier(model: Model, n: Node, kinds: list[str]) -> str:
+    """Say what becomes of a layer that is behind the features."""
+    return "replaced by a new head" if kinds and n in model.graph.outputs[1:] else ""
+
+
+def show_model(model: Model) -> None:
+    """Print what a network takes, and its layers."""
+    found = list(lines(model))
+    table = Table("layer", "kind", "output", "parameters", "MACs", "can learn", box=None)
+    for line in found:
+        shape = "x".join(map(str, line.shape))
+        count = f"{line.parameters:,}" if line.parameters else ""
+        work = in_short(line.macs) if line.macs else ""
+        table.add_row(line.name, line.kind, shape, count, work, line.learns)
+    OUT.print(table)
+    total, macs = sum(line.parameters for line in found), model.graph.macs()
+    say(f"{model.title}: takes {taken(model)}")
+    features = model.graph.outputs[0].type.shape[2]
+    say(f"{len(model.layers)} layers, {total:,} parameters, {in_short(macs)} MACs")
+    say(f"a new head reads {features} features")
+
+
+def taken(model: Model) -> str:
+    """Say what a sample is to a network.
+
+    >>> from kilograd.frontend import load_model
+    >>> taken(load_model("digits"))
+    'images 8x8x1, pixel - 128'
+    """
+    shape = model.preprocess.spelled
+    match model.preprocess.samples:
+        case Images(_, Normalised(mean, std)):
+            less, over = (",".join(f"{x:g}" for x in numbers) for numbers in (mean, std))
+            return f"images {shape}, (pixel / 255 - {less}) / {over}"
+        case Arrays(affine):
+            scale, zero = affine.scale[0], affine.zero_point
+            return f"arrays {shape} of reals, code = real / {scale:.6g} + {zero}"
+    return f"images {shape}, pixel - 128"
+
+
+def show_report(report: Report) -> None:
+    """Print the layers that lose most in codes, and what is doubtful."""
+    worst = sorted(report.layers, key=lambda x: x.sqnr)
+    table = Table("loses most in int8", "signal to noise", "channels far larger", box=None)
+    for x in islice(worst, _SHOWN):
+        table.add_row(x.name, f"{x.sqnr:.1f} dB", ", ".join(map(str, x.outliers[:8])))
+    OUT.print(table)
+    last = report.layers[-1].sqnr
+    say(f"Ranges are from {report.samples} samples; the last layer keeps {last:.1f} dB")
+    for doubt in report.doubts:
+        say(f"note: {doubt}")

@@ -1,0 +1,176 @@
+"""Networks of other tools become ours: from files, and from modules of PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from kilograd import limits
+from kilograd.data import Dataset, load_dataset
+from kilograd.data.arrays import as_map
+from kilograd.errors import InputError, option
+from kilograd.frontend import Images, Model, Preprocess, save_model
+from kilograd.frontend.files import read_network
+from kilograd.frontend.imported import Samples, Shape, model_of, provenance, sketched
+from kilograd.ir import Array
+from kilograd.layers.calibrate import Calibration, Method, affine
+from kilograd.layers.network import Layout, Network
+from kilograd.layers.quantise import Recipe, quantise
+from kilograd.layers.report import Report
+from kilograd.layers.simplify import simplify
+from kilograd.layers.simplify.edit import edited
+from kilograd.options import Option, as_path
+from kilograd.output import whole_folder
+
+if TYPE_CHECKING:
+    import torch
+
+Place = str | Path
+
+
+@dataclass(frozen=True)
+class Quantising:
+    """How reals become codes."""
+
+    calibration: Annotated[
+        Method, Option("How ranges follow from samples: min-max, percentile or mse.")
+    ] = Method.MIN_MAX
+    percentile: Annotated[
+        float, Option("Percent of a layer's numbers that fit, with percentile.", 100)
+    ] = 99.99
+    correct_bias: Annotated[
+        bool, Option("Let biases take up what rounding the weights adds to the mean.")
+    ] = True
+    count: Annotated[
+        int, Option("Samples of the data that ranges come from, at most.", limits.COUNT)
+    ] = 128
+
+    @property
+    def recipe(self) -> Recipe:
+        """The same as the quantiser takes it."""
+        return Recipe(Calibration(self.calibration, self.percentile), self.correct_bias)
+
+
+@dataclass(frozen=True)
+class Importing:
+    """How a network comes in."""
+
+    samples: Samples = field(default_factory=Samples)
+    quantising: Quantising = field(default_factory=Quantising)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network of ours, and the layers that it was made of: simple, with codes.
+
+    `report`: what codes have cost; `None` for a file that had them.
+    """
+
+    model: Model
+    network: Network
+    report: Report | None = None
+
+
+def import_file(
+    path: Place, data: Place | None = None, how: Importing | None = None, name: str | None = None
+) -> Imported:
+    """Return the network of a file of TFLite, ONNX or PyTorch.
+
+    `data`: samples of what a float network is for, as `adapt` takes them; labels do not matter.
+    `name`: what it will be called; default: what the file is called.
+
+    Raises `InputError` as `read_network` does; where layers cannot be computed, all are listed.
+    """
+    file = as_path("file", path)
+    return imported(read_network(file), data, how, name or file.stem, file)
+
+
+def from_torch(
+    module: torch.nn.Module,
+    example: torch.Tensor,
+    data: Place | None = None,
+    how: Importing | None = None,
+    name: str | None = None,
+) -> Imported:
+    """Return the network of a module of PyTorch in eval mode, as `import_file` does that of a file.
+
+    `example`: an input with a batch axis, [1, ...]; what it holds does not matter.
+    """
+    from kilograd.frontend.torch_export import network_of
+
+    network = network_of(module, example)
+    return imported(network, data, how, name or network.name, Path(network.name))
+
+
+def imported(
+    network: Network, data: Place | None, how: Importing | None, name: str, path: Path
+) -> Imported:
+    """Return the network that layers describe; `path`: where it is from."""
+    how, layout = how or Importing(), network.layout
+    plain = simplify(network)
+    model = model_of(sketched(plain), how.samples, layout, name, path)  # or all that is wrong
+    if plain.quantised:
+        return Imported(model, plain)
+    if data is None:
+        raise InputError(
+            f"{network.source.file or network.name}: computes in float; give {option('data')}, "
+            "samples of what it is for: they show which ranges its layers need"
+        )
+    seen = _reals(load_dataset(as_path("data", data)), model.preprocess, how, layout)
+    (image,) = plain.inputs
+    made = quantise(
+        _with_pixels(plain, model, how.samples), {image.name: seen}, how.quantising.recipe
+    )
+    model = model_of(made.network, how.samples, layout, name, path)
+    return Imported(model, made.network, made.report)
+
+
+def save_imported(found: Imported, out: Path) -> None:
+    """Write the model folder of an imported network; `InputError` if the disk refuses."""
+    with whole_folder(out) as new:
+        save_model(found.model, new, provenance(found.network))
+
+
+def _with_pixels(network: Network, model: Model, samples: Samples) -> Network:
+    """Return a float network that takes images with the quantisation of all that pixels can be."""
+    if not isinstance(model.preprocess.samples, Images):
+        return network
+    (image,) = network.inputs
+    mean, std = (np.array(x) for x in _normal(samples, model.preprocess.channels))
+    span = float((-mean / std).min()), float(((1 - mean) / std).max())
+    known = replace(image, quant=affine(span, one_sided=span[0] == 0))
+    return edited(replace(network, inputs=(known,)), {}, {image: known})
+
+
+def _normal(samples: Samples, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return samples.normal(channels) or ((0.0,) * channels, (1.0,) * channels)
+
+
+def _reals(dataset: Dataset, preprocess: Preprocess, how: Importing, layout: Layout) -> Array:
+    """Return samples as a float network takes them, float32 [n, height, width, channels]."""
+    count = min(how.quantising.count, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    if isinstance(preprocess.samples, Images):
+        pixels = replace(preprocess, samples=Images(preprocess.samples.resize))
+        seen = np.stack([dataset.prepared(i, pixels) for i in chosen]).astype(np.float32) + 128
+        mean, std = _normal(how.samples, preprocess.channels)
+        return ((seen / 255 - mean) / std).astype(np.float32)
+    return np.stack([_array(dataset, i, preprocess.shape, layout) for i in chosen])
+
+
+def _array(dataset: Dataset, index: int, shape: Shape, layout: Layout) -> Array:
+    """Return a sample that is an array, float32 [height, width, channels]."""
+    where = f"{dataset.name}: sample {dataset.image_names[index]}"
+    sample = dataset.sample(index)
+    if not isinstance(sample, np.ndarray):
+        raise InputError(
+            f"{where} is an image, and the network takes arrays; {option('input')} image says "
+            "otherwise"
+        )
+    try:
+        return as_map(sample, shape, layout).astype(np.float32)
+    except InputError as e:
+        raise InputError(f"{where} {e}") from e

@@ -1,0 +1,107 @@
+"""A network of another tool comes in with one command, and is used like ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_files
+import pytest
+from helpers import Run
+from onnx_files import node
+
+from kilograd.data.toys import write_toys
+from kilograd.frontend import load_model
+
+MEAN, STD = "0.5", "0.25"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def toys(here: Path) -> Path:
+    write_toys(here / "toys", each=8)
+    return here / "toys"
+
+
+def classifier(folder: Path, size: int = 32, seed: int = 0) -> Path:
+    """Write a float network of ONNX: two convolutions, a mean, a dense layer of 3 classes."""
+    rng = np.random.default_rng(seed)
+
+    def weights(*shape: int) -> np.ndarray:
+        return rng.normal(0, shape[1] ** -0.5 / 2, shape).astype(np.float32)
+
+    constants = {
+        "w1": weights(8, 3, 3, 3),
+        "w2": weights(16, 8, 3, 3),
+        "w3": weights(3, 16),
+        "b3": weights(3, 1)[:, 0],
+    }
+    nodes = [
+        node("Conv", "x w1", "a", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("Conv", "b w2", "c", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "c", "d"),
+        node("GlobalAveragePool", "d", "e"),
+        node("Flatten", "e", "f"),
+        node("Gemm", "f w3 b3", "g", transB=1),
+        node("Softmax", "g", "y"),
+    ]
+    made = onnx_files.model(nodes, [1, 3, size, size], constants)
+    return onnx_files.saved(made, folder)
+
+
+def test_a_float_network_comes_in_and_learns(run: Run, here: Path, toys: Path) -> None:
+    file = classifier(here)
+    done = run("import", file, "--data", toys, "--out", "net", "--mean", MEAN, "--std", STD)
+    assert done.code == 0, done.err
+    assert "--model net" in done.out
+    assert "images 32x32x3, (pixel / 255 - 0.5,0.5,0.5) / 0.25,0.25,0.25" in done.out
+    model = load_model("net/")
+    assert [n.type.shape for n in model.graph.outputs] == [(1, 1, 16), (1, 1, 3)]
+    assert json.loads((here / "net" / "graph.json").read_text())["provenance"]["source_file"]
+    quick = ("--method", "last:1", "--iterations", 1, "--shots", 2, "--queries", 2)
+    learned = run("adapt", toys, "--model", "net/", *quick, "--json")
+    assert 0 <= learned.json["accuracy_after"] <= 1
+
+
+def test_a_float_network_needs_data(run: Run, here: Path) -> None:
+    file = classifier(here)
+    error = run("import", file, "--out", "net").error
+    assert "--data" in error
+    assert not (here / "net").exists()
+    assert "kilograd import" in run("plan", "--model", file).error
+
+
+def test_what_is_no_network_is_refused_by_its_name(run: Run, here: Path) -> None:
+    for name in ("net.pth", "net.h5", "net.txt"):
+        (here / name).write_bytes(b"0")
+        assert name in run("import", name, "--out", "net").error
+    assert "no such file" in run("import", "gone.onnx", "--out", "net").error
+
+
+def test_layers_are_shown(run: Run) -> None:
+    shown = run("models", "show", "digits")
+    assert "can learn" in shown.out
+    found = run("models", "show", "digits", "--json").json
+    model = load_model("digits")
+    assert sum(x["macs"] for x in found["layers"]) == model.graph.macs()
+    learn = [x["name"] for x in found["layers"] if x["learns"] == "weight and bias"]
+    assert learn == list(model.layers)
+    assert "which one" in run("models", "show").error
+
+
+def test_numbers_of_pixels_must_fit(run: Run, here: Path, toys: Path) -> None:
+    file, common = classifier(here), ("--data", toys, "--out", "net")
+    assert "--mean 1,2" in run("import", file, *common, "--mean", "1,2").error
+    assert "--mean x" in run("import", file, *common, "--mean", "x").error
+    assert "--std" in run("import", file, *common, "--std", "0").error
+    error = run("import", file, *common, "--input", "array", "--mean", "0").error
+    assert "--mean" in error
+    assert not (here / "net").exists()

@@ -1,0 +1,77 @@
+"""Layers with codes become graphs that compute the same codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from layer_networks import RELU, Sketch
+
+from kilograd.ir import Array, interpret
+from kilograd.layers.evaluate import Arithmetic, codes, evaluate
+from kilograd.layers.lower import NoGraphError, lower
+from kilograd.layers.network import CurveKind, Layout, Network, PoolKind
+from kilograd.layers.quantise import quantise
+from kilograd.layers.simplify import simplify
+from kilograd.ops import AvgPool, Conv, Depthwise, Mean
+from kilograd.ops._common import array
+
+LAST = Layout.CHANNELS_LAST
+
+
+def gated(seed: int = 0) -> Network:
+    """A residual block, a squeeze-and-excite, pools, a concatenation and a classifier."""
+    s = Sketch(LAST, seed)
+    x = s.conv(s.input(10, 12, 3), 8, stride=2, clamp=(0, 6), name="stem")
+    y = s.conv(s.conv(x, 8, groups=8, clamp=RELU), 8, 1, name="project")
+    x = s.relu(s.plus(x, y))
+    gate = s.mean(x, 0, 1, keep=True)
+    gate = s.conv(s.conv(gate, 4, 1, clamp=RELU), 8, 1)
+    x = s.times(x, s.curve(CurveKind.SIGMOID, gate))
+    x = s.concat(2, s.pool(PoolKind.MAX, x, 3, 2), s.pool(PoolKind.MEAN, x, 3, 2))
+    return s.network(s.dense(s.mean(x, 0, 1), 5, name="head"))
+
+
+def samples(network: Network, count: int = 24, seed: int = 5) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {v.name: rng.normal(size=(count, *v.shape)).astype(np.float32) for v in network.inputs}
+
+
+def test_a_graph_computes_what_its_layers_say() -> None:
+    plain = simplify(gated())
+    x = samples(plain)
+    made = quantise(plain, x).network
+    graph = lower(made).graph
+    (image,), (out,) = made.inputs, made.outputs
+    expected = evaluate(made, x, [out], Arithmetic.CODES)[out]
+    assert image.quant is not None
+    assert out.quant is not None
+    inputs = codes(x[image.name], image.quant)
+    name = graph.outputs[1].name
+    found = np.stack([np.ravel(array(interpret(graph, {"image": one})[name])) for one in inputs])
+    # A code more or less in the middle is a few at the end.
+    assert np.abs(found - codes(expected, out.quant).astype(int)).mean() < 1
+    assert (found == codes(expected, out.quant)).mean() > 0.6
+
+
+def test_features_are_what_the_last_layer_reads() -> None:
+    lowered = lower(quantise(simplify(gated()), samples(simplify(gated()))).network)
+    features, logits = lowered.graph.outputs
+    assert features.type.shape == (1, 1, 16)
+    assert logits.inputs[0] is features
+    assert isinstance(features.op, AvgPool | Mean)
+    assert lowered.layers[0] == "stem"
+    assert "head" not in lowered.layers
+    weights = [n for n in lowered.graph.nodes if isinstance(n.op, Conv | Depthwise)]
+    assert len(lowered.layers) == len(weights) - 1
+
+
+def test_all_that_no_op_computes_is_listed() -> None:
+    s = Sketch(LAST)
+    x = s.conv(s.input(8, 8, 2), 4)
+    mean = s.mean(x, 0, 1, keep=True)
+    network = simplify(s.network(s.conv(s.softmax(s.plus(x, mean)), 4), s.softmax(s.relu(mean))))
+    made = quantise(network, samples(network)).network
+    with pytest.raises(NoGraphError) as e:
+        lower(made)
+    assert len(e.value.reasons) == 1
+    assert "differ in shape" in e.value.reasons[0]
