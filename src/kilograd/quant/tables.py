@@ -7,6 +7,7 @@ import numpy as np
 from kilograd.ir import Affine, Array
 from kilograd.quant.curves import Curve, curve, slope
 from kilograd.quant.rounding import Rounding
+from kilograd.quant.tflite_curves import TFLITE_CURVES
 
 _CODES = np.arange(-128, 128, dtype=np.int64)
 
@@ -21,9 +22,13 @@ def curve_codes(op: Curve, x: Affine, y: Affine, rounding: Rounding = Rounding.N
     >>> curve_codes(Curve(CurveKind.ABS), Affine((0.5,)), Affine((1.0,), -128))[[125, 128, 131]]
     array([-126, -128, -126], dtype=int8)
     """
-    if rounding is Rounding.TFLITE:
+    if rounding is Rounding.NEAREST:
+        found = _exact(op, x, y)
+    elif kernel := TFLITE_CURVES.get(op.kind):
+        found = kernel(_CODES - x.zero_point, x, y, op.parameter)
+    else:
         raise ValueError(f"TensorFlow Lite Micro has no int8 kernel of {op.kind}")
-    return np.clip(_exact(op, x, y), -128, 127).astype(np.int8)
+    return np.clip(found, -128, 127).astype(np.int8)
 
 
 def curve_slopes(op: Curve, x: Affine, y: Affine) -> Array:
