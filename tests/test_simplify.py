@@ -525,3 +525,23 @@ def test_a_zero_channel_that_a_multiplier_can_say_stays() -> None:
     y = coded(s, s.input(4, 4, 3, quant=INPUT), 3, MIDDLE, (0.01, 1e-7, 0.02))
     network = s.network(y)
     assert same_codes(network).layers[-1].op is network.layers[-1].op
+
+
+def test_a_mean_of_one_axis_is_transposed_before_the_other_is_taken() -> None:
+    s = Sketch(LAST)
+    x = s.mean(coded(s, s.input(6, 4, 3, quant=INPUT), 5, MIDDLE), 1, keep=True)
+    x = replace(x, quant=MIDDLE)
+    s.layers[-1] = replace(s.layers[-1], output=x)
+    y = s.reshape(s.transpose(x, 2, 0, 1), 5, 6)
+    z = s.add(Mean((1,)), y, shape=(5, 1), quant=MIDDLE)
+    made = same_codes(s.network(s.reshape(z, 5)))
+    assert "Transpose" not in kinds(made)
+
+
+def test_zeros_around_codes_that_cannot_be_less_go_into_the_largest() -> None:
+    s = Sketch(LAST)
+    x = s.concat(2, *(coded(s, s.input(6, 4, 3, quant=INPUT), 2, OUTPUT) for _ in range(2)))
+    y = s.pad(x, (1, 1), (1, 1), (0, 0))
+    op = Pool(PoolKind.MAX, (3, 3), (2, 2))
+    z = s.add(op, y, shape=(3, 2, 4), quant=OUTPUT)
+    assert kinds(same_codes(s.network(z))) == ["Convolution", "Convolution", "Concat", "Pool"]

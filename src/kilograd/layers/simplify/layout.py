@@ -42,7 +42,7 @@ from kilograd.layers.network import (
 )
 from kilograd.layers.simplify.edit import unused
 from kilograd.layers.simplify.inputs import as_given, given, map_axes
-from kilograd.layers.simplify.places import NEW, Axes, Place, arranged, index, moves, natural
+from kilograd.layers.simplify.places import NEW, Axes, Place, arranged, index, lying, moves, natural
 
 
 def channels_last(network: Network) -> Network:
@@ -111,15 +111,17 @@ class _Builder:
         return out
 
     def axes(self, v: Value) -> Axes:
-        """Return the axes in which a value is had for nothing, or those of maps, or the file's."""
+        """Return the axes in which a value is had for nothing, or those of maps."""
         if v in self._numbers:
             return natural(v.shape)
         place = self._places[v]
         if place.axes is not None:
             return place.axes
-        choices = (map_axes(self.layout, len(v.shape)), natural(v.shape))
-        free = (c for c in choices if all(isinstance(op, Reshape) for op, _ in moves(place, c)))
-        return next(free, choices[0])
+        mine = map_axes(self.layout, len(v.shape))
+        for axes in (mine, natural(v.shape)):
+            if all(isinstance(op, Reshape) for op, _ in moves(place, axes)):
+                return axes
+        return lying(place) or mine
 
     def output(self, v: Value) -> Value:
         """Return an output of the file: a map as maps are, all else as in the file."""

@@ -39,8 +39,10 @@ def fold_pads(network: Network) -> Network:
 
 
 def _least(v: Value, made: dict[Value, Layer]) -> float:
-    """Return a bound below which the value cannot be."""
-    return bounds_of(made[v])[0] if v in made else -math.inf
+    """Return a bound below which the value cannot be: of a clamp, or of its codes."""
+    clamp = bounds_of(made[v])[0] if v in made else -math.inf
+    codes = -math.inf if v.quant is None else (-128 - v.quant.zero_point) * v.quant.scale[0]
+    return max(clamp, codes)
 
 
 def _folded(

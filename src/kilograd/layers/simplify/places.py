@@ -65,6 +65,27 @@ def index(shape: tuple[int, ...], axes: Axes) -> Array:
     return flat.transpose([a for a in axes if a != NEW]).ravel()
 
 
+def lying(place: Place) -> Axes | None:
+    """Return the axes in which elements lie, if they do lie by axes."""
+    if len(place.shape) > _RANK:
+        return None
+    for order in itertools.permutations(natural(place.shape)):
+        if (index(place.shape, order) == place.index()).all():
+            return _with_new(place, order)
+    return None
+
+
+def _with_new(place: Place, order: Axes) -> Axes:
+    """Add the axes of length 1 that the value has and the file has not, where that is so."""
+    axes, left = [], list(order)
+    for length in place.value.shape:
+        own = left and place.shape[left[0]] == length
+        axes.append(left.pop(0) if own else NEW)
+    if left:
+        return order
+    return tuple(axes) if arranged(place.shape, tuple(axes)) == place.value.shape else order
+
+
 Move = tuple[Operation, tuple[int, ...]]
 """What moves elements, and the shape that it gives."""
 
