@@ -10,13 +10,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from samples import CURVES
+from samples import CURVES, ways
 
 from kilograd import ops
 from kilograd.emit import Program, link
@@ -404,7 +404,7 @@ class Unit:
     middle: int
     out: int
     kernel: int = 3
-    stride: int = 1
+    stride: int | tuple[int, int] = 1
     residual: bool = True
 
 
@@ -452,7 +452,8 @@ class Network:
         """Append an inverted bottleneck."""
         k, c = u.kernel, x.type.shape[2]
         y = self.layer(f"{name}.pw1", x, Window(), (u.middle, 1, 1, c), relu=True)
-        y = self.layer(f"{name}.dw", y, Window.same(k, u.stride), (k, k, u.middle), relu=True)
+        window = replace(Window.same(k), stride=ways(u.stride))
+        y = self.layer(f"{name}.dw", y, window, (k, k, u.middle), relu=True)
         y = self.layer(f"{name}.pw2", y, Window(), (u.out, 1, 1, u.middle), relu=False)
         if u.residual and y.type.shape == x.type.shape:
             scale = np.hypot(x.type.affine.scale[0], y.type.affine.scale[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,41 @@ def run(path: Path, x: Array, *, optimised: bool = False) -> list[Array]:
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(path), options)
     return list(session.run(None, {session.get_inputs()[0].name: x}))
+
+
+def quantised(
+    made: Any,
+    folder: Path,
+    *,
+    per_channel: bool = True,
+    unsigned: bool = False,
+    unsigned_weights: bool = False,
+    images: int = 4,
+    **extra: Any,
+) -> Path:
+    """Write a model as onnxruntime's `quantize_static` does, QDQ, calibrated on random numbers."""
+    pytest.importorskip("onnxruntime", reason="quantising is done by onnxruntime")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+        shape = [max(1, d.dim_value) for d in made.graph.input[0].type.tensor_type.shape.dim]
+        rng = np.random.default_rng(3)
+        given = iter([{"x": rng.normal(size=shape).astype(np.float32)} for _ in range(images)])
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def get_next(self) -> dict[str, Array] | None:
+                return next(given, None)
+
+        source = saved(made, folder)
+        path = folder / "int8.onnx"
+        quantize_static(
+            str(source),
+            str(path),
+            Reader(),
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
+            weight_type=QuantType.QUInt8 if unsigned_weights else QuantType.QInt8,
+            extra_options=extra,
+        )
+    return path

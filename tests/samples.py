@@ -170,7 +170,8 @@ def total(*shape: int, scale: float = 1.0) -> TensorType:
 
 
 #: height, width, channels in and out, kernel, stride, padding: top, bottom, left, right
-Geometry = tuple[int, int, int, int, tuple[int, int], int, tuple[int, int, int, int]]
+Stride = int | tuple[int, int]
+Geometry = tuple[int, int, int, int, tuple[int, int], Stride, tuple[int, int, int, int]]
 CONVOLUTIONS: tuple[Geometry, ...] = (
     (4, 5, 6, 7, (1, 1), 1, (0, 0, 0, 0)),
     (3, 3, 16, 8, (1, 1), 1, (0, 0, 0, 0)),
@@ -188,6 +189,13 @@ CONVOLUTIONS: tuple[Geometry, ...] = (
     (4, 3, 3, 5, (2, 1), 1, (1, 3, 2, 4)),
     (5, 4, 9, 8, (3, 3), 2, (4, 0, 0, 5)),
     (3, 3, 8, 4, (1, 1), 1, (1, 2, 2, 1)),
+    (3, 3, 8, 4, (1, 1), 1, (0, 1, 0, 2)),
+    # other strides down than across
+    (5, 6, 8, 12, (1, 1), (2, 1), (0, 0, 0, 0)),
+    (5, 6, 8, 10, (1, 1), (1, 3), (0, 0, 0, 0)),
+    (7, 9, 5, 6, (3, 3), (1, 2), (1, 1, 1, 1)),
+    (9, 7, 4, 8, (3, 5), (3, 1), (0, 2, 1, 0)),
+    (6, 8, 3, 4, (1, 4), (1, 2), (0, 0, 3, 1)),
 )
 DEPTHWISE: tuple[Geometry, ...] = (
     (5, 4, 5, 5, (3, 3), 1, (1, 1, 1, 1)),
@@ -209,6 +217,11 @@ DEPTHWISE: tuple[Geometry, ...] = (
     (4, 5, 8, 8, (3, 3), 1, (4, 4, 4, 9)),
     (5, 4, 12, 12, (5, 5), 2, (6, 0, 7, 9)),
     (3, 3, 20, 20, (1, 1), 1, (1, 2, 2, 3)),
+    # other strides down than across
+    (9, 7, 12, 12, (3, 3), (2, 1), (1, 1, 1, 1)),
+    (6, 21, 8, 8, (5, 5), (1, 3), (2, 2, 0, 4)),
+    (8, 9, 17, 17, (3, 3), (1, 2), (1, 1, 0, 1)),
+    (11, 6, 3, 3, (4, 2), (3, 2), (0, 1, 1, 0)),
 )
 
 
@@ -219,7 +232,7 @@ class Filter:
     source: int
     channels: int
     kernel: tuple[int, int] = (1, 1)
-    stride: int | tuple[int, int] = 1
+    stride: Stride = 1
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -242,6 +255,14 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
             Filter(0, 0, (3, 3), 1, SAME3),
             Filter(1, 6),
             Sum(0, 2),
+        ),
+    ),
+    "other strides down than across": (
+        (17, 8, 4),
+        (
+            Filter(-1, 8, (3, 3), (1, 2), SAME3),
+            Filter(0, 0, (5, 3), (2, 1), (2, 2, 1, 1)),
+            Filter(1, 6, (1, 1), (3, 1)),
         ),
     ),
     "a skip of the input": (
@@ -305,7 +326,7 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
 }
 
 
-def ways(stride: int | tuple[int, int]) -> tuple[int, int]:
+def ways(stride: Stride) -> tuple[int, int]:
     """Return a stride down and across."""
     return (stride, stride) if isinstance(stride, int) else stride
 
@@ -424,22 +445,24 @@ def _depthwise() -> Iterator[Sample]:
 
 def _heads() -> Iterator[Sample]:
     dense_dw = DenseWeightGrad()
-    for ways, n in ((3, 7), (10, 33)):
-        vector, w2 = floats(n), floats(ways, n)
-        yield sample(Dense(), vector, w2, floats(ways))
-        yield sample(DenseInputGrad(), floats(ways), w2)
-        yield sample(dense_dw, vector, floats(ways))
+    for count, n in ((3, 7), (10, 33)):
+        vector, w2 = floats(n), floats(count, n)
+        yield sample(Dense(), vector, w2, floats(count))
+        yield sample(DenseInputGrad(), floats(count), w2)
+        yield sample(dense_dw, vector, floats(count))
         yield sample(Cosine(10.0), vector, w2)
         yield sample(Cosine(10.0, exact=True), vector, w2)
-        yield sample(CosineInputGrad(7.0), floats(ways), vector, w2)
-        yield sample(CosinePrototypeGrad(7.0), floats(ways), vector, w2)
-        yield sample(CrossEntropy(), floats(ways), LABEL)
-        yield sample(CrossEntropyGrad(), floats(ways), LABEL, RATE)
+        yield sample(CosineInputGrad(7.0), floats(count), vector, w2)
+        yield sample(CosinePrototypeGrad(7.0), floats(count), vector, w2)
+        yield sample(CrossEntropy(), floats(count), LABEL)
+        yield sample(CrossEntropyGrad(), floats(count), LABEL, RATE)
         yield sample(Enrol(), w2, vector, LABEL)
         yield sample(Lookup(), w2, LABEL, vector)
         for rule in RULES:
             param = rule.sum_type(w2) if isinstance(rule, Accumulate) else w2
-            yield sample(RowUpdate(dense_dw, rule), param, vector, floats(ways), *tail(rule, param))
+            yield sample(
+                RowUpdate(dense_dw, rule), param, vector, floats(count), *tail(rule, param)
+            )
 
 
 def _updates() -> Iterator[Sample]:
@@ -488,19 +511,22 @@ def _maps() -> Iterator[Sample]:
 
 
 #: height, width, channels, kernel, stride, padding
-POOLS: tuple[tuple[int, int, int, tuple[int, int], int, tuple[int, int, int, int]], ...] = (
+POOLS: tuple[tuple[int, int, int, tuple[int, int], Stride, tuple[int, int, int, int]], ...] = (
     (4, 6, 5, (2, 2), 2, (0, 0, 0, 0)),
     (7, 5, 3, (3, 3), 2, (1, 1, 1, 1)),
     (5, 6, 9, (3, 2), 1, (0, 2, 1, 0)),
     (6, 7, 4, (2, 3), 3, (1, 0, 0, 1)),  # rows and columns that nothing sees
     (3, 4, 6, (3, 4), 1, (2, 2, 3, 3)),
     (4, 4, 1, (1, 1), 1, (0, 0, 0, 0)),
+    # other strides down than across
+    (9, 8, 5, (3, 2), (1, 2), (1, 1, 0, 1)),
+    (8, 7, 4, (2, 3), (3, 1), (0, 1, 1, 1)),
 )
 
 
 def _pools() -> Iterator[Sample]:
     for i, (h, w, c, size, stride, pad) in enumerate(POOLS):
-        window = Window((stride, stride), pad)
+        window = Window(ways(stride), pad)
         x = activation(h, w, c, zero=(-128, 9, 127)[i % 3])
         dy = gradient(*window.output(h, w, *size), c, bits=14 - i % 3)
         pool = MaxPool(size, window)

@@ -738,8 +738,8 @@ PY_BUGS = [
     PyBug(
         "padding at the top taken for padding at the left",
         "kilograd.ops.window",
-        "down, top, left)",
-        "down, top, top)",
+        "across, top, left)",
+        "across, top, top)",
         ("kilograd.ops.window:Window.params",),
         kernels(ops.Depthwise),
     ),

@@ -201,7 +201,7 @@ C_BUGS = [
     CBug(
         "every row is padded like the first",
         "src/kg_stream.c",
-        "(int16_t)(begin - (row * g->stride - g->pad_top))",
+        "(int16_t)(begin - (row * g->stride_h - g->pad_top))",
         "(int16_t)(begin - begin + g->pad_top)",
     ),
     CBug(

@@ -91,7 +91,8 @@ typedef struct {
     int16_t out_c;    /* 1 .. 32767 */
     int16_t kernel_h; /* 1 .. 32767 */
     int16_t kernel_w; /* 1 .. 32767 */
-    int16_t stride;   /* 1 .. 32767 */
+    int16_t stride_h; /* 1 .. 32767 */
+    int16_t stride_w; /* 1 .. 32767 */
     int16_t pad_top;  /* 0 .. 32767 */
     int16_t pad_left; /* 0 .. 32767 */
 } kg_window;
@@ -105,7 +106,8 @@ static inline int kg_window_ok(const kg_window *p) {
     if (p->out_c < 1) return 0;
     if (p->kernel_h < 1) return 0;
     if (p->kernel_w < 1) return 0;
-    if (p->stride < 1) return 0;
+    if (p->stride_h < 1) return 0;
+    if (p->stride_w < 1) return 0;
     if (p->pad_top < 0) return 0;
     if (p->pad_left < 0) return 0;
     if ((double)p->in_h * p->in_w * p->in_c > 2147483647.0) return 0;

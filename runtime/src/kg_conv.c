@@ -57,10 +57,10 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
         kg_factor factor[KG_ROWS];
         for (int32_t k = 0; k < n; k++) factor[k] = kg_factor_of(&p->scaling, o + k);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
-            const int32_t iy = oy * g->stride - g->pad_top;
+            const int32_t iy = oy * g->stride_h - g->pad_top;
             const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
             for (int32_t ox = 0; ox < g->out_w; ox++) {
-                const int32_t ix = ox * g->stride - g->pad_left;
+                const int32_t ix = ox * g->stride_w - g->pad_left;
                 const int32_t kx0 = kg_tap_begin(ix), kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
                 int32_t acc[KG_ROWS] = {0};
                 for (int32_t ky = kg_tap_begin(iy); ky < ky1; ky++)
@@ -127,11 +127,11 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
             for (int32_t ix = 0; ix < g->in_w; ix++) {
                 int32_t acc[KG_ROWS] = {0};
                 for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride;
-                    if (y < 0 || oy * g->stride != y || oy >= g->out_h) continue;
+                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride_h;
+                    if (y < 0 || oy * g->stride_h != y || oy >= g->out_h) continue;
                     for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride;
-                        if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
+                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride_w;
+                        if (x < 0 || ox * g->stride_w != x || ox >= g->out_w) continue;
                         dot_columns(acc, dy->mantissa + (oy * g->out_w + ox) * out,
                                     scratch + (ky * g->kernel_w + kx) * out, taps * out, out);
                     }

@@ -14,12 +14,12 @@ static void conv_row(int32_t *row, int32_t o, const int8_t *x, const kg_block16 
     const int32_t in = g->in_c;
     memset(row, 0, (size_t)(g->kernel_h * g->kernel_w * in) * sizeof *row);
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        const int32_t iy = oy * g->stride - g->pad_top;
+        const int32_t iy = oy * g->stride_h - g->pad_top;
         const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
         for (int32_t ox = 0; ox < g->out_w; ox++) {
             const int32_t d = dy->mantissa[(oy * g->out_w + ox) * g->out_c + o];
             if (!d) continue; /* clipped */
-            const int32_t ix = ox * g->stride - g->pad_left;
+            const int32_t ix = ox * g->stride_w - g->pad_left;
             const int32_t kx0 = kg_tap_begin(ix), kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
             for (int32_t ky = kg_tap_begin(iy); ky < ky1; ky++) {
                 int32_t *to = row + (ky * g->kernel_w + kx0) * in;

@@ -32,10 +32,10 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         kg_factor factor[KG_CHANNELS];
         for (int32_t k = 0; k < n; k++) factor[k] = kg_factor_of(&p->scaling, c + k);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
-            const int32_t iy = oy * g->stride - g->pad_top;
+            const int32_t iy = oy * g->stride_h - g->pad_top;
             const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
             for (int32_t ox = 0; ox < g->out_w; ox++) {
-                const int32_t ix = ox * g->stride - g->pad_left;
+                const int32_t ix = ox * g->stride_w - g->pad_left;
                 const int32_t kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
                 int32_t acc[KG_CHANNELS] = {0};
                 for (int32_t ky = kg_tap_begin(iy); ky < ky1; ky++)
@@ -71,7 +71,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
         int32_t copied = 0;
         fetch(filters, w, learned, &p->overlay, c, n, taps, channels);
         for (int32_t iy = 0; iy < g->in_h; iy++) {
-            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride_h + 1);
             for (; copied < end; copied++) {
                 const int16_t *from = dy->mantissa + copied * g->out_w * channels + c;
                 int16_t *to = rows + copied % g->kernel_h * row;
@@ -81,11 +81,11 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
             for (int32_t ix = 0; ix < g->in_w; ix++) {
                 int32_t acc[KG_CHANNELS] = {0};
                 for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride;
-                    if (y < 0 || oy * g->stride != y || oy >= g->out_h) continue;
+                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride_h;
+                    if (y < 0 || oy * g->stride_h != y || oy >= g->out_h) continue;
                     for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride;
-                        if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
+                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride_w;
+                        if (x < 0 || ox * g->stride_w != x || ox >= g->out_w) continue;
                         const int16_t *from = rows + oy % g->kernel_h * row + ox * KG_CHANNELS;
                         const int8_t *filter = filters + (ky * g->kernel_w + kx) * KG_CHANNELS;
                         for (int32_t k = 0; k < n; k++) acc[k] += from[k] * filter[k];

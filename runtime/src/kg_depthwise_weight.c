@@ -8,12 +8,12 @@ static void depthwise_row(int32_t *row, int32_t c, const int8_t *x, const kg_blo
                           const kg_window *g, int32_t x_zero) {
     memset(row, 0, (size_t)(g->kernel_h * g->kernel_w) * sizeof *row);
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        const int32_t iy = oy * g->stride - g->pad_top;
+        const int32_t iy = oy * g->stride_h - g->pad_top;
         const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
-        for (int32_t ox = 0; ox < g->out_w; ox++) {
+        int32_t ix = -g->pad_left;
+        for (int32_t ox = 0; ox < g->out_w; ox++, ix += g->stride_w) {
             const int32_t d = dy->mantissa[(oy * g->out_w + ox) * g->out_c + c];
             if (!d) continue; /* clipped */
-            const int32_t ix = ox * g->stride - g->pad_left;
             const int32_t kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
             for (int32_t ky = kg_tap_begin(iy); ky < ky1; ky++)
                 for (int32_t kx = kg_tap_begin(ix); kx < kx1; kx++)
@@ -37,8 +37,8 @@ void kg_depthwise_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 
         for (int32_t ox = 0; ox < g->out_w; ox++)
             for (int32_t ky = 0; ky < g->kernel_h; ky++)
                 for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-                    const int32_t iy = oy * g->stride - g->pad_top + ky;
-                    const int32_t ix = ox * g->stride - g->pad_left + kx;
+                    const int32_t iy = oy * g->stride_h - g->pad_top + ky;
+                    const int32_t ix = ox * g->stride_w - g->pad_left + kx;
                     if (iy < 0 || iy >= g->in_h || ix < 0 || ix >= g->in_w) continue;
                     const int16_t *d = dy->mantissa + (oy * g->out_w + ox) * channels;
                     const int8_t *from = x + (iy * g->in_w + ix) * channels;

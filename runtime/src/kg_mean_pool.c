@@ -36,10 +36,10 @@ KG_COLD void kg_mean_pool(int8_t *y, const int8_t *x, const kg_mean_pool_params 
     KG_ASSERT(y && x);
     const kg_window *g = &p->window;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        const int32_t iy = oy * g->stride - g->pad_top;
+        const int32_t iy = oy * g->stride_h - g->pad_top;
         const int32_t ky0 = kg_tap_begin(iy), ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
         for (int32_t ox = 0; ox < g->out_w; ox++) {
-            const int32_t ix = ox * g->stride - g->pad_left;
+            const int32_t ix = ox * g->stride_w - g->pad_left;
             const int32_t kx0 = kg_tap_begin(ix), kx1 = kg_tap_end(ix, g->kernel_w, g->in_w);
             for (int32_t c = 0; c < g->in_c; c += GROUP) {
                 const int32_t channels = kg_min(GROUP, g->in_c - c);
@@ -71,17 +71,17 @@ KG_COLD void kg_mean_pool_grad(kg_block16 *dx, const kg_block16 *dy,
     for (int32_t c = 0; c < g->in_c; c += GROUP) {
         const int32_t n = kg_min(GROUP, g->in_c - c);
         for (int32_t iy = 0; iy < g->in_h; iy++) {
-            const int32_t oy1 = kg_place_end(iy + g->pad_top, g->stride, g->out_h);
+            const int32_t oy1 = kg_place_end(iy + g->pad_top, g->stride_h, g->out_h);
             for (int32_t ix = 0; ix < g->in_w; ix++) {
-                const int32_t ox1 = kg_place_end(ix + g->pad_left, g->stride, g->out_w);
+                const int32_t ox1 = kg_place_end(ix + g->pad_left, g->stride_w, g->out_w);
                 int32_t acc[GROUP] = {0};
-                for (int32_t oy = kg_place_begin(iy + g->pad_top, g->kernel_h, g->stride); oy < oy1;
-                     oy++) {
-                    const int32_t rows = seen(oy * g->stride - g->pad_top, g->kernel_h, g->in_h);
-                    for (int32_t ox = kg_place_begin(ix + g->pad_left, g->kernel_w, g->stride);
+                for (int32_t oy = kg_place_begin(iy + g->pad_top, g->kernel_h, g->stride_h);
+                     oy < oy1; oy++) {
+                    const int32_t rows = seen(oy * g->stride_h - g->pad_top, g->kernel_h, g->in_h);
+                    for (int32_t ox = kg_place_begin(ix + g->pad_left, g->kernel_w, g->stride_w);
                          ox < ox1; ox++) {
                         const int32_t columns =
-                            seen(ox * g->stride - g->pad_left, g->kernel_w, g->in_w);
+                            seen(ox * g->stride_w - g->pad_left, g->kernel_w, g->in_w);
                         const int64_t share =
                             ((int64_t)INT32_MAX << p->exponent) / (rows * columns);
                         const int16_t *from = dy->mantissa + (oy * g->out_w + ox) * g->in_c + c;

@@ -29,12 +29,12 @@ static const kg_window *window_of(const kg_stage *s) {
 /* The rows begin .. end of its sources that a stage reads for one row of its own. */
 static int32_t begin_of(const kg_stage *s, int32_t row) {
     const kg_window *g = window_of(s);
-    return g ? kg_max(0, row * g->stride - g->pad_top) : row;
+    return g ? kg_max(0, row * g->stride_h - g->pad_top) : row;
 }
 
 static int32_t end_of(const kg_stage *s, int32_t row) {
     const kg_window *g = window_of(s);
-    return g ? kg_min(g->in_h, row * g->stride - g->pad_top + g->kernel_h) : row + 1;
+    return g ? kg_min(g->in_h, row * g->stride_h - g->pad_top + g->kernel_h) : row + 1;
 }
 
 /* A source of stage i that must go on before i can, or -1. */
@@ -79,7 +79,7 @@ static int8_t *next_row(stream *s, int32_t i) {
 /* The window of one output row over the rows begin .. end. */
 static kg_window row_window(const kg_window *g, int32_t row, int32_t begin, int32_t end) {
     kg_window w = *g;
-    w.pad_top = (int16_t)(begin - (row * g->stride - g->pad_top));
+    w.pad_top = (int16_t)(begin - (row * g->stride_h - g->pad_top));
     w.in_h = (int16_t)kg_max(0, end - begin); /* none: nothing but padding */
     w.out_h = 1;
     return w;

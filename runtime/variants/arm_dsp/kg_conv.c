@@ -20,6 +20,9 @@ portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
 #undef kg_conv
 #undef kg_conv_input_grad
 
+/* Does the window pass over no pixel? */
+static inline int32_t dense(const kg_window *g) { return g->stride_h == 1 && g->stride_w == 1; }
+
 /// Forward ///
 
 /* How filters lie in scratch memory: `runs` runs of contiguous weights, each filled with zeros to
@@ -292,16 +295,16 @@ ALONE static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const
                               const int32_t *b, uint32_t *weights, const kg_conv_params *p,
                               const layout *l) {
     const kg_window *g = &p->window;
-    const int32_t in = g->in_c, out = g->out_c, flat = g->stride == 1;
+    const int32_t in = g->in_c, out = g->out_c, flat = dense(g);
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
-    wide_tile t = {.weights = weights, .x_skip = (g->stride - 1) * in, .y_step = out};
+    wide_tile t = {.weights = weights, .x_skip = (g->stride_w - 1) * in, .y_step = out};
     int32_t o = 0;
     for (; out - o == WIDE || out - o >= WIDE + LANES; o += WIDE) {
         fetch(weights, t.bias, t.scalers, WIDE, w, learned, b, o, p, l);
         for (int32_t oy = 0; oy < out_h; oy++) {
             t.y = y + oy * out_w * out + o;
             t.end = t.y + out_w * out;
-            put_wide_pixels(x + oy * g->stride * g->in_w * in, &t, l->quads);
+            put_wide_pixels(x + oy * g->stride_h * g->in_w * in, &t, l->quads);
         }
     }
     return o;
@@ -314,30 +317,30 @@ ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const i
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c;
     /* a whole map of single pixels, none of which needs a patch, is one row */
-    const int32_t flat = g->kernel_h * g->kernel_w == 1 && in % 4 == 0 && g->stride == 1 &&
-                         !g->pad_top && !g->pad_left;
+    const int32_t flat =
+        g->kernel_h * g->kernel_w == 1 && in % 4 == 0 && dense(g) && !g->pad_top && !g->pad_left;
     const int32_t in_w = flat ? g->in_h * g->in_w : g->in_w, in_h = flat ? 1 : g->in_h;
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
-    const int32_t run = 4 * l->quads, row = in_w * in, step = g->stride * in;
+    const int32_t run = 4 * l->quads, row = in_w * in, step = g->stride_w * in;
     int8_t *patches = (int8_t *)(weights + l->runs * l->quads * 2 * LANES);
     tile t = {.count = l->quads, .weights = weights, .y_step = out, .runs = l->runs};
     for (; first < out; first += LANES) {
         const int32_t o = kg_min(first, out - LANES); /* the last ones some again */
         fetch(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, l);
         for (int32_t oy = 0; oy < out_h; oy++) {
-            const int32_t iy = oy * g->stride - g->pad_top;
+            const int32_t iy = oy * g->stride_h - g->pad_top;
             /* columns ix = 0 .. last: no read leaves the map, though runs are longer than they
              * need be */
             const int32_t spare = (in_h - iy - l->runs + 1) * row - run;
             int32_t begin = 0, end = 0;
             if (iy >= 0 && iy + l->runs <= in_h && spare >= 0) {
                 const int32_t last = kg_min(in_w - g->kernel_w, spare / in);
-                begin = (g->pad_left + g->stride - 1) / g->stride;
-                end = kg_min(out_w, (last + g->pad_left) / g->stride + 1);
+                begin = (g->pad_left + g->stride_w - 1) / g->stride_w;
+                end = kg_min(out_w, (last + g->pad_left) / g->stride_w + 1);
             }
             t.y = y + oy * out_w * out + o;
             for (int32_t ox = 0; ox < out_w;) {
-                const int32_t ix = ox * g->stride - g->pad_left;
+                const int32_t ix = ox * g->stride_w - g->pad_left;
                 const int32_t inside = ox >= begin && ox < end;
                 if (!inside) patch(patches, run, x, iy, ix, p);
                 ox = inside ? end : ox + 1;
@@ -367,7 +370,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     uint32_t *weights = (uint32_t *)(void *)scratch;
     int32_t first = 0;
     if (taps == 1 && in % 4 == 0 && !g->pad_top && !g->pad_left &&
-        (g->out_h - 1) * g->stride < g->in_h && (g->out_w - 1) * g->stride < g->in_w)
+        (g->out_h - 1) * g->stride_h < g->in_h && (g->out_w - 1) * g->stride_w < g->in_w)
         first = put_wide(y, x, w, learned, b, weights, p, &l);
     if (first < out) put_tiles(y, x, w, learned, b, weights, p, &l, first);
 }
@@ -466,7 +469,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
         portable_conv_input_grad(dx, dy, w, learned, scratch, p);
         return;
     }
-    const int32_t flat = taps == 1 && g->stride == 1 && !g->pad_top && !g->pad_left;
+    const int32_t flat = taps == 1 && dense(g) && !g->pad_top && !g->pad_left;
     uint32_t *columns = (uint32_t *)(void *)scratch;
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
     for (int32_t first = 0; first < in; first += LANES) {
@@ -489,11 +492,11 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
             for (int32_t ix = 0; ix < g->in_w; ix++) {
                 int32_t acc[LANES] = {0};
                 for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride;
-                    if (y < 0 || oy * g->stride != y || oy >= g->out_h) continue;
+                    const int32_t y = iy + g->pad_top - ky, oy = y / g->stride_h;
+                    if (y < 0 || oy * g->stride_h != y || oy >= g->out_h) continue;
                     for (int32_t kx = 0; kx < g->kernel_w; kx++) {
-                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride;
-                        if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
+                        const int32_t x = ix + g->pad_left - kx, ox = x / g->stride_w;
+                        if (x < 0 || ox * g->stride_w != x || ox >= g->out_w) continue;
                         multiply_columns(acc, dy->mantissa + (oy * g->out_w + ox) * out,
                                          columns + (ky * g->kernel_w + kx) * out / 2 * LANES, out);
                     }

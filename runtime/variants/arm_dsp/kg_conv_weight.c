@@ -57,17 +57,18 @@ static void finish(int32_t *row, batch *b, int32_t in, int32_t x_zero) {
 /* Sums for filter o and one tap, (ky, kx): over pixels of (x - x_zero) * dy. */
 static void tap_sums(int32_t *row, int32_t o, int32_t ky, int32_t kx, const int8_t *x,
                      const kg_block16 *dy, const kg_window *g, int32_t x_zero) {
+    const int32_t down = g->stride_h, across = g->stride_w;
     batch b;
     b.count = b.sum = 0;
     memset(row, 0, (size_t)g->in_c * sizeof *row);
     KG_ROLLED
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        const int32_t iy = oy * g->stride - g->pad_top + ky;
+        const int32_t iy = oy * down - g->pad_top + ky;
         if (iy < 0 || iy >= g->in_h) continue;
         const int16_t *d = dy->mantissa + oy * g->out_w * g->out_c + o;
         KG_ROLLED
         for (int32_t ox = 0; ox < g->out_w; ox++, d += g->out_c) {
-            const int32_t ix = ox * g->stride - g->pad_left + kx;
+            const int32_t ix = ox * across - g->pad_left + kx;
             if (!*d || ix < 0 || ix >= g->in_w) continue;
             b.x[b.count] = x + (iy * g->in_w + ix) * g->in_c;
             b.dy[b.count++] = *d;

@@ -142,7 +142,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
     KG_ASSERT(kg_depthwise_params_ok(p));
     KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const kg_window *g = &p->window;
-    const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride;
+    const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride_w;
     if (!common(g) || !all_plain(&p->scaling)) {
         portable_depthwise(y, x, w, learned, b, scratch, p);
         return;
@@ -164,7 +164,7 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
-            find_rows(rows, (const char *)x + c, oy * stride - g->pad_top, kernel, g->in_h,
+            find_rows(rows, (const char *)x + c, oy * g->stride_h - g->pad_top, kernel, g->in_h,
                       g->in_w * channels, channels, &zeros);
             for (int32_t ox = 0; ox < g->out_w; ox += most) {
                 const int32_t n = kg_min(most, g->out_w - ox);
@@ -192,10 +192,11 @@ ALONE static void put_gradient_rows(uint32_t *to, int32_t column, const row_pair
     }
 }
 
-/* Where row y of a map is kept that has stride - 1 rows of zeros between those of dy; 0: zeros. */
+/* Where row y of a map is kept that has stride_h - 1 rows of zeros between those of dy; 0: zeros.
+ */
 static const char *kept_row(const int16_t *kept, int32_t y, const kg_window *g) {
-    const int32_t oy = y / g->stride;
-    if (y < 0 || oy * g->stride != y || oy >= g->out_h) return 0;
+    const int32_t oy = y / g->stride_h;
+    if (y < 0 || oy * g->stride_h != y || oy >= g->out_h) return 0;
     return (const char *)(kept + oy % g->kernel_h * g->out_w * LANES);
 }
 
@@ -215,7 +216,7 @@ static void find_kept_rows(row_pair *rows, const int16_t *kept, int32_t y, const
  * stride is more than one. */
 static void fill_gradient(uint32_t *to, const row_pair *rows, int32_t x, int32_t n,
                           const kg_window *g) {
-    const int32_t stride = g->stride, column = (g->kernel_h + 1) / 2 * LANES;
+    const int32_t stride = g->stride_w, column = (g->kernel_h + 1) / 2 * LANES;
     const int32_t ox = kg_max(0, (x + stride - 1) / stride), begin = ox * stride - x;
     const int32_t count = kg_min(g->out_w - ox, (n - begin + stride - 1) / stride);
     if (stride > 1) {
@@ -260,7 +261,7 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 1);
         for (int32_t iy = 0; iy < g->in_h; iy++) {
             row_pair rows[4];
-            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+            const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride_h + 1);
             for (; copied < end; copied++)
                 for (int32_t ox = 0; ox < g->out_w; ox++)
                     __builtin_memcpy(kept + copied % kernel * row + ox * LANES,

@@ -11,7 +11,7 @@ static int32_t round_up(int32_t x, int32_t to) { return (x + to - 1) / to * to; 
 /* Does every output see one pixel, and never padding? */
 static int32_t is_map(const kg_window *g) {
     return g->kernel_h * g->kernel_w == 1 && !g->pad_top && !g->pad_left &&
-           (g->out_h - 1) * g->stride < g->in_h && (g->out_w - 1) * g->stride < g->in_w;
+           (g->out_h - 1) * g->stride_h < g->in_h && (g->out_w - 1) * g->stride_w < g->in_w;
 }
 
 /// Forward ///
@@ -92,7 +92,7 @@ static inline void dots(__m256i *acc, const int8_t *const *x, const int8_t *w, i
 /* What the window at (oy, ox) sees, x_zero where it sees padding. */
 static void patch(int8_t *to, const int8_t *x, int32_t oy, int32_t ox, const kg_conv_params *p) {
     const kg_window *g = &p->window;
-    const int32_t iy = oy * g->stride - g->pad_top, ix = ox * g->stride - g->pad_left;
+    const int32_t iy = oy * g->stride_h - g->pad_top, ix = ox * g->stride_w - g->pad_left;
     const int32_t row = g->kernel_w * g->in_c;
     const int32_t begin = kg_tap_begin(ix), end = kg_tap_end(ix, g->kernel_w, g->in_w);
     for (int32_t ky = 0; ky < g->kernel_h; ky++, to += row) {
@@ -112,6 +112,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t size = round_up(taps * in, 4), pixels = g->out_h * g->out_w;
     const int32_t in_place = is_map(g) && in % 4 == 0;
+    const int32_t dense = g->stride_h == 1 && g->stride_w == 1;
     int8_t *patches = scratch + size * LANES;
     for (int32_t o = 0; o < out; o += LANES) {
         const int32_t n = kg_min(LANES, out - o);
@@ -124,9 +125,9 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
             const int8_t *from[PIXELS];
             for (int32_t j = 0; j < PIXELS; j++) {
                 const int32_t at = i + kg_min(j, m - 1);
-                const int32_t oy = g->stride == 1 ? 0 : at / g->out_w, ox = at - oy * g->out_w;
+                const int32_t oy = dense ? 0 : at / g->out_w, ox = at - oy * g->out_w;
                 if (in_place) {
-                    from[j] = x + g->stride * (oy * g->in_w + ox) * in;
+                    from[j] = x + (g->stride_h * oy * g->in_w + g->stride_w * ox) * in;
                     continue;
                 }
                 patch(patches + j * size, x, at / g->out_w, at % g->out_w, p);
@@ -191,7 +192,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t pixels = g->in_h * g->in_w, size = round_up(out, 2);
-    const int32_t in_place = is_map(g) && g->stride == 1;
+    const int32_t in_place = is_map(g) && g->stride_h == 1 && g->stride_w == 1;
     kg_block_writer writer = kg_block_begin(dx, pixels, in, dy->exponent, p->bits);
     for (int32_t c = 0; c < in; c += LANES) {
         const int32_t n = kg_min(LANES, in - c), step = in_place ? PIXELS : 1;
@@ -208,9 +209,9 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                 for (int32_t t = 0; t < taps; t++) {
                     const int32_t y = i / g->in_w + g->pad_top - t / g->kernel_w;
                     const int32_t x = i % g->in_w + g->pad_left - t % g->kernel_w;
-                    const int32_t oy = y / g->stride, ox = x / g->stride;
-                    if (y < 0 || oy * g->stride != y || oy >= g->out_h) continue;
-                    if (x < 0 || ox * g->stride != x || ox >= g->out_w) continue;
+                    const int32_t oy = y / g->stride_h, ox = x / g->stride_w;
+                    if (y < 0 || oy * g->stride_h != y || oy >= g->out_h) continue;
+                    if (x < 0 || ox * g->stride_w != x || ox >= g->out_w) continue;
                     from[0] = dy->mantissa + (oy * g->out_w + ox) * out;
                     dots16(acc, from, scratch + t * size * LANES, out, 1);
                 }

@@ -65,7 +65,7 @@ typedef struct {
 static inline void inner(sums *acc, const source *s, int32_t iy, int32_t ix, int32_t pixels,
                          int32_t n) {
     const kg_window *g = &s->p->window;
-    const int32_t channels = g->in_c, step = g->stride * channels;
+    const int32_t channels = g->in_c, step = g->stride_w * channels;
     for (int32_t ky = kg_tap_begin(iy); ky < kg_tap_end(iy, g->kernel_h, g->in_h); ky++) {
         const int8_t *x = s->x + ((iy + ky) * g->in_w + ix) * channels;
         const int8_t *w = s->filter + ky * g->kernel_w * CHANNELS;
@@ -109,12 +109,12 @@ static inline void block(int8_t *y, const int32_t *b, const source *s, int32_t c
     const scaler scale0 = make_scaler(&p->scaling, c, n0, p->y_zero);
     const scaler scale1 = n1 ? make_scaler(&p->scaling, c + LANES, n1, p->y_zero) : scale0;
     const __m256i b0 = load32(b + c, n0), b1 = n1 ? load32(b + c + LANES, n1) : b0;
-    const int32_t first = (g->pad_left + g->stride - 1) / g->stride;
-    const int32_t last = (g->in_w - g->kernel_w + g->pad_left) / g->stride;
+    const int32_t first = (g->pad_left + g->stride_w - 1) / g->stride_w;
+    const int32_t last = (g->in_w - g->kernel_w + g->pad_left) / g->stride_w;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
-        const int32_t iy = oy * g->stride - g->pad_top;
+        const int32_t iy = oy * g->stride_h - g->pad_top;
         for (int32_t ox = 0, m; ox < g->out_w; ox += m) {
-            const int32_t ix = ox * g->stride - g->pad_left;
+            const int32_t ix = ox * g->stride_w - g->pad_left;
             sums acc[PIXELS] = {{{0}, {0}}};
             m = ox >= first && ox + PIXELS - 1 <= kg_min(last, g->out_w - 1) ? PIXELS : 1;
             if (m == PIXELS)
@@ -179,16 +179,17 @@ static void keep_row(const ring *r, const int16_t *from, int32_t oy, int32_t n,
         memcpy(to, from + ox * g->in_c, (size_t)n * sizeof *to);
 }
 
-/* Writes `pixels` neighbours from ix on; more than one only where the stride is one. */
+/* Writes `pixels` neighbours from ix on; more than one only where no column is
+ * passed over. */
 static inline void input_pixels(kg_block_writer *writer, const ring *r, const int8_t *filter,
                                 const kg_window *g, int32_t iy, int32_t ix, int32_t c, int32_t n,
                                 int32_t pixels) {
-    const int32_t stride = g->stride, kx0 = (ix + g->pad_left) % stride;
+    const int32_t stride = g->stride_w, kx0 = (ix + g->pad_left) % stride;
     const int32_t ox = (ix + g->pad_left) / stride + r->left;
     __m256i acc[PIXELS] = {{0}};
     for (int32_t ky = 0; ky < g->kernel_h; ky++) {
-        const int32_t y = iy + g->pad_top - ky, oy = y / stride;
-        if (y < 0 || oy * stride != y || oy >= g->out_h) continue;
+        const int32_t y = iy + g->pad_top - ky, oy = y / g->stride_h;
+        if (y < 0 || oy * g->stride_h != y || oy >= g->out_h) continue;
         const int16_t *d = r->mantissa + (oy % g->kernel_h * r->columns + ox) * LANES;
         const int8_t *w = filter + ky * g->kernel_w * LANES;
         int32_t kx = kx0;
@@ -214,11 +215,11 @@ static inline void input_block(kg_block_writer *writer, const kg_block16 *dy, co
                                const int8_t *filter, const kg_window *g, int32_t c, int32_t n) {
     int32_t kept = 0;
     for (int32_t iy = 0; iy < g->in_h; iy++) {
-        const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride + 1);
+        const int32_t end = kg_min(g->out_h, (iy + g->pad_top) / g->stride_h + 1);
         for (; kept < end; kept++)
             keep_row(r, dy->mantissa + kept * g->out_w * g->in_c + c, kept, n, g);
         int32_t ix = 0;
-        for (; g->stride == 1 && ix + PIXELS <= g->in_w; ix += PIXELS)
+        for (; g->stride_w == 1 && ix + PIXELS <= g->in_w; ix += PIXELS)
             input_pixels(writer, r, filter, g, iy, ix, c, n, PIXELS);
         for (; ix < g->in_w; ix++) input_pixels(writer, r, filter, g, iy, ix, c, n, 1);
     }
@@ -231,9 +232,9 @@ void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t 
     KG_ASSERT(kg_has_input_grad(dx, dy, w, learned, scratch, &p->overlay));
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c;
-    const int32_t left = kg_max(0, (g->kernel_w - 1 - g->pad_left + g->stride - 1) / g->stride);
+    const int32_t left = kg_max(0, (g->kernel_w - 1 - g->pad_left + g->stride_w - 1) / g->stride_w);
     const ring r = {(int16_t *)(void *)scratch, left,
-                    left + (g->in_w - 1 + g->pad_left) / g->stride + 1};
+                    left + (g->in_w - 1 + g->pad_left) / g->stride_w + 1};
     int8_t *filter = scratch + g->kernel_h * r.columns * LANES * 2;
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, channels, dy->exponent, p->bits);
     for (int32_t c = 0; c < channels; c += LANES) {

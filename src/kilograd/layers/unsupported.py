@@ -30,12 +30,13 @@ class Unsupported:
 def refuse(where: str, found: Sequence[Unsupported]) -> None:
     """Raise `InputError` with all that was found; do nothing where that is nothing.
 
-    Layers with one operator and one advice share a sentence.
+    Layers with one operator and one advice share a line.
 
     >>> refuse("n.onnx", [Unsupported("l1", "LSTM", (1, 8), "keeps a state")])
     Traceback (most recent call last):
     ...
-    kilograd.errors.InputError: n.onnx: 1 layer cannot be imported: LSTM (l1 [1, 8]): keeps a state
+    kilograd.errors.InputError: n.onnx: 1 layer cannot be imported
+      LSTM (l1 [1, 8]): keeps a state
     """
     if not found:
         return
@@ -44,4 +45,4 @@ def refuse(where: str, found: Sequence[Unsupported]) -> None:
         groups.setdefault((one.operator[:60], one.advice), []).append(one.place)
     told = [f"{op} ({', '.join(places)}): {advice}" for (op, advice), places in groups.items()]
     layers = "1 layer" if len(found) == 1 else f"{len(found)} layers"
-    raise InputError(f"{where}: {layers} cannot be imported: {'; '.join(told)}")
+    raise InputError(f"{where}: {layers} cannot be imported", told)

@@ -28,7 +28,8 @@ class WindowParams(Params):
     out_c: Size
     kernel_h: Size
     kernel_w: Size
-    stride: Size
+    stride_h: Size
+    stride_w: Size
     pad_top: Padding
     pad_left: Padding
     struct = "kg_window"
@@ -111,7 +112,5 @@ class Window:
         """Return the geometry: maps [h, w, c] from x to y, and height and width of the kernel."""
         top, _, left, _ = self.pad
         down, across = self.stride
-        if down != across:
-            raise NotImplementedError("no kernel has unequal strides yet")
         (ih, iw, ic), (oh, ow, oc), (kh, kw) = x, y, kernel
-        return WindowParams(ih, iw, ic, oh, ow, oc, kh, kw, down, top, left)
+        return WindowParams(ih, iw, ic, oh, ow, oc, kh, kw, down, across, top, left)

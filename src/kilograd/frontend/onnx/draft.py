@@ -85,6 +85,7 @@ class Codes:
     """An input of int8 or uint8: what its codes mean is said where it is read."""
 
     shape: tuple[int, ...]
+    batch: bool
     unsigned: bool
 
 
@@ -114,6 +115,7 @@ class Draft:
     entries: dict[str, Entry] = field(default_factory=dict)
     layers: dict[str, Layer] = field(default_factory=dict)
     tensors: dict[str, str] = field(default_factory=dict)
+    fed: dict[str, str] = field(default_factory=dict)
     problems: list[Unsupported] = field(default_factory=list)
     readers: Counter[str] = field(default_factory=Counter)
     _told: dict[Function, Flow] = field(default_factory=dict)
@@ -184,6 +186,13 @@ class Draft:
             value = replace(value, quant=inputs[0].value.quant)
         self._add(node.name, op, [x.value for x in inputs], value)
         return Flow(value, batch)
+
+    def given(self, tensor: str, shape: Sequence[int], quant: Affine | None = None) -> Value:
+        """Return a new input of the network."""
+        value = self.value(tensor, shape, quant)
+        self.inputs.append(value)
+        self.fed[value.name] = tensor
+        return value
 
     def value(self, tensor: str, shape: Sequence[int], quant: Affine | None = None) -> Value:
         """Return a new value for a tensor of the file."""
@@ -290,7 +299,9 @@ class Draft:
                 pass
             case Concat():
                 del self.layers[value.name]  # what it reads comes first
-                parts = [self._requantised(v.name, v, quant) for v in layer.inputs]
+                parts = [
+                    self._requantised(f"{v.name} in {layer.name}", v, quant) for v in layer.inputs
+                ]
                 self.layers[value.name] = Layer(layer.name, layer.op, tuple(parts), coded)
             case _:
                 self.layers[value.name] = replace(layer, output=coded)

@@ -170,6 +170,26 @@ def read_program(path: Path) -> Program:
     )
 
 
+def whole(path: Path, program: Program) -> ModelProto:
+    """Return the model of a file that was read, with the numbers that lie in others inside it."""
+    model, _ = read_model(path)
+    for t in model.graph.initializer:
+        if t.data_location == 1:
+            store(t, program.constants[t.name])
+    return model
+
+
+def store(t: TensorProto, values: Array) -> None:
+    """Put numbers into a tensor, with its name and element type."""
+    for _, other in _STORED.values():
+        t.ClearField(other)
+    t.ClearField("external_data")
+    t.ClearField("data_location")
+    del t.dims[:]
+    t.dims.extend(values.shape)
+    t.raw_data = values.astype(_STORED[t.data_type][0]).tobytes()
+
+
 def _check_kind(model: ModelProto, where: str) -> None:
     graph = model.graph
     if not graph.node:

@@ -34,6 +34,7 @@ from kilograd.names import spelled
 
 _FLOATS, _CODES = {1, 10, 11}, {2, 3}  # TensorProto.DataType
 _QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
+_WHOLE = {"int8", "uint8", "int32"}
 _SAME = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
 
 
@@ -49,10 +50,14 @@ def read_onnx(path: Path) -> Network:
 
 @dataclass(frozen=True)
 class Reading:
-    """A network, and which tensor of the file each of its values is."""
+    """A network, and what its values are in the file, by name.
+
+    `tensors`: which tensor each is, or was before it moved.  `fed`: the input that each input is.
+    """
 
     network: Network
     tensors: dict[str, str]
+    fed: dict[str, str]
 
 
 def read_network(program: Program, path: Path) -> Reading:
@@ -91,15 +96,13 @@ def _input(draft: Draft, x: Declared) -> Entry:
         )
     sizes = tuple(map(int, shape))
     if x.dtype in _CODES:
-        return Codes(sizes, unsigned=x.dtype == 2)
+        return Codes(sizes, batch=len(x.shape) > 1, unsigned=x.dtype == 2)
     if x.dtype not in _FLOATS:
         draft.problems.append(
             Unsupported(x.name, "input", sizes, "is of another type than float32, int8 and uint8")
         )
         return Unknown()
-    value = draft.value(x.name, sizes)
-    draft.inputs.append(value)
-    return Flow(value, batch=len(x.shape) > 1)
+    return Flow(draft.given(x.name, sizes), batch=len(x.shape) > 1)
 
 
 def _made(draft: Draft, node: Operator) -> list[Entry]:
@@ -209,9 +212,8 @@ def _dequantise(draft: Draft, node: Operator) -> Entry:
             return _known_codes(draft, node, found)
         case Codes():
             quant = _affine(draft, node, unsigned=found.unsigned)
-            value = draft.value(node.inputs[0], found.shape, quant)
-            draft.inputs.append(value)
-            draft.entries[node.inputs[0]] = flow = Flow(value, batch=True)
+            flow = Flow(draft.given(node.inputs[0], found.shape, quant), found.batch)
+            draft.entries[node.inputs[0]] = flow
             return flow
         case _:
             raise UnsupportedError("reads what are no codes")
@@ -220,7 +222,7 @@ def _dequantise(draft: Draft, node: Operator) -> Entry:
 def _known_codes(draft: Draft, node: Operator, found: Known) -> Known:
     """Return a constant that stands in the file as codes."""
     dtype = found.values.dtype
-    if dtype not in {np.int8, np.uint8, np.int32}:
+    if dtype.name not in _WHOLE:
         raise UnsupportedError(f"codes of {dtype} are not computed with; quantise to int8")
     quant = _affine(draft, node, unsigned=dtype == np.uint8)
     values = found.values
@@ -239,7 +241,7 @@ def _affine(draft: Draft, node: Operator, *, unsigned: bool) -> Affine:
         raise UnsupportedError("has no scale")
     if node.integer("block_size"):
         raise UnsupportedError("has scales for blocks; quantise per channel")
-    if zero is not None and zero.values.dtype not in {np.int8, np.uint8, np.int32}:
+    if zero is not None and zero.values.dtype.name not in _WHOLE:
         raise UnsupportedError(
             f"codes of {zero.values.dtype} are not computed with; quantise to int8"
         )
@@ -280,7 +282,7 @@ def _finished(draft: Draft, path: Path) -> Reading:
     )
     if network.quantised:
         refuse(draft.where, _in_floats(network))
-    return Reading(network, draft.tensors)
+    return Reading(network, draft.tensors, draft.fed)
 
 
 def _needed(layers: list[Layer], outputs: list[Value]) -> list[Layer]:
