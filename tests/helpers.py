@@ -247,7 +247,7 @@ FORMULAS: dict[type[Op], Formula] = {
     ops.MaxPool: lambda op, xs, label: _pooled(xs[0], op, _first_largest),
     ops.MeanPool: lambda op, xs, label: _pooled(xs[0], op, lambda p: p.mean(axis=0)),
     ops.Mean: lambda op, xs, label: xs[0].mean(axis=op.axes, keepdims=True),
-    ops.Upsample: lambda op, xs, label: np.kron(xs[0], np.ones((op.size, op.size, 1))),
+    ops.Upsample: lambda op, xs, label: np.kron(xs[0], np.ones((*op.size, 1))),
     ops.Take: lambda op, xs, label: np.moveaxis(
         np.array([np.moveaxis(xs[0], op.axis, 0)[i] for i in op.index]), 0, op.axis
     ),

@@ -649,9 +649,10 @@ def _gradients_and_parts() -> Iterator[Sample]:
     yield sample(PadMap(((0, 0),) * 3), activation(2, 1, 2))
     for h, w, c, size in ((4, 6, 5, 2), (2, 2, 1, 2), (6, 3, 18, 3), (3, 2, 3, 1)):
         yield sample(WindowPool(size), activation(h, w, c, zero=(-128, 9)[size % 2]))
-        yield sample(UpsampleGrad(size, bits=15 - size % 2), gradient(h, w, c))
-        yield sample(Upsample(size), activation(w, h, c))
-        yield sample(Upsample(size), gradient(w, h, c, bits=13))
+        for box in ((size, size), (1, size), (size, 1)):
+            yield sample(UpsampleGrad(box, bits=15 - size % 2), gradient(h, w, c))
+        yield sample(Upsample((size, size)), activation(w, h, c))
+        yield sample(Upsample((size, 3 - size % 2)), gradient(w, h, c, bits=13))
     yield sample(Copy(), weight(4, 3, 3, 2), gradient(*shape))
 
 

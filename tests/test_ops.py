@@ -216,9 +216,7 @@ PAIRINGS: dict[type[Op], Pairing] = {
     ).sum(),
     ops.ProductGrad: lambda op, xs, raw, v: (xs[0] * v * (codes(raw[1]) + 128.0)).sum(),
     ops.ProductSumGrad: lambda op, xs, raw, v: (xs[0] * v * (codes(raw[1]) + 3.0)).sum(),
-    ops.UpsampleGrad: lambda op, xs, raw, v: (
-        xs[0] * np.kron(v, np.ones((op.size,) * 2 + (1,)))
-    ).sum(),
+    ops.UpsampleGrad: lambda op, xs, raw, v: (xs[0] * np.kron(v, np.ones((*op.size, 1)))).sum(),
 }
 
 

@@ -334,7 +334,7 @@ C_BUGS = [
     CBug(
         "squares overlap",
         "src/kg_pool.c",
-        "dy->mantissa + oy * p->size * row",
+        "dy->mantissa + oy * p->down * row",
         "dy->mantissa + oy * row",
     ),
     CBug("half a square", "src/kg_pool.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),

@@ -227,13 +227,14 @@ static inline int kg_window_pool_params_ok(const kg_window_pool_params *p) {
     return 1;
 }
 
-/* Pixels of `pixel_bytes` become squares of size * size pixels, behind a header. */
+/* Pixels of `pixel_bytes` become `down` rows of `across` pixels, behind a header. */
 typedef struct {
     int32_t header;      /* 0 .. 4 */
     int32_t height;      /* 1 .. 32767 */
     int32_t width;       /* 1 .. 32767 */
     int32_t pixel_bytes; /* 1 .. 2147483647 */
-    int32_t size;        /* 1 .. 2890 */
+    int32_t down;        /* 1 .. 32767 */
+    int32_t across;      /* 1 .. 32767 */
 } kg_upsample_params;
 
 static inline int kg_upsample_params_ok(const kg_upsample_params *p) {
@@ -241,17 +242,20 @@ static inline int kg_upsample_params_ok(const kg_upsample_params *p) {
     if (p->height < 1 || p->height > 32767) return 0;
     if (p->width < 1 || p->width > 32767) return 0;
     if (p->pixel_bytes < 1) return 0;
-    if (p->size < 1 || p->size > 2890) return 0;
-    if ((double)p->height * p->width * p->pixel_bytes * p->size * p->size > 2147483647.0) return 0;
+    if (p->down < 1 || p->down > 32767) return 0;
+    if (p->across < 1 || p->across > 32767) return 0;
+    if ((double)p->height * p->width * p->pixel_bytes * p->down * p->across > 2147483647.0)
+        return 0;
     return 1;
 }
 
-/* As for `kg_window_pool`, of a gradient. */
+/* `down` rows of `across` pixels become a pixel; height and width count the results. */
 typedef struct {
     int32_t height;   /* 1 .. 32767 */
     int32_t width;    /* 1 .. 32767 */
     int32_t channels; /* 1 .. 32767 */
-    int32_t size;     /* 1 .. 2890 */
+    int32_t down;     /* 1 .. 32767 */
+    int32_t across;   /* 1 .. 32767 */
     int32_t bits;     /* 4 .. 15 */
 } kg_upsample_grad_params;
 
@@ -259,9 +263,10 @@ static inline int kg_upsample_grad_params_ok(const kg_upsample_grad_params *p) {
     if (p->height < 1 || p->height > 32767) return 0;
     if (p->width < 1 || p->width > 32767) return 0;
     if (p->channels < 1 || p->channels > 32767) return 0;
-    if (p->size < 1 || p->size > 2890) return 0;
+    if (p->down < 1 || p->down > 32767) return 0;
+    if (p->across < 1 || p->across > 32767) return 0;
     if (p->bits < 4 || p->bits > 15) return 0;
-    if ((double)p->height * p->width * p->channels * p->size * p->size > 2147483647.0) return 0;
+    if ((double)p->height * p->width * p->channels * p->down * p->across > 2147483647.0) return 0;
     return 1;
 }
 

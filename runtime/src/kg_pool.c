@@ -60,28 +60,27 @@ KG_COLD void kg_upsample(void *y, const void *x, const kg_upsample_params *p) {
     memcpy(to, from, (size_t)p->header);
     to += p->header;
     from += p->header;
-    for (int32_t oy = 0; oy < p->height * p->size; oy++)
-        for (int32_t ox = 0; ox < p->width * p->size; ox++, to += pixel)
-            memcpy(to, from + (oy / p->size * p->width + ox / p->size) * p->pixel_bytes, pixel);
+    for (int32_t oy = 0; oy < p->height * p->down; oy++)
+        for (int32_t ox = 0; ox < p->width * p->across; ox++, to += pixel)
+            memcpy(to, from + (oy / p->down * p->width + ox / p->across) * p->pixel_bytes, pixel);
 }
 
 KG_COLD void kg_upsample_grad(kg_block16 *dx, const kg_block16 *dy,
                               const kg_upsample_grad_params *p) {
     KG_ASSERT(kg_upsample_grad_params_ok(p));
     KG_ASSERT(kg_aligned(dx) && kg_aligned(dy));
-    const int32_t row = p->width * p->size * p->channels, pixels = p->height * p->width;
+    const int32_t row = p->width * p->across * p->channels, pixels = p->height * p->width;
     kg_block_writer writer = kg_block_begin(dx, pixels, p->channels, dy->exponent, p->bits);
     for (int32_t c = 0; c < p->channels; c += GROUP) {
         const int32_t n = kg_min(GROUP, p->channels - c);
         for (int32_t i = 0; i < pixels; i++) {
             const int32_t oy = i / p->width, ox = i % p->width;
-            const int16_t *square =
-                dy->mantissa + oy * p->size * row + ox * p->size * p->channels + c;
+            const int16_t *box =
+                dy->mantissa + oy * p->down * row + ox * p->across * p->channels + c;
             int32_t acc[GROUP] = {0};
-            for (int32_t iy = 0; iy < p->size; iy++)
-                for (int32_t ix = 0; ix < p->size; ix++)
-                    for (int32_t k = 0; k < n; k++)
-                        acc[k] += square[iy * row + ix * p->channels + k];
+            for (int32_t iy = 0; iy < p->down; iy++)
+                for (int32_t ix = 0; ix < p->across; ix++)
+                    for (int32_t k = 0; k < n; k++) acc[k] += box[iy * row + ix * p->channels + k];
             kg_block_put(&writer, i, c, acc, n);
         }
     }

@@ -313,8 +313,8 @@ class _Lowering:
                 return b(ops.Take(axis + more, index), x, name=name)
             case Pad(sides, value) if value == 0:
                 return b(ops.PadMap(((0, 0),) * more + sides), x, name=name)
-            case Resize((rows, columns)) if rows == columns:
-                return b(ops.Upsample(rows), x, name=name)
+            case Resize(factors):
+                return b(ops.Upsample(factors), x, name=name)
             case Transpose(order) if _keeps_order(order, layer.inputs[0].shape):
                 return x
         self._refuse(layer, "nothing moves elements so; leave it out, or cut the network before it")

@@ -33,6 +33,10 @@ Averaged = Annotated[int, Range("int32_t", 1, INT32_MAX // 257)]
 Side = Annotated[int, Range("int32_t", 1, 2890)]  # its square is no more
 
 
+Factors = tuple[int, int]
+"""How many pixels of one, down and across."""
+
+
 @dataclass(frozen=True, eq=False)
 class AvgPoolParams(Params):
     """The mean of all pixels."""
@@ -73,26 +77,28 @@ class WindowPoolParams(Params):
 
 @dataclass(frozen=True, eq=False)
 class UpsampleParams(Params):
-    """Pixels of `pixel_bytes` become squares of size * size pixels, behind a header."""
+    """Pixels of `pixel_bytes` become `down` rows of `across` pixels, behind a header."""
 
     header: Header
     height: Length
     width: Length
     pixel_bytes: Count
-    size: Side
-    products = (("height", "width", "pixel_bytes", "size", "size"),)
+    down: Length
+    across: Length
+    products = (("height", "width", "pixel_bytes", "down", "across"),)
 
 
 @dataclass(frozen=True, eq=False)
 class UpsampleGradParams(Params):
-    """As for `kg_window_pool`, of a gradient."""
+    """`down` rows of `across` pixels become a pixel; height and width count the results."""
 
     height: Length
     width: Length
     channels: Length
-    size: Side
+    down: Length
+    across: Length
     bits: Bits
-    products = (("height", "width", "channels", "size", "size"),)
+    products = (("height", "width", "channels", "down", "across"),)
 
 
 def _rounded_mean(total: Array, n: int) -> Array:
@@ -103,19 +109,20 @@ def _rounded_mean(total: Array, n: int) -> Array:
     return (y - (tie & (y % 2 == 1))).astype(np.int8)
 
 
-def _squares(x: Array, size: int) -> Array:
-    """View a map [h, w, c] as [h / size, size, w / size, size, c]."""
-    h, w, c = x.shape
-    return x.reshape(h // size, size, w // size, size, c)
+def _boxes(x: Array, size: Factors) -> Array:
+    """View a map [h, w, c] as [h / down, down, w / across, across, c]."""
+    (h, w, c), (down, across) = x.shape, size
+    return x.reshape(h // down, down, w // across, across, c)
 
 
-def _smaller(x: TensorType, size: int) -> tuple[int, int, int]:
-    """Return the shape with each square of `size` pixels a side made one pixel."""
+def _smaller(x: TensorType, size: Factors) -> tuple[int, int, int]:
+    """Return the shape with each box of `size` pixels made one pixel."""
+    down, across = size
     require(
-        len(x.shape) == 3 and x.shape[0] % size == x.shape[1] % size == 0,
-        f"{x} cannot be cut into squares of {size}x{size} pixels",
+        len(x.shape) == 3 and x.shape[0] % down == x.shape[1] % across == 0,
+        f"{x} cannot be cut into boxes of {down}x{across} pixels",
     )
-    return x.shape[0] // size, x.shape[1] // size, x.shape[2]
+    return x.shape[0] // down, x.shape[1] // across, x.shape[2]
 
 
 @dataclass(frozen=True, repr=False)
@@ -212,15 +219,15 @@ class WindowPool(Op):
     def infer(self, *xs: TensorType) -> TensorType:
         (x,) = xs
         require(x.dtype is DType.I8, f"{x} must be an int8 map")
-        return replace(x, shape=_smaller(x, self.size))
+        return replace(x, shape=_smaller(x, (self.size, self.size)))
 
     def reference(self, node: Node, *xs: Value) -> Value:
         x = array(xs[0]).astype(np.int64)
-        return _rounded_mean(_squares(x, self.size).sum(axis=(1, 3)), self.size**2)
+        return _rounded_mean(_boxes(x, (self.size, self.size)).sum(axis=(1, 3)), self.size**2)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         share = (1 / self.size**2,) * node.type.shape[2]
-        return (b(Upsample(self.size), b(ScaleChannels(share), dy)),)
+        return (b(Upsample((self.size, self.size)), b(ScaleChannels(share), dy)),)
 
     macs = no_macs
 
@@ -231,15 +238,15 @@ class WindowPool(Op):
 
 @dataclass(frozen=True)
 class Upsample(Op):
-    """Each pixel of a map or a gradient as a square of `size` pixels a side: nearest neighbour."""
+    """Each pixel of a map or a gradient as a box of `size` pixels, down and across."""
 
-    size: int
+    size: Factors
 
     def infer(self, *xs: TensorType) -> TensorType:
         (x,) = xs
         require(len(x.shape) == 3, f"{x} must be a map")
-        h, w, c = x.shape
-        return replace(x, shape=(h * self.size, w * self.size, c))
+        (h, w, c), (down, across) = x.shape, self.size
+        return replace(x, shape=(h * down, w * across, c))
 
     def reference(self, node: Node, *xs: Value) -> Value:
         (x,) = xs
@@ -248,7 +255,8 @@ class Upsample(Op):
         return self._repeated(x)
 
     def _repeated(self, x: Array) -> Array:
-        return np.repeat(np.repeat(x, self.size, axis=0), self.size, axis=1)
+        down, across = self.size
+        return np.repeat(np.repeat(x, down, axis=0), across, axis=1)
 
     def vjp(self, b: Builder, node: Node, dy: Node) -> tuple[Node | None, ...]:
         return (b(UpsampleGrad(self.size), dy),)
@@ -259,15 +267,15 @@ class Upsample(Op):
         (x,) = node.inputs
         h, w, c = x.type.shape
         header = 4 if isinstance(x.type.quant, BlockExponent) else 0
-        params = UpsampleParams(header, h, w, c * x.type.dtype.nbytes, self.size)
+        params = UpsampleParams(header, h, w, c * x.type.dtype.nbytes, *self.size)
         return Kernel("kg_upsample", (x,), params)
 
 
 @dataclass(frozen=True)
 class UpsampleGrad(Normalising):
-    """dy summed over each square of `size` pixels a side."""
+    """dy summed over each box of `size` pixels, down and across."""
 
-    size: int
+    size: Factors
 
     def infer(self, *xs: TensorType) -> TensorType:
         (dy,) = xs
@@ -275,7 +283,7 @@ class UpsampleGrad(Normalising):
 
     def reference(self, node: Node, *xs: Value) -> Value:
         dy = block(xs[0])
-        acc = _squares(dy.mantissa.astype(np.int64), self.size).sum(axis=(1, 3))
+        acc = _boxes(dy.mantissa.astype(np.int64), self.size).sum(axis=(1, 3))
         return normalise(acc, dy.exponent, self.bits)
 
     vjp = no_vjp
@@ -283,5 +291,5 @@ class UpsampleGrad(Normalising):
 
     def kernel(self, node: Node) -> Kernel:
         h, w, c = node.type.shape
-        params = UpsampleGradParams(h, w, c, self.size, self.bits)
+        params = UpsampleGradParams(h, w, c, *self.size, self.bits)
         return Kernel("kg_upsample_grad", node.inputs, params)

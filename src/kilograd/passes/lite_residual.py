@@ -160,7 +160,7 @@ def _with_module(b: Builder, block: Block, x: Node, y: Node) -> Node:
     deviation = y.type.affine.scale[0] / x.type.affine.scale[0] / math.sqrt(channels)
     start = np.zeros((y.type.shape[2], 1, 1, channels))
     small = layer_of(b, f"{name}.out", middle, (Window(), out), start, deviation)
-    large = b(Upsample(_HALF), small, name=f"{name}.large")
+    large = b(Upsample((_HALF, _HALF)), small, name=f"{name}.large")
     return b(Add(y.type.affine), y, large, name=f"{name}.add")
 
 

@@ -80,8 +80,8 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return _pixels(x)
         case MaxPoolGrad() | MeanPoolGrad():
             return n.op.gain() if x is n.inputs[0] else 0
-        case UpsampleGrad(size=size):
-            return size**2
+        case UpsampleGrad(size=(down, across)):
+            return down * across
         case ProductSumGrad():
             return x.type.size // n.type.size * _code_range(n.inputs[1])
         case ConvWeightGrad() | DepthwiseWeightGrad():
