@@ -14,6 +14,7 @@ from tflm import Tensor
 
 from kilograd.errors import InputError
 from kilograd.frontend.tflite import read_tflite
+from kilograd.frontend.tflite.oracle import runtime_values
 from kilograd.frontend.tflite.schema import FileGraph, parse
 from kilograd.layers.evaluate import Arithmetic, evaluate
 from kilograd.layers.network import Convolution, Network, Slice
@@ -181,6 +182,29 @@ def test_a_network_that_keeps_frames_is_one_over_a_window() -> None:
     assert len({*codes[-9:]}) > 3
 
 
+def test_a_network_of_two_frames_a_call_is_one_over_nine(tmp_path: Path) -> None:
+    data = tflite_files.streaming()
+    network = read(data, tmp_path)
+    assert network.inputs[0].shape == (9, 1, 3)
+    rng = np.random.default_rng(8)
+    frames = rng.integers(-128, 128, (6, 1, 2, 1, 3)).astype(np.int8)
+    window = frames.reshape(12, 1, 3)[-9:]
+    reals = (window[None] + np.float32(3)) * np.float32(0.02)
+    got = evaluate(network, {network.inputs[0].name: reals}, arithmetic=Arithmetic.CODES)
+    want = tflm.tflm(data, *[[x] for x in frames])
+    codes = np.round(got[network.outputs[0]] / 0.1 + 2)
+    assert np.abs(codes - want[-1][0]).max() <= 1
+    values = runtime_values(
+        tmp_path / "net.tflite", [{network.inputs[0].name: frames.reshape(12, 1, 3)[-10:]}]
+    )
+    assert np.array_equal(values[0][network.outputs[0].name], want[-1][0][0])
+
+
+def test_what_is_kept_must_be_the_past(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"looks back by another length|no fixed distance"):
+        read(tflite_files.streaming((4, 2)), tmp_path)
+
+
 def _dense(**changes: object) -> bytes:
     f = File(int8=True)
     w, b = f.weights((7, 192), 0, f.x)
@@ -290,3 +314,30 @@ def test_other_files_are_no_networks(tmp_path: Path) -> None:
     empty = Tensor((1, 4), dtype="float32")
     with pytest.raises(InputError, match="computes nothing"):
         read(tflm.build([], [empty], [empty]), tmp_path)
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+def test_the_values_that_the_runtime_computes_are_had_by_name(int8: bool, tmp_path: Path) -> None:
+    f = tflite_files.everything(int8)
+    data = f.build()
+    network = read(data, tmp_path)
+    given, _ = tflite_files.feed(f)
+    feeds = [{network.inputs[0].name: x[0]} for x in (given, given[:, ::-1])]
+    found = runtime_values(tmp_path / "net.tflite", feeds)
+    first = network.outputs[0].name
+    assert not np.array_equal(found[0][first], found[1][first])
+    run = tflm.litert(data, [given], [given[:, ::-1]])
+    for got, want in zip(found, run, strict=True):
+        for value, tensor in zip(network.outputs, parse(data, "").outputs, strict=True):
+            assert got[value.name].shape == value.shape
+            error = np.abs(got[value.name] - want[tensor.number].reshape(value.shape)).max()
+            assert error <= int8  # the runtime of int8 files is another one than of the test
+
+
+def test_a_runtime_that_fails_is_told(tmp_path: Path) -> None:
+    f = File(int8=True)
+    f.out(f.add("ADD", [f.x, f.numbers((4,))], f.tensor(tflite_files.SHAPE), f.options("Add")))
+    network = read(f.build(), tmp_path)
+    feed = {network.inputs[0].name: np.zeros(tflite_files.SHAPE[1:], np.int8)}
+    with pytest.raises(InputError, match=r"net\.tflite: TFLM takes longer than 0"):
+        runtime_values(tmp_path / "net.tflite", [feed], seconds=0.001)

@@ -259,3 +259,55 @@ def feed(f: File) -> tuple[Array, Array]:
         return x, x
     codes = f.rng.integers(-128, 128, SHAPE).astype(np.int8)
     return codes, (codes - np.float32(f.x.zero)) * np.float32(f.x.scale[0])
+
+
+def _handle(f: File, name: str) -> Tensor:
+    """Return a variable."""
+    handle = Tensor((), dtype="resource", name=name)
+    return f.add("VAR_HANDLE", [], handle, f.options("VarHandle", sharedName=name.encode()))
+
+
+def _joined(f: File, name: str, x: Tensor, kept: int) -> Tensor:
+    """Put what comes in behind the last steps of what came before."""
+    shape = (1, kept + x.shape[1], *x.shape[2:])
+    handle = _handle(f, name)
+    past = f.add("READ_VARIABLE", [handle], f.like(x, (1, kept, *x.shape[2:])))
+    join = f.options("Concatenation", axis=1)
+    both = f.add("CONCATENATION", [past, x], f.like(x, shape), join)
+    ends = [integers(0, x.shape[1], 0, 0), integers(0, 0, 0, 0), integers(1, 1, 1, 1)]
+    masks = f.options("StridedSlice", beginMask=13, endMask=15)
+    end = f.add("STRIDED_SLICE", [both, *ends], f.like(x, past.shape), masks)
+    f.operators.append(Operator("ASSIGN_VARIABLE", [handle, end], []))
+    return both
+
+
+def streaming(state: tuple[int, int] = (3, 2)) -> bytes:
+    """Return a network that keeps frames: two come in a call, and nine decide."""
+    f = File(int8=True)
+    f.x = f.tensor((1, 2, 1, 3), 0.02, -3)
+    made = f.options("CallOnce", initSubgraphIndex=1)
+    f.operators.append(Operator("CALL_ONCE", [], [], made))
+    both = _joined(f, "first", f.x, state[0])
+    conv = f.options("Conv2D", padding=1, strideH=2, strideW=1, fusedActivationFunction=1,
+                     dilationHFactor=1, dilationWFactor=1)  # fmt: skip
+    w, b = f.weights((4, 5, 1, 3), 0, f.x)
+    y = f.add("CONV_2D", [both, w, b], f.tensor((1, 1, 1, 4), 0.07, -9), conv)
+    both = _joined(f, "second", y, state[1])
+    flat = f.add("RESHAPE", [both, integers(1, 12)], f.like(both, (1, 12)), f.options("Reshape"))
+    w, b = f.weights((2, 12), 0, both)
+    w = constant(w.values, 0.01)  # type: ignore[arg-type] # fully connected: one scale
+    f.out(
+        f.add(
+            "FULLY_CONNECTED", [flat, w, b], f.tensor((1, 2), 0.1, 2), f.options("FullyConnected")
+        )
+    )
+    once = File(int8=True)
+    for name, shape, zero in (
+        ("first", (1, state[0], 1, 3), -3),
+        ("second", (1, state[1], 1, 4), -9),
+    ):
+        start = constant(
+            np.full(shape, zero, np.int8), 0.02 if name == "first" else 0.07, zero=zero
+        )
+        once.operators.append(Operator("ASSIGN_VARIABLE", [_handle(once, name), start], []))
+    return tflm.joined(f.build(), tflm.build(once.operators, [], []))

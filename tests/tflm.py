@@ -21,7 +21,16 @@ import pytest
 from kilograd.ir import Array
 
 _SCHEMA = "ai_edge_litert.schema_py_generated"
-_DTYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int16": 7, "int8": 9}
+_DTYPES = {
+    "float32": 0,
+    "float16": 1,
+    "int32": 2,
+    "uint8": 3,
+    "int64": 4,
+    "int16": 7,
+    "int8": 9,
+    "resource": 13,
+}
 
 
 def schema() -> Any:
@@ -98,6 +107,20 @@ def packed(model: Any) -> bytes:
 def unpacked(data: bytes) -> Any:
     """Return the `ModelT` of a file."""
     return schema().ModelT.InitFromPackedBuf(data, 0)
+
+
+def joined(data: bytes, other: bytes) -> bytes:
+    """Return a file with the graph of another one as its second."""
+    model, more = unpacked(data), unpacked(other)
+    graph = more.subgraphs[0]
+    for op in graph.operators:
+        op.opcodeIndex += len(model.operatorCodes)
+    for tensor in graph.tensors:
+        tensor.buffer += len(model.buffers)
+    model.operatorCodes += more.operatorCodes
+    model.buffers += more.buffers
+    model.subgraphs.append(graph)
+    return packed(model)
 
 
 def _tensor(s: Any, tensor: Tensor, number: int) -> Any:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz import archives, images, learned, networks, programs, records
+from fuzz import archives, flatbuffers, images, learned, networks, programs, records
 from fuzz.case import Target
 
 KINDS: tuple[type[Target], ...] = (
@@ -29,6 +29,7 @@ KINDS: tuple[type[Target], ...] = (
     images.Lists,
     images.Table,
     images.Meta,
+    *((flatbuffers.Lite,) if importlib.util.find_spec("ai_edge_litert") else ()),
     *((records.Checkpoint,) if importlib.util.find_spec("torch") else ()),
 )
 

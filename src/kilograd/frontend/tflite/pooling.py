@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from kilograd.frontend.tflite.moving import axis
 from kilograd.frontend.tflite.reader import Moved, Reader, data_of, own
 from kilograd.frontend.tflite.refusal import Refusal
-from kilograd.frontend.tflite.schema import FileOperator
+from kilograd.frontend.tflite.schema import FileOperator, FileTensor
 from kilograd.frontend.tflite.weighted import clamp, geometry
 from kilograd.layers import moves
 from kilograd.layers.network import Mean, Pool, PoolKind, Resize
@@ -37,26 +39,34 @@ def _axes(r: Reader, op: FileOperator, rank: int) -> list[int]:
 def mean(r: Reader, op: FileOperator) -> None:
     """MEAN over some axes, of a map the axes of which may have been turned before."""
     x, y = data_of(op)
-    axes = _axes(r, op, len(x.shape))
-    gone = len(x.shape) - len(own(x.shape))
-    if any(a < gone for a in axes):
+    lengths = own(x.shape)
+    over = [a - len(x.shape) + len(lengths) for a in _axes(r, op, len(x.shape))]
+    if min(over) < 0:
         raise Refusal("is a mean over the batch axis")
-    over = [a - gone for a in axes]
-    moved = r.moved(x)
-    shape = moved.value.shape
-    order = None
-    if moved.index is not None and len(shape) == len(own(x.shape)):
-        order = moves.transposition(shape, moved.index.reshape(own(x.shape)))
-    if order is None or any(n == 1 for n in shape):
-        shape, order = r.value(x).shape, tuple(range(len(own(x.shape))))
+    order = _order(r, x)
     source = r.moved(x).value
-    there = tuple(sorted(order[a] for a in over))
-    kept = tuple(1 if a in there else n for a, n in enumerate(shape))
-    if math.prod(kept) != y.size:
-        raise Refusal(f"makes {math.prod(kept)} numbers, and the file says {y}")
+    axes = dict(zip([a for a, n in enumerate(lengths) if n > 1], order, strict=False))
+    there = tuple(sorted(axes[a] for a in over if a in axes))
+    kept = tuple(1 if a in there else n for a, n in enumerate(source.shape))
+    if not there or math.prod(kept) != y.size:
+        raise Refusal(f"makes {math.prod(kept)} numbers over axes {over}, and the file says {y}")
     made = r.layer(Mean(there), (source,), y.name, kept, r.quant(y))
-    index = moves.in_order(kept).transpose(order).reshape(y.shape)
-    r.held[y] = Moved(made, index)
+    index = moves.in_order(kept).transpose(order)
+    if np.array_equal(index.reshape(-1), np.arange(index.size)):
+        r.stand(y, made)
+    else:
+        r.held[y] = Moved(made, index.reshape(y.shape))
+
+
+def _order(r: Reader, x: FileTensor) -> tuple[int, ...]:
+    """Return which axes of what stands for x its own are: first those that are longer than 1."""
+    moved = r.moved(x)
+    if moved.index is not None:
+        turned = moves.transposition(moved.value.shape, moved.index.reshape(own(x.shape)))
+        if turned is not None:
+            return turned
+    shape = r.value(x).shape
+    return tuple(sorted(range(len(shape)), key=lambda a: shape[a] == 1))
 
 
 def largest(r: Reader, op: FileOperator) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kilograd.errors import InputError
 from kilograd.frontend.tflite import moving, pointwise, pooling, weighted
-from kilograd.frontend.tflite.reader import Moved, Reader, own
+from kilograd.frontend.tflite.reader import Moved, Reader, data_of, own
 from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileGraph, FileOperator, FileTensor, parse, read_file
 from kilograd.frontend.tflite.stream import LAST, has_state, unrolled
@@ -106,30 +107,43 @@ def read_tflite(path: Path, signature: str = "") -> Network:
     Raises `InputError` for a file that is none or is damaged; and one that names all operators
     which cannot be imported, where there are any.
     """
+    return read_network(path, signature).network
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A network, and what in the file it was read from.
+
+    `graph`: what the file says.  `tensors`: by the names of values, the number of the tensor that
+    has the same elements in the same order.
+    """
+
+    network: Network
+    graph: FileGraph
+    tensors: Mapping[str, int]
+
+
+def read_network(path: Path, signature: str = "") -> Reading:
+    """Return the network of a file with where it comes from; raises as `read_tflite` does."""
     data = read_file(path)
     graph = parse(data, str(path), signature)
-    source = Source("TFLite", path.name, hashlib.sha256(data).hexdigest())
-    return network(graph, spelled(path.stem, ()), source)
-
-
-def network(graph: FileGraph, name: str, source: Source) -> Network:
-    """Return the network of a graph; raises `InputError` as `read_tflite` does."""
     if len(graph.operators) > OPERATORS:
         raise InputError(
             f"{graph.where}: has more than {OPERATORS:,} operators; give a smaller one"
         )
-    graph = alive(_without_state(graph))
-    ends = _ends(graph)
-    reader = Reader(graph)
+    plain = alive(_without_state(graph))
+    ends = _ends(plain)
+    reader = Reader(plain)
     refused: list[Unsupported] = []
-    for op in graph.operators:
+    for op in plain.operators:
         try:
             _read(reader, op, ends)
         except Refusal as e:
             kind = f"custom operator {op.custom!r}" if op.kind == "CUSTOM" else op.kind
             refused.append(Unsupported(op.name, kind, _shape(op), str(e)))
-    refuse(graph.where, refused)
-    return _made(reader, name, source)
+    refuse(plain.where, refused)
+    source = Source("TFLite", path.name, hashlib.sha256(data).hexdigest())
+    return Reading(_made(reader, spelled(path.stem, ()), source), graph, reader.tensors)
 
 
 def _without_state(graph: FileGraph) -> FileGraph:
@@ -178,7 +192,7 @@ def _ends(graph: FileGraph) -> set[FileOperator]:
 
 def _read(reader: Reader, op: FileOperator, ends: set[FileOperator]) -> None:
     if op in ends:
-        moved = reader.moved(op.inputs[0])
+        moved = reader.moved(data_of(op)[0])
         for t in op.outputs:
             kept = None if moved.index is None else moved.index.reshape(t.shape)
             reader.held[t] = Moved(moved.value, kept)

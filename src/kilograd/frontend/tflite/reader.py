@@ -37,7 +37,8 @@ class Reader:
     """A network in the making.
 
     `held`: what stands for a tensor of the file.  `constants`: numbers that were computed from
-    others of the file while reading.
+    others of the file while reading.  `tensors`: by the name of a value, the number of the tensor
+    that has the same elements in the same order.
     """
 
     graph: FileGraph
@@ -46,6 +47,7 @@ class Reader:
     held: dict[FileTensor, Moved] = field(default_factory=dict)
     constants: dict[FileTensor, Array] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    tensors: dict[str, int] = field(default_factory=dict)
 
     # -- tensors of the file -------------------------------------------------------------------
 
@@ -115,7 +117,8 @@ class Reader:
             self.moved(tensor), own(tensor.shape) if shape is None else shape, tensor.name
         )
         if shape is None:
-            self.held[tensor] = Moved(value)
+            self.stand(tensor, value)
+        self.tensors.setdefault(value.name, tensor.number)
         return value
 
     def _placed(self, moved: Moved, shape: Shape, name: str) -> Value:
@@ -157,6 +160,7 @@ class Reader:
     def stand(self, tensor: FileTensor, value: Value) -> None:
         """Let a value stand for a tensor; it has its elements in the same order."""
         self.held[tensor] = Moved(value)
+        self.tensors.setdefault(value.name, tensor.number)
 
     def make(
         self, op: Operation, inputs: tuple[Value, ...], tensor: FileTensor, shape: Shape
@@ -164,8 +168,7 @@ class Reader:
         """Let a layer make a tensor, whose shape without batch must be `shape`."""
         if own(tensor.shape) != shape:
             raise Refusal(f"makes {list(shape)}, and the file says {list(own(tensor.shape))}")
-        value = self.layer(op, inputs, tensor.name, shape, self.quant(tensor))
-        self.held[tensor] = Moved(value)
+        self.stand(tensor, self.layer(op, inputs, tensor.name, shape, self.quant(tensor)))
 
     def layer(
         self,
@@ -181,6 +184,14 @@ class Reader:
         self.layers.append(Layer(called, op, inputs, value))
         return value
 
+    def origin(self, tensor: FileTensor) -> str:
+        """Return where the file keeps numbers: also float16 that are made float32 first."""
+        made = self.graph.made().get(tensor)
+        if made is None or made.kind != "DEQUANTIZE":
+            return f"tensor {tensor.number}" if tensor.values is not None else ""
+        x = made.inputs[0]
+        return f"tensor {x.number}" if x is not None and x.element is Element.FLOAT16 else ""
+
     def name(self, text: str) -> str:
         """Return a name that is not given yet, like `text`."""
         called = spelled(text, self.names)
@@ -190,13 +201,8 @@ class Reader:
     def _constant(self, tensor: FileTensor) -> Value:
         values = self.constant(tensor, "numbers")
         quant = self.quant(tensor)
-        held = Tensor(np.array(values).reshape(own(tensor.shape)), quant, origin(tensor))
+        held = Tensor(np.array(values).reshape(own(tensor.shape)), quant, self.origin(tensor))
         return self.layer(Constant(held), (), tensor.name, own(tensor.shape), quant)
-
-
-def origin(tensor: FileTensor) -> str:
-    """Return where a file keeps a tensor."""
-    return f"tensor {tensor.number}"
 
 
 def require_usable(tensor: FileTensor) -> None:

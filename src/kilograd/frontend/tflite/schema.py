@@ -125,12 +125,10 @@ def parse(data: bytes, where: str, signature: str = "") -> FileGraph:
     return _graph(graphs[number], buffers, codes)
 
 
-def tensor_table(data: bytes, where: str, number: int, signature: str = "") -> Table:
-    """Return the table of a tensor, and so where its parts lie."""
+def graph_number(data: bytes, where: str, signature: str = "") -> int:
+    """Return the number of the graph that `parse` reads; raises `InputError` as it does."""
     model = Flatbuffer(data, where).root()
-    graphs = list(model.tables(2))
-    graph = graphs[_chosen(_signatures(model), len(graphs), where, signature)]
-    return list(graph.tables(0))[number]
+    return _chosen(_signatures(model), len(list(model.tables(2))), where, signature)
 
 
 def _signatures(model: Table) -> dict[str, int]:
@@ -274,11 +272,11 @@ def _quantisation(
     """Return scales, zero points and their axis; empty where there are none."""
     if table is None:
         return (), (), 0
-    scales = table.numbers(2, "float32").astype(np.float64)
+    scales = tuple(table.numbers(2, "float32").tolist())
     zeros = table.numbers(3, "int64")
-    if not scales.size:
+    if not scales:
         return (), (), 0
-    if zeros.size not in {0, 1, scales.size}:
-        raise table.file.damaged(f"tensor {number} has {scales.size} scales, {zeros.size} zeros")
-    zeros = np.broadcast_to(zeros if zeros.size else np.zeros(1, np.int64), scales.shape)
-    return tuple(scales.tolist()), tuple(zeros.tolist()), table.integer(6, "i")
+    if zeros.size not in {0, 1, len(scales)}:
+        raise table.file.damaged(f"tensor {number} has {len(scales)} scales, {zeros.size} zeros")
+    zeros = np.broadcast_to(zeros if zeros.size else np.zeros(1, np.int64), len(scales))
+    return scales, tuple(zeros.tolist()), table.integer(6, "i")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileGraph, FileOperator, FileTensor
+from kilograd.limits import MAP_ELEMENTS
 
 LAST = "KILOGRAD_LAST"
 """An operator of ours: the last steps of its input, as many as its output has."""
@@ -53,6 +54,8 @@ def unrolled(graph: FileGraph) -> FileGraph:
     if len(graph.inputs) != 1:
         raise Refusal("keeps frames of several inputs: give it whole windows, without variables")
     timed = _timed(stream)
+    if not timed.issuperset(stream.before) or stream.before.keys() & set(graph.outputs):
+        raise Refusal("keeps what is no past of its input")
     for op in reversed(graph.operators):
         if op not in stream.dropped:
             for t, steps in _looks_at(stream, op, timed):
@@ -72,7 +75,7 @@ def _find_past(stream: _Stream) -> None:
     """Find each place where new steps are put behind those of a variable."""
     graph = stream.graph
     stream.dropped.update(op for op in graph.operators if op.kind in _STATE)
-    variables = {op.outputs[0]: _variable(op) for op in graph.operators if op.kind == "VAR_HANDLE"}
+    variables = {_made(op): _variable(op) for op in graph.operators if op.kind == "VAR_HANDLE"}
     kept: dict[str, list[FileOperator]] = {}
     for op in graph.operators:
         if op.kind == "ASSIGN_VARIABLE" and len(op.inputs) == 2:
@@ -104,7 +107,7 @@ def _joined(stream: _Stream, past: FileTensor) -> FileTensor:
     if _axis(after[0]) != 1:
         raise Refusal("keeps a variable along another axis than the first")
     stream.dropped.add(after[0])
-    whole = after[0].outputs[0]
+    whole = _made(after[0])
     stream.before[whole] = new
     return whole
 
@@ -129,14 +132,20 @@ def _first(op: FileOperator) -> FileTensor:
     return op.inputs[0]
 
 
+def _made(op: FileOperator) -> FileTensor:
+    if not op.outputs:
+        raise Refusal(f"has a {op.kind} that makes nothing")
+    return op.outputs[0]
+
+
 def _axis(op: FileOperator) -> int:
     axis = op.option(0)
-    return axis + len(op.outputs[0].shape) if axis < 0 else axis
+    return axis + len(_made(op).shape) if axis < 0 else axis
 
 
 def _ending(op: FileOperator) -> FileTensor:
     """Return the output of a slice that takes the last steps and nothing else."""
-    x, y = _first(op), op.outputs[0]
+    x, y = _first(op), _made(op)
     wrong = Refusal("keeps something else than the end of what came in")
     if op.kind != "STRIDED_SLICE" or len(op.inputs) != 4 or len(x.shape) != len(y.shape):
         raise wrong
@@ -148,8 +157,8 @@ def _ending(op: FileOperator) -> FileTensor:
     for axis, (length, left) in enumerate(zip(x.shape, y.shape, strict=True)):
         first = None if op.option(0) >> axis & 1 else int(begin[axis])
         last = None if op.option(1) >> axis & 1 else int(end[axis])
-        taken = range(length)[first:last]
-        if list(taken) != list(range(length))[length - left :] or (axis != 1 and left != length):
+        ended = range(length)[first:last] == range(max(length - left, 0), length)
+        if not ended or left > length or (axis != 1 and left != length):
             raise wrong
     return y
 
@@ -159,7 +168,7 @@ def _ending(op: FileOperator) -> FileTensor:
 
 def _timed(stream: _Stream) -> set[FileTensor]:
     """Return the tensors whose axis 1 is time."""
-    timed = set(stream.graph.inputs)
+    timed = {t for t in stream.graph.inputs if len(t.shape) > 1}
     for op in stream.graph.operators:
         data = [t for t in op.inputs if t is not None and t.values is None]
         for y in op.outputs:
@@ -171,7 +180,7 @@ def _timed(stream: _Stream) -> set[FileTensor]:
 
 
 def _keeps_time(op: FileOperator) -> bool:
-    x, y = _first(op), op.outputs[0]
+    x, y = _first(op), _made(op)
     if len(x.shape) < 3 or len(y.shape) < 3:
         return False
     if op.kind in {"RESHAPE", "EXPAND_DIMS", "SQUEEZE"}:
@@ -234,9 +243,15 @@ def _longer(stream: _Stream, t: FileTensor) -> FileTensor:
     """Return a tensor with as many steps as are looked at."""
     if t not in stream.made:
         steps = stream.needed.get(t)
-        shape = t.shape if steps is None else (t.shape[0], steps, *t.shape[2:])
-        stream.made[t] = replace(t, shape=shape)
+        stream.made[t] = replace(t, shape=t.shape if steps is None else _stretched(t, steps))
     return stream.made[t]
+
+
+def _stretched(t: FileTensor, steps: int) -> tuple[int, ...]:
+    """Return the shape of a tensor with so many steps."""
+    if steps * t.size > MAP_ELEMENTS:
+        raise Refusal(f"looks back {steps:,} steps of {t}, more than is taken")
+    return (t.shape[0], steps, *t.shape[2:])
 
 
 def _plain(stream: _Stream, op: FileOperator) -> Iterator[FileOperator]:
@@ -254,7 +269,7 @@ def _plain(stream: _Stream, op: FileOperator) -> Iterator[FileOperator]:
         if whole.shape[1] == steps:
             inputs.append(whole)
             continue
-        cut = replace(whole, name=f"{t.name}/last", shape=(whole.shape[0], steps, *whole.shape[2:]))
+        cut = replace(whole, name=f"{t.name}/last", shape=_stretched(whole, steps))
         yield FileOperator(LAST, (whole,), (cut,))
         inputs.append(cut)
     yield replace(op, inputs=tuple(inputs), outputs=tuple(_longer(stream, t) for t in op.outputs))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from kilograd.frontend.tflite.builtin import ACTIVATIONS, Element
-from kilograd.frontend.tflite.reader import Reader, data_of, origin
+from kilograd.frontend.tflite.reader import Reader, data_of
 from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileOperator, FileTensor
 from kilograd.ir import Affine, Array
@@ -126,14 +126,14 @@ def _numbers(r: Reader, op: FileOperator, values: Array, x: Value) -> tuple[Tens
     if values.dtype.kind == "f":
         if x.quant is not None:
             raise Refusal("has float weights over int8 inputs")
-        weight, unit = Tensor(values.astype(np.float32), origin=origin(tensor)), None
+        weight, unit = Tensor(values.astype(np.float32), origin=r.origin(tensor)), None
     elif x.quant is None:  # of the dynamic range: int8 for a smaller file, reals in the layer
         scale = np.asarray(_scales(tensor, len(values)).scale, np.float32)
         real = values.astype(np.float32) * scale.reshape(-1, *[1] * (values.ndim - 1))
         weight, unit = Tensor(real), None
     else:
         quant = _scales(tensor, len(values))
-        weight = Tensor(np.ascontiguousarray(values), quant, origin(tensor))
+        weight = Tensor(np.ascontiguousarray(values), quant, r.origin(tensor))
         unit = Affine(quant.scale, 0, quant.axis, x.quant.scale[0])
     bias = _bias(r, biases[0], len(values), unit) if biases and biases[0] is not None else None
     return weight, bias
@@ -156,7 +156,7 @@ def _bias(r: Reader, tensor: FileTensor, count: int, quant: Affine | None) -> Te
     if values.size != count or values.dtype.kind != ("f" if quant is None else "i"):
         raise Refusal(f"has biases {tensor} in {tensor.element.name}")
     if quant is None:
-        return Tensor(values.reshape(count).astype(np.float32), None, origin(tensor))
+        return Tensor(values.reshape(count).astype(np.float32), None, r.origin(tensor))
     if values.dtype.itemsize != 4:
         raise Refusal(f"has biases in {tensor.element.name}: convert it with int8 activations")
-    return Tensor(values.reshape(count), quant, origin(tensor))
+    return Tensor(values.reshape(count), quant, r.origin(tensor))
