@@ -130,11 +130,13 @@ def judge(target: Target, case: Case, scratch: Path, *, deep: bool) -> bool | Fi
 
 
 def _message(target: Target, error: InputError) -> bool | Finding:
-    """See that a refusal is one clean line that says what is refused."""
+    """See that a refusal is one clean line that says what is refused, and one for each item."""
     text = error.on_command_line()
+    lines = text.split("\n")
     faults = {
-        "not one printable line": not text.isprintable(),
-        "too long": len(text) > LONGEST,
+        "not one printable line": not all(map(str.isprintable, lines)),
+        "more lines than items": len(lines) != 1 + len(error.items),
+        "too long": max(map(len, lines)) > LONGEST,
         "names no file or option": target.named and FOLDER not in text and "--" not in text,
         "empty": not text.strip(),
     }
