@@ -26,6 +26,7 @@ TARGET = ROOT / "docs" / "ops.md"
 FAMILIES = (
     "conv",
     "depthwise",
+    "grouped",
     "elementwise",
     "stream",
     "table",

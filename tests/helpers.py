@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib.util
 import itertools
@@ -232,6 +233,16 @@ def conv64(x: Array, w: Array, window: Window, *, depthwise: bool = False) -> Ar
     return out
 
 
+def grouped64(x: Array, w: Array, window: Window, groups: int) -> Array:
+    """Convolve in groups: as a convolution whose other weights are zero."""
+    out, _, _, inputs = w.shape
+    whole = np.zeros((*w.shape[:3], inputs * groups))
+    for o in range(out):
+        first = o * groups // out * inputs
+        whole[o, :, :, first : first + inputs] = w[o]
+    return conv64(x, whole, window)
+
+
 Place = tuple[int, int, dict[int, tuple[int, int]]]
 Formula = Callable[[Any, tuple[Array, ...], int], Array]
 
@@ -239,13 +250,14 @@ Formula = Callable[[Any, tuple[Array, ...], int], Array]
 FORMULAS: dict[type[Op], Formula] = {
     ops.Conv: lambda op, xs, label: conv64(xs[0], xs[1], op.window) + xs[2],
     ops.Depthwise: lambda op, xs, label: conv64(xs[0], xs[1], op.window, depthwise=True) + xs[2],
+    ops.GroupedConv: lambda op, xs, label: grouped64(xs[0], xs[1], op.window, op.groups) + xs[2],
     ops.Add: lambda op, xs, label: xs[0] + xs[1],
     ops.AvgPool: lambda op, xs, label: xs[0].mean(axis=(0, 1), keepdims=True),
     ops.WindowPool: lambda op, xs, label: np.mean(
         [xs[0][i :: op.size, j :: op.size] for i in range(op.size) for j in range(op.size)], axis=0
     ),
-    ops.MaxPool: lambda op, xs, label: _pooled(xs[0], op, _first_largest),
-    ops.MeanPool: lambda op, xs, label: _pooled(xs[0], op, lambda p: p.mean(axis=0)),
+    ops.MaxPool: lambda op, xs, label: _first_largest(xs[0], op),
+    ops.MeanPool: lambda op, xs, label: np.nanmean(_seen(xs[0], op), axis=0),
     ops.Mean: lambda op, xs, label: xs[0].mean(axis=op.axes, keepdims=True),
     ops.Upsample: lambda op, xs, label: np.kron(xs[0], np.ones((*op.size, 1))),
     ops.Take: lambda op, xs, label: np.moveaxis(
@@ -280,19 +292,21 @@ def places(shape: tuple[int, ...], size: tuple[int, int], window: Window) -> Ite
         yield oy, ox, seen
 
 
-def _pooled(x: Array, op: ops.MaxPool | ops.MeanPool, pool: Callable[[Array], Array]) -> Array:
-    """Make one of the pixels [n, c] that each place sees, in the order of taps."""
-    found = {
-        (oy, ox): pool(np.array([x[at] for at in seen.values()]))
-        for oy, ox, seen in places(x.shape, op.size, op.window)
-    }
-    height, width = (1 + max(at[axis] for at in found) for axis in (0, 1))
-    return np.array([[found[oy, ox] for ox in range(width)] for oy in range(height)])
+def _seen(x: Array, op: ops.MaxPool | ops.MeanPool) -> Array:
+    """Return what each place of a kernel sees, tap by tap: [taps, oh, ow, c], NaN for padding."""
+    (kh, kw), (top, bottom, left, right) = op.size, op.window.pad
+    padded = np.pad(x, ((top, bottom), (left, right), (0, 0)), constant_values=np.nan)
+    down, across = op.window.stride
+    rows, columns = padded.shape[0] - kh + 1, padded.shape[1] - kw + 1
+    return np.array(
+        [padded[i:, j:][:rows:down, :columns:across] for i in range(kh) for j in range(kw)]
+    )
 
 
-def _first_largest(pixels: Array) -> Array:
+def _first_largest(x: Array, op: ops.MaxPool) -> Array:
     """Return the largest, with a slope that is of the first where several are."""
-    return (pixels - 1e-4 * np.arange(len(pixels))[:, None]).max(axis=0)
+    taps = _seen(x, op)
+    return np.nanmax(taps - 1e-4 * np.arange(len(taps))[:, None, None, None], axis=0)
 
 
 def _curve(op: ops.Table, x: Array) -> Array:
@@ -397,6 +411,13 @@ def environment(graph: Graph, feeds: Mapping[str, Value]) -> dict[Node, Value]:
 # ---- small networks ----
 
 
+class Pool(enum.Enum):
+    """A pool of three by three pixels, two apart, with padding all around."""
+
+    MAX = enum.auto()
+    MEAN = enum.auto()
+
+
 @dataclass(frozen=True)
 class Unit:
     """An inverted bottleneck: pointwise, depthwise, pointwise; a residual where shapes allow."""
@@ -406,6 +427,8 @@ class Unit:
     kernel: int = 3
     stride: int | tuple[int, int] = 1
     residual: bool = True
+    groups: int = 0  # 0: depthwise, one filter a channel; else two filters a channel
+    pool: Pool | None = None  # behind all
 
 
 @dataclass
@@ -425,7 +448,15 @@ class Network:
         self.image = self.b.input("image", kind)
         self.values[self.image] = image(self.rng, self.size)
 
-    def layer(self, name: str, x: Node, window: Window, shape: tuple[int, ...], relu: bool) -> Node:
+    def layer(
+        self,
+        name: str,
+        x: Node,
+        window: Window,
+        shape: tuple[int, ...],
+        relu: bool,
+        groups: int = 0,
+    ) -> Node:
         """Append a convolution with weights of `shape`; three axes: depthwise."""
         depthwise = len(shape) == 3
         axis, rng = (2 if depthwise else 0), self.rng
@@ -438,28 +469,47 @@ class Network:
         bias_quant = Affine(tuple(scale), axis=0, unit=step)
         codes = bias.round().astype(np.int32)
         shift = self.b.param(f"{name}.bias", codes, bias_quant, role=Role.BIAS)
-        exact = conv64(
-            real(self.values[x], x.type), real(w, weight.type), window, depthwise=depthwise
+        reals = real(self.values[x], x.type), real(w, weight.type)
+        exact = (
+            grouped64(*reals, window, groups)
+            if groups
+            else conv64(*reals, window, depthwise=depthwise)
         )
         exact = exact + real(bias.round(), shift.type)
         top = float(np.quantile(exact if relu else np.abs(exact), 0.97)) or 1.0
         zero = -128 if relu else int(rng.integers(-12, 9))
         out = Affine((abs(top) / (255 if relu else 120),), zero)
-        kind = ops.Depthwise(window, out) if depthwise else ops.Conv(window, out)
+        kind: Op = ops.Depthwise(window, out) if depthwise else ops.Conv(window, out)
+        if groups:
+            kind = ops.GroupedConv(window, out, groups)
         return self._run(self.b(kind, x, weight, shift, name=name))
 
     def unit(self, name: str, x: Node, u: Unit) -> Node:
         """Append an inverted bottleneck."""
         k, c = u.kernel, x.type.shape[2]
-        y = self.layer(f"{name}.pw1", x, Window(), (u.middle, 1, 1, c), relu=True)
         window = replace(Window.same(k), stride=ways(u.stride))
-        y = self.layer(f"{name}.dw", y, window, (k, k, u.middle), relu=True)
-        y = self.layer(f"{name}.pw2", y, Window(), (u.out, 1, 1, u.middle), relu=False)
+        middle = u.middle * max(u.groups, 1)
+        y = self.layer(f"{name}.pw1", x, Window(), (middle, 1, 1, c), relu=True)
+        if u.groups:
+            shape = (2 * middle, k, k, u.middle)
+            y = self.layer(f"{name}.gc", y, window, shape, relu=True, groups=u.groups)
+        else:
+            y = self.layer(f"{name}.dw", y, window, (k, k, middle), relu=True)
+        y = self.layer(f"{name}.pw2", y, Window(), (u.out, 1, 1, y.type.shape[2]), relu=False)
         if u.residual and y.type.shape == x.type.shape:
             scale = np.hypot(x.type.affine.scale[0], y.type.affine.scale[0])
             out = Affine((float(scale),), int(self.rng.integers(-9, 9)))
             y = self._run(self.b(ops.Add(out), x, y, name=f"{name}.add"))
-        return y
+        return y if u.pool is None else self._pool(f"{name}.pool", y, u.pool)
+
+    def _pool(self, name: str, x: Node, pool: Pool) -> Node:
+        """Append a pool."""
+        size, window = (3, 3), Window.same(3, 2)
+        kind: Op = ops.MaxPool(size, window)
+        if pool is Pool.MEAN:
+            out = Affine((x.type.affine.scale[0] * 0.9,), int(self.rng.integers(-9, 9)))
+            kind = ops.MeanPool(size, window, out)
+        return self._run(self.b(kind, x, name=name))
 
     def graph(self, x: Node) -> Graph:
         """Pool, and finish."""

@@ -54,6 +54,9 @@ from kilograd.ops import (
     Dequantise,
     Enrol,
     FisherSum,
+    GroupedConv,
+    GroupedInputGrad,
+    GroupedWeightGrad,
     Lookup,
     MaxPool,
     MaxPoolGrad,
@@ -443,6 +446,44 @@ def _depthwise() -> Iterator[Sample]:
             yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
 
 
+#: height, width, channels in and out, groups, kernel, stride, padding
+GROUPED: tuple[
+    tuple[int, int, int, int, int, tuple[int, int], int, tuple[int, int, int, int]], ...
+] = (
+    (5, 4, 6, 8, 2, (3, 3), 1, (1, 1, 1, 1)),
+    (4, 6, 3, 24, 3, (3, 3), 2, (0, 1, 0, 1)),  # eight filters for each channel
+    (3, 3, 8, 4, 4, (1, 1), 1, (0, 0, 0, 0)),
+    (6, 5, 12, 15, 3, (2, 3), 2, (1, 0, 2, 1)),
+    (3, 4, 32, 32, 2, (3, 3), 1, (1, 1, 1, 1)),
+    (4, 4, 5, 5, 1, (5, 5), 1, (2, 2, 2, 2)),
+    (2, 3, 4, 8, 2, (1, 2), 1, (2, 1, 1, 0)),  # padding beyond the kernel
+)
+
+
+def _grouped() -> Iterator[Sample]:
+    for i, (h, w, c, o, groups, (kh, kw), stride, pad) in enumerate(GROUPED):
+        window, n = Window((stride, stride), pad), c // groups
+        x, filters = activation(h, w, c, zero=(-128, -3, 127)[i % 3]), weight(o, kh, kw, n)
+        dy = gradient(*window.output(h, w, kh, kw), o, bits=15 - i % 3)
+        out = Affine((X_SCALE * 0.018 * 90 * np.sqrt(kh * kw * n),), (-128, 5)[i % 2])
+        forward = GroupedConv(window, out, groups)
+        back = GroupedInputGrad(window, x.shape, groups, bits=15 - i % 2)
+        dw = GroupedWeightGrad(
+            window, filters.shape, tuple(k // (o // groups) * n for k in range(o))
+        )
+        yield sample(forward, x, filters, bias(o))
+        yield sample(GroupedConv(window, STEEP, groups), x, filters, bias(o))
+        yield sample(back, dy, filters)
+        yield sample(dw, x, dy)
+        yield sample(replace(dw, reads=dw.reads[::-1]), x, dy)
+        for overlay in (Overlay(0, tuple(range(0, o, 2))), Overlay(0, (o - 1,))):
+            yield sample(forward, x, filters, bias(o), overlay=overlay)
+            yield sample(back, dy, filters, overlay=overlay)
+        for rule in RULES[i % 2 :: 2] if i else RULES:
+            param = rule.sum_type(filters) if isinstance(rule, Accumulate) else filters
+            yield sample(RowUpdate(dw, rule), param, x, dy, *tail(rule, param))
+
+
 def _heads() -> Iterator[Sample]:
     dense_dw = DenseWeightGrad()
     for count, n in ((3, 7), (10, 33)):
@@ -679,6 +720,7 @@ def _named(number: int, s: Sample) -> Sample:
 _FAMILIES = (
     _convolutions,
     _depthwise,
+    _grouped,
     _heads,
     _updates,
     _maps,
@@ -818,7 +860,7 @@ def cases(s: Sample) -> tuple[Case, ...]:
 def _from_outside(s: Sample) -> frozenset[int]:
     """Return the inputs of an op that the program itself does not compute."""
     match s.op:
-        case Dense() | Conv() | Depthwise():
+        case Dense() | Conv() | Depthwise() | GroupedConv():
             return frozenset({1, 2})
         case DenseInputGrad() | Cosine():
             return frozenset({1})

@@ -20,6 +20,7 @@ from helpers import (
     conv64,
     formula,
     gcc,
+    grouped64,
     needs_gcc,
     passed,
     places,
@@ -74,6 +75,8 @@ def test_overlays_are_sampled_on_every_axis() -> None:
         (ops.ConvInputGrad, 3),
         (ops.Depthwise, 2),
         (ops.DepthwiseInputGrad, 2),
+        (ops.GroupedConv, 0),
+        (ops.GroupedInputGrad, 0),
     }
 
 
@@ -81,7 +84,12 @@ def test_every_rule_is_sampled_fused_with_every_weight_gradient() -> None:
     seen = {
         (type(s.op.grad), type(s.op.update)) for s in SAMPLES if isinstance(s.op, ops.RowUpdate)
     }
-    grads = (ops.ConvWeightGrad, ops.DepthwiseWeightGrad, ops.DenseWeightGrad)
+    grads = (
+        ops.ConvWeightGrad,
+        ops.DepthwiseWeightGrad,
+        ops.GroupedWeightGrad,
+        ops.DenseWeightGrad,
+    )
     rules = (ops.Sgd, ops.Momentum, ops.RowRms, ops.Adam, ops.Accumulate)
     assert seen == {(g, u) for g in grads for u in rules}
 
@@ -152,12 +160,20 @@ def test_multiply_accumulates_are_counted(sample: Sample) -> None:
     macs = node.op.macs(node)
     assert isinstance(macs, int)
     match sample.op:
-        case ops.Conv() | ops.ConvInputGrad() | ops.Depthwise() | ops.DepthwiseInputGrad():
+        case (
+            ops.Conv()
+            | ops.ConvInputGrad()
+            | ops.Depthwise()
+            | ops.DepthwiseInputGrad()
+            | ops.GroupedConv()
+            | ops.GroupedInputGrad()
+        ):
             w = node.inputs[1].type
-            maps = node.type if isinstance(sample.op, ops.Conv | ops.Depthwise) else sample.types[0]
+            forward = isinstance(sample.op, ops.Conv | ops.Depthwise | ops.GroupedConv)
+            maps = node.type if forward else sample.types[0]
             pixels = maps.shape[0] * maps.shape[1]
             assert macs == pixels * w.size
-        case ops.ConvWeightGrad() | ops.DepthwiseWeightGrad():
+        case ops.ConvWeightGrad() | ops.DepthwiseWeightGrad() | ops.GroupedWeightGrad():
             dy = sample.types[1]
             assert macs == dy.shape[0] * dy.shape[1] * node.type.size
         case _:
@@ -192,6 +208,16 @@ PAIRINGS: dict[type[Op], Pairing] = {
     ops.DepthwiseWeightGrad: lambda op, xs, raw, v: (
         xs[1] * conv64(xs[0], v, op.window, depthwise=True)
     ).sum(),
+    ops.GroupedInputGrad: lambda op, xs, raw, v: (
+        xs[0] * grouped64(v, codes(raw[1]), op.window, op.groups)
+    ).sum(),
+    ops.GroupedWeightGrad: lambda op, xs, raw, v: sum(
+        (
+            xs[1][:, :, o]
+            * conv64(xs[0][:, :, first:][:, :, : v.shape[3]], v[[o]], op.window)[:, :, 0]
+        ).sum()
+        for o, first in enumerate(op.reads)
+    ),
     ops.DenseInputGrad: lambda op, xs, raw, v: xs[0] @ (xs[1] @ v),
     ops.DenseWeightGrad: lambda op, xs, raw, v: xs[1] @ (v @ xs[0]),
     ops.BlockAdd: lambda op, xs, raw, v: (xs[0] * v).sum() + (xs[1] * v).sum(),
@@ -475,7 +501,12 @@ def test_every_kernel_that_reads_what_was_kept_is_given_anything() -> None:
     given = {type(s.op) for s in CALLED if hostile_cases(s)}
     reads = {type(s.op) for s in CALLED if s.op.writes} - {ops.Clear}
     heads = {ops.Dense, ops.DenseInputGrad, ops.Cosine, ops.CosineInputGrad, ops.Lookup}
-    assert given == reads | heads | {ops.CosinePrototypeGrad, ops.Conv, ops.Depthwise}
+    assert given == reads | heads | {
+        ops.CosinePrototypeGrad,
+        ops.Conv,
+        ops.Depthwise,
+        ops.GroupedConv,
+    }
 
 
 def test_nothing_that_is_kept_becomes_a_nan() -> None:

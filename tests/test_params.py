@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from kilograd.ir import (
     RangeError,
     TensorType,
 )
-from kilograd.ir.params import members
+from kilograd.ir.params import INT32_MAX, members
 from kilograd.learn.recipe import compile_recipe
 from kilograd.ops import (
     AvgPool,
@@ -104,6 +105,14 @@ def test_the_header_is_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_groups_that_exceed_int32_together_are_refused() -> None:
+    record = next(r for kind, r in RECORDS.items() if kind.c_name() == "kg_grouped_conv_params")
+    window = replace(record.value("conv.window"), in_h=1 << 13, in_w=1 << 13, in_c=16)
+    large = {"conv": replace(record.value("conv"), window=window), "groups": 2}
+    with pytest.raises(RangeError, match="groups"):
+        replace(record, **large)
+
+
 @each_record
 def test_what_a_field_may_hold_fits_its_c_type(record: Params) -> None:
     for kind in ranges(record).values():
@@ -160,7 +169,10 @@ def test_products_that_exceed_int32_are_refused() -> None:
         for factors in record.products:
             names = [f for f in factors if isinstance(f, str) and "." not in f]
             ends = {f: int(ranges(record)[f].most) for f in names}
-            if ends:
+            inner = math.prod(
+                record.value(f) if isinstance(f, str) else f for f in factors if f not in names
+            )
+            if ends and inner * math.prod(ends.values()) > INT32_MAX:
                 with pytest.raises(RangeError):
                     replace(record, **ends)
 

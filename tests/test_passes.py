@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import (
     SMALL_UNITS,
+    Pool,
     Unit,
     assert_same,
     call,
@@ -18,6 +19,7 @@ from helpers import (
     model_path,
     needs_shared,
     network,
+    places,
     real,
     same_bits,
     small_network,
@@ -58,6 +60,10 @@ from kilograd.ops import (
     DenseInputGrad,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
+    GroupedInputGrad,
+    GroupedWeightGrad,
+    MaxPoolGrad,
+    MeanPoolGrad,
     Momentum,
     Overlay,
     RowRms,
@@ -144,7 +150,9 @@ units = st.builds(
     kernel=st.sampled_from([3, 5, 7]),
     stride=st.sampled_from([1, 1, 2, (1, 2), (2, 1)]),
     residual=st.booleans(),
-)
+    groups=st.sampled_from([0, 0, 0, 1, 3]),
+    pool=st.sampled_from([None, None, *Pool]),
+).map(lambda u: replace(u, middle=1 + u.middle % 3) if u.groups else u)  # 15 bits must do
 
 
 @st.composite
@@ -162,6 +170,8 @@ def part_of(draw: st.DrawFn, w: Node) -> Part:
     if len(w.type.shape) == 1 or draw(st.booleans()):
         return Part()
     axis = draw(st.sampled_from([0, 3])) if len(w.type.shape) == 4 else 2
+    if ".gc." in w.name:
+        axis = 0
     n = w.type.shape[axis]
     index = draw(st.sets(st.integers(0, n - 1), min_size=1, max_size=n))
     return Part(axis, tuple(sorted(index)))
@@ -353,6 +363,9 @@ def test_a_pass_keeps_meaning(name: str, case: Case) -> None:
     check_same_meaning(before, PASSES[name](before), case.seed)
 
 
+WHOLE = ConvWeightGrad | DepthwiseWeightGrad | GroupedWeightGrad
+
+
 @settings(max_examples=40)
 @given(programs())
 def test_pushed_takes_leave_no_gradient_whole(case: Case) -> None:
@@ -360,9 +373,9 @@ def test_pushed_takes_leave_no_gradient_whole(case: Case) -> None:
     graph = push_takes(raw_step(case))
     for n in graph.nodes:
         if isinstance(n.op, Take):
-            assert not isinstance(n.inputs[0].op, ConvWeightGrad | DepthwiseWeightGrad | SumPixels)
+            assert not isinstance(n.inputs[0].op, WHOLE | SumPixels)
     fused = fuse_updates(graph)
-    assert not [n for n in fused.nodes if isinstance(n.op, ConvWeightGrad | DepthwiseWeightGrad)]
+    assert not [n for n in fused.nodes if isinstance(n.op, WHOLE)]
 
 
 @settings(max_examples=40)
@@ -528,11 +541,14 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
         case (
             ConvInputGrad(window=window, shape=shape)
             | DepthwiseInputGrad(window=window, shape=shape)
+            | GroupedInputGrad(window=window, shape=shape)
         ):
             dy, w = n.inputs
             magnitude = widest(graph, w, learned) * last_mantissa(dy)
             deep = isinstance(n.op, DepthwiseInputGrad)
-            taps = magnitude if deep else magnitude.sum(axis=0)
+            groups = n.op.groups if isinstance(n.op, GroupedInputGrad) else 1
+            parts = [] if deep else [part.sum(axis=0) for part in np.split(magnitude, groups)]
+            taps = magnitude if deep else np.concatenate(parts, axis=-1)
             sums = np.zeros((shape[0] + 32, shape[1] + 32, shape[2]), np.int64)
             for oy, ox, ky, kx in np.ndindex(*dy.type.shape[:2], *taps.shape[:2]):
                 y = oy * window.stride[0] + ky - window.pad[0]
@@ -540,14 +556,33 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
                 if 0 <= y < shape[0] and 0 <= x < shape[1]:
                     sums[y, x] += taps[ky, kx]
             return int(sums.max())
+        case MaxPoolGrad(pool=pool, shape=shape):
+            return _worst_pool(shape, pool.size, pool.window, lambda _: last_mantissa(n.inputs[0]))
+        case MeanPoolGrad(size=size, window=window, shape=shape):
+            top = last_mantissa(n.inputs[0]) << n.op.kernel(n).params.value("exponent") + 15
+            return _worst_pool(shape, size, window, lambda pixels: top // pixels)
         case SumPixels():
             (dy,) = n.inputs
             return dy.type.shape[0] * dy.type.shape[1] * last_mantissa(dy)
-        case RowUpdate(grad=ConvWeightGrad(window=window, shape=shape)):
+        case RowUpdate(
+            grad=ConvWeightGrad(window=window, shape=shape)
+            | GroupedWeightGrad(window=window, shape=shape)
+        ):
             return _worst_dw(n.inputs[1], n.inputs[2], window, (shape[1], shape[2]))
         case RowUpdate(grad=DepthwiseWeightGrad(window=window, shape=shape)):
             return _worst_dw(n.inputs[1], n.inputs[2], window, (shape[0], shape[1]))
     return 0
+
+
+def _worst_pool(
+    shape: tuple[int, ...], size: tuple[int, int], window: Window, share: Callable[[int], int]
+) -> int:
+    """The most that a pixel can get of all places that see it, each so many pixels."""
+    sums = np.zeros(shape, np.int64)
+    for _, _, seen in places(shape, size, window):
+        for pixel in seen.values():
+            sums[pixel] += share(len(seen))
+    return int(sums.max())
 
 
 def _worst_dw(x: Node, dy: Node, window: Window, kernel: tuple[int, int]) -> int:

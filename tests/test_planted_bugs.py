@@ -338,6 +338,25 @@ C_BUGS = [
         "dy->mantissa + oy * row",
     ),
     CBug("half a square", "src/kg_pool.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
+    CBug(
+        "learned filters only in the first group",
+        "src/kg_grouped.c",
+        "kg_overlay_find(overlay, first + o)",
+        "kg_overlay_find(overlay, o)",
+    ),
+    CBug(
+        "groups share the scales of the first",
+        "src/kg_grouped.c",
+        "k++, part.scaling.scale += out)",
+        "k++)",
+    ),
+    CBug("a group has its own exponent", "src/kg_grouped.c", "old && k < c", "old && k < 0 * c"),
+    CBug(
+        "every filter reads what the first one does",
+        "src/kg_grouped.c",
+        "r->first != p->reads[o]",
+        "r->first < 0",
+    ),
     CBug("the last of the largest wins", "src/kg_max_pool.c", "code <= best", "code < best"),
     CBug("nothing is larger than zero", "src/kg_max_pool.c", "memset(y, -128,", "memset(y, 0,"),
     CBug(

@@ -62,6 +62,19 @@ void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, 
                                 const float *lr, const int32_t *clock, void *scratch,
                                 const kg_depthwise_weight_update_params *p);
 
+/// Convolution in groups: kg_grouped.c ///
+
+void kg_grouped_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                     const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p);
+void kg_grouped_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
+                           const int8_t *learned, int8_t *scratch,
+                           const kg_grouped_input_grad_params *p);
+void kg_grouped_weight_grad(kg_block32 *dw, const int8_t *x, const kg_block16 *dy, int8_t *scratch,
+                            const kg_grouped_weight_grad_params *p);
+void kg_grouped_weight_update(void *w, const int8_t *x, const kg_block16 *dy, void *s0, void *s1,
+                              const float *lr, const int32_t *clock, void *scratch,
+                              const kg_grouped_weight_update_params *p);
+
 /// Element by element: kg_elementwise.c ///
 
 void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p);

@@ -657,6 +657,78 @@ static inline int kg_fisher_sum_params_ok(const kg_fisher_sum_params *p) {
     return 1;
 }
 
+/* A convolution in groups: `conv` is of one group, but for its scaling, which is of all. */
+typedef struct {
+    kg_conv_params conv;
+    kg_overlay overlay;
+    int16_t groups; /* 1 .. 32767 */
+} kg_grouped_conv_params;
+
+static inline int kg_grouped_conv_params_ok(const kg_grouped_conv_params *p) {
+    if (!kg_conv_params_ok(&p->conv)) return 0;
+    if (!kg_overlay_ok(&p->overlay)) return 0;
+    if (p->groups < 1) return 0;
+    if ((double)p->groups * p->conv.window.in_h * p->conv.window.in_w * p->conv.window.in_c >
+        2147483647.0)
+        return 0;
+    if ((double)p->groups * p->conv.window.out_h * p->conv.window.out_w * p->conv.window.out_c >
+        2147483647.0)
+        return 0;
+    return 1;
+}
+
+/* The gradient of x: `conv` is of one group. */
+typedef struct {
+    kg_conv_input_grad_params conv;
+    kg_overlay overlay;
+    int16_t groups; /* 1 .. 32767 */
+} kg_grouped_input_grad_params;
+
+static inline int kg_grouped_input_grad_params_ok(const kg_grouped_input_grad_params *p) {
+    if (!kg_conv_input_grad_params_ok(&p->conv)) return 0;
+    if (!kg_overlay_ok(&p->overlay)) return 0;
+    if (p->groups < 1) return 0;
+    if ((double)p->groups * p->conv.window.in_h * p->conv.window.in_w * p->conv.window.in_c >
+        2147483647.0)
+        return 0;
+    if ((double)p->groups * p->conv.window.out_h * p->conv.window.out_w * p->conv.window.out_c >
+        2147483647.0)
+        return 0;
+    return 1;
+}
+
+/* Filters of groups: `conv` is of one. Filter o reads from channel reads[o] on. */
+typedef struct {
+    kg_conv_weight_grad_params conv;
+    int16_t in_c;         /* 1 .. 32767 */
+    int16_t out_c;        /* 1 .. 32767 */
+    const int16_t *reads; /* 0 .. 32767 */
+} kg_grouped_weight;
+
+static inline int kg_grouped_weight_ok(const kg_grouped_weight *p) {
+    if (!kg_conv_weight_grad_params_ok(&p->conv)) return 0;
+    if (p->in_c < 1) return 0;
+    if (p->out_c < 1) return 0;
+    if (!p->reads) return 0;
+    if ((double)p->in_c * p->conv.window.in_h * p->conv.window.in_w > 2147483647.0) return 0;
+    if ((double)p->out_c * p->conv.window.out_h * p->conv.window.out_w > 2147483647.0) return 0;
+    if (4.0 * p->out_c * p->conv.window.kernel_h * p->conv.window.kernel_w * p->conv.window.in_c >
+        2147483647.0)
+        return 0;
+    if (p->conv.window.in_c > p->in_c) return 0;
+    return 1;
+}
+
+/* The gradient of w. */
+typedef struct {
+    kg_grouped_weight grad;
+} kg_grouped_weight_grad_params;
+
+static inline int kg_grouped_weight_grad_params_ok(const kg_grouped_weight_grad_params *p) {
+    if (!kg_grouped_weight_ok(&p->grad)) return 0;
+    return 1;
+}
+
 /* A label is 0 .. classes - 1. */
 typedef struct {
     int32_t classes; /* 1 .. 2147483647 */
@@ -905,6 +977,18 @@ typedef struct {
 static inline int kg_depthwise_weight_update_params_ok(const kg_depthwise_weight_update_params *p) {
     if (!kg_window_ok(&p->window)) return 0;
     if (p->x_zero < -128 || p->x_zero > 127) return 0;
+    if (!kg_update_ok(&p->update)) return 0;
+    return 1;
+}
+
+/* The gradient of the weights of a convolution in groups, and their update. */
+typedef struct {
+    kg_grouped_weight grad;
+    kg_update update;
+} kg_grouped_weight_update_params;
+
+static inline int kg_grouped_weight_update_params_ok(const kg_grouped_weight_update_params *p) {
+    if (!kg_grouped_weight_ok(&p->grad)) return 0;
     if (!kg_update_ok(&p->update)) return 0;
     return 1;
 }

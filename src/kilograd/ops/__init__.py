@@ -11,6 +11,7 @@ from kilograd.ops.elementwise import (
 )
 from kilograd.ops.enrol import Enrol, Lookup
 from kilograd.ops.fisher import FisherSum
+from kilograd.ops.grouped import GroupedConv, GroupedInputGrad, GroupedWeightGrad
 from kilograd.ops.head import (
     Cosine,
     CosineInputGrad,
@@ -65,6 +66,9 @@ __all__ = [
     "ElementRule",
     "Enrol",
     "FisherSum",
+    "GroupedConv",
+    "GroupedInputGrad",
+    "GroupedWeightGrad",
     "Lookup",
     "MaxPool",
     "MaxPoolGrad",

@@ -105,9 +105,15 @@ class ConvWeightGradParams(Params):
     products = ((4, "window.out_c", "window.kernel_h", "window.kernel_w", "window.in_c"),)
 
 
-def _forward_scratch(w: tuple[int, ...]) -> int:
+def forward_scratch(w: tuple[int, ...]) -> int:
     """LANES filters in whole words, and what a few pixels see; or six filters in int16."""
     return 4 * -(-math.prod(w[1:]) // 4) * (LANES + _PIXELS)
+
+
+def backward_scratch(w: tuple[int, ...]) -> int:
+    """LANES columns, transposed, for an even number of outputs."""
+    out, height, width, _ = w
+    return LANES * (out + out % 2) * height * width
 
 
 @functools.lru_cache(maxsize=1024)
@@ -228,7 +234,7 @@ class Conv(Clamping):
                 self.out.zero_point,
                 scaling_params(x.type.affine, w.type.affine, self.out),
             ),
-            scratch=_forward_scratch(shape),
+            scratch=forward_scratch(shape),
         )
 
 
@@ -271,8 +277,7 @@ class ConvInputGrad(Normalising):
                 overlay_params(w),
                 self.bits,
             ),
-            # LANES columns, transposed, for an even number of outputs
-            scratch=LANES * (shape[0] + shape[0] % 2) * shape[1] * shape[2],
+            scratch=backward_scratch(shape),
         )
 
 

@@ -10,6 +10,7 @@ from kilograd.ir.params import Code
 from kilograd.ops._common import no_vjp
 from kilograd.ops.conv import ConvWeightGrad
 from kilograd.ops.depthwise import DepthwiseWeightGrad
+from kilograd.ops.grouped import GroupedWeightGrad, GroupedWeightGradParams
 from kilograd.ops.head import DenseParams, DenseWeightGrad
 from kilograd.ops.update import Update, UpdateFields
 from kilograd.ops.window import WindowParams
@@ -30,6 +31,13 @@ class DepthwiseWeightUpdateParams(ConvWeightUpdateParams):
 
 
 @dataclass(frozen=True, eq=False)
+class GroupedWeightUpdateParams(GroupedWeightGradParams):
+    """The gradient of the weights of a convolution in groups, and their update."""
+
+    update: UpdateFields
+
+
+@dataclass(frozen=True, eq=False)
 class DenseWeightUpdateParams(DenseParams):
     """The gradient of the weights of a linear layer, and their update."""
 
@@ -40,6 +48,7 @@ class DenseWeightUpdateParams(DenseParams):
 _FUSED: dict[type[Op], Callable[..., Params]] = {
     ConvWeightGrad: ConvWeightUpdateParams,
     DepthwiseWeightGrad: DepthwiseWeightUpdateParams,
+    GroupedWeightGrad: GroupedWeightUpdateParams,
     DenseWeightGrad: DenseWeightUpdateParams,
 }
 
@@ -51,7 +60,7 @@ class RowUpdate(Op):
     Inputs: param, x, dy, then what `update` takes after its gradient.
     """
 
-    grad: ConvWeightGrad | DepthwiseWeightGrad | DenseWeightGrad
+    grad: ConvWeightGrad | DepthwiseWeightGrad | GroupedWeightGrad | DenseWeightGrad
     update: Update
 
     @property
@@ -86,10 +95,10 @@ class RowUpdate(Op):
         own = self.update.fields(param.type)
         if grad.type.dtype is DType.I32:
             own = replace(own, gradient_scale=grad.type.block.scale)
-        record, whole = _FUSED[type(self.grad)], self.grad.kernel(grad).params
+        record, whole = _FUSED[type(self.grad)], self.grad.kernel(grad)
         return Kernel(
             self.grad.update_symbol,
             (x, dy, *self.update.args(update, tuple(rest))),
-            record(*(getattr(whole, f.name) for f in fields(whole)), own),
-            scratch=own.scratch,
+            record(*(getattr(whole.params, f.name) for f in fields(whole.params)), own),
+            scratch=max(whole.scratch, own.scratch),  # a row of sums becomes the floats
         )

@@ -7,6 +7,7 @@ from kilograd.ops import (
     ConvWeightGrad,
     DenseWeightGrad,
     DepthwiseWeightGrad,
+    GroupedWeightGrad,
     RowUpdate,
     Update,
 )
@@ -25,7 +26,10 @@ def update_of_weight_grad(b: Builder, n: Node) -> Node | None:
             (
                 param,
                 Node(
-                    op=ConvWeightGrad() | DepthwiseWeightGrad() | DenseWeightGrad() as grad,
+                    op=ConvWeightGrad()
+                    | DepthwiseWeightGrad()
+                    | GroupedWeightGrad()
+                    | DenseWeightGrad() as grad,
                     inputs=(x, dy),
                 ),
                 *rest,

@@ -22,6 +22,9 @@ from kilograd.ops import (
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
     FisherSum,
+    GroupedConv,
+    GroupedInputGrad,
+    GroupedWeightGrad,
     MaxPoolGrad,
     MeanPoolGrad,
     Overlay,
@@ -72,10 +75,8 @@ def _pixels(dy: Node) -> int:
 def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
     """Return how much larger than a mantissa of `x` an accumulator of `n` can be; 0: no sum."""
     match n.op:
-        case ConvInputGrad():
-            return int(_magnitudes(graph, n.inputs[1], learned).sum(axis=(0, 1, 2)).max())
-        case DepthwiseInputGrad():
-            return int(_magnitudes(graph, n.inputs[1], learned).sum(axis=(0, 1)).max())
+        case ConvInputGrad() | DepthwiseInputGrad() | GroupedInputGrad():
+            return _column(n.op, _magnitudes(graph, n.inputs[1], learned))
         case SumPixels():
             return _pixels(x)
         case MaxPoolGrad() | MeanPoolGrad():
@@ -84,13 +85,20 @@ def _gain(graph: Graph, n: Node, x: Node, learned: frozenset[str]) -> int:
             return down * across
         case ProductSumGrad():
             return x.type.size // n.type.size * _code_range(n.inputs[1])
-        case ConvWeightGrad() | DepthwiseWeightGrad():
+        case ConvWeightGrad() | DepthwiseWeightGrad() | GroupedWeightGrad():
             return _pixels(x) * _code_range(n.inputs[0])
         case FisherSum():
             return _pixels(x) * _code_range(n.inputs[1])
-        case RowUpdate(ConvWeightGrad() | DepthwiseWeightGrad()):
+        case RowUpdate(ConvWeightGrad() | DepthwiseWeightGrad() | GroupedWeightGrad()):
             return _pixels(x) * _code_range(n.inputs[1])
     return 0
+
+
+def _column(op: ConvInputGrad | DepthwiseInputGrad | GroupedInputGrad, w: Array) -> int:
+    """Return the largest sum of the weights that one input channel meets."""
+    groups = op.groups if isinstance(op, GroupedInputGrad) else 1
+    axes = (0, 1) if isinstance(op, DepthwiseInputGrad) else (0, 1, 2)
+    return max(int(part.sum(axis=axes).max()) for part in np.split(w, groups))
 
 
 def _is_gradient(n: Node) -> bool:
@@ -137,9 +145,9 @@ def accumulator_bounds(graph: Graph, learned: Iterable[str]) -> tuple[Bound, ...
     bounds = []
     for n in graph.nodes:
         worst = 0
-        if isinstance(n.op, Conv | Depthwise):
+        if isinstance(n.op, Conv | Depthwise | GroupedConv):
             x, w, b = n.inputs
-            axes = (1, 2, 3) if isinstance(n.op, Conv) else (0, 1)
+            axes = (0, 1) if isinstance(n.op, Depthwise) else (1, 2, 3)
             bias = BIAS_LIMIT if b.name in names else np.abs(graph.data[b.name].astype(np.int64))
             sums = _magnitudes(graph, w, names).sum(axis=axes) * _code_range(x)
             worst = int((sums + bias).max())

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kilograd.ir import Builder, Graph, Node, dead_code, rewrite
-from kilograd.ops import ConvInputGrad, ConvWeightGrad, DepthwiseWeightGrad, Overlay, Take
+from kilograd.ops import (
+    ConvInputGrad,
+    ConvWeightGrad,
+    DepthwiseWeightGrad,
+    GroupedWeightGrad,
+    Overlay,
+    Take,
+)
 
 
 def push_takes(graph: Graph) -> Graph:
@@ -40,6 +47,10 @@ def take_of_weight_grad(b: Builder, n: Node) -> Node | None:
             cut = Take(2, index)
             shape = (*grad.shape[:2], len(index))
             return b(replace(grad, shape=shape), b(cut, x), b(cut, dy))
+        case Take(0, index), (Node(op=GroupedWeightGrad() as grad, inputs=(x, dy)),):
+            shape = (len(index), *grad.shape[1:])
+            reads = tuple(grad.reads[o] for o in index)
+            return b(replace(grad, shape=shape, reads=reads), x, b(Take(2, index), dy))
     return None
 
 

@@ -12,6 +12,7 @@ from kilograd.ops import (
     ConvInputGrad,
     Copy,
     DepthwiseInputGrad,
+    GroupedInputGrad,
     Overlay,
     RowUpdate,
     ScaleChannels,
@@ -29,7 +30,7 @@ def snapshot_weights(graph: Graph) -> Graph:
     def rule(b: Builder, n: Node) -> Node | None:
         match n.op, n.inputs:
             case (
-                ConvInputGrad() | DepthwiseInputGrad(),
+                ConvInputGrad() | DepthwiseInputGrad() | GroupedInputGrad(),
                 (Node(op=ScaleChannels(), inputs=(dy,)) as scaled, w),
             ):
                 own = w.inputs[1] if isinstance(w.op, Overlay) else w
