@@ -276,7 +276,7 @@ def steps(**fields: Any) -> Callable[[dict[str, Any]], None]:
 
 
 DEFECTS: dict[str, tuple[Defect, tuple[str, ...]]] = {
-    "unknown operator": (at(3, type="mul"), ("'sum'", "'mul'", "conv, depthwise_conv")),
+    "unknown operator": (at(3, type="lstm"), ("'sum'", "'lstm'", "conv, depthwise_conv")),
     "reads what nothing makes": (at(3, inputs=["stem.out", "gone"]), ("'sum'", "'gone'")),
     "reads what comes later": (at(1, inputs=["pw.out"]), ("'dw'", "'pw.out'")),
     "groups neither 1 nor depthwise": (at(0, groups=2), ("'stem'", "groups")),

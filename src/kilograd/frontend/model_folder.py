@@ -19,14 +19,8 @@ from safetensors import SafetensorError, deserialize
 
 from kilograd import limits
 from kilograd.errors import InputError
-from kilograd.frontend.operators import (
-    Operator,
-    Quantised,
-    Side,
-    Tensors,
-    append_operator,
-    read_operator,
-)
+from kilograd.frontend.operator_records import Operator, Quantised, Side, Tensors
+from kilograd.frontend.operators import append_operator, read_operator
 from kilograd.frontend.preprocess import Arrays, Images, Normalised, Preprocess
 from kilograd.ir import (
     Array,
@@ -37,6 +31,7 @@ from kilograd.ir import (
     TensorType,
     fingerprint,
 )
+from kilograd.layers.lower import trunk
 from kilograd.layers.network import Layout
 from kilograd.names import identifier, label
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
@@ -52,10 +47,10 @@ COSINE_SCALE = 10.0
 class Model:
     """A network and what its file says of it.
 
-    The outputs of `graph` are the pooled features, int8 [1, 1, c], and the logits of the
-    original classifier.  `layers` are the convolutions in execution order, classifier excluded:
-    the numbering of the published plans.  `training_classes` are the names of the classes it was
-    trained on, where the file says so.
+    The outputs of `graph` are the pooled features, int8 [1, 1, c], the logits of the original
+    classifier, and what else the network answers.  `layers` are the convolutions that the features
+    stand on, in execution order, classifier excluded: the numbering of the published plans.
+    `training_classes` are the names of the classes it was trained on, where the file says so.
     `cosine_scale`: what a prototype head multiplies cosines by, as meta-training has learned it
     (the inverse of what papers call a temperature).
     """
@@ -114,6 +109,7 @@ class _Files(Struct, frozen=True):
 class _Outputs(Struct, frozen=True):
     features: str
     logits: str
+    more: Annotated[tuple[str, ...], Meta(max_length=limits.INPUTS)] = ()
 
 
 class _Provenance(Struct, frozen=True):
@@ -205,7 +201,9 @@ class _Reader:
             inputs = [values[x] for x in op.inputs]
             values[op.output] = append_operator(b, op, Tensors(self.file, self.tensors), inputs)
         outputs = []
-        for field, name in (("features", d.outputs.features), ("logits", d.outputs.logits)):
+        named = {"features": d.outputs.features, "logits": d.outputs.logits}
+        named |= {f"more[{i}]": name for i, name in enumerate(d.outputs.more)}
+        for field, name in named.items():
             if name not in values:
                 raise InputError(
                     f"{self.file}: outputs.{field}: {name[:80]!r} is not made by any operator"
@@ -213,11 +211,12 @@ class _Reader:
             outputs.append(values[name])
         if outputs[0].type.shape[:2] != (1, 1):
             raise InputError(f"{self.file}: features {d.outputs.features!r} are not pooled")
+        graph = b.graph(*outputs)
         return Model(
             name=identifier(d.name, f"{self.file}: name"),
             title=label(d.title, f"{self.file}: title"),
-            graph=b.graph(*outputs),
-            layers=tuple(op.name for op in ops if op.type in {"conv", "depthwise_conv"}),
+            graph=graph,
+            layers=trunk(graph),
             preprocess=preprocess,
             path=self.file.parent,
             training_classes=tuple(

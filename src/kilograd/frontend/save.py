@@ -13,9 +13,9 @@ from safetensors.numpy import save
 from kilograd import limits
 from kilograd.frontend.layouts import folder_layout
 from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model
-from kilograd.frontend.operators import described
+from kilograd.frontend.operators import described, is_linear
 from kilograd.frontend.preprocess import Arrays, Preprocess
-from kilograd.ir import Array, Input, Node, Param
+from kilograd.ir import Array, Input, Node, Param, Role
 from kilograd.layers.network import Layout
 from kilograd.ops import Conv, Depthwise
 from kilograd.output import write_file
@@ -67,6 +67,7 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
     source = graph.inputs()[0]
     names = {n: f"{n.name}.out" for n in graph.nodes} | {source: "input"}
     h, w, c = source.type.shape
+    weights = {x for n in graph.nodes if isinstance(n.op, Conv | Depthwise) for x in n.inputs[1:]}
     description = {
         "format": FORMAT,
         "name": model.name,
@@ -80,13 +81,11 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
             **_samples(model.preprocess),
         },
         **({} if model.cosine_scale == COSINE_SCALE else {"cosine_scale": model.cosine_scale}),
-        "outputs": {
-            k: names[n] for k, n in zip(("features", "logits"), graph.outputs, strict=True)
-        },
+        "outputs": _outputs([names[n] for n in graph.outputs]),
         "ops": [
             described(n, names, model.layers)
             for n in graph.nodes
-            if not isinstance(n.op, Input | Param)
+            if not isinstance(n.op, Input) and n not in weights
         ],
     }
     # Tensors first: a folder with a graph.json is a whole one.
@@ -106,6 +105,11 @@ def _samples(preprocess: Preprocess) -> dict[str, Any]:
     return {"preprocess": how}
 
 
+def _outputs(names: list[str]) -> dict[str, object]:
+    features, logits, *more = names
+    return {"features": features, "logits": logits, **({"more": more} if more else {})}
+
+
 def _tensors(model: Model) -> dict[str, Array]:
     """Return every parameter channels first, and the scales of the weights."""
     tensors: dict[str, Array] = {}
@@ -113,10 +117,12 @@ def _tensors(model: Model) -> dict[str, Array]:
         if isinstance(n.op, Conv | Depthwise):
             _, weight, bias = n.inputs
             value = folder_layout(weight, model.graph.data[weight.name])
-            linear = isinstance(n.op, Conv) and n.name not in model.layers
+            linear = is_linear(n, model.layers)
             tensors[f"{n.name}.weight"] = value.reshape(value.shape[:2]) if linear else value
             tensors[f"{n.name}.weight_scale"] = np.array(weight.type.affine.scale, np.float32)
             tensors[f"{n.name}.bias"] = model.graph.data[bias.name]
+        elif isinstance(n.op, Param) and n.op.role is Role.CONSTANT:
+            tensors[n.name] = np.ascontiguousarray(model.graph.data[n.name].transpose(2, 0, 1))
     return tensors
 
 

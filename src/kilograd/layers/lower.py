@@ -109,7 +109,7 @@ def lower(network: Network) -> Lowered:
         accumulator_bounds(graph, ())
     except (AccumulatorError, LimitError) as e:
         raise InputError(f"{network.source.file or network.name}: {e}") from e
-    return Lowered(graph, _trunk(graph))
+    return Lowered(graph, trunk(graph))
 
 
 def _features(b: Builder, outputs: list[Node]) -> Node:
@@ -120,7 +120,7 @@ def _features(b: Builder, outputs: list[Node]) -> Node:
     return x if x.type.shape[:2] == (1, 1) else b(ops.AvgPool(), x, name="features")
 
 
-def _trunk(graph: Graph) -> tuple[str, ...]:
+def trunk(graph: Graph) -> tuple[str, ...]:
     """Name the layers with weights that the features stand on."""
     before = _ancestors(graph.outputs[0])
     return tuple(n.name for n in graph.nodes if n in before and isinstance(n.op, _WITH_WEIGHTS))
