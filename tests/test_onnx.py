@@ -11,6 +11,7 @@ from onnx_files import Array, helper, model, node, onnx, run, saved
 
 from kilograd.errors import InputError
 from kilograd.frontend.onnx import read_onnx
+from kilograd.frontend.onnx.file import NEWEST, OLDEST
 from kilograd.layers.evaluate import evaluate
 from kilograd.layers.network import (
     ChannelScale,
@@ -389,6 +390,21 @@ def test_all_that_is_not_supported_is_said_at_once(tmp_path: Path) -> None:
         assert part in said
 
 
+def test_a_function_that_is_not_known_is_named_once(tmp_path: Path) -> None:
+    nodes = [
+        node("Erf", "x", "e"),
+        node("Conv", "e w", "a"),
+        node("Conv", "e w", "b"),
+        node("Reciprocal", "x", "y"),
+        node("Add", "a b", "z"),
+    ]
+    made = model(nodes, (1, *MAP), {"w": weights(4, 4, 1, 1)}, outputs="y z e")
+    said = refusal(made, tmp_path)
+    assert "2 layers" in said
+    assert "Erf (n_e [1, 4, 9, 7])" in said
+    assert "Reciprocal (n_y" in said
+
+
 def test_control_flow_is_refused(tmp_path: Path) -> None:
     branch = helper.make_graph(
         [node("Relu", "x", "b")], "b", [], [helper.make_tensor_value_info("b", 1, None)]
@@ -558,3 +574,17 @@ def test_a_sum_of_one_shape_stays_a_sum(tmp_path: Path) -> None:
     made = model([node("Mul", "x k", "y")], (1, *MAP), {"k": weights(4, 1, 1)})
     (layer,) = same(made, tmp_path, MAP).layers
     assert isinstance(layer.op, ChannelScale)
+
+
+def test_every_version_is_read(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("MaxPool", "a", "b", kernel_shape=[2, 2]),
+        node("Relu", "b", "c"),
+        node("GlobalAveragePool", "c", "d"),
+        node("Flatten", "d", "e"),
+        node("Gemm", "e v o", "y"),
+    ]
+    constants = {"w": weights(6, 4, 3, 3), "v": weights(6, 2), "o": weights(2)}
+    for opset in range(OLDEST, NEWEST + 1):
+        same(model(nodes, (1, *MAP), constants, opset=opset), tmp_path, MAP)

@@ -9,6 +9,15 @@ from pathlib import Path
 from fuzz import archives, flatbuffers, images, learned, networks, programs, records
 from fuzz.case import Target
 
+
+def _onnx() -> tuple[type[Target], ...]:
+    if not importlib.util.find_spec("onnx"):
+        return ()
+    from fuzz.onnx_nets import Onnx
+
+    return (Onnx,)
+
+
 KINDS: tuple[type[Target], ...] = (
     networks.Folder,
     networks.Geometry,
@@ -31,6 +40,7 @@ KINDS: tuple[type[Target], ...] = (
     images.Meta,
     *((flatbuffers.Lite,) if importlib.util.find_spec("ai_edge_litert") else ()),
     *((records.Checkpoint,) if importlib.util.find_spec("torch") else ()),
+    *_onnx(),
 )
 
 

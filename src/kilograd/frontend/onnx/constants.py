@@ -251,8 +251,10 @@ def parts(node: Operator, xs: Given, length: int) -> tuple[int, ...]:
     """Return how long the parts are that the operator Split makes of an axis."""
     sizes = numbers(node, xs, 1, "split")
     if sizes is None:
-        count = node.integer("num_outputs", len(node.outputs))
-        each = -(-length // max(count, 1))
+        count = len(node.outputs)
+        if node.integer("num_outputs", count) != count:
+            raise ValueError(f"num_outputs is {node.integer('num_outputs')} for {count} outputs")
+        each = -(-length // count)
         sizes = (*(each,) * (count - 1), length - each * (count - 1))
     if len(sizes) != len(node.outputs) or sum(sizes) != length or min(sizes) < 0:
         raise ValueError(f"parts of {list(sizes)} do not make {length}")

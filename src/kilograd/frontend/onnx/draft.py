@@ -59,10 +59,12 @@ class Flow:
     """A tensor that depends on the input.
 
     `batch`: its first axis in the file is that of the batch, which `value` does not have.
+    `codes`: in the file it is the integers themselves, not what they stand for.
     """
 
     value: Value
     batch: bool
+    codes: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,7 +120,7 @@ class Draft:
     fed: dict[str, str] = field(default_factory=dict)
     problems: list[Unsupported] = field(default_factory=list)
     readers: Counter[str] = field(default_factory=Counter)
-    _told: dict[Function, Flow] = field(default_factory=dict)
+    _told: dict[Function, Flow | None] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -162,10 +164,22 @@ class Draft:
                 return found
             case Function():
                 return self.told(found)
+            case Unknown():
+                raise UnreachedError
             case Codes():
                 raise UnsupportedError("reads codes; put a DequantizeLinear in front of it")
             case _:
                 raise UnsupportedError("reads a constant where it needs data; fold it")
+
+    def refuse(self, node: Operator, advice: str) -> None:
+        """Note that an operator cannot be imported, with the shape that it makes or reads."""
+        shapes = self.program.shapes
+        shape = next((shapes[x] for x in node.outputs if x in shapes), None)
+        read = self.entries.get(node.inputs[0]) if node.inputs else None
+        if shape is None and isinstance(read, Flow):
+            shape = read.shape
+        kind = f"{node.domain}.{node.kind}" if node.domain else node.kind
+        self.problems.append(Unsupported(node.name, kind, shape, advice))
 
     # -- what nodes make ---------------------------------------------------------------------------
 
@@ -184,8 +198,10 @@ class Draft:
         value = self.value(tensor, shape)
         if _moves(op, inputs):
             value = replace(value, quant=inputs[0].value.quant)
+        elif any(x.codes for x in inputs):
+            raise UnsupportedError("computes with codes; put a DequantizeLinear in front of it")
         self._add(node.name, op, [x.value for x in inputs], value)
-        return Flow(value, batch)
+        return Flow(value, batch, bool(inputs) and inputs[0].codes)
 
     def given(self, tensor: str, shape: Sequence[int], quant: Affine | None = None) -> Value:
         """Return a new input of the network."""
@@ -216,9 +232,9 @@ class Draft:
         """View a tensor in a shape of the file, which may begin with the axis of the batch."""
         batch = len(shape) > 1 and shape[0] == 1
         own = tuple(shape[1:] if batch else shape)
-        if own == x.value.shape:
-            return Flow(x.value, batch)
-        return Flow(self.add(node, Reshape(), [x], own).value, batch)
+        if own != x.value.shape:
+            x = self.add(node, Reshape(), [x], own)
+        return replace(x, batch=batch)
 
     def _add(self, name: str, op: Operation, inputs: Sequence[Value], output: Value) -> None:
         layer = Layer(spelled(name, self._names), op, tuple(inputs), output)
@@ -241,10 +257,20 @@ class Draft:
     # -- functions of each element -----------------------------------------------------------------
 
     def told(self, f: Function) -> Flow:
-        """Return the values of a function; a layer is added where it has none yet."""
+        """Return the values of a function; a layer is added where it has none yet.
+
+        Raises `UnreachedError` where it is none that is known, which has been noted.
+        """
         if f not in self._told:
-            self._told[f] = self._tell(f)
-        return self._told[f]
+            try:
+                self._told[f] = self._tell(f)
+            except UnsupportedError as e:
+                self.refuse(f.node, str(e))
+                self._told[f] = None
+        found = self._told[f]
+        if found is None:
+            raise UnreachedError
+        return found
 
     def _tell(self, f: Function) -> Flow:
         found = recognise(f)
@@ -284,15 +310,17 @@ class Draft:
         ReLU and clip between a layer and its codes become the clamp of that layer.
         """
         value = x.value
+        if x.codes:
+            raise UnsupportedError("quantises what are codes already")
         if value.quant == quant:
-            return x
+            return replace(x, codes=True)
         if value.quant is not None or not self.only(value):
-            return Flow(self._requantised(node.outputs[0], value, quant), x.batch)
+            return Flow(self._requantised(node.outputs[0], value, quant), x.batch, codes=True)
         coded = replace(value, quant=quant)
         self.tensors[value.name] = node.outputs[0]
         if value in self.inputs:
             self.inputs[self.inputs.index(value)] = coded
-            return Flow(coded, x.batch)
+            return Flow(coded, x.batch, codes=True)
         layer = self.layers[value.name]
         match layer.op:
             case Clamp() if self._clamping(layer, layer.op, coded):
@@ -305,7 +333,7 @@ class Draft:
                 self.layers[value.name] = Layer(layer.name, layer.op, tuple(parts), coded)
             case _:
                 self.layers[value.name] = replace(layer, output=coded)
-        return Flow(coded, x.batch)
+        return Flow(coded, x.batch, codes=True)
 
     def _requantised(self, tensor: str, value: Value, quant: Affine) -> Value:
         """Return a value in other codes."""
@@ -340,7 +368,7 @@ def _moves(op: Operation, inputs: Sequence[Flow]) -> bool:
         case Pool(PoolKind.MAX) | Slice() | Gather() | Transpose() | Reshape() | Resize() | Pad():
             return True
         case Concat():
-            return len({x.value.quant for x in inputs}) == 1
+            return len({(x.value.quant, x.codes) for x in inputs}) == 1
         case _:
             return False
 

@@ -55,6 +55,8 @@ def _unchanged(draft: Draft, node: Operator) -> list[Entry]:
             raise UnsupportedError("is in training mode; export the network for inference (eval())")
     if node.kind == "Cast" and node.integer("to") not in {1, 10, 11}:
         raise UnsupportedError("makes integers of data")
+    if node.kind == "Cast" and isinstance(found, Flow) and found.codes:
+        raise UnsupportedError("makes numbers of codes; put a DequantizeLinear in its place")
     if found is None:
         raise UnsupportedError("reads nothing")
     return [found, *(Known(np.zeros(0)) for _ in node.outputs[1:])]
@@ -152,6 +154,8 @@ def _function(
     operands: list[Function | Flow | float],
 ) -> Function:
     first = next(x for x in operands if not isinstance(x, float))
+    if any(isinstance(x, Flow) and x.codes for x in operands):
+        raise UnsupportedError("computes with codes; put a DequantizeLinear in front of it")
     args = tuple(x.value if isinstance(x, Flow) else x for x in operands)
     return Function(node, compute, args, _base(first), first.batch)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OLDEST, NEWEST = 7, 24
+OLDEST, NEWEST = 7, 28
 """Versions of ONNX's operators that are read, docs/import-onnx.md."""
 
 _STORED = {  # TensorProto.DataType: how raw_data holds it, the field that may hold it instead
@@ -147,15 +147,17 @@ def read_program(path: Path) -> Program:
     tensors = _Tensors(path, digest)
     constants: dict[str, Array] = {}
     for t in graph.initializer:
-        if t.name in constants:
-            raise InputError(f"{where}: two initialisers are called {t.name[:80]!r}")
-        constants[t.name] = tensors.array(t)
+        if (name := text(t.name)) in constants:
+            raise InputError(f"{where}: two initialisers are called {name[:80]!r}")
+        constants[name] = tensors.array(t)
     operators = [_operator(n, i, tensors) for i, n in enumerate(graph.node)]
-    inputs = tuple(_declared(x) for x in graph.input if x.name not in constants)
-    outputs = tuple(dict.fromkeys(x.name for x in graph.output))
+    inputs = tuple(_declared(x) for x in graph.input if text(x.name) not in constants)
+    outputs = tuple(dict.fromkeys(filter(None, (text(x.name) for x in graph.output))))
+    if not outputs or len({x.name for x in inputs}) < len(inputs):
+        raise InputError(f"{where}: has no outputs, or two inputs of one name; export it anew")
     known = [_declared(x) for x in (*graph.value_info, *graph.output)]
     return Program(
-        name=graph.name,
+        name=text(graph.name),
         opset=_opset(model, where),
         inputs=inputs,
         outputs=outputs,
@@ -170,12 +172,17 @@ def read_program(path: Path) -> Program:
     )
 
 
+def text(found: str | bytes) -> str:
+    """Return a text of a file: protobuf gives bytes where it is no UTF-8."""
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
+
+
 def whole(path: Path, program: Program) -> ModelProto:
     """Return the model of a file that was read, with the numbers that lie in others inside it."""
     model, _ = read_model(path)
     for t in model.graph.initializer:
         if t.data_location == 1:
-            store(t, program.constants[t.name])
+            store(t, program.constants[text(t.name)])
     return model
 
 
@@ -199,7 +206,7 @@ def _check_kind(model: ModelProto, where: str) -> None:
     if model.training_info:
         raise InputError(f"{where}: is a training graph; export the network for inference")
     if graph.sparse_initializer:
-        name = graph.sparse_initializer[0].values.name
+        name = text(graph.sparse_initializer[0].values.name)
         raise InputError(f"{where}: initialiser {name[:80]!r} is sparse; export dense weights")
 
 
@@ -219,23 +226,26 @@ def _declared(info: ValueInfoProto) -> Declared:
     tensor = info.type.tensor_type
     dims = tensor.shape.dim
     shape = tuple(
-        int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or "?"
+        int(d.dim_value)
+        if d.HasField("dim_value") and d.dim_value > 0
+        else text(d.dim_param) or "?"
         for d in dims
     )
-    return Declared(info.name, shape, tensor.elem_type)
+    return Declared(text(info.name), shape, tensor.elem_type)
 
 
 def _operator(node: NodeProto, index: int, tensors: _Tensors) -> Operator:
-    named = node.name or next((x for x in node.output if x), "") or f"{node.op_type}_{index}"
-    where = f"{tensors.path}: node {named[:80]!r}"
+    outputs = tuple(map(text, node.output))
+    kind, domain = text(node.op_type), text(node.domain)
+    named = text(node.name) or next(filter(None, outputs), "") or f"{kind}_{index}"
     return Operator(
         name=named,
-        kind=node.op_type,
-        domain="" if node.domain == "ai.onnx" else node.domain,
-        inputs=tuple(node.input),
-        outputs=tuple(node.output),
-        attributes={a.name: _attribute(a, tensors) for a in node.attribute},
-        where=where,
+        kind=kind,
+        domain="" if domain == "ai.onnx" else domain,
+        inputs=tuple(map(text, node.input)),
+        outputs=outputs,
+        attributes={text(a.name): _attribute(a, tensors) for a in node.attribute},
+        where=f"{tensors.path}: node {named[:80]!r}",
     )
 
 
@@ -250,7 +260,7 @@ def _attribute(a: AttributeProto, tensors: _Tensors) -> object:
         case 2:
             return int(a.i)
         case 3:
-            return bytes(a.s).decode("utf-8", "replace")
+            return text(a.s)
         case 4:
             return tensors.array(a.t)
         case 6:
@@ -258,7 +268,7 @@ def _attribute(a: AttributeProto, tensors: _Tensors) -> object:
         case 7:
             return tuple(map(int, a.ints))
         case 8:
-            return tuple(bytes(s).decode("utf-8", "replace") for s in a.strings)
+            return tuple(map(text, a.strings))
         case 5 | 10:
             return Subgraph()
         case _:
@@ -276,7 +286,7 @@ class _Tensors:
 
     def array(self, t: TensorProto) -> Array:
         """Return a `TensorProto` as an array; bfloat16 and smaller types are refused."""
-        where = f"{self.path}: tensor {t.name[:80]!r}"
+        where = f"{self.path}: tensor {text(t.name)[:80]!r}"
         if t.data_type not in _STORED:
             raise InputError(
                 f"{where}: is of a type that is not read (number {t.data_type} of ONNX); float32, "
@@ -310,7 +320,7 @@ class _Tensors:
 
     def _outside(self, t: TensorProto, where: str) -> bytes:
         """Return data that lies in a file beside this one."""
-        about = {x.key: x.value for x in t.external_data}
+        about = {text(x.key): text(x.value) for x in t.external_data}
         file = inside(self.path.parent, about.get("location", ""), where)
         if file not in self.files:
             self.files[file] = read_bytes(file, limits.TENSOR_BYTES)

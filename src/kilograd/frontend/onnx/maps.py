@@ -153,9 +153,10 @@ def _normalised(draft: Draft, node: Operator) -> Flow:
     scale, offset, mean, variance = (
         draft.tensor(p, reals(p)).values.astype(np.float64) for p in parts
     )
-    root = np.sqrt(variance + node.real("epsilon", 1e-5))
-    if not (root > 0).all():
+    variance = variance + node.real("epsilon", 1e-5)
+    if not (variance > 0).all():
         raise ValueError("a variance is below 0")
+    root = np.sqrt(variance)
     factor = scale / root
     both = (v.astype(np.float32) for v in (factor, offset - mean * factor))
     return draft.add(node, ChannelScale(*both), [x], x.value.shape)

@@ -210,6 +210,8 @@ def _padded(draft: Draft, node: Operator) -> Flow:
         raise UnsupportedError("has negative pads; use Slice")
     if all(s == (0, 0) for s in sides):
         return x
+    if x.codes:
+        raise UnsupportedError("pads codes; put a DequantizeLinear in front of it")
     value = draft.known(node, 2)
     number = node.real("value") if value is None else float(reals(value).item())
     if not math.isfinite(number):

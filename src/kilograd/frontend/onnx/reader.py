@@ -6,7 +6,8 @@ element are told by what they do (`functions`), the others become layers (`maps`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.frontend.onnx import elements, maps, moves
-from kilograd.frontend.onnx.constants import fold, shape_of
+from kilograd.frontend.onnx.constants import Given, fold, shape_of
 from kilograd.frontend.onnx.draft import (
     Codes,
     Draft,
@@ -72,8 +73,7 @@ def read_network(program: Program, path: Path) -> Reading:
         folded += sum(x.values.nbytes for x in made if isinstance(x, Known))
         if folded > 2 * limits.TENSOR_BYTES:
             raise InputError(f"{path}: its constants become larger than 2^29 bytes; fold them")
-        draft.entries |= dict(zip(node.outputs, made, strict=False))
-    refuse(draft.where, draft.problems)
+        draft.entries |= dict(zip(node.outputs, made, strict=True))
     return _finished(draft, path)
 
 
@@ -108,26 +108,25 @@ def _input(draft: Draft, x: Declared) -> Entry:
 def _made(draft: Draft, node: Operator) -> list[Entry]:
     """Return what an operator makes, one entry for each output."""
     try:
-        _require_own(node)
-        return _operator(draft, node)
+        with np.errstate(all="ignore"):  # what is not finite is refused where it counts
+            _require_own(node)
+            made = _operator(draft, node)
+            _require_whole(draft, node, made)
     except UnreachedError:
         return [Unknown() for _ in node.outputs]
     except UnsupportedError as e:
-        shapes = draft.program.shapes
-        shape = next((shapes[x] for x in node.outputs if x in shapes), None)
-        kind = f"{node.domain}.{node.kind}" if node.domain else node.kind
-        draft.problems.append(Unsupported(node.name, kind, shape or _reads(draft, node), str(e)))
+        draft.refuse(node, str(e))
         return [_placeholder(draft, x) for x in node.outputs]
     except (ArithmeticError, IndexError, TypeError, ValueError) as e:
         if isinstance(e, InputError):
             raise
         raise InputError(f"{node.where}: {node.kind} cannot be as it is there ({e})") from e
+    return [*made, *(Unknown() for _ in node.outputs[len(made) :])]
 
 
-def _reads(draft: Draft, node: Operator) -> tuple[int, ...] | None:
-    """Return the shape of the first tensor that an operator reads."""
-    found = draft.entries.get(node.inputs[0]) if node.inputs else None
-    return found.shape if isinstance(found, Flow) else None
+def _require_whole(draft: Draft, node: Operator, made: list[Entry]) -> None:
+    if any(draft.readers[x] for x in node.outputs[len(made) :]):
+        raise UnsupportedError(f"only its first {len(made)} outputs are computed")
 
 
 def _placeholder(draft: Draft, tensor: str) -> Entry:
@@ -163,6 +162,8 @@ def _operator(draft: Draft, node: Operator) -> list[Entry]:
             return [Known(_shape(node, entries[0]))]
     if all(x is None or isinstance(x, Known) for x in entries):
         xs = [reals(x) if isinstance(x, Known) else None for x in entries]
+        if node.kind in _SAME and isinstance(first := entries[0], Known) and first.quant:
+            return [_viewed(node, xs, first, first.quant)]
         if (arrays := fold(node, xs)) is not None:
             return [Known(x, _origin(node, entries)) for x in arrays]
     for read in (maps.read, elements.read, moves.read):
@@ -173,6 +174,17 @@ def _operator(draft: Draft, node: Operator) -> list[Entry]:
 
 def _shape(node: Operator, x: Flow) -> Array:
     return shape_of(node, x.shape) if node.kind == "Shape" else np.array(np.prod(x.shape))
+
+
+def _viewed(node: Operator, xs: Given, known: Known, quant: Affine) -> Known:
+    """Return codes in another shape or order, as codes."""
+    (values,) = fold(node, [known.values, *xs[1:]]) or ()
+    if quant.axis is not None and node.kind == "Transpose":
+        perm = node.integers("perm", range(known.values.ndim)[::-1])
+        quant = replace(quant, axis=perm.index(quant.axis))
+    elif quant.axis is not None and values.shape != known.values.shape:
+        raise UnsupportedError("gives codes with a scale for each channel another shape")
+    return Known(values, known.origin, quant)
 
 
 def _origin(node: Operator, entries: list[Entry | None]) -> str:
@@ -188,13 +200,18 @@ def _origin(node: Operator, entries: list[Entry | None]) -> str:
 def _quantise(draft: Draft, node: Operator) -> Entry:
     found = draft.entry(node, 0)
     like = draft.known(node, 2)
-    unsigned = like.values.dtype == np.uint8 if like else True
+    asked = node.integer("output_dtype")
+    if asked not in {0, *_CODES}:
+        raise UnsupportedError("makes other codes than int8 and uint8; quantise to int8")
+    unsigned = like.values.dtype == np.uint8 if like else asked != 3
     quant = _affine(draft, node, unsigned=unsigned)
     if isinstance(found, Known):
         along = [-1 if a == quant.axis else 1 for a in range(found.values.ndim)]
         scale = np.array(quant.scale, np.float32)
         scale = scale.reshape(along) if quant.axis is not None else scale.reshape(())
         codes = np.rint(reals(found).astype(np.float32) / scale) + quant.zero_point
+        if not np.isfinite(codes).all():
+            raise InputError(f"{node.where}: quantises what is not finite; train or export anew")
         return Known(np.clip(codes, -128, 127).astype(np.int8), found.origin, quant)
     if quant.axis is not None:
         raise UnsupportedError("has a scale for each channel of data; give it one scale")
@@ -204,8 +221,12 @@ def _quantise(draft: Draft, node: Operator) -> Entry:
 def _dequantise(draft: Draft, node: Operator) -> Entry:
     found = draft.entry(node, 0)
     match found:
-        case Flow() if found.value.quant is not None:
-            return found
+        case Flow() if found.codes and found.value.quant is not None:
+            zero = draft.known(node, 2)
+            types = {False, True} if zero is None else {zero.values.dtype == np.uint8}
+            if found.value.quant not in {_affine(draft, node, unsigned=u) for u in types}:
+                raise UnsupportedError("has another scale or zero point than the codes it reads")
+            return replace(found, codes=False)
         case Known() if found.quant is not None:
             return found
         case Known():
@@ -213,7 +234,7 @@ def _dequantise(draft: Draft, node: Operator) -> Entry:
         case Codes():
             quant = _affine(draft, node, unsigned=found.unsigned)
             flow = Flow(draft.given(node.inputs[0], found.shape, quant), found.batch)
-            draft.entries[node.inputs[0]] = flow
+            draft.entries[node.inputs[0]] = replace(flow, codes=True)
             return flow
         case _:
             raise UnsupportedError("reads what are no codes")
@@ -245,6 +266,8 @@ def _affine(draft: Draft, node: Operator, *, unsigned: bool) -> Affine:
         raise UnsupportedError(
             f"codes of {zero.values.dtype} are not computed with; quantise to int8"
         )
+    if scale.values.dtype.kind != "f":
+        raise InputError(f"{node.where}: its scale is no real number; quantise it again")
     scales = scale.values.astype(np.float64).ravel()
     if not (np.isfinite(scales).all() and (scales > 0).all() and len(scales)):
         raise InputError(f"{node.where}: a scale is not above 0 and finite; quantise it again")
@@ -264,12 +287,15 @@ def _affine(draft: Draft, node: Operator, *, unsigned: bool) -> Affine:
 
 def _finished(draft: Draft, path: Path) -> Reading:
     outputs = []
+    makers = {name: node for node in draft.program.operators for name in node.outputs}
     for name in draft.program.outputs:
         found = draft.entries[name]
-        if isinstance(found, Known | Codes):
-            raise InputError(f"{path}: output {name[:80]!r} depends on no input")
-        node = next(n for n in draft.program.operators if name in n.outputs)
-        outputs.append(draft.as_flow(node, found).value)
+        if name not in makers or isinstance(found, Known | Codes):
+            raise InputError(
+                f"{path}: output {name[:80]!r} is nothing that is computed of an input"
+            )
+        with suppress(UnreachedError):  # what it depends on has been noted
+            outputs.append(draft.as_flow(makers[name], found).value)
     refuse(draft.where, draft.problems)
     layers = _needed(list(draft.layers.values()), outputs)
     network = Network(
