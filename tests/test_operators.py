@@ -14,6 +14,7 @@ from kilograd.ops import (
     AvgPool,
     Concat,
     Conv,
+    GroupedConv,
     MaxPool,
     Mean,
     MeanPool,
@@ -121,3 +122,16 @@ def test_layers_are_those_behind_the_features(tmp_path: Path) -> None:
     boxes = b(Conv(Window(), Affine((0.2,))), y, w, c, name="box")
     again = come_back(b.graph(pool, boxes), ("conv",), tmp_path)
     assert again["box"].type.shape == (6, 4, 2)
+
+
+def test_groups(tmp_path: Path) -> None:
+    b, x = start(c=4)
+    scales = (1 / 64,) * 6
+    w = b.param(
+        "g.weight", np.ones((6, 3, 3, 2), np.int8), Affine(scales, axis=0), role=Role.WEIGHT
+    )
+    quant = Affine(scales, axis=0, unit=1 / 128)
+    c = b.param("g.bias", np.zeros(6, np.int32), quant, role=Role.BIAS)
+    op = GroupedConv(Window.same(3, 2), Affine((0.05,)), 2)
+    pool = b(AvgPool(), b(op, x, w, c, name="g"), name="pool")
+    assert come_back(b.graph(pool, pool), ("g",), tmp_path)["g"].op == op

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from kilograd import limits
 from kilograd.errors import InputError
-from kilograd.ir import Affine, Array, Builder, Node, Role
+from kilograd.ir import Affine, Array, Builder, Node, Op, Role
 from kilograd.names import identifier
 from kilograd.ops import (
     Add,
@@ -23,6 +23,7 @@ from kilograd.ops import (
     Concat,
     Conv,
     Depthwise,
+    GroupedConv,
     MaxPool,
     Mean,
     MeanPool,
@@ -229,8 +230,8 @@ class LayerRecord(Clamped, frozen=True, kw_only=True):
     def append(self, b: Builder, tensors: Tensors, *xs: Node) -> Node:
         (x,) = xs
         channels, depthwise = self.out_channels, self.type == "depthwise_conv"
-        self._check(tensors, channels if depthwise else 1)
-        full = (channels, 1 if depthwise else self.in_channels, *self.kernel)
+        self._check(tensors)
+        full = (channels, self.in_channels // self.groups, *self.kernel)
         shape = full[:2] if self.type == "linear" else full
         codes = tensors.tensor(self.weight.tensor, np.int8, shape).reshape(full)
         real = tensors.scales(self.weight.scale_tensor, channels)
@@ -246,17 +247,29 @@ class LayerRecord(Clamped, frozen=True, kw_only=True):
         )
         quant = Affine(real, axis=0, unit=step)
         c = b.param(f"{self.name}.bias", bias, quant, role=Role.BIAS)
-        window = Window(self.stride, self.padding)
-        kind = Depthwise if depthwise else Conv
-        op = kind(window, out, limits=self.limits, rounding=self.rounding)
-        return b(op, x, w, c, name=self.name)
+        return b(self._op(), x, w, c, name=self.name)
 
-    def _check(self, tensors: Tensors, groups: int) -> None:
+    def _op(self) -> Op:
+        window, out = Window(self.stride, self.padding), self.out.affine()
+        limits, rounding = self.limits, self.rounding
+        if self.type == "depthwise_conv":
+            return Depthwise(window, out, limits=limits, rounding=rounding)
+        if self.groups == 1:
+            return Conv(window, out, limits=limits, rounding=rounding)
+        return GroupedConv(window, out, self.groups, limits=limits, rounding=rounding)
+
+    def _check(self, tensors: Tensors) -> None:
+        channels, groups = (self.in_channels, self.out_channels), self.groups
         if self.dilation != (1, 1):
             raise InputError(f"{tensors.file}: {self.name!r} needs no dilation")
-        if self.groups != groups:
+        if self.type == "depthwise_conv" and not channels == (groups, groups):
             raise InputError(
-                f"{tensors.file}: {self.name!r} has groups that are neither 1 nor depthwise"
+                f"{tensors.file}: {self.name!r} has {groups} groups, not one for each channel"
+            )
+        if any(c % groups for c in channels):
+            raise InputError(
+                f"{tensors.file}: {self.name!r} has {groups} groups, which do not divide its "
+                f"{channels[0]} and {channels[1]} channels"
             )
 
 

@@ -42,6 +42,7 @@ from kilograd.ops import (
     Concat,
     Conv,
     Depthwise,
+    GroupedConv,
     MaxPool,
     Mean,
     MeanPool,
@@ -124,7 +125,7 @@ def described(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> di
 
 def _record(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> Operator:
     h, w, c = n.type.shape
-    reads = n.inputs[:1] if isinstance(n.op, Conv | Depthwise) else n.inputs
+    reads = n.inputs[:1] if isinstance(n.op, Conv | Depthwise | GroupedConv) else n.inputs
     common: dict[str, Any] = {
         "name": n.name,
         "inputs": tuple(names[x] for x in reads),
@@ -135,7 +136,7 @@ def _record(n: Node, names: Mapping[Node, str], layers: tuple[str, ...]) -> Oper
     if isinstance(n.op, Clamping):
         common |= {"limits": n.op.limits, "rounding": n.op.rounding}
     match n.op:
-        case Conv() | Depthwise():
+        case Conv() | Depthwise() | GroupedConv():
             return _layer_record(n, common, layers)
         case AvgPool() | Mean() | MaxPool() | MeanPool() | Upsample():
             return _pool_record(n.op, common)
@@ -195,7 +196,7 @@ def _window(window: Window) -> dict[str, Any]:
 
 def _layer_record(n: Node, common: dict[str, Any], layers: tuple[str, ...]) -> Operator:
     """Return the record of a layer with weights."""
-    assert isinstance(n.op, Conv | Depthwise)  # noqa: S101 says so to the type checker
+    assert isinstance(n.op, Conv | Depthwise | GroupedConv)  # noqa: S101 says so to the type checker
     c = n.type.shape[2]
     common |= {
         "in_channels": n.inputs[0].type.shape[2],
@@ -210,7 +211,7 @@ def _layer_record(n: Node, common: dict[str, Any], layers: tuple[str, ...]) -> O
     return LayerRecord(
         type="depthwise_conv" if depthwise else "conv",
         kernel=(height, width),
-        groups=c if depthwise else 1,
+        groups=c if depthwise else n.op.groups if isinstance(n.op, GroupedConv) else 1,
         **_window(n.op.window),
         **common,
     )

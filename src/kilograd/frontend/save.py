@@ -17,7 +17,7 @@ from kilograd.frontend.operators import described, is_linear
 from kilograd.frontend.preprocess import Arrays, Preprocess
 from kilograd.ir import Array, Input, Node, Param, Role
 from kilograd.layers.network import Layout
-from kilograd.ops import Conv, Depthwise
+from kilograd.ops import Conv, Depthwise, GroupedConv
 from kilograd.output import write_file
 from kilograd.reading import read_bytes, read_json, there
 
@@ -67,7 +67,12 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
     source = graph.inputs()[0]
     names = {n: f"{n.name}.out" for n in graph.nodes} | {source: "input"}
     h, w, c = source.type.shape
-    weights = {x for n in graph.nodes if isinstance(n.op, Conv | Depthwise) for x in n.inputs[1:]}
+    weights = {
+        x
+        for n in graph.nodes
+        if isinstance(n.op, Conv | Depthwise | GroupedConv)
+        for x in n.inputs[1:]
+    }
     description = {
         "format": FORMAT,
         "name": model.name,
@@ -114,7 +119,7 @@ def _tensors(model: Model) -> dict[str, Array]:
     """Return every parameter channels first, and the scales of the weights."""
     tensors: dict[str, Array] = {}
     for n in model.graph.nodes:
-        if isinstance(n.op, Conv | Depthwise):
+        if isinstance(n.op, Conv | Depthwise | GroupedConv):
             _, weight, bias = n.inputs
             value = folder_layout(weight, model.graph.data[weight.name])
             linear = is_linear(n, model.layers)

@@ -138,7 +138,7 @@ def _ancestors(node: Node) -> set[Node]:
     return found
 
 
-_WITH_WEIGHTS = (ops.Conv, ops.Depthwise)
+_WITH_WEIGHTS = (ops.Conv, ops.Depthwise, ops.GroupedConv)
 
 
 def _map(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -264,8 +264,7 @@ class _Lowering:
         elif op.groups == 1:
             made = ops.Conv(window, out, limits=limits, rounding=how)
         else:
-            self._refuse(layer, f"{op.groups} groups")
-            return None
+            made = ops.GroupedConv(window, out, op.groups, limits=limits, rounding=how)
         return b(made, x, w, c, name=name)
 
     def _table(self, curve: Curve, x: Node, out: Value, name: str) -> Node:
