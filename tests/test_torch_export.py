@@ -13,12 +13,12 @@ import pytest
 
 from kilograd.errors import InputError
 from kilograd.frontend.torch_export import (
+    intermediates,
     network_of,
     program_from,
     read_program,
     read_pt2,
     translated,
-    values_of,
 )
 from kilograd.frontend.torch_export.translate import _TRANSLATIONS
 from kilograd.layers.evaluate import evaluate
@@ -239,7 +239,7 @@ def test_values_are_those_of_pytorch_at_each_call(tmp_path: Path) -> None:
     exported = torch.export.export(module, (torch.zeros(1, 3, 8, 8),))
     program = program_from(exported)
     x = torch.randn(1, 3, 8, 8)
-    found = values_of(program, {"x": x.numpy()})
+    found = intermediates(program, {"x": x.numpy()})
     wanted: dict[str, Any] = {}
 
     class Kept(torch.fx.Interpreter):  # type: ignore[misc]
@@ -251,10 +251,11 @@ def test_values_are_those_of_pytorch_at_each_call(tmp_path: Path) -> None:
 
     Kept(exported.module(check_guards=False)).run(x)
     network = translated(program)
-    shared = {v.name for v in network.values()} & wanted.keys()
-    assert len(shared) >= 14
-    for name in shared:
-        np.testing.assert_array_equal(found[name], wanted[name])
+    assert len(found.keys() & set(network.values())) >= 14
+    for value, y in found.items():
+        np.testing.assert_array_equal(y, wanted[value.name].reshape(y.shape))
+    many = intermediates(program, {"x": np.repeat(x.numpy(), 3, axis=0)})  # exported for one
+    np.testing.assert_array_equal(many[network.outputs[0]][2:], found[network.outputs[0]])
 
 
 # -- what cannot be imported -----------------------------------------------------------------------

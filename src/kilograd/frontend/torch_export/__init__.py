@@ -13,13 +13,14 @@ from kilograd.frontend.torch_export.program import Program
 from kilograd.frontend.torch_export.state import save_state_dict, state_dict
 from kilograd.frontend.torch_export.translate import translated
 from kilograd.ir import Array
-from kilograd.layers.network import Network
+from kilograd.layers.network import Network, Value
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
     "Program",
+    "intermediates",
     "network_of",
     "program_from",
     "read_program",
@@ -27,7 +28,6 @@ __all__ = [
     "save_state_dict",
     "state_dict",
     "translated",
-    "values_of",
 ]
 
 
@@ -67,15 +67,20 @@ def program_from(
     return live.program_in(live.exported(module, examples), type(module).__name__)
 
 
-def values_of(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return what PyTorch computes for inputs by name, [n, ...] each, of every tensor by name.
+def intermediates(program: Program, inputs: Mapping[str, Array]) -> dict[Value, Array]:
+    """Return what PyTorch makes of inputs: a batch for each value of `translated(program)`.
 
-    PyTorch's own kernels are called, of operators that are read here; nothing else is executed.
+    `inputs`: reals [n, ...] by name.  Values that PyTorch does not have by themselves, as constants
+    between its calls, are left out.  Its own kernels are called, of operators that are read here;
+    nothing else of a file is executed.  Raises `InputError` where PyTorch is missing, and as
+    `translated`.
     """
-    Extra.TORCH.load("torch", "comparing with PyTorch")
+    Extra.TORCH.load("torch", f"{program.file}: comparing with PyTorch")
     from kilograd.frontend.torch_export import live
 
-    return live.values_of(program, inputs)
+    network = translated(program)
+    found = live.values_of(program, inputs)
+    return {v: found[v.name].reshape(-1, *v.shape) for v in network.values() if v.name in found}
 
 
 def _class_name(exported: torch.export.ExportedProgram) -> str:

@@ -53,24 +53,43 @@ def program_in(exported: torch.export.ExportedProgram, name: str) -> Program:
 
 
 def values_of(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return what PyTorch computes for a batch: every float tensor of the program, by name.
+    """Return what PyTorch computes: every float tensor of the program that has a batch, by name.
 
-    Calls go to PyTorch's own kernels, and only operators that are read here are called.
+    `inputs`: [n, ...] by name.  Calls go to PyTorch's own kernels, and only operators that are read
+    here are called.  A program for a batch of fixed length computes as many at once.
     """
+    count = len(next(iter(inputs.values())))
+    length = program.tensors[program.inputs[0]].shape[0] or count
+    parts = []
+    for begin in range(0, count, length):
+        rows = np.minimum(np.arange(begin, begin + length), count - 1)  # the last again, to fill up
+        part = {n: np.array(inputs[n][rows], np.float32) for n in program.inputs}
+        parts.append(_computed(program, part, length))
+    return {n: np.concatenate([p[n] for p in parts])[:count] for n in parts[0]}
+
+
+def _computed(program: Program, inputs: Mapping[str, Array], length: int) -> dict[str, Array]:
     env: dict[str, object] = {
         n: torch.from_numpy(np.array(s.array)) for n, s in program.stored.items()
     }
-    env |= {n: torch.from_numpy(np.array(x, np.float32)) for n, x in inputs.items()}
-    found = {n: np.array(env[n]) for n in program.inputs}
+    env |= {n: torch.from_numpy(x) for n, x in inputs.items()}
+    found = {n: np.array(x) for n, x in inputs.items()}
     with torch.no_grad():
         for call in program.calls:
             made = _called(call, env)
             results = list(made) if isinstance(made, list | tuple) else [made]
             env |= dict(zip(call.outputs, results, strict=False))
             for n, x in zip(call.outputs, results, strict=False):
-                if isinstance(x, torch.Tensor) and x.dtype is torch.float32:
+                if _of_images(x, length):
                     found[n] = np.array(x)  # a copy: the next call may overwrite it
     return found
+
+
+def _of_images(x: object, length: int) -> bool:
+    """Tell whether a result is a float tensor with a batch."""
+    if not isinstance(x, torch.Tensor) or x.dtype is not torch.float32:
+        return False
+    return bool(x.ndim) and len(x) == length
 
 
 def _called(call: Call, env: Mapping[str, object]) -> object:
