@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kilograd.errors import InputError
 from kilograd.extras import Extra
 from kilograd.frontend.torch_export.archive import read_program
@@ -13,6 +15,7 @@ from kilograd.frontend.torch_export.program import Program
 from kilograd.frontend.torch_export.state import save_state_dict, state_dict
 from kilograd.frontend.torch_export.translate import translated
 from kilograd.ir import Array
+from kilograd.layers import evaluate
 from kilograd.layers.network import Network, Value
 
 if TYPE_CHECKING:
@@ -70,8 +73,9 @@ def program_from(
 def intermediates(program: Program, inputs: Mapping[str, Array]) -> dict[Value, Array]:
     """Return what PyTorch makes of inputs: a batch for each value of `translated(program)`.
 
-    `inputs`: reals [n, ...] by name.  Values that PyTorch does not have by themselves, as constants
-    between its calls, are left out.  Its own kernels are called, of operators that are read here;
+    `inputs`: reals [n, ...] by name.  Values with codes come as int8, others as float32; those that
+    PyTorch does not have by themselves, as constants between its calls, are left out.  PyTorch's
+    own kernels are called, of operators that are read here;
     nothing else of a file is executed.  Raises `InputError` where PyTorch is missing, and as
     `translated`.
     """
@@ -80,7 +84,11 @@ def intermediates(program: Program, inputs: Mapping[str, Array]) -> dict[Value, 
 
     network = translated(program)
     found = live.values_of(program, inputs)
-    return {v: found[v.name].reshape(-1, *v.shape) for v in network.values() if v.name in found}
+    shared = {v: found[v.name].reshape(-1, *v.shape) for v in network.values() if v.name in found}
+    return {
+        v: evaluate.codes(y, v.quant) if v.quant and y.dtype != np.int8 else y
+        for v, y in shared.items()
+    }
 
 
 def _class_name(exported: torch.export.ExportedProgram) -> str:

@@ -196,6 +196,8 @@ def _operand_value(at: At, held: Held, other: Value) -> Value:
     """Return a constant with the axes of an image, of which it may have fewer."""
     if isinstance(held, Value):
         return held
+    if held.quant is not None:
+        raise RefusedError(f"{held.origin!r} has codes; only those of weights and biases are read")
     rank, array = len(other.shape), held.array
     if array.ndim == rank + 1:
         if len(array) != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,18 +18,27 @@ from kilograd.frontend.torch_export.program import (
     Stored,
     is_number,
 )
-from kilograd.ir import Array
+from kilograd.ir import Affine, Array
 from kilograd.layers.network import (
+    Concat,
     Constant,
     Convolution,
     Dense,
+    Gather,
     Layer,
     Layout,
     Operation,
     Pair,
+    Pool,
+    PoolKind,
+    Reshape,
+    Resize,
+    Slice,
     Tensor,
+    Transpose,
     Value,
 )
+from kilograd.layers.parameters import bias_codes
 from kilograd.layers.shapes import fits
 
 Held = Value | Stored
@@ -51,7 +60,21 @@ class Building:
     held: dict[str, Held] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     _layer_names: set[str] = field(default_factory=set)
+    _last: dict[str, float] = field(default_factory=dict)
     _value_names: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        calls = self.program.calls
+        self._last = {name: i for i, call in enumerate(calls) for name in call.refs()}
+        self._last |= dict.fromkeys(self.program.outputs, math.inf)
+
+    def last_read(self, name: str) -> float:
+        """Return the index of the last call that reads a name; infinity for what is returned."""
+        return self._last.get(name, -1)
+
+    def read_later(self, value: Value, index: int) -> bool:
+        """Tell whether a call behind that of an index reads a value."""
+        return any(self.last_read(n) > index for n, held in self.held.items() if held == value)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one of the program's tensors without the axis of the batch.
@@ -116,6 +139,7 @@ class At:
 
     call: Call
     building: Building
+    index: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,6 +163,7 @@ class At:
         """Return what is computed; a constant layer for numbers with an axis for the batch."""
         found = self.held(ref)
         if isinstance(found, Stored):
+            _need_reals(found)
             if found.array.ndim < 2 or len(found.array) != 1:
                 raise RefusedError(f"it reads {found.origin!r}, which is the same for all images")
             return self.constant(found.array[0], found.origin)
@@ -167,21 +192,43 @@ class At:
         return self.call.get(name) is not None
 
     def tensor(self, name: str, rank: int) -> Tensor:
-        """Return a parameter as float32."""
+        """Return a parameter as float32, or in the int8 codes that it has."""
         found = self.stored(name)
         if found.array.ndim != rank:
             raise RefusedError(f"{found.origin!r} has {found.array.ndim} axes; {rank} are read")
+        if found.quant is not None and found.array.dtype == np.int8:
+            return Tensor(np.ascontiguousarray(found.array), found.quant, found.origin)
+        _need_reals(found)
         return Tensor(finite(found.array, found.origin), None, found.origin)
 
+    def bias(self, weight: Tensor, x: Value) -> Tensor | None:
+        """Return the argument `bias` for a weight, and in codes for codes of it and of `x`."""
+        if weight.quant is not None and x.quant is None:
+            raise RefusedError("its weights have codes, and what it reads has none; quantise both")
+        if weight.quant is None and x.quant is not None:
+            raise RefusedError("what it reads has codes, and its weights have none; quantise both")
+        found = self.stored("bias") if self.given("bias") else None
+        if found is not None and found.array.shape != weight.values.shape[:1]:
+            raise RefusedError("its bias does not fit its weight")
+        if weight.quant is None or x.quant is None:
+            return None if found is None else self.tensor("bias", 1)
+        real, origin = np.zeros(len(weight.values)), ""
+        if found is not None:
+            real, origin = found.array.astype(np.float64), found.origin
+            if found.quant is not None:
+                real = real * found.quant.scale
+        return bias_codes(real, weight.quant.scale, x.quant, origin)
+
     def make(self, op: Operation, *inputs: Value, output: int = 0) -> Value:
-        """Add the layer that makes an output of the call."""
+        """Add the layer that makes an output of the call; what only moves codes keeps them."""
         name = self.call.outputs[output]
-        value = Value(name, self.building.shape(name))
+        value = Value(name, self.building.shape(name), _moved(op, inputs))
         return self.building.make(self._label(op), op, inputs, value)
 
     def step(self, op: Operation, shape: tuple[int, ...], *inputs: Value, label: str = "") -> Value:
         """Add a layer on the way to an output."""
         value = self.building.fresh(label or f"{self.call.name}.step", shape)
+        value = replace(value, quant=_moved(op, inputs))
         return self.building.make(label or self._label(op), op, inputs, value)
 
     def axis(self, axis: int, rank: int) -> int:
@@ -206,12 +253,31 @@ class At:
 
     def _label(self, op: Operation) -> str:
         """Return what people call the layer: the module that holds the weights, or calls."""
-        if isinstance(op, Convolution | Dense):
-            return op.weight.origin.removesuffix(".weight")
         call = self.call
+        if isinstance(op, Convolution | Dense):
+            holder = op.weight.origin.removesuffix(".weight")
+            # PT2E calls all weights _frozen_param0 and so on.
+            return holder if holder != op.weight.origin else call.path or holder
         if call.module.startswith("torch.nn.modules."):
             return call.path or call.operator
         return ".".join(x for x in (call.path, call.operator) if x)
+
+
+def _moved(op: Operation, inputs: tuple[Value, ...]) -> Affine | None:
+    """Return what codes mean that an operation moves; None where it computes."""
+    largest = isinstance(op, Pool) and op.kind is PoolKind.MAX
+    quants = {v.quant for v in inputs}
+    return quants.pop() if (largest or isinstance(op, _MOVES)) and len(quants) == 1 else None
+
+
+_MOVES = Concat | Gather | Reshape | Resize | Slice | Transpose
+
+
+def _need_reals(stored: Stored) -> None:
+    if stored.quant is not None:
+        raise RefusedError(
+            f"{stored.origin!r} has codes; only those of weights and biases are read"
+        )
 
 
 def finite(array: Array, origin: str) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def program_in(exported: torch.export.ExportedProgram, name: str) -> Program:
 
 
 def values_of(program: Program, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return what PyTorch computes: every float tensor of the program that has a batch, by name.
+    """Return what PyTorch computes: every tensor of the program that has a batch, by name.
 
     `inputs`: [n, ...] by name.  Calls go to PyTorch's own kernels, and only operators that are read
     here are called.  A program for a batch of fixed length computes as many at once.
@@ -86,19 +87,34 @@ def _computed(program: Program, inputs: Mapping[str, Array], length: int) -> dic
 
 
 def _of_images(x: object, length: int) -> bool:
-    """Tell whether a result is a float tensor with a batch."""
-    if not isinstance(x, torch.Tensor) or x.dtype is not torch.float32:
+    """Tell whether a result is a tensor of reals or codes with a batch."""
+    if not isinstance(x, torch.Tensor) or x.dtype not in {torch.float32, torch.int8}:
         return False
     return bool(x.ndim) and len(x) == length
 
 
 def _called(call: Call, env: Mapping[str, object]) -> object:
     library, name, overload = call.target.split(".")
-    if library != "aten" or not read_here(call):
+    if not read_here(call):
         raise InputError(f"{call.path}.{call.name}: {call.operator} is not called here")
+    if library == "quantized_decomposed":
+        return _recoded(name, {k: _value(k, x, env) for k, x in call.arguments.items()})
     operator = getattr(getattr(torch.ops.aten, name), overload)
     given = {k: _value(k, x, env) for k, x in call.arguments.items() if not isinstance(x, Other)}
     return operator(**given)
+
+
+def _recoded(name: str, given: Mapping[str, Any]) -> torch.Tensor:
+    """Quantise or dequantise as PyTorch defines it; its library of them is not always loaded."""
+    x = given["input"]
+    if name == "quantize_per_tensor":
+        codes = torch.round(x * (1.0 / given["scale"])) + given["zero_point"]
+        return torch.clamp(codes, given["quant_min"], given["quant_max"]).to(torch.int8)
+    if name == "dequantize_per_tensor":
+        return (x.to(torch.float32) - given["zero_point"]) * given["scale"]
+    along = (-1, *(1,) * (x.ndim - 1))
+    zeros, scales = given["zero_points"].reshape(along), given["scales"].reshape(along)
+    return (x.to(torch.float32) - zeros) * scales
 
 
 def _value(name: str, argument: Argument, env: Mapping[str, object]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,15 +38,15 @@ def convolution(at: At) -> Held:
     kernel = weight.values[:, :, None] if flat else weight.values
     stride, dilation = at.pair("stride", flat, 1), at.pair("dilation", flat, 1)
     op = Convolution(
-        Tensor(np.ascontiguousarray(kernel.transpose(0, 2, 3, 1)), None, weight.origin),
-        at.tensor("bias", 1) if at.given("bias") else None,
+        replace(weight, values=np.ascontiguousarray(kernel.transpose(0, 2, 3, 1))),
+        at.bias(weight, x),
         stride,
         _padding(at, flat, (kernel.shape[2], kernel.shape[3]), dilation),
         dilation,
         at.call.integer("groups", 1),
     )
-    if op.groups < 1 or (op.bias is not None and op.bias.values.shape != kernel.shape[:1]):
-        raise RefusedError("its groups or its bias do not fit its weight")
+    if op.groups < 1:
+        raise RefusedError("it has no groups")
     return at.make(op, x)
 
 
@@ -62,10 +63,7 @@ def _padding(at: At, flat: bool, kernel: Pair, dilation: Pair) -> Sides:  # noqa
 def linear(at: At) -> Held:
     """A matrix times the last axis."""
     x, weight = at.input("input"), at.tensor("weight", 2)
-    bias = at.tensor("bias", 1) if at.given("bias") else None
-    if bias is not None and bias.values.shape != weight.values.shape[:1]:
-        raise RefusedError("its bias does not fit its weight")
-    return at.make(Dense(weight, bias), x)
+    return at.make(Dense(weight, at.bias(weight, x)), x)
 
 
 def batch_norm(at: At) -> Held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from kilograd.frontend.torch_export.building import At, Held
 from kilograd.frontend.torch_export.maps import EVAL
@@ -38,7 +39,7 @@ def reshape(at: At) -> Held:
         whole = at.building.whole(at.call.outputs[0])
         if math.prod(whole) != held.array.size:
             raise RefusedError(f"it makes {list(whole)} of {held.array.size} numbers")
-        return Stored(held.origin, held.array.reshape(whole))
+        return replace(held, array=held.array.reshape(whole))
     x = at.input()
     return x if at.shape == x.shape else at.make(Reshape(), x)
 

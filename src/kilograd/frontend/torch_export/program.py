@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from kilograd.ir import Array
+from kilograd.ir import Affine, Array
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,14 @@ class Shaped:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Numbers that a program comes with; `origin` is what the module calls them."""
+    """Numbers that a program comes with; `origin` is what the module calls them.
+
+    `quant`: what they mean, where they are codes.
+    """
 
     origin: str
     array: Array
+    quant: Affine | None = None
 
 
 @dataclass(frozen=True, eq=False)

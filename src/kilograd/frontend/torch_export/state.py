@@ -43,6 +43,8 @@ def state_dict(program: Program, learned: Mapping[str, Weighted]) -> dict[str, A
     where the module has nothing that its bias can be written to.
     """
     where = program.file
+    if translated(program).quantised:
+        raise InputError(f"{where}: keeps codes for weights; give the float module, or its program")
     folded = _folded(program)
     for name, op in learned.items():
         if op.weight.origin not in folded:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kilograd import names
 from kilograd.errors import InputError
-from kilograd.frontend.torch_export import arithmetic, maps, moves
+from kilograd.frontend.torch_export import arithmetic, codes, maps, moves
 from kilograd.frontend.torch_export.building import At, Building, Translation
 from kilograd.frontend.torch_export.program import Call, Other, Program, RefusedError
 from kilograd.layers.network import (
@@ -91,6 +91,9 @@ _TRANSLATIONS: dict[str, Translation] = {
     "flip": moves.flip,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), moves.channel_shuffle),
     **dict.fromkeys(("pad", "constant_pad_nd"), moves.pad),
+    "quantized_decomposed.quantize_per_tensor.default": codes.quantize,
+    "quantized_decomposed.dequantize_per_tensor.default": codes.dequantize,
+    "quantized_decomposed.dequantize_per_channel.default": codes.dequantize_channels,
 }
 """By the operator's name without overload."""
 
@@ -152,7 +155,7 @@ def translated(program: Program) -> Network:
     building.held |= program.stored
     found: list[Unsupported] = []
     inputs = _inputs(building)
-    sharing = _Sharing(program)
+    sharing = _Sharing(building)
     for i, call in enumerate(program.calls):
         try:
             _translate(building, sharing, i, call)
@@ -209,7 +212,7 @@ def _translate(building: Building, sharing: _Sharing, index: int, call: Call) ->
     if building.lost.intersection(call.refs()):
         building.lost |= set(call.outputs)  # what it reads was refused: no more is known
         return
-    made = translation(At(call, building))
+    made = translation(At(call, building, index))
     held = made if isinstance(made, list) else [made]
     building.held |= dict(zip(call.outputs, held, strict=False))
     if all(isinstance(x.op, _VIEWS) for x in building.layers[before:]):
@@ -223,10 +226,9 @@ def _translate(building: Building, sharing: _Sharing, index: int, call: Call) ->
 class _Sharing:
     """Which names of a program may stand for the same memory, and until when they are read."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, building: Building) -> None:
+        self._building = building
         self._memory: dict[str, set[str]] = {}
-        self._last: dict[str, float] = {n: i for i, c in enumerate(program.calls) for n in c.refs()}
-        self._last |= dict.fromkeys(program.outputs, math.inf)
 
     def share(self, call: Call) -> None:
         """Note that a call's results may lie in the memory of what it reads."""
@@ -246,7 +248,7 @@ class _Sharing:
         """
         name = call.ref("self" if "self" in call.arguments else "input").name
         others = self._memory.get(name, {name}) - {name, *call.outputs}
-        if any(self._last.get(n, -1) > index for n in others):
+        if any(self._building.last_read(n) > index for n in others):
             raise RefusedError("it overwrites what is read again under another name; not in place")
         return name
 
@@ -272,7 +274,7 @@ def _advice(call: Call) -> str:
             f"without{f'; inside, {also} cannot be read either' * bool(also)}"
         )
     if library in {"quantized_decomposed", "torchao", "quantized"}:
-        return "give the float module: kilograd quantises"
+        return "give the float module: kilograd quantises; of PT2E's programs int8 ones are read"
     if library != "aten":
         return f"it is of the library {library!r}; write it with PyTorch's own operators"
     for operators, advice in _ADVICE.items():
