@@ -42,10 +42,10 @@ from torch.nn import functional
 from kilograd.frontend import Model
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Array, Graph, Input, Node, Param, dead_code
+from kilograd.layers.raised import clamp
 from kilograd.learn.recipe import Compiled
 from kilograd.offline.network import FloatNetwork
 from kilograd.ops import Add, AvgPool, Conv, Depthwise
-from kilograd.passes import clamp
 from kilograd.settings import HeadKind
 from kilograd.targets import Driver, build_host
 from kilograd.targets.host import find_compiler
@@ -147,7 +147,7 @@ class Network(FloatNetwork):
                     values[n] = xs[0].mean((2, 3))
                 case _:
                     y = self.layer(n.name)(*xs)
-                    relu6 = clamp(n.type.affine)[0] == 0
+                    relu6 = clamp(n.op)[0] == 0
                     values[n] = functional.relu6(y, inplace=True) if relu6 else y
         return self.head(values[self.graph.outputs[0]])
 

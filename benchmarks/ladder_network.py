@@ -8,6 +8,7 @@ float32 [n, c, h, w]; where they are rounded, they are multiples of the scale of
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -17,10 +18,11 @@ from torch.nn import functional
 
 from kilograd.frontend.model_folder import folder_layout
 from kilograd.ir import Affine, Array, DType, Graph, Input, Node, Param
+from kilograd.layers.raised import clamp
 from kilograd.offline.network import FloatNetwork
 from kilograd.ops import Add, AvgPool, Conv, Depthwise
 from kilograd.ops.conv import requantisation
-from kilograd.passes import Part, clamp
+from kilograd.passes import Part
 
 EXACT = 1 << 24
 """float32 holds every integer up to here: sums of codes below are exact in any order."""
@@ -159,8 +161,8 @@ class Network(FloatNetwork):
                 raise TypeError(f"{n.name} is a {type(n.op).__name__}")
         with torch.no_grad():
             if self.rung is Rung.FLOAT:
-                low, high = clamp(quant)
-                y = real if mean else real.clamp(low, high)
+                low, high = (-math.inf, math.inf) if mean else clamp(n.op)
+                y = real.clamp(low, high)
                 passes = (y > low) & (y < high) | mean
             else:
                 rounded = self.rung is Rung.ROUNDED

@@ -26,6 +26,7 @@ from kilograd.data import Augment, Dataset, EpisodeKind, load_dataset, sample_ep
 from kilograd.errors import InputError, option  # noqa: E402
 from kilograd.frontend import Model, load_model, load_model_folder, resized  # noqa: E402
 from kilograd.ir import Array  # noqa: E402
+from kilograd.layers.raised import real_parameters  # noqa: E402
 from kilograd.offline import loop  # noqa: E402
 from kilograd.offline.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from kilograd.offline.folder import agree  # noqa: E402
@@ -34,7 +35,6 @@ from kilograd.offline.metatrain import ProtoNet, accuracy, metatrain  # noqa: E4
 from kilograd.offline.network import FloatNetwork  # noqa: E402
 from kilograd.offline.pretrain import pretrain  # noqa: E402
 from kilograd.offline.settings import Course, Metatraining, Pretraining, Views  # noqa: E402
-from kilograd.passes import dequantised  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -424,9 +424,9 @@ def test_metatrain_gains_and_writes_a_model(tmp_path: Path, small: Model, many: 
 
 def test_only_the_last_layers_change(tmp_path: Path, small: Model, many: Dataset) -> None:
     metatrain(tmp_path / "meta", small, many, replace(META, last=2, lr=0.1, epochs=6, steps=10))
-    before = dequantised(small.graph)
+    before = real_parameters(small.graph)
     model = load_model(str(tmp_path / "meta"))
-    after = dequantised(model.graph)
+    after = real_parameters(model.graph)
     changed = set()
     for name, value in before.items():
         if name.endswith(".weight") and not name.startswith("classifier"):
@@ -464,7 +464,7 @@ def test_processes_that_prepare_images_change_nothing(
     how = replace(META, epochs=1)
     for name, workers in (("a", 0), ("b", 1)):
         metatrain(tmp_path / name, small, many, how, session=Session(workers=workers))
-    a, b = (dequantised(load_model(str(tmp_path / n)).graph) for n in "ab")
+    a, b = (real_parameters(load_model(str(tmp_path / n)).graph) for n in "ab")
     assert all((a[k] == b[k]).all() for k in a)
 
 
@@ -509,7 +509,7 @@ def test_a_trained_network_learns_other_classes(tmp_path: Path, small: Model, ho
     assert model.training_classes == ("zebra", "blue", "green", "red", "yellow")
     first = "stem.weight"
     assert np.abs(
-        dequantised(model.graph)[first] - dequantised(small.graph)[first]
+        real_parameters(model.graph)[first] - real_parameters(small.graph)[first]
     ).max() <= 0.51 * max(model.graph[first].type.affine.scale)
 
 

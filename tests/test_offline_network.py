@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not here: pip install to
 from kilograd.errors import InputError  # noqa: E402 behind the line that may skip
 from kilograd.frontend import load_model_folder  # noqa: E402
 from kilograd.ir import Array, Builder, Graph, Input, Node, Param  # noqa: E402
+from kilograd.layers.raised import quantised, real_parameters  # noqa: E402
 from kilograd.offline.network import FloatNetwork, int8_graph, int8_outputs  # noqa: E402
 from kilograd.ops import WindowPool  # noqa: E402
-from kilograd.passes import dequantised, quantised  # noqa: E402
 
 ODD = (Unit(6, 4), Unit(9, 5, kernel=5, stride=2), Unit(10, 5, kernel=7))
 
@@ -43,7 +43,7 @@ def exact(graph: Graph, weights: dict[str, Array], codes: Array) -> dict[str, Ar
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_activation_is_that_of_the_formulas(seed: int) -> None:
     graph = network(seed, ODD)
-    weights = dequantised(graph)
+    weights = real_parameters(graph)
     batch = images(3)
     with torch.inference_mode():
         values = FloatNetwork(graph).values(torch.from_numpy(batch))
@@ -83,13 +83,13 @@ def test_fresh_weights_follow_the_seed_and_not_the_graph() -> None:
     a, b, c = (FloatNetwork(graph, fresh=seed).weights() for seed in (0, 0, 1))
     assert all((a[k] == b[k]).all() for k in a)
     assert (a["stem.weight"] != c["stem.weight"]).all()
-    assert (a["stem.weight"] != dequantised(graph)["stem.weight"]).all()
+    assert (a["stem.weight"] != real_parameters(graph)["stem.weight"]).all()
 
 
 def test_weights_come_back_as_they_went_in() -> None:
     graph = small_network()
     again = FloatNetwork(graph).weights()
-    for name, value in dequantised(graph).items():
+    for name, value in real_parameters(graph).items():
         assert (again[name] == value).all()
 
 
@@ -115,7 +115,7 @@ def test_an_op_of_no_plain_network_is_named() -> None:
     ):
         FloatNetwork(pooled, name="small")
     with pytest.raises(TypeError, match="half"):
-        quantised(pooled, dequantised(graph), {n.name: (-1.0, 1.0) for n in graph.nodes})
+        quantised(pooled, real_parameters(graph), {n.name: (-1.0, 1.0) for n in graph.nodes})
 
 
 def test_the_int8_program_does_what_the_module_does() -> None:

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 from kilograd.errors import InputError
 from kilograd.frontend import load_model_folder, save_model, with_classifier
 from kilograd.ir import Array, Graph, interpret
+from kilograd.layers.raised import clamp, quantised, real_parameters
 from kilograd.ops import Add, Conv, Depthwise
-from kilograd.passes import accumulator_bounds, clamp, dequantised, quantised
+from kilograd.passes import accumulator_bounds
 
 NETWORKS = ("mcunet-5fps", "mbv2-w0.35", "proxyless-w0.3")
 
@@ -51,14 +52,16 @@ def outputs(graph: Graph, count: int = 6) -> Array:
 
 def test_quantising_what_was_dequantised_changes_little() -> None:
     graph = small_network()
-    again = quantised(graph, dequantised(graph), observed(graph))
+    again = quantised(graph, real_parameters(graph), observed(graph))
     before, after = outputs(graph), outputs(again)
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.99
 
 
 def test_weights_are_off_by_half_a_step_at_most() -> None:
     graph = small_network()
-    weights = {k: v * np.float32(1.7) + np.float32(0.001) for k, v in dequantised(graph).items()}
+    weights = {
+        k: v * np.float32(1.7) + np.float32(0.001) for k, v in real_parameters(graph).items()
+    }
     again = quantised(graph, weights, observed(graph))
     for n in again.params():
         steps = n.type.affine.unit * np.array(n.type.affine.scale)
@@ -69,7 +72,7 @@ def test_weights_are_off_by_half_a_step_at_most() -> None:
 
 def test_the_largest_weight_of_a_channel_is_127_and_codes_are_symmetric() -> None:
     graph = small_network()
-    again = quantised(graph, dequantised(graph), observed(graph))
+    again = quantised(graph, real_parameters(graph), observed(graph))
     for n in again.params():
         if n.name.endswith(".weight"):
             codes = np.moveaxis(np.abs(again.data[n.name].astype(int)), n.type.affine.axis or 0, 0)
@@ -80,17 +83,17 @@ def test_the_activation_function_of_every_layer_stays() -> None:
     graph = small_network()
     # As if no value had ever been negative: a linear layer must not turn into one with a ReLU.
     ranges = dict.fromkeys(observed(graph), (0.0, 5.0))
-    again = quantised(graph, dequantised(graph), ranges)
+    again = quantised(graph, real_parameters(graph), ranges)
     for name in ranges:
-        assert (clamp(again[name].type.affine)[0] == 0) == (clamp(graph[name].type.affine)[0] == 0)
+        assert (clamp(again[name].op)[0] == 0) == (clamp(graph[name].op)[0] == 0)
 
 
 def test_relu6_is_never_wider_than_6() -> None:
     folder = model_path("mcunet-5fps")
     graph = load_model_folder(folder).graph
     layers = [n.name for n in graph.nodes if isinstance(n.op, Conv | Depthwise | Add)]
-    again = quantised(graph, dequantised(graph), dict.fromkeys(layers, (-50.0, 50.0)))
-    assert clamp(again["first_conv"].type.affine) == (0.0, 6.0)
+    again = quantised(graph, real_parameters(graph), dict.fromkeys(layers, (-50.0, 50.0)))
+    assert clamp(again["first_conv"].op) == (0.0, 6.0)
     assert again["first_conv"].type.affine.scale[0] == 6 / 255
 
 
@@ -101,7 +104,7 @@ def test_the_clamp_is_the_activation_that_the_file_names(name: str) -> None:
     graph = load_model_folder(folder).graph
     for op in json.loads((folder / "graph.json").read_text("utf-8"))["ops"]:
         if op["type"] != "avgpool":
-            bounds = clamp(graph[op["name"]].type.affine)
+            bounds = clamp(graph[op["name"]].op)
             assert bounds == ((0, 6) if op["activation"] == "relu6" else (-np.inf, np.inf))
 
 
@@ -111,10 +114,10 @@ def test_published_weights_come_back_as_they_were(name: str) -> None:
     folder = model_path(name)
     graph = load_model_folder(folder).graph
     floats = load_file(folder / "float.safetensors")
-    mine = dequantised(graph)["classifier.weight"]
+    mine = real_parameters(graph)["classifier.weight"]
     assert np.allclose(mine[:, 0, 0], floats["classifier.weight"], rtol=1e-6)
     layers = [n.name for n in graph.nodes if isinstance(n.op, Conv | Depthwise | Add)]
-    again = quantised(graph, dequantised(graph), dict.fromkeys(layers, (-8.0, 8.0)))
+    again = quantised(graph, real_parameters(graph), dict.fromkeys(layers, (-8.0, 8.0)))
     different = [
         int((again.data[n.name] != graph.data[n.name]).sum())
         for n in graph.params()
@@ -128,7 +131,7 @@ def test_published_weights_come_back_as_they_were(name: str) -> None:
 
 def test_a_channel_without_weights_gets_a_scale_in_proportion() -> None:
     graph = small_network()
-    weights = dequantised(graph)
+    weights = real_parameters(graph)
     weights["stem.weight"][1] = 0
     weights["stem.weight"][2] *= np.float32(1e-9)
     again = quantised(graph, weights, observed(graph))
@@ -139,7 +142,7 @@ def test_a_channel_without_weights_gets_a_scale_in_proportion() -> None:
 
 def test_a_layer_of_zeros_is_a_network_still(tmp_path: Path) -> None:
     model = load_model_folder(write_model(tmp_path / "small"))
-    weights = {k: 0 * v for k, v in dequantised(model.graph).items()}
+    weights = {k: 0 * v for k, v in real_parameters(model.graph).items()}
     ranges = {n.name: (0.0, 0.0) for n in model.graph.nodes}
     (tmp_path / "new").mkdir()
     save_model(replace(model, graph=quantised(model.graph, weights, ranges)), tmp_path / "new")

@@ -158,11 +158,11 @@ def test_an_input_keeps_the_codes_that_it_has() -> None:
     assert made.inputs[0].quant == own
 
 
-def test_values_can_be_tied() -> None:
+def test_values_can_take_the_scale_of_others() -> None:
     network = residual()
     x = {"input 0": pictures()}
     features, head = network.layers[-1].inputs[0], network.outputs[0]
-    made = coded(network, ranges(network, x), [(features, head)])
+    made = coded(network, ranges(network, x), {head: features})
     assert by_name(made, features.name).quant == by_name(made, head.name).quant
 
 

@@ -39,7 +39,7 @@ from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 SEED, SIDE, ORIENTATIONS = 20, 16, 8
 LEARNED, UNSEEN = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
 COPIES = 4  # distorted ones of every image in every orientation
-PREPROCESS = Preprocess(SIDE, SIDE, 1)
+PREPROCESS = Preprocess.square(SIDE, SIDE, 1)
 
 # ---- the network ----
 

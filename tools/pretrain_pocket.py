@@ -46,7 +46,7 @@ SEED = 13
 # ---- the network ----
 
 SIZE, STEM, WIDTH = 64, 16, 160
-PREPROCESS = Preprocess(SIZE, SIZE, 3)
+PREPROCESS = Preprocess.square(SIZE, SIZE, 3)
 # Inverted residuals: channels of the 1x1 expansion (0: none) and of the result, kernel, stride.
 BLOCKS = (
     (0, 12, 3, 1),

@@ -36,8 +36,9 @@ from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, save_model, with_classifier, with_last_conv
 from kilograd.frontend.variant import LAST_CONV
 from kilograd.ir import Array, Builder, Graph, Node, Param, dead_code, fingerprint
+from kilograd.layers.raised import quantised
 from kilograd.output import make_folder
-from kilograd.passes import EntryPoint, quantised
+from kilograd.passes import EntryPoint
 from kilograd.targets import build_host
 
 BATCH = 64

@@ -6,7 +6,7 @@ scale a tensor; biases int32.  What `docs/arithmetic.md` computes with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,8 +43,8 @@ from kilograd.layers.report import Report, compared
 
 _KEEP_SCALE = (Concat, Gather, Pad, Reshape, Resize, Slice, Transpose)
 
-Ties = Iterable[tuple[Value, Value]]
-"""Values that must share a scale."""
+Same = Mapping[Value, Value]
+"""Values that take the quantisation of others."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def quantise(network: Network, samples: Samples, recipe: Recipe | None = None) -
     return Quantised(made, compared(network, made, samples, doubts))
 
 
-def coded(network: Network, observed: Mapping[Value, Range], ties: Ties = ()) -> Network:
+def coded(network: Network, observed: Mapping[Value, Range], same: Same | None = None) -> Network:
     """Return a float network with codes for weights and activations, for ranges observed before.
 
-    `ties`: further values that share a scale, beside those whose layer gives what it reads.
+    `same`: further values that take a quantisation, beside those whose layer moves what it reads.
     """
     if network.layout is not Layout.CHANNELS_LAST or network.quantised:
         raise InputError(f"{network.name} has codes already, or is not made plain")
-    quants = _quantisations(network, observed, ties)
+    quants = _quantisations(network, observed, same or {})
     new = {v: replace(v, quant=quants[v]) for v in network.values()}
     return replace(
         network,
@@ -99,30 +99,31 @@ def coded(network: Network, observed: Mapping[Value, Range], ties: Ties = ()) ->
 
 
 def _quantisations(
-    network: Network, observed: Mapping[Value, Range], ties: Ties
+    network: Network, observed: Mapping[Value, Range], same: Same
 ) -> dict[Value, Affine]:
     """Return the quantisation of each value; those of one group share it."""
-    groups, made = _groups(network, ties), network.made()
+    groups = _groups(network, same)
     bounds = {x.output: _bounds(x) for x in network.layers}
     fixed = {groups[v]: v.quant for v in network.inputs if v.quant is not None}
+    moved = {x.output for x in network.layers if isinstance(x.op, _KEEP_SCALE)} | set(same)
     spans: dict[Value, list[Range]] = {}
     one_sided: dict[Value, bool] = {}
     for v in network.values():
-        low, high = bounds.get(v, UNBOUNDED)
+        if v in same:
+            continue
+        g, (low, high) = groups[v], bounds.get(v, UNBOUNDED)
         least, most = observed[v]
-        spans.setdefault(groups[v], []).append((max(least, low), min(most, high)))
-        # A value that is moved is as far from zero as what it is moved from.
-        if v not in made or not isinstance(made[v].op, _KEEP_SCALE):
-            one_sided[groups[v]] = one_sided.get(groups[v], True) and low == 0
+        spans.setdefault(g, []).append((max(least, low), min(most, high)))
+        if v not in moved:  # what is moved is as far from zero as what it is moved from
+            one_sided[g] = one_sided.get(g, True) and low == 0
     out: dict[Value, Affine] = {}
-    for v in network.values():
-        g = groups[v]
+    for v, g in groups.items():
         span = min(low for low, _ in spans[g]), max(high for _, high in spans[g])
         out[v] = fixed.get(g) or affine(span, one_sided=one_sided[g])
     return out
 
 
-def _groups(network: Network, ties: Ties) -> dict[Value, Value]:
+def _groups(network: Network, same: Same) -> dict[Value, Value]:
     """Map each value to one that stands for all that share its scale."""
     parent = {v: v for v in network.values()}
 
@@ -131,7 +132,7 @@ def _groups(network: Network, ties: Ties) -> dict[Value, Value]:
             v = parent[v]
         return v
 
-    pairs = [*ties]
+    pairs = [*same.items()]
     for x in network.layers:
         largest = isinstance(x.op, Pool) and x.op.kind is PoolKind.MAX
         if isinstance(x.op, _KEEP_SCALE) or largest:

@@ -16,6 +16,7 @@ from kilograd.errors import InputError, option
 from kilograd.frontend import Model
 from kilograd.frontend.layouts import folder_layout
 from kilograd.ir import Array, Graph, Input, Node, Param
+from kilograd.layers.raised import clamp, quantised, real_parameters
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, Window
 from kilograd.passes import (
     AccumulatorError,
@@ -23,9 +24,6 @@ from kilograd.passes import (
     LimitError,
     accumulator_bounds,
     check_ranges,
-    clamp,
-    dequantised,
-    quantised,
 )
 from kilograd.targets import build_host
 
@@ -57,7 +55,7 @@ class FloatNetwork(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.layers = nn.ModuleList()
         self._place: dict[str, int] = {}
         random = None if fresh is None else torch.Generator().manual_seed(fresh)
-        real = dequantised(graph)
+        real = real_parameters(graph)
         for n in graph.nodes:
             if isinstance(n.op, Conv | Depthwise):
                 self._place[n.name] = len(self.layers)
@@ -221,7 +219,7 @@ def _folded(layer: nn.Module) -> tuple[Array, Array]:
 
 
 def _clamped(n: Node, x: Tensor) -> Tensor:
-    low, high = clamp(n.type.affine)
+    low, high = clamp(n.op)
     # Not x.clamp: its gradient takes three passes over the activations, that of hardtanh one.
     return x if low == -math.inf else functional.hardtanh(x, low, high)
 

@@ -11,7 +11,6 @@ from kilograd.passes.lite_residual import Block, lite_residual, mobile_blocks
 from kilograd.passes.liveness import Storage, store
 from kilograd.passes.overflow import AccumulatorError, Bound, accumulator_bounds, narrow_gradients
 from kilograd.passes.prune import push_takes
-from kilograd.passes.quantise import clamp, dequantised, quantised
 from kilograd.passes.ranges import LimitError, check_ranges
 from kilograd.passes.recompute import recompute
 from kilograd.passes.resize import resize
@@ -44,9 +43,7 @@ __all__ = [
     "accumulator_bounds",
     "check_ranges",
     "choose_streams",
-    "clamp",
     "cut",
-    "dequantised",
     "differentiate",
     "entries",
     "fuse_updates",
@@ -59,7 +56,6 @@ __all__ = [
     "mobile_blocks",
     "narrow_gradients",
     "push_takes",
-    "quantised",
     "recompute",
     "resize",
     "schedule",
