@@ -12,9 +12,10 @@ from onnx_files import Array, helper, model, node, onnx, quantised, saved
 
 from kilograd.errors import InputError
 from kilograd.frontend.onnx import read_onnx
-from kilograd.frontend.onnx.oracle import intermediates
-from kilograd.ir import Affine
+from kilograd.frontend.onnx.oracle import runtime_values
+from kilograd.ir import Affine, interpret
 from kilograd.layers.evaluate import Arithmetic, codes, computed
+from kilograd.layers.lower import lower
 from kilograd.layers.network import (
     Convolution,
     Dense,
@@ -26,6 +27,7 @@ from kilograd.layers.network import (
     Value,
 )
 from kilograd.layers.shapes import fits
+from kilograd.layers.simplify import simplify
 
 
 def weights(*shape: int) -> Array:
@@ -86,7 +88,15 @@ def compare(path: Path, *, images: int = 8) -> Network:
     network = read_onnx(path)
     (given,) = network.inputs
     x = np.random.default_rng(4).normal(size=(images, *given.shape)).astype(np.float32)
-    theirs = intermediates(path, {given.name: x})
+    if given.quant is not None:
+        x = codes(x, given.quant)
+    feeds = [{given.name: one} for one in x]
+    found = runtime_values(path, feeds)
+    theirs = {
+        v: np.stack([(one | feed)[v.name] for one, feed in zip(found, feeds, strict=True)])
+        for v in network.values()
+        if v.name in found[0] or v is given
+    }
     made = {x.output for x in network.layers if x.inputs and not isinstance(x.op, Requantise)}
     assert made <= set(theirs)
     for layer in network.layers:
@@ -138,6 +148,27 @@ def test_a_network_of_the_quantiser_equals_onnx_runtime(
             assert len(w.quant.scale) == (len(w.values) if per_channel else 1)
             assert layer.op.bias is None or layer.op.bias.values.dtype == np.int32
     assert not {"Clamp", "ChannelScale"} & {type(x.op).__name__ for x in network.layers}
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_the_graph_that_devices_run_answers_with_the_same_codes(
+    unsigned: bool, tmp_path: Path
+) -> None:
+    path = quantised(mobile(), tmp_path, unsigned=unsigned)
+    plain = simplify(read_onnx(path))
+    graph = lower(plain).graph
+    (image,) = graph.inputs()
+    (given,) = plain.inputs
+    assert given.quant is not None
+    x = np.random.default_rng(6).normal(size=(8, *image.type.shape))
+    feeds = [codes(one, given.quant) for one in x]
+    theirs = runtime_values(path, [{given.name: one.transpose(2, 0, 1)} for one in feeds])
+    for one, wanted in zip(feeds, theirs, strict=True):
+        found = interpret(graph, {image.name: one})
+        for output, value in zip(graph.outputs[1:], plain.outputs, strict=True):
+            mine = found[output.name]
+            assert isinstance(mine, np.ndarray)
+            np.testing.assert_array_equal(mine.ravel(), wanted[value.name].ravel())
 
 
 def lenet() -> Any:
@@ -352,6 +383,6 @@ def test_the_oracle_says_why_a_file_does_not_run(tmp_path: Path) -> None:
     made = hand_made(node("Conv", "xd wd b", "c"))
     made.ir_version = 999
     path = saved(made, tmp_path)
-    x = np.zeros((1, 4, 5, 6), np.float32)
+    x = np.zeros((4, 5, 6), np.int8)
     with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
-        intermediates(path, {read_onnx(path).inputs[0].name: x})
+        runtime_values(path, [{read_onnx(path).inputs[0].name: x}])

@@ -15,111 +15,123 @@ from pathlib import Path
 
 import numpy as np
 
-from kilograd.errors import InputError, shown
+from kilograd.errors import InputError
 from kilograd.extras import Extra
-from kilograd.frontend.onnx.file import Program, read_program, whole
+from kilograd.frontend.onnx.file import Declared, Program, read_program, whole
 from kilograd.frontend.onnx.reader import read_network
 from kilograd.ir import Affine, Array
 from kilograd.layers.network import Value
 
-_SECONDS = 600
+SECONDS = 600.0
+"""A file may take so long."""
+
+Named = Mapping[str, Array]
+"""Arrays by the names of values, in their shapes: int8 codes, or float32."""
+
 _PROGRAM = """
 import json, sys
 import numpy as np
 import onnxruntime as ort
-path, folder = sys.argv[1:]
-names = json.load(open(f"{folder}/names.json"))
+folder = sys.argv[1]
+job = json.load(open(f"{folder}/job.json"))
 options = ort.SessionOptions()
 options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 options.log_severity_level = 4
-session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-given = [np.load(f"{folder}/input{i}.npy") for i in range(len(names["inputs"]))]
-rows = []
-for row in zip(*given):
-    feeds = {name: x[None] for name, x in zip(names["inputs"], row)}
-    rows.append(session.run(names["wanted"], feeds))
-for i, ys in enumerate(zip(*rows)):
-    np.save(f"{folder}/output{i}.npy", np.stack(ys))
+providers = ["CPUExecutionProvider"]
+session = ort.InferenceSession(f"{folder}/net.onnx", options, providers=providers)
+for i in range(job["feeds"]):
+    feeds = {x: np.load(f"{folder}/in{i}_{k}.npy") for k, x in enumerate(job["inputs"])}
+    for k, y in enumerate(session.run(job["wanted"], feeds)):
+        np.save(f"{folder}/out{i}_{k}.npy", y)
 """
 
 
-def intermediates(path: Path, inputs: Mapping[str, Array]) -> dict[Value, Array]:
-    """Return what ONNX Runtime makes of inputs: a batch for each value of `read_onnx(path)`.
+def runtime_values(
+    path: Path, feeds: Sequence[Named], seconds: float = SECONDS
+) -> list[dict[str, Array]]:
+    """Return for each feed, by name, the values of `read_onnx(path)` as ONNX Runtime computes them.
 
-    `inputs`: reals [n, ...] for each input of the network.  Values with codes come as int8, as
-    in the network (uint8 minus 128), others as float32, each [n, *shape].  A value that the file
-    does not hold by itself, as a clamp between a layer and its codes, is left out.
+    A value that no tensor of the file equals, as what a Concat brings to its scale, is left out.
 
-    Raises `InputError` where the file or the runtime refuses, or the package is missing.
+    Raises `InputError` where the runtime is missing, or cannot run the file.
     """
-    Extra.CHECK.load("onnxruntime", f"{path}: comparing with ONNX Runtime")
+    Extra.CHECK.load("onnxruntime", "ONNX Runtime, which computes the same from the file,")
     program = read_program(path)
     reading = read_network(program, path)
     made = {name for node in program.operators for name in node.outputs}
-    wanted = {v: t for v in reading.network.values() if (t := reading.tensors[v.name]) in made}
-    types = {x.name: x.dtype for x in program.inputs}
-    feeds = {
-        (name := reading.fed[v.name]): _given(inputs[v.name], v, dtype=types[name])
-        for v in reading.network.inputs
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        ys = _run(path, program, feeds, list(wanted.values()), Path(scratch))
-    found = {v: feeds[reading.fed[v.name]] for v in reading.network.inputs}
-    found |= dict(zip(wanted, ys, strict=True))
-    return {v: _as_read(y, v) for v, y in found.items()}
+    values = [v for v in reading.network.values() if reading.tensors[v.name] in made]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(
+            path,
+            program,
+            [reading.tensors[v.name] for v in values],
+            list(reading.fed.values()),
+            folder,
+            len(feeds),
+        )
+        types = {x.name: x for x in program.inputs}
+        for i, feed in enumerate(feeds):
+            for k, v in enumerate(reading.network.inputs):
+                np.save(
+                    folder / f"in{i}_{k}.npy",
+                    _as_in_file(feed[v.name], v, types[reading.fed[v.name]]),
+                )
+        _run(path, folder, seconds)
+        return [
+            {v.name: _as_read(np.load(folder / f"out{i}_{k}.npy"), v) for k, v in enumerate(values)}
+            for i in range(len(feeds))
+        ]
 
 
-def _given(x: Array, value: Value, *, dtype: int) -> Array:
-    """Return a batch in the element type that the file takes."""
-    x = x.reshape(-1, *value.shape)
-    match dtype:
-        case 2 | 3 if value.quant:
-            q = np.rint(x / np.float32(value.quant.scale[0])) + value.quant.zero_point
-            signed = np.clip(q, -128, 127).astype(np.int8)
-            return signed if dtype == 3 else signed.view(np.uint8) ^ np.uint8(0x80)
-        case 10:
-            return x.astype(np.float16)
-        case 11:
-            return x.astype(np.float64)
-        case _:
-            return x.astype(np.float32)
+def _as_in_file(x: Array, value: Value, declared: Declared) -> Array:
+    """Return an input in the shape and type of the file, with the axis of the batch."""
+    shape = tuple(d if isinstance(d, int) else 1 for d in declared.shape)
+    match declared.dtype:
+        case 2:
+            return (x.astype(np.int8).view(np.uint8) ^ np.uint8(0x80)).reshape(shape)
+        case 3:
+            return x.astype(np.int8).reshape(shape)
+        case _ if value.quant is not None:
+            x = (x.astype(np.float64) - value.quant.zero_point) * value.quant.scale[0]
+    return x.astype(_FLOATS[declared.dtype]).reshape(shape)
 
 
-def _run(
-    path: Path,
-    program: Program,
-    feeds: Mapping[str, Array],
-    wanted: Sequence[str],
-    scratch: Path,
-) -> list[Array]:
-    """Run a copy of the file that holds all its numbers, and returns all that is wanted."""
+_FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
+
+
+def _write(
+    path: Path, program: Program, wanted: list[str], inputs: list[str], folder: Path, feeds: int
+) -> None:
+    """Write what the process reads: a copy of the file that returns all that is wanted."""
     model = whole(path, program)
     there = {x.name for x in model.graph.output}
     for name in dict.fromkeys(wanted):
         if name not in there:
             model.graph.output.add().name = name
-    names = {"inputs": list(feeds), "wanted": list(wanted)}
-    (scratch / "names.json").write_text(json.dumps(names), encoding="utf-8")
-    for i, x in enumerate(feeds.values()):
-        np.save(scratch / f"input{i}.npy", x)
-    (scratch / "net.onnx").write_bytes(model.SerializeToString())
-    command = [sys.executable, "-c", _PROGRAM, str(scratch / "net.onnx"), str(scratch)]
+    (folder / "net.onnx").write_bytes(model.SerializeToString())
+    job = {"inputs": inputs, "wanted": wanted, "feeds": feeds}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+
+
+def _run(path: Path, folder: Path, seconds: float) -> None:
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-c", _PROGRAM, str(folder)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_SECONDS,
+            text=True,
+            errors="replace",
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as e:
         raise InputError(
-            f"{path}: ONNX Runtime takes more than {_SECONDS} seconds; give fewer inputs"
+            f"{path}: ONNX Runtime takes longer than {seconds:g} s; give a smaller one"
         ) from e
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it crashed"]
-        raise InputError(f"{path}: ONNX Runtime cannot run it ({shown(said[-1])[:400]})")
-    return [np.load(scratch / f"output{i}.npy") for i in range(len(wanted))]
+        said = "; ".join(done.stderr.strip().splitlines()[-1:])[-300:] or done.returncode
+        raise InputError(f"{path}: ONNX Runtime cannot run it ({said}); check it with onnx.checker")
 
 
 def _as_read(y: Array, value: Value) -> Array:
@@ -128,7 +140,7 @@ def _as_read(y: Array, value: Value) -> Array:
         y = (y ^ np.uint8(0x80)).view(np.int8)
     if value.quant is not None and y.dtype != np.int8:
         y = _codes(y, value.quant)
-    return y.reshape(-1, *value.shape)
+    return y.reshape(value.shape)
 
 
 def _codes(y: Array, quant: Affine) -> Array:

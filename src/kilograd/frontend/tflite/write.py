@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +14,11 @@ from kilograd.frontend.tflite.read import Reading, read_network
 from kilograd.frontend.tflite.schema import FileTensor, graph_number, read_file
 from kilograd.ir import Affine, Array
 from kilograd.layers.evaluate import real
+from kilograd.layers.learned import Learned
 from kilograd.layers.network import Convolution, Dense, Layer, Tensor
 
 _BEHIND = {"SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE", "MEAN", "AVERAGE_POOL_2D"}
 """What may follow a layer that gets another number of outputs."""
-
-
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """New numbers of a layer with weights, in the shapes of its operation.
-
-    The number of outputs may be another one where the layer is the last.  `output`: what the codes
-    of its output mean now; None: the same as before.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    output: Affine | None = None
 
 
 def write_tflite(path: Path, learned: Mapping[str, Learned], signature: str = "") -> bytes:
