@@ -135,6 +135,11 @@ class Of(nn.Module):  # type: ignore[misc]
         return self.f(self.a, x)
 
 
+def between(a: Any, x: Any) -> Any:
+    y = F.conv2d(coded(x, 0.1), a(), a.bias)
+    return coded(torch.tanh(torch.sigmoid(y)), 0.1)
+
+
 def twice(a: Any, x: Any) -> Any:
     y = a(x)
     return coded(y, 0.1) + torch.tanh(y)
@@ -160,6 +165,7 @@ def twice(a: Any, x: Any) -> Any:
             Frozen(nn.Conv2d(3, 3, 1), axis=1),
             "not of outputs",
         ),
+        (between, Frozen(nn.Conv2d(3, 4, 1)), "Convolution .* computes in float between codes"),
         (
             twice,
             nn.Sigmoid(),

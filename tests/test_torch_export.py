@@ -114,6 +114,7 @@ MODULES = {
     "clamp": (Of(lambda m, x: x.clamp(min=-1).clamp(-3, 1).clamp_max(0.5)), MAP),
     "hardtanh": (nn.Hardtanh(), MAP),
     "softmax": (nn.Softmax(-1), (7,)),
+    "log_softmax": (nn.LogSoftmax(-1), (7,)),
     "scalars": (Of(lambda m, x: (2 - (x - 1) / 3 * 2 + 0.5) ** 2), MAP),
     "constants": (
         Of(
@@ -339,7 +340,6 @@ def test_what_pytorch_cannot_export_is_refused() -> None:
         (Of(lambda m, x: F.adaptive_avg_pool2d(x, 5)), MAP, "differ in size"),
         (Of(lambda m, x: F.interpolate(x, (9, 13))), MAP, "whole number"),
         (nn.Upsample(scale_factor=2, mode="bilinear"), MAP, "mode='nearest'"),
-        (nn.LogSoftmax(-1), (7,), "return the logits"),
         (nn.PReLU(6), MAP, "slope for each channel"),
         (nn.MaxPool2d(2, dilation=2), MAP, "dilation 1"),
         (Of(lambda m, x: x / x), MAP, "divides by what is computed"),

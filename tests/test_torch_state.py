@@ -10,6 +10,7 @@ import pytest
 from kilograd.errors import InputError
 from kilograd.frontend.torch_export import (
     Program,
+    intermediates,
     program_from,
     read_program,
     save_state_dict,
@@ -17,7 +18,8 @@ from kilograd.frontend.torch_export import (
     translated,
 )
 from kilograd.ir import Array
-from kilograd.layers.evaluate import evaluate, real
+from kilograd.layers.evaluate import Arithmetic, evaluate, real
+from kilograd.layers.evaluate import computed as steps
 from kilograd.layers.network import Convolution, Dense, Network, Tensor
 from kilograd.layers.quantise import quantise
 from kilograd.layers.simplify import simplify
@@ -152,6 +154,32 @@ def test_the_module_computes_what_the_codes_stand_for() -> None:
     np.testing.assert_allclose(y, reals, rtol=1e-4, atol=1e-5)
     moved = computed(module(), x)
     assert np.abs(moved - y).max() > 50 * np.abs(reals - y).max()
+
+
+def test_the_module_is_as_near_to_the_codes_as_their_rounding() -> None:
+    net = program(module())
+    network = coded(net)
+    x = images(60)
+    of_module = program(loaded(module(), state_dict(net, weighted(network))))
+    wanted = {v.name: y for v, y in intermediates(of_module, {"x": x}).items()}
+    logits = network.outputs[0]
+    apart = {}
+    for value, y in steps(network, {"x": last(x)}, Arithmetic.CODES):
+        if value.name in wanted and value.quant is not None:
+            z = wanted[value.name]
+            z = z if z.ndim == 2 else last(z)
+            low, high = ((c - value.quant.zero_point) * value.quant.scale[0] for c in (-128, 127))
+            apart[value] = np.abs(np.clip(z, low, high) - y) / value.quant.scale[0]
+            if value == logits:
+                cosine = (y * z).sum(1) / np.linalg.norm(y, axis=1) / np.linalg.norm(z, axis=1)
+    assert len(apart) >= 6
+    print(
+        {v.name: (round(float(d.mean()), 2), round(float(d.max()), 2)) for v, d in apart.items()},
+        cosine.min(),
+        cosine.mean(),
+    )
+    assert all(d.mean() < 1 for d in apart.values())
+    assert cosine.mean() > 0.99
 
 
 def test_a_head_may_have_other_classes() -> None:

@@ -27,6 +27,7 @@ from kilograd.layers.network import (
     Gather,
     Layer,
     Layout,
+    LogSoftmax,
     Mean,
     Network,
     Operation,
@@ -152,13 +153,13 @@ def applied(layer: Layer, xs: list[Array], layout: Layout, dtype: np.dtype[np.fl
             return xs[0].repeat(factors[0], rows).repeat(factors[1], columns)
         case Mean(axes):
             return xs[0].mean(tuple(a + 1 for a in axes)).reshape(-1, *shape)
-        case Clamp() | Curve() | Softmax() | Requantise():
+        case Clamp() | Curve() | Softmax() | LogSoftmax() | Requantise():
             return _of_elements(op, xs[0])
         case _:
             return moved(op, xs, shape)
 
 
-def _of_elements(op: Clamp | Curve | Softmax | Requantise, x: Array) -> Array:
+def _of_elements(op: Clamp | Curve | Softmax | LogSoftmax | Requantise, x: Array) -> Array:
     match op:
         case Clamp(bounds):
             return _clamped(x, bounds)
@@ -167,6 +168,9 @@ def _of_elements(op: Clamp | Curve | Softmax | Requantise, x: Array) -> Array:
         case Softmax():
             e = np.exp(x - x.max(-1, keepdims=True))
             return e / e.sum(-1, keepdims=True)
+        case LogSoftmax():
+            x = x - x.max(-1, keepdims=True)
+            return x - np.log(np.exp(x).sum(-1, keepdims=True))
         case Requantise():
             return x
 

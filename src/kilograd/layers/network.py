@@ -211,6 +211,11 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class LogSoftmax:
+    """The logarithm of `Softmax`, where that may stand."""
+
+
+@dataclass(frozen=True)
 class Requantise:
     """The same reals in another scale and zero point; in a float network nothing."""
 
@@ -234,6 +239,7 @@ Operation = (
     | Pad
     | Resize
     | Softmax
+    | LogSoftmax
     | Requantise
 )
 

@@ -18,6 +18,7 @@ from kilograd.layers.network import (
     Gather,
     Layer,
     Layout,
+    LogSoftmax,
     Mean,
     Operation,
     Pad,
@@ -56,7 +57,7 @@ def _made(op: Operation, xs: Sequence[Shape], y: Shape, layout: Layout) -> bool:
         case Sum() | Product():
             a, b = xs
             return np.broadcast_shapes(a, b) == y
-        case Clamp() | Curve() | Softmax() | Requantise():
+        case Clamp() | Curve() | Softmax() | LogSoftmax() | Requantise():
             return [y] == xs
         case Reshape():
             (x,) = xs

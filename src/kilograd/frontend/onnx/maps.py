@@ -17,6 +17,7 @@ from kilograd.layers.network import (
     ChannelScale,
     Convolution,
     Dense,
+    LogSoftmax,
     Mean,
     Pair,
     Pool,
@@ -376,9 +377,8 @@ def _softmax(draft: Draft, node: Operator) -> Flow:
     axis = node.integer("axis", -1 if new else 1) % len(x.shape)
     if axis != len(x.shape) - 1:
         raise UnsupportedError("is over another axis than the last")
-    if node.kind == "LogSoftmax":
-        raise UnsupportedError("is a logarithm; leave it out, classes stay in the same order")
-    return draft.add(node, Softmax(), [x], x.value.shape)
+    op = LogSoftmax() if node.kind == "LogSoftmax" else Softmax()
+    return draft.add(node, op, [x], x.value.shape)
 
 
 _READ: dict[str, Callable[[Draft, Operator], Flow]] = {

@@ -29,7 +29,7 @@ from kilograd.frontend.onnx.draft import (
 )
 from kilograd.frontend.onnx.file import Declared, Operator, Program, Subgraph, read_program
 from kilograd.ir import Affine, Array
-from kilograd.layers.network import Layer, Layout, Network, Softmax, Source, Value
+from kilograd.layers.network import Layer, Layout, LogSoftmax, Network, Softmax, Source, Value
 from kilograd.layers.unsupported import Unsupported, refuse
 from kilograd.names import spelled
 
@@ -327,7 +327,7 @@ def _in_floats(network: Network) -> list[Unsupported]:
     found = []
     users = network.users()
     for layer in network.layers:
-        last = isinstance(layer.op, Softmax) or not users[layer.output]
+        last = isinstance(layer.op, Softmax | LogSoftmax) or not users[layer.output]
         if layer.output.quant is None and not last:
             found.append(
                 Unsupported(

@@ -13,6 +13,7 @@ from kilograd.layers.network import (
     Clamp,
     Curve,
     CurveKind,
+    LogSoftmax,
     Product,
     Softmax,
     Sum,
@@ -92,11 +93,11 @@ def softplus(at: At) -> Held:
 
 
 def softmax(at: At) -> Held:
-    """softmax of the last axis."""
+    """softmax and log_softmax of the last axis."""
     x = at.input()
     if at.axis(at.call.integer("dim"), len(x.shape)) != len(x.shape) - 1:
         raise RefusedError("it is along another axis than the last; move that axis to the end")
-    return at.make(Softmax(), x)
+    return at.make(LogSoftmax() if at.call.operator == "log_softmax" else Softmax(), x)
 
 
 def square(at: At) -> Held:

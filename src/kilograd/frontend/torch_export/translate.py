@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from kilograd import names
 from kilograd.errors import InputError
@@ -59,7 +59,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "prelu": arithmetic.prelu,
     "elu": arithmetic.elu,
     "softplus": arithmetic.softplus,
-    "softmax": arithmetic.softmax,
+    **dict.fromkeys(("softmax", "log_softmax"), arithmetic.softmax),
     "square": arithmetic.square,
     "pow": arithmetic.power,
     "add": arithmetic.add,
@@ -125,9 +125,6 @@ _ADVICE = {
     ("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "grid_sampler"): (
         "enlarge with nn.Upsample(mode='nearest') instead"
     ),
-    ("log_softmax", "_log_softmax"): (
-        "return the logits; the class with the largest is the same, and training has its own"
-    ),
     ("embedding",): "give what it looks up as the input",
     ("_weight_norm", "_weight_norm_interface"): (
         "make the weight a plain parameter before the export "
@@ -162,6 +159,13 @@ def translated(program: Program) -> Network:
         except RefusedError as e:
             found.append(_unsupported(building, call, str(e)))
     refuse(where, found)
+    network = _network(building, inputs)
+    refuse(where, [*_in_float(network)] if network.quantised else ())
+    return network
+
+
+def _network(building: Building, inputs: tuple[Value, ...]) -> Network:
+    program = building.program
     return Network(
         names.spelled(program.name, ()),
         Layout.CHANNELS_FIRST,
@@ -170,6 +174,19 @@ def translated(program: Program) -> Network:
         tuple(building.layers),
         Source("PyTorch", program.file, program.sha256),
     )
+
+
+def _in_float(network: Network) -> Iterator[Unsupported]:
+    """Yield the layers of a program in codes that have none, but for those at its end."""
+    read = {v for x in network.layers for v in x.inputs}
+    for x in network.layers:
+        if x.output.quant is None and x.output in read:
+            yield Unsupported(
+                x.name,
+                type(x.op).__name__,
+                x.output.shape,
+                "computes in float between codes; quantise it as well, or give the float module",
+            )
 
 
 def _batch(program: Program) -> int | None:

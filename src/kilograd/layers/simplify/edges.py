@@ -8,6 +8,7 @@ from kilograd.layers.network import (
     Curve,
     CurveKind,
     Layer,
+    LogSoftmax,
     Network,
     Requantise,
     Softmax,
@@ -54,7 +55,7 @@ def _outputs(network: Network) -> Network:
 
 def _is_edge(x: Layer) -> bool:
     match x.op:
-        case Softmax() | Curve(kind=CurveKind.SIGMOID):
+        case Softmax() | LogSoftmax() | Curve(kind=CurveKind.SIGMOID):
             return True
         case Requantise():  # of an input alone it would leave no network
             return x.inputs[0].quant is not None

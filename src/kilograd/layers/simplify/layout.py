@@ -24,6 +24,7 @@ from kilograd.layers.network import (
     Gather,
     Layer,
     Layout,
+    LogSoftmax,
     Mean,
     Network,
     Operation,
@@ -161,7 +162,7 @@ class _Builder:
                 self._concat(x, x.op)
             case Mean(axes):
                 self._mean(x, axes)
-            case Slice() | Gather() | Pad() | Softmax():
+            case Slice() | Gather() | Pad() | Softmax() | LogSoftmax():
                 self._along(x)
 
     def _view(self, x: Layer) -> None:
@@ -293,7 +294,7 @@ class _Builder:
     def _along(self, x: Layer) -> None:
         """Add what names axes of the one value that it reads."""
         (v,) = x.inputs
-        axes = natural(v.shape) if isinstance(x.op, Softmax) else self.axes(v)
+        axes = natural(v.shape) if isinstance(x.op, Softmax | LogSoftmax) else self.axes(v)
         op: Operation = x.op
         match op:
             case Slice(axis) | Gather(axis):
