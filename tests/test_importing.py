@@ -11,8 +11,10 @@ import pytest
 from helpers import Run
 from onnx_files import node
 
+from kilograd.checking import check
 from kilograd.data.toys import write_toys
 from kilograd.frontend import load_model
+from kilograd.frontend.files import read_network
 
 MEAN, STD = "0.5", "0.25"
 
@@ -105,3 +107,23 @@ def test_numbers_of_pixels_must_fit(run: Run, here: Path, toys: Path) -> None:
     error = run("import", file, *common, "--input", "array", "--mean", "0").error
     assert "--mean" in error
     assert not (here / "net").exists()
+
+
+def test_every_layer_is_compared_with_the_runtime(run: Run, here: Path, toys: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="what is right is asked of onnxruntime")
+    file = classifier(here)
+    done = run("import", file, "--data", toys, "--out", "net", "--check", "--json")
+    checked = done.json["checked"]
+    assert checked["runtime"] == "ONNX Runtime"
+    assert len(checked["layers"]) >= 4
+    assert not any(x["differ"] for x in checked["layers"])
+
+
+def test_another_network_differs_from_the_runtime(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="what is right is asked of onnxruntime")
+    other = read_network(classifier(here, seed=1))
+    file = classifier(here)
+    monkeypatch.setattr("kilograd.checking.read_network", lambda _: other)
+    assert len(check(file).differing) >= 4

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from kilograd.checking import Checked
 from kilograd.cli.console import OUT, Table, say
 from kilograd.cli.numbers import in_short
 from kilograd.frontend import Arrays, Images, Model, Normalised
 from kilograd.ir import Leaf, Node, Param, Role
 from kilograd.layers.report import Report
 
+_LISTED = 20
 _SHOWN = 5
 """Layers that a report names: those that lose most."""
 
@@ -109,3 +111,18 @@ def show_report(report: Report) -> None:
     say(f"Ranges are from {report.samples} samples; the last layer keeps {last:.1f} dB")
     for doubt in report.doubts:
         say(f"note: {doubt}")
+
+
+def show_checked(checked: Checked) -> None:
+    """Print how a network compares with the runtime of its file."""
+    same = "the same to the bit" if checked.quantised else "the same but for the order of sums"
+    beside = f"{len(checked.layers)} tensors compared with {checked.runtime}"
+    if checked.exact:
+        say(f"{beside}: {same}")
+        return
+    say(f"{beside}: {len(checked.differing)} differ")
+    table = Table("tensor", "numbers that differ", "the worst by", box=None)
+    for x in islice(checked.differing, _LISTED):
+        worst = f"{x.largest:.0f} codes" if checked.quantised else f"{x.largest:.2%} of the largest"
+        table.add_row(x.name, f"{x.differ:,} of {x.count:,}", worst)
+    OUT.print(table)

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from kilograd import api
+from kilograd.checking import check
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import ERR, OUT, Table, bar, say, word
-from kilograd.cli.layers import lines, show_model, show_report, taken
+from kilograd.cli.layers import lines, show_checked, show_model, show_report, taken
 from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, flag, shown
 from kilograd.frontend import PUBLISHED, Model, available_models, load_model, model_places
@@ -113,6 +114,9 @@ def import_command(
         Path | None,
         typer.Option(help="Samples of what a float network is for; labels do not matter."),
     ] = None,
+    with_check: Annotated[
+        bool, typer.Option("--check", help="Compare each layer with the runtime of the file.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -123,13 +127,25 @@ def import_command(
     name = spelled(out.resolve().name, ())
     found = import_file(file, data, settings, name)
     save_imported(found, out)
+    checked = check(file) if with_check else None
     if as_json:
         report = None if found.report is None else asdict(found.report)
-        print(json.dumps({"path": str(out), **_described(found.model), "quantised": report}))
+        print(
+            json.dumps(
+                {
+                    "path": str(out),
+                    **_described(found.model),
+                    "quantised": report,
+                    "checked": None if checked is None else asdict(checked),
+                }
+            )
+        )
         return
     show_model(found.model)
     if found.report is not None:
         show_report(found.report)
+    if checked is not None:
+        show_checked(checked)
     say(f"Written to {out}, a model folder: --model {word(out)}")
 
 

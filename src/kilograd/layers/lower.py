@@ -7,6 +7,7 @@ quantisation.  A value [c] is a map [1, 1, c], and [n, c] is [1, n, c].
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,10 +71,12 @@ class Lowered:
     """A graph whose outputs are the features, int8 [1, 1, c], and then those of the network.
 
     `layers`: what has weights and is no part of the classifier, in the order of execution.
+    `nodes`: which node each value of the network has become.
     """
 
     graph: Graph
     layers: tuple[str, ...]
+    nodes: Mapping[Value, Node]
 
 
 class NoGraphError(ValueError):
@@ -109,7 +112,7 @@ def lower(network: Network) -> Lowered:
         accumulator_bounds(graph, ())
     except (AccumulatorError, LimitError) as e:
         raise InputError(f"{network.source.file or network.name}: {e}") from e
-    return Lowered(graph, trunk(graph))
+    return Lowered(graph, trunk(graph), lowering.nodes)
 
 
 def _features(b: Builder, outputs: list[Node]) -> Node:
