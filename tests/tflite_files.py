@@ -177,6 +177,11 @@ def activations(f: File) -> Iterator[Tensor]:
     yield f.add("HARD_SWISH", [f.x], f.tensor(SHAPE, 0.02, -20), f.options("HardSwish"))
     yield f.add("LEAKY_RELU", [f.x], f.tensor(SHAPE, 0.02, -40), f.options("LeakyRelu", alpha=0.1))
     yield f.add("RELU", [f.x], f.tensor(SHAPE, 0.02, -3))
+    yield f.add(
+        "LOGISTIC",
+        [f.add("RELU", [f.x], f.tensor(SHAPE, 0.01, -90))],
+        f.tensor(SHAPE, 1 / 256, -128),
+    )
     yield f.add("RELU6", [f.x], f.tensor(SHAPE, 0.02, -3))
     one = (
         constant(np.array(20, np.int8), 0.02, zero=-3)
@@ -191,8 +196,8 @@ def moved(f: File) -> Iterator[Tensor]:
     """What moves elements, alone and in a row."""
     x = f.x
     yield f.add("RESHAPE", [x, integers(1, 8, 24)], f.like(x, (1, 8, 24)), f.options("Reshape"))
-    yield f.add("EXPAND_DIMS", [x, scalar(1)], f.like(x, (1, 1, 6, 8, 4)))
-    yield f.add("TRANSPOSE", [x, integers(0, 3, 1, 2)], f.like(x, (1, 4, 6, 8)))
+    tall = f.add("EXPAND_DIMS", [x, scalar(1)], f.like(x, (1, 1, 6, 8, 4)))
+    yield f.add("SQUEEZE", [tall], f.like(x, SHAPE), f.options("Squeeze", squeezeDims=[1]))
     mask = f.options("StridedSlice", beginMask=9, endMask=9)
     ends = [integers(0, 1, 2, 0), integers(0, 5, 8, 0), integers(1, 2, 3, 1)]
     yield f.add("STRIDED_SLICE", [x, *ends], f.like(x, (1, 2, 2, 4)), mask)
@@ -210,6 +215,52 @@ def moved(f: File) -> Iterator[Tensor]:
     yield f.add(
         "RESIZE_NEAREST_NEIGHBOR", [x, integers(12, 24)], f.like(x, (1, 12, 24, 4)), nearest
     )
+
+
+def turned(f: File) -> Iterator[Tensor]:
+    """What is read, and no op of ours computes."""
+    yield f.add("EXPAND_DIMS", [f.x, scalar(1)], f.like(f.x, (1, 1, 6, 8, 4)))
+    yield f.add("TRANSPOSE", [f.x, integers(0, 3, 1, 2)], f.like(f.x, (1, 4, 6, 8)))
+
+
+def lines(f: File) -> Iterator[Tensor]:
+    """A convolution over one axis, and a layer over each of its steps."""
+    x = f.x
+    line = f.add("RESHAPE", [x, integers(1, 48, 4)], f.like(x, (1, 48, 4)), f.options("Reshape"))
+    high = f.add("EXPAND_DIMS", [line, scalar(1)], f.like(x, (1, 1, 48, 4)))
+    w, b = f.weights((6, 1, 5, 4), 0, x)
+    made = f.options(
+        "Conv2D", padding=0, strideH=1, strideW=2, fusedActivationFunction=1,
+        dilationHFactor=1, dilationWFactor=1,
+    )  # fmt: skip
+    y = f.add("CONV_2D", [high, w, b], f.tensor((1, 1, 24, 6), 0.06, -30), made)
+    flat = f.add("RESHAPE", [y, integers(1, 24, 6)], f.like(y, (1, 24, 6)), f.options("Reshape"))
+    yield flat
+    w, b = f.weights((5, 6), 0, flat)
+    full = f.options("FullyConnected", keepNumDims=True)
+    yield f.add("FULLY_CONNECTED", [flat, w, b], f.tensor((1, 24, 5), 0.09, 20), full)
+    yield f.add("MEAN", [flat, integers(1)], f.tensor((1, 6), 0.05, 3), f.options("Reducer"))
+
+
+def rescaled(f: File) -> Iterator[Tensor]:
+    """Codes in another quantisation, and steps on the way there."""
+    if f.int8:
+        yield f.add("QUANTIZE", [f.x], f.tensor(SHAPE, 0.013, 40))
+        yield f.add("QUANTIZE", [f.x], f.tensor(SHAPE, 0.15, -128))
+    one = f.add(
+        "SOFTMAX",
+        [
+            f.add(
+                "MEAN",
+                [f.x, integers(3)],
+                f.tensor((1, 6, 8, 1), 0.02, 0),
+                f.options("Reducer", keepDims=True),
+            )
+        ],
+        f.tensor((1, 6, 8, 1), 1 / 256, -128),
+        f.options("Softmax", beta=1.0),
+    )
+    yield f.add("MUL", [f.x, one], f.tensor(SHAPE, 0.03, 1), f.options("Mul"))
 
 
 def shuffled(f: File) -> Iterator[Tensor]:
@@ -236,6 +287,8 @@ BRANCHES: tuple[Branch, ...] = (
     activations,
     moved,
     shuffled,
+    lines,
+    rescaled,
 )
 
 
@@ -245,7 +298,7 @@ def everything(int8: bool) -> File:
     So that none of them is the end of the network, where some are left out.
     """
     f = File(int8)
-    for branch in BRANCHES:
+    for branch in (*BRANCHES, turned):
         for y in branch(f):
             twice = f.add("ADD", [y, y], f.tensor(y.shape, 0.1, 1), f.options("Add"))
             f.out(twice)

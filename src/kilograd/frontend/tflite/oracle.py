@@ -88,10 +88,9 @@ def _calls(reading: Reading, feed: Named) -> Iterator[tuple[str, Array]]:
         zip(reading.network.inputs, reading.graph.inputs, strict=True)
     ):
         x = _as_in_file(value, tensor, feed[value.name])
-        count, left = divmod(x.size, tensor.size)
-        rest = x.reshape(-1)[left:]  # a window ends with a call, and may begin within one
-        for call in range(count):
-            part = rest[call * tensor.size : (call + 1) * tensor.size]
+        before = np.zeros(-x.size % tensor.size, x.dtype)  # a window may begin within a call
+        whole = np.concatenate([before, x.reshape(-1)])
+        for call, part in enumerate(whole.reshape(-1, tensor.size)):
             yield f"{call}_{k}", part.reshape(tensor.shape)
 
 

@@ -192,8 +192,10 @@ def _ends(graph: FileGraph) -> set[FileOperator]:
 
 def _read(reader: Reader, op: FileOperator, ends: set[FileOperator]) -> None:
     if op in ends:
-        moved = reader.moved(data_of(op)[0])
+        x = data_of(op)[0]
+        moved = reader.moved(x)
         for t in op.outputs:
+            reader.ended[t] = reader.ended.get(x, x)
             kept = None if moved.index is None else moved.index.reshape(t.shape)
             reader.held[t] = Moved(moved.value, kept)
         return

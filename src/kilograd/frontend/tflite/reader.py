@@ -38,7 +38,8 @@ class Reader:
 
     `held`: what stands for a tensor of the file.  `constants`: numbers that were computed from
     others of the file while reading.  `tensors`: by the name of a value, the number of the tensor
-    that has the same elements in the same order.
+    that has the same elements in the same order.  `ended`: for a tensor behind what is left out at
+    the end, the one before.
     """
 
     graph: FileGraph
@@ -48,6 +49,7 @@ class Reader:
     constants: dict[FileTensor, Array] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     tensors: dict[str, int] = field(default_factory=dict)
+    ended: dict[FileTensor, FileTensor] = field(default_factory=dict)
 
     # -- tensors of the file -------------------------------------------------------------------
 
@@ -118,7 +120,7 @@ class Reader:
         )
         if shape is None:
             self.stand(tensor, value)
-        self.tensors.setdefault(value.name, tensor.number)
+        self.tensors.setdefault(value.name, self.ended.get(tensor, tensor).number)
         return value
 
     def _placed(self, moved: Moved, shape: Shape, name: str) -> Value:
@@ -160,7 +162,7 @@ class Reader:
     def stand(self, tensor: FileTensor, value: Value) -> None:
         """Let a value stand for a tensor; it has its elements in the same order."""
         self.held[tensor] = Moved(value)
-        self.tensors.setdefault(value.name, tensor.number)
+        self.tensors.setdefault(value.name, self.ended.get(tensor, tensor).number)
 
     def make(
         self, op: Operation, inputs: tuple[Value, ...], tensor: FileTensor, shape: Shape
