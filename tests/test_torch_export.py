@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import random
@@ -433,6 +434,19 @@ def test_a_truncated_file_is_refused(net: Path) -> None:
     for length in [0, 1, 10, *range(100, len(data), len(data) // 20), len(data) - 1]:
         other.write_bytes(data[:length])
         with pytest.raises(InputError):
+            read_pt2(other)
+
+
+def test_a_file_with_other_bytes_is_read_or_refused(net: Path) -> None:
+    draw = random.Random(2)
+    data = net.read_bytes()
+    other = net.with_name("flipped.pt2")
+    for _ in range(150):
+        changed = bytearray(data)
+        for _ in range(draw.choice([1, 4, 40])):
+            changed[draw.randrange(len(data))] = draw.randrange(256)
+        other.write_bytes(changed)
+        with contextlib.suppress(InputError):
             read_pt2(other)
 
 

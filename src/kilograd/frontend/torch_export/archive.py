@@ -10,10 +10,11 @@ import hashlib
 import io
 import math
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,18 +132,25 @@ def program_of(data: bytes, where: str, name: str, sha256: str = "") -> Program:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             return _Archive(opened, where).program(name, sha256)
+    except InputError:
+        raise
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError),
+        *(ValueError, struct.error),
     ) as e:
         raise InputError(
             f"{where}: cannot be read as a file of torch.export.save ({e}); save it again"
         ) from e
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Archive:
+    """`read`: members that hold numbers; they are at most as many bytes together as one may be."""
+
     zip: zipfile.ZipFile
     where: str
+    read: dict[str, bytes] = field(default_factory=dict)
+    _elements: int = 0
 
     def program(self, name: str, sha256: str) -> Program:
         model, read = self._model()
@@ -232,14 +240,25 @@ class _Archive:
                 f"{where}: is a tensor of its own class, kept as a pickle, which could run code; "
                 f"make it a plain float32 tensor before the export"
             )
-        data = self._bytes(f"{folder}/{payload.path_name}", limits.TENSOR_BYTES)
-        return _strided(data, payload.tensor_meta, where)
+        member = f"{folder}/{payload.path_name}"
+        if member not in self.read:
+            room = limits.TENSOR_BYTES - sum(map(len, self.read.values()))
+            self.read[member] = self._bytes(member, room)
+        found = _strided(self.read[member], payload.tensor_meta, where)
+        self._elements += found.size
+        if self._elements > limits.TENSOR_BYTES:
+            raise InputError(f"{where}: the tensors together have more than 2^28 numbers")
+        return found
 
     def _bytes(self, member: str, most: int) -> bytes:
         try:
             info = self.zip.getinfo(member)
         except KeyError:
             raise InputError(f"{self._at(member)}: is missing; save the program again") from None
+        if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise InputError(
+                f"{self._at(member)}: is compressed as PyTorch does not; save it again"
+            )
         if info.file_size > most:
             raise InputError(f"{self._at(member)}: is larger than {most:,} bytes, the most read")
         with self.zip.open(info) as file:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from kilograd import limits, names
+from kilograd.errors import InputError
 from kilograd.frontend.torch_export.program import (
     Argument,
     Call,
@@ -67,6 +68,7 @@ class Building:
         calls = self.program.calls
         self._last = {name: i for i, call in enumerate(calls) for name in call.refs()}
         self._last |= dict.fromkeys(self.program.outputs, math.inf)
+        self._value_names.update(self.program.tensors)
 
     def last_read(self, name: str) -> float:
         """Return the index of the last call that reads a name; infinity for what is returned."""
@@ -114,6 +116,10 @@ class Building:
 
     def make(self, label: str, op: Operation, inputs: tuple[Value, ...], output: Value) -> Value:
         """Add a layer; raises `RefusedError` where the shapes do not fit."""
+        if len(self.layers) >= limits.OPERATORS:
+            raise InputError(
+                f"{self.program.file}: has more than {limits.OPERATORS:,} layers, the most read"
+            )
         name = names.spelled(label, self._layer_names)
         layer = Layer(name, op, inputs, output)
         if not fits(layer, Layout.CHANNELS_FIRST):
@@ -128,7 +134,7 @@ class Building:
 
     def fresh(self, stem: str, shape: tuple[int, ...]) -> Value:
         """Return a value that the program has no name for."""
-        name = names.spelled(stem, self._value_names | self.program.tensors.keys())
+        name = names.spelled(stem, self._value_names)
         self._value_names.add(name)
         return Value(name, shape)
 
@@ -231,6 +237,12 @@ class At:
         value = replace(value, quant=_moved(op, inputs))
         return self.building.make(label or self._label(op), op, inputs, value)
 
+    def gather(self, x: Value, axis: int, index: Sequence[int]) -> Value:
+        """Add the layer that takes slices along an axis, so many as a side may have."""
+        if len(index) > limits.SIDE:
+            raise RefusedError(f"it takes {len(index):,} slices; {limits.SIDE:,} are the most")
+        return self.make(Gather(axis, tuple(index)), x)
+
     def axis(self, axis: int, rank: int) -> int:
         """Return an axis of a tensor with a batch as one of an image; `rank` is an image's."""
         found = axis + rank + 1 if axis < 0 else axis
@@ -243,6 +255,8 @@ class At:
     def pair(self, name: str, flat: bool, default: int | None = None) -> Pair:  # noqa: FBT001
         """Return an argument for both axes of a map; for 1 and the only one where `flat`."""
         numbers = self.call.integers(name, None if default is None else (default,))
+        if max(numbers, default=0) > limits.SIDE:
+            raise RefusedError(f"its {name} is {list(numbers)}; {limits.SIDE:,} is the most")
         if flat and len(numbers) == 1:
             return (0 if default == 0 else 1), numbers[0]
         if len(numbers) == 1:

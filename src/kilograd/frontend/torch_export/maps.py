@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from kilograd import limits
 from kilograd.frontend.torch_export.building import At, Held, finite
 from kilograd.frontend.torch_export.program import RefusedError
 from kilograd.layers.network import (
     ChannelScale,
     Convolution,
     Dense,
-    Gather,
     Mean,
     Pair,
     Pool,
@@ -125,6 +125,8 @@ def _pool(at: At, kind: PoolKind) -> Held:
         for n, k, s, p, o in zip(size, kernel, stride, pad, out, strict=True)
     ]
     far = [max(p, r) for p, r in zip(pad, reach, strict=True)]
+    if max(far) > limits.SIDE:
+        raise RefusedError(f"it pads by more than {limits.SIDE:,}")
     beyond = tuple(far) != pad
     count_pad = at.call.flag("count_include_pad", default=True) and any(pad)
     if kind is PoolKind.MEAN and beyond and count_pad:
@@ -208,7 +210,9 @@ def upsample(at: At) -> Held:
     factors = [o // n for n, o in zip(size, out, strict=True)]
     if len(factors) == 2:
         return at.make(Resize((factors[0], factors[1])), x)
-    return at.make(Gather(1, tuple(i // factors[0] for i in range(out[0]))), x)
+    if out[0] > limits.SIDE:
+        raise RefusedError(f"it makes {out[0]:,} of a side; {limits.SIDE:,} is the most")
+    return at.gather(x, 1, np.repeat(range(size[0]), factors[0]).tolist())
 
 
 def _need_map(x: Value, flat: bool) -> None:  # noqa: FBT001

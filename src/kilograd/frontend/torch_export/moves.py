@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
+
+from kilograd import limits
 from kilograd.frontend.torch_export.building import At, Held
 from kilograd.frontend.torch_export.maps import EVAL
 from kilograd.frontend.torch_export.program import Ref, RefusedError, Stored
-from kilograd.layers.network import Concat, Gather, Pad, Reshape, Slice, Transpose, Value
+from kilograd.layers.network import Concat, Pad, Reshape, Slice, Transpose, Value
 
 
 def same(at: At) -> Held:
@@ -172,8 +174,8 @@ def index(at: At) -> Held:
 def _gathered(at: At, x: Value, axis: int, numbers: Stored) -> Held:
     if numbers.array.ndim != 1 or numbers.array.dtype.kind not in "iu":
         raise RefusedError("its numbers are no list of integers")
-    n = x.shape[axis]
-    return at.make(Gather(axis, _counted((int(i) for i in numbers.array), n)), x)
+    index = numbers.array.astype(np.int64)
+    return at.gather(x, axis, np.where(index < 0, index + x.shape[axis], index).tolist())
 
 
 def flip(at: At) -> Held:
@@ -181,7 +183,7 @@ def flip(at: At) -> Held:
     x = at.input()
     (dim,) = at.call.integers("dims")
     axis = at.axis(dim, len(x.shape))
-    return at.make(Gather(axis, tuple(reversed(range(x.shape[axis])))), x)
+    return at.gather(x, axis, range(x.shape[axis])[::-1])
 
 
 def channel_shuffle(at: At) -> Held:
@@ -190,13 +192,9 @@ def channel_shuffle(at: At) -> Held:
     if groups < 1 or x.shape[0] % groups:
         raise RefusedError("its groups do not divide the channels")
     each = x.shape[0] // groups
-    order = (g * each + i for i in range(each) for g in range(groups))
-    return at.make(Gather(0, tuple(order)), x)
-
-
-def _counted(numbers: Iterable[int], length: int) -> tuple[int, ...]:
-    """Return places counted from the beginning; negative ones count from the end."""
-    return tuple(i + length if i < 0 else i for i in numbers)
+    if x.shape[0] > limits.SIDE:
+        raise RefusedError(f"it has {x.shape[0]:,} channels; {limits.SIDE:,} are the most")
+    return at.gather(x, 0, [g * each + i for i in range(each) for g in range(groups)])
 
 
 def pad(at: At) -> Held:
@@ -214,6 +212,8 @@ def pad(at: At) -> Held:
     sides = ((0, 0),) * (rank - len(given)) + tuple(given)
     if not any(map(any, sides)):
         return x
+    if max(map(max, sides)) > limits.SIDE:
+        raise RefusedError(f"it pads by more than {limits.SIDE:,}")
     if min(map(min, sides)) < 0:
         raise RefusedError("it cuts edges off by negative padding; slice instead")
     value = at.call.number("value") if at.given("value") else 0.0
