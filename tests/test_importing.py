@@ -81,6 +81,28 @@ def test_a_float_network_needs_data(run: Run, here: Path) -> None:
     assert "kilograd import" in run("plan", "--model", file).error
 
 
+def test_quantising_says_what_each_layer_loses(run: Run, here: Path, toys: Path) -> None:
+    labelled = sorted(p.name for p in toys.iterdir())[:3]
+    for name in labelled:
+        (here / "three" / name).mkdir(parents=True)
+        for file in (toys / name).iterdir():
+            (here / "three" / name / file.name).write_bytes(file.read_bytes())
+    file, common = classifier(here), ("--data", toys, "--mean", MEAN, "--std", STD)
+    done = run("quantize", file, *common, "--out", "net", "--test", "three")
+    assert done.code == 0, done.err
+    assert "are right in float and" in done.out
+    found = run("quantize", file, *common, "--out", "again", "--test", "three", "--json").json
+    assert [x["name"] for x in found["report"]["layers"]][-1] == "n_g"
+    assert found["accuracy"]["count"] == 24
+    assert found["accuracy"]["agreement"] > 0.8
+    again = run("quantize", file, *common, "--out", "other", "--calibration", "mse", "--json").json
+    assert again["accuracy"] is None
+    assert all(x["sqnr"] > 15 for x in again["report"]["layers"])
+    many = run("quantize", file, *common, "--out", "many", "--test", toys).error
+    assert "gives 3 numbers" in many
+    assert not (here / "many").exists()
+
+
 def test_what_is_no_network_is_refused_by_its_name(run: Run, here: Path) -> None:
     for name in ("net.pth", "net.h5", "net.txt"):
         (here / name).write_bytes(b"0")

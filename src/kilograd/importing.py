@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from kilograd.ir import Array
 from kilograd.layers.calibrate import Calibration, Method, affine
 from kilograd.layers.network import Layout, Network
 from kilograd.layers.quantise import Recipe, quantise
-from kilograd.layers.report import Report
+from kilograd.layers.report import Accuracy, Report, accuracy, total
 from kilograd.layers.simplify import simplify
 from kilograd.layers.simplify.edit import edited
 from kilograd.options import Option, as_path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 Place = str | Path
+
+_AT_ONCE = 256  # samples in memory
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ class Imported:
     """A network of ours, and the layers that it was made of: simple, with codes.
 
     `report`: what codes have cost; `None` for a file that had them.
+    `accuracy`: on labelled samples, where there were some.
     """
 
     model: Model
     network: Network
     report: Report | None = None
+    accuracy: Accuracy | None = None
 
 
 def import_file(
@@ -86,6 +91,51 @@ def import_file(
     """
     file = as_path("file", path)
     return imported(read_network(file), data, how, name or file.stem, file)
+
+
+def quantise_file(
+    path: Place,
+    data: Place,
+    test: Place | None = None,
+    how: Importing | None = None,
+    name: str | None = None,
+) -> Imported:
+    """Return the network of a file that computes in float, in codes, as `import_file` does.
+
+    `test`: labelled samples, whose classes are those of the network in the order of their names.
+
+    Raises `InputError` for a file that has codes, and where the classes are not as many.
+    """
+    file, how = as_path("file", path), how or Importing()
+    network = read_network(file)
+    plain = simplify(network)
+    if plain.quantised:
+        raise InputError(f"{file}: has codes already; kilograd import takes it as it is")
+    found = imported(network, data, how, name or file.stem, file)
+    if test is None:
+        return found
+    floats = _with_pixels(plain, found.model, how.samples)
+    dataset = load_dataset(as_path("test", test))
+    classes = math.prod(plain.outputs[-1].shape)
+    if len(dataset.classes) != classes:
+        raise InputError(
+            f"{dataset.name}: has {len(dataset.classes)} classes, and {file} gives {classes} "
+            f"numbers; {option('test')} takes samples of the classes of the network"
+        )
+    parts = [
+        accuracy(
+            floats,
+            found.network,
+            {
+                floats.inputs[0].name: _some(
+                    dataset, part, found.model.preprocess, how, network.layout
+                )
+            },
+            dataset.labels[part],
+        )
+        for part in np.array_split(np.arange(len(dataset)), -(-len(dataset) // _AT_ONCE))
+    ]
+    return replace(found, accuracy=total(parts))
 
 
 def from_torch(
@@ -152,13 +202,22 @@ def _normal(samples: Samples, channels: int) -> tuple[tuple[float, ...], tuple[f
 def _reals(dataset: Dataset, preprocess: Preprocess, how: Importing, layout: Layout) -> Array:
     """Return samples as a float network takes them, float32 [n, height, width, channels]."""
     count = min(how.quantising.count, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).astype(int).tolist()
+    chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
+    return _some(dataset, chosen, preprocess, how, layout)
+
+
+def _some(
+    dataset: Dataset, chosen: Array, preprocess: Preprocess, how: Importing, layout: Layout
+) -> Array:
     if isinstance(preprocess.samples, Images):
         pixels = replace(preprocess, samples=Images(preprocess.samples.resize))
-        seen = np.stack([dataset.prepared(i, pixels) for i in chosen]).astype(np.float32) + 128
+        seen = (
+            np.stack([dataset.prepared(i, pixels) for i in chosen.tolist()]).astype(np.float32)
+            + 128
+        )
         mean, std = _normal(how.samples, preprocess.channels)
         return ((seen / 255 - mean) / std).astype(np.float32)
-    return np.stack([_array(dataset, i, preprocess.shape, layout) for i in chosen])
+    return np.stack([_array(dataset, i, preprocess.shape, layout) for i in chosen.tolist()])
 
 
 def _array(dataset: Dataset, index: int, shape: Shape, layout: Layout) -> Array:

@@ -11,7 +11,7 @@ from kilograd.cli.console import OUT, Table, say
 from kilograd.cli.numbers import in_short
 from kilograd.frontend import Arrays, Images, Model, Normalised
 from kilograd.ir import Leaf, Node, Param, Role
-from kilograd.layers.report import Report
+from kilograd.layers.report import Accuracy, Report
 
 _LISTED = 20
 _SHOWN = 5
@@ -100,6 +100,21 @@ def taken(model: Model) -> str:
     return f"images {shape}, pixel - 128"
 
 
+def show_codes(report: Report, accuracy: Accuracy | None) -> None:
+    """Print what every layer has lost in codes, and what the answers have."""
+    table = Table("layer", "signal to noise", "reals from", "to", "channels far larger", box=None)
+    for x in report.layers:
+        ends = (f"{end:.4g}" for end in (x.low, x.high))
+        table.add_row(x.name, f"{x.sqnr:.1f} dB", *ends, ", ".join(map(str, x.outliers[:8])))
+    OUT.print(table)
+    _say_end(report)
+    if accuracy is not None:
+        say(
+            f"On {accuracy.count} labelled samples {accuracy.reals:.1%} are right in float and "
+            f"{accuracy.codes:.1%} in int8; {accuracy.agreement:.1%} of the answers are the same"
+        )
+
+
 def show_report(report: Report) -> None:
     """Print the layers that lose most in codes, and what is doubtful."""
     worst = sorted(report.layers, key=lambda x: x.sqnr)
@@ -107,6 +122,10 @@ def show_report(report: Report) -> None:
     for x in islice(worst, _SHOWN):
         table.add_row(x.name, f"{x.sqnr:.1f} dB", ", ".join(map(str, x.outliers[:8])))
     OUT.print(table)
+    _say_end(report)
+
+
+def _say_end(report: Report) -> None:
     last = report.layers[-1].sqnr
     say(f"Ranges are from {report.samples} samples; the last layer keeps {last:.1f} dB")
     for doubt in report.doubts:

@@ -14,11 +14,18 @@ from kilograd import api
 from kilograd.checking import check
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import ERR, OUT, Table, bar, say, word
-from kilograd.cli.layers import lines, show_checked, show_model, show_report, taken
+from kilograd.cli.layers import (
+    lines,
+    show_checked,
+    show_codes,
+    show_model,
+    show_report,
+    taken,
+)
 from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, flag, shown
 from kilograd.frontend import PUBLISHED, Model, available_models, load_model, model_places
-from kilograd.importing import Importing, import_file, save_imported
+from kilograd.importing import Importing, import_file, quantise_file, save_imported
 from kilograd.names import spelled
 from kilograd.output import check_apart, check_out
 
@@ -146,6 +153,42 @@ def import_command(
         show_report(found.report)
     if checked is not None:
         show_checked(checked)
+    say(f"Written to {out}, a model folder: --model {word(out)}")
+
+
+@command(app, "quantize", Group.LOOK)
+@with_settings(Importing())
+def quantize_command(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A network of reals: .tflite, .onnx or .pt2.", metavar="FILE"),
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Samples of what it is for; their labels do not matter.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the network.")],
+    settings: Importing,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Samples with labels: how many are right in float, and in int8."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a float network int8 codes, and say what each layer loses by them."""
+    check_out(out, "graph.json", "*.safetensors", force=force)
+    for folder in (data, test):
+        if folder is not None:
+            check_apart(out, folder)
+    found = quantise_file(file, data, test, settings, spelled(out.resolve().name, ()))
+    assert found.report is not None  # noqa: S101
+    save_imported(found, out)
+    if as_json:
+        right = None if found.accuracy is None else asdict(found.accuracy)
+        report = {"report": asdict(found.report), "accuracy": right}
+        print(json.dumps({"path": str(out), **_described(found.model), **report}))
+        return
+    show_codes(found.report, found.accuracy)
     say(f"Written to {out}, a model folder: --model {word(out)}")
 
 

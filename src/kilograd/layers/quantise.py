@@ -115,7 +115,8 @@ def _quantisations(
         least, most = observed[v]
         spans.setdefault(g, []).append((max(least, low), min(most, high)))
         if v not in moved:  # what is moved is as far from zero as what it is moved from
-            one_sided[g] = one_sided.get(g, True) and low == 0
+            given = v in network.inputs and least >= 0  # nothing clamps an input
+            one_sided[g] = one_sided.get(g, True) and (low == 0 or given)
     out: dict[Value, Affine] = {}
     for v, g in groups.items():
         span = min(low for low, _ in spans[g]), max(high for _, high in spans[g])

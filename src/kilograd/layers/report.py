@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,9 @@ from kilograd.layers.network import Constant, Convolution, Dense, Network
 
 _FAR = 8.0
 """A channel so many times as large as the median one takes three bits from the others."""
+
+EXACT = 200.0
+"""Decibels of codes that are the reals."""
 
 _LOW = 10.0
 """A layer below so many decibels is hardly the one in reals."""
@@ -68,9 +71,12 @@ class _Sums:
 
     @property
     def decibels(self) -> float:
+        """Return the ratio, `EXACT` where there is no noise, and less that where there is no
+        signal.
+        """
         if not self.noise:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+            return EXACT
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -EXACT
 
 
 def compared(
@@ -124,6 +130,18 @@ class Accuracy:
     reals: float
     codes: float
     agreement: float
+
+
+def total(parts: Sequence[Accuracy]) -> Accuracy:
+    """Return the accuracy on all samples of several parts."""
+    count = sum(p.count for p in parts)
+
+    def share(of: Callable[[Accuracy], float]) -> float:
+        return sum(of(p) * p.count for p in parts) / max(count, 1)
+
+    return Accuracy(
+        count, share(lambda p: p.reals), share(lambda p: p.codes), share(lambda p: p.agreement)
+    )
 
 
 def accuracy(floats: Network, coded: Network, samples: Samples, labels: Array) -> Accuracy:
