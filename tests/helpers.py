@@ -356,11 +356,12 @@ UNCLAMPED = (
 CURVED = (ops.Cosine, ops.CrossEntropy, ops.MaxPool, ops.Table)
 
 
-def passed(y: Value, kind: TensorType) -> Array | float:
-    """1 where the clamp to int8 let a value pass, else 0."""
+def passed(op: Op, y: Value, kind: TensorType) -> Array | float:
+    """1 where the clamp, to int8 or to limits, let a value pass, else 0."""
     if isinstance(y, Block) or kind.dtype is not DType.I8:
         return 1.0
-    return ((y > -128) & (y < 127)).astype(np.float64)
+    low, high = getattr(op, "limits", (-128, 127))
+    return ((y > low) & (y < high)).astype(np.float64)
 
 
 def tangent(
@@ -390,7 +391,7 @@ def tangent(
             if ends[0] is not None and ends[1] is not None:
                 total = total + (ends[0] - ends[1]) / (2 * eps)
         if isinstance(total, np.ndarray):
-            mask = 1.0 if isinstance(n.op, UNCLAMPED) else passed(env[n], n.type)
+            mask = 1.0 if isinstance(n.op, UNCLAMPED) else passed(n.op, env[n], n.type)
             out[n] = total * mask
     return out
 

@@ -393,6 +393,28 @@ def tail(rule: Update, param: TensorType) -> tuple[TensorType, ...]:
     return (*rule.state_types(param), RATE, CLOCK)
 
 
+def _limited(layer: Conv | Depthwise | GroupedConv) -> Iterator[Op]:
+    """Yield a layer with limits, with TFLite's rounding, and with both and a scale above 1."""
+    yield replace(layer, limits=(-128, 63))
+    yield replace(layer, rounding=Rounding.TFLITE)
+    yield replace(layer, limits=(-90, 101), rounding=Rounding.TFLITE)
+    yield replace(layer, out=STEEP, limits=(-100, 127), rounding=Rounding.TFLITE)
+
+
+def limited_stream(op: Stream) -> Stream:
+    """Return a stream of which every third stage rounds as TFLite, and another has limits."""
+    changes: tuple[dict[str, object], ...] = (
+        {"rounding": Rounding.TFLITE},
+        {"limits": (-110, 95)},
+        {},
+    )
+    stages = [
+        replace(stage, op=replace(stage.op, **changes[i % 3]))  # type: ignore[arg-type]
+        for i, stage in enumerate(op.stages)
+    ]
+    return Stream(tuple(stages))
+
+
 def _convolutions() -> Iterator[Sample]:
     for i, (h, w, c, o, (kh, kw), stride, pad) in enumerate(CONVOLUTIONS):
         window = Window(ways(stride), pad)
@@ -407,6 +429,8 @@ def _convolutions() -> Iterator[Sample]:
         dy = gradient(oh, ow, o, bits=15 - i % 3)
         yield sample(forward, x, filters, bias(o))
         yield sample(Conv(window, STEEP), x, filters, bias(o))
+        for limited in _limited(forward):
+            yield sample(limited, x, filters, bias(o))
         yield sample(back, dy, filters)
         yield sample(dw, x, dy)
         overlays = [
@@ -418,6 +442,8 @@ def _convolutions() -> Iterator[Sample]:
         ]
         for overlay in overlays[i % 2 :: 2]:
             yield sample(forward, x, filters, bias(o), overlay=overlay)
+            twice = replace(forward, rounding=Rounding.TFLITE)
+            yield sample(twice, x, filters, bias(o), overlay=overlay)
             yield sample(back, dy, filters, overlay=overlay)
         for rule in RULES[i % 2 :: 2] if i else RULES:
             param = rule.sum_type(filters) if isinstance(rule, Accumulate) else filters
@@ -436,10 +462,14 @@ def _depthwise() -> Iterator[Sample]:
         dy = gradient(oh, ow, c, bits=15 - i % 3)
         yield sample(forward, x, filters, bias(c))
         yield sample(Depthwise(window, STEEP), x, filters, bias(c))
+        for limited in _limited(forward):
+            yield sample(limited, x, filters, bias(c))
         yield sample(back, dy, filters)
         yield sample(dw, x, dy)
         overlay = Overlay(2, tuple(range(i % 2, c, 2)) or (0,))
         yield sample(forward, x, filters, bias(c), overlay=overlay)
+        twice = replace(forward, rounding=Rounding.TFLITE)
+        yield sample(twice, x, filters, bias(c), overlay=overlay)
         yield sample(back, dy, filters, overlay=overlay)
         for rule in RULES[i % 2 :: 2] if i else RULES:
             param = rule.sum_type(filters) if isinstance(rule, Accumulate) else filters
@@ -473,6 +503,8 @@ def _grouped() -> Iterator[Sample]:
         )
         yield sample(forward, x, filters, bias(o))
         yield sample(GroupedConv(window, STEEP, groups), x, filters, bias(o))
+        for limited in _limited(forward):
+            yield sample(limited, x, filters, bias(o))
         yield sample(back, dy, filters)
         yield sample(dw, x, dy)
         yield sample(replace(dw, reads=dw.reads[::-1]), x, dy)
@@ -546,9 +578,14 @@ def _maps() -> Iterator[Sample]:
         yield sample(Add(Affine((0.045,), 9)), a, c)
         yield sample(Add(Affine((0.009,), -128)), c, a)  # a ratio of scales above 2
         yield sample(Add(Affine((0.011 * 2.0**-26,), 5)), a, c)  # so large that 32 bits overflow
+        yield sample(Add(Affine((0.045,), 9), limits=(-30, 127)), a, c)
+        for twice in (Affine((0.045,), 9), Affine((0.009,), -128), Affine((3.0,), 0)):
+            yield sample(Add(twice, rounding=Rounding.TFLITE), a, c)
+            yield sample(Add(twice, limits=(-128, 3), rounding=Rounding.TFLITE), c, a)
     for size, layers in STREAMS.values():
         op, kinds = stream_of(size, layers)
         yield sample(op, *kinds)
+        yield sample(limited_stream(op), *kinds)
 
 
 #: height, width, channels, kernel, stride, padding
@@ -649,6 +686,8 @@ def _gradients_and_parts() -> Iterator[Sample]:
     yield sample(FisherSum(), floats(7), activation(*shape), gradient(*shape))
     yield sample(FisherSum(), floats(7), activation(*shape, zero=-128), gradient(*shape, bits=13))
     yield sample(ClipMask(), activation(*shape))
+    yield sample(ClipMask((-128, 60)), activation(*shape))
+    yield sample(ClipMask((-77, 127)), activation(2, 2, 4))
     yield sample(ClipMask(), activation(2, 2, 4))
     mask = TensorType((14,), DType.U8)
     yield sample(ClipGrad(), gradient(*shape), mask)

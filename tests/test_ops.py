@@ -362,7 +362,7 @@ def check_gradient(sample: Sample, case: Case, kind: str) -> None:
     xs = tuple(real(env[x.name], x.type) for x in y.inputs)
     labelled = isinstance(sample.op, ops.CrossEntropy | ops.Enrol)
     label = int(codes(env[y.inputs[-1].name])[0]) if labelled else 0
-    mask = 1.0 if isinstance(sample.op, UNCLAMPED) else passed(env[y.name], y.type)
+    mask = 1.0 if isinstance(sample.op, UNCLAMPED) else passed(sample.op, env[y.name], y.type)
     seen = real(feeds["dy"], dy_type) * (1.0 if isinstance(sample.op, ops.Overlay) else mask)
     eps = 1e-6 if isinstance(sample.op, CURVED) else 1.0
     for i, grad in enumerate(grads):

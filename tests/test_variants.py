@@ -8,10 +8,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ASSERTING, clang, gcc, needs_avx2, needs_clang, needs_gcc
+from devices import needs_emulator
+from helpers import (
+    ASSERTING,
+    assert_same,
+    call,
+    clang,
+    gcc,
+    needs_avx2,
+    needs_clang,
+    needs_gcc,
+)
+from samples import SAMPLES, cases
 
+from kilograd import ops
+from kilograd.emit import link
 from kilograd.emit.build import LANGUAGE
+from kilograd.targets import CORTEX_M7
 from kilograd.targets.host import _runtime_objects, host_variant
+from kilograd.targets.runner import Runner
 from kilograd.targets.toolchain import Compiler, runtime_folder, runtime_sources
 
 VARIANTS = runtime_folder() / "variants"
@@ -132,3 +147,21 @@ def test_gcc_fuses_nothing_in_its_own_dialect(tmp_path: Path) -> None:
 
     assert fused() == set()
     assert "kg_update" in fused("-D__STRICT_ANSI__"), "this test can fail"
+
+
+CONVOLVING = (
+    *(ops.Conv, ops.ConvInputGrad, ops.ConvWeightGrad, ops.GroupedConv),
+    *(ops.Depthwise, ops.DepthwiseInputGrad, ops.DepthwiseWeightGrad),
+    *(ops.Add, ops.ClipMask, ops.Stream),
+)
+
+
+@needs_emulator
+def test_kernels_for_cortex_m_equal_their_references_to_the_bit() -> None:
+    """Those that have a variant: every sample, though of one case, in the emulator."""
+    samples = [s for s in SAMPLES if isinstance(s.op, CONVOLVING)]
+    device = CORTEX_M7.build(link({s.name: s.graph() for s in samples}))
+    assert isinstance(device, Runner)
+    for sample in samples:
+        case = cases(sample)[0]
+        assert_same(call(device, sample.name, case.feeds), case.want, str(sample.op))

@@ -35,6 +35,8 @@ typedef enum { KG_SGD, KG_ROWRMS, KG_ADAM, KG_ACCUMULATE, KG_MOMENTUM } kg_rule;
 
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p);
+void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                     const int32_t *b, int8_t *scratch, const kg_conv_limited_params *p);
 void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                         const int8_t *learned, int8_t *scratch, const kg_conv_input_grad_params *p);
 
@@ -50,6 +52,8 @@ void kg_conv_weight_update(void *w, const int8_t *x, const kg_block16 *dy, void 
 
 void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                   const int32_t *b, int8_t *scratch, const kg_depthwise_params *p);
+void kg_depthwise_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                          const int32_t *b, int8_t *scratch, const kg_depthwise_limited_params *p);
 void kg_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                              const int8_t *learned, int8_t *scratch,
                              const kg_depthwise_input_grad_params *p);
@@ -66,6 +70,9 @@ void kg_depthwise_weight_update(void *w, const int8_t *x, const kg_block16 *dy, 
 
 void kg_grouped_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                      const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p);
+void kg_grouped_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                             const int32_t *b, int8_t *scratch,
+                             const kg_grouped_conv_limited_params *p);
 void kg_grouped_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                            const int8_t *learned, int8_t *scratch,
                            const kg_grouped_input_grad_params *p);
@@ -78,7 +85,9 @@ void kg_grouped_weight_update(void *w, const int8_t *x, const kg_block16 *dy, vo
 /// Element by element: kg_elementwise.c ///
 
 void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p);
+void kg_add_limited(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_limited_params *p);
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
+void kg_limit_mask(uint8_t *mask, const int8_t *y, const kg_limit_mask_params *p);
 void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
                   const kg_clip_grad_params *p);
 void kg_scale_channels(kg_block16 *y, const kg_block16 *x, const kg_scale_channels_params *p);
@@ -101,11 +110,23 @@ void kg_product_sum_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *x,
 
 /// Layers row by row: kg_stream.c ///
 
-typedef enum { KG_STAGE_CONV, KG_STAGE_DEPTHWISE, KG_STAGE_ADD, KG_STAGE_ROWS } kg_stage_kind;
+/* Those without a window have the bit of KG_STAGE_ADD. */
+typedef enum {
+    KG_STAGE_CONV,
+    KG_STAGE_DEPTHWISE,
+    KG_STAGE_ADD,
+    KG_STAGE_ROWS,
+    KG_STAGE_CONV_LIMITED,
+    KG_STAGE_DEPTHWISE_LIMITED,
+    KG_STAGE_ADD_LIMITED
+} kg_stage_kind;
 
-/* The input is the map x, or comes from `rows`, which then are stage 0. */
+/* kg_stream_limited also has layers with limits.  The input is the map x, or comes from `rows`,
+ * which then are stage 0. */
 void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
                const kg_stream_params *p);
+void kg_stream_limited(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
+                       const kg_stream_params *p);
 
 /// Pixels: kg_pool.c ///
 

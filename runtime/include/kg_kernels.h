@@ -42,6 +42,20 @@ static inline kg_factor kg_factor_of(const kg_scaling *s, int32_t c) {
     return (kg_factor){(int32_t)(product >> extra), s->shift - extra};
 }
 
+/* The factor of a channel where sums are rounded as TFLite does. */
+static inline kg_factor kg_tflite_factor_of(const kg_scaling *s, const int8_t *shift, int32_t c) {
+    return (kg_factor){s->scale[c], shift[c]};
+}
+
+/* Clamp n codes to limits. */
+static inline void kg_limit(int8_t *y, int32_t n, const kg_limits *l) {
+    if (l->lowest == INT8_MIN && l->highest == INT8_MAX) return;
+    for (int32_t i = 0; i < n; i++) y[i] = kg_clamp_i8(y[i], l->lowest, l->highest);
+}
+static inline void kg_limit_map(int8_t *y, const kg_window *g, const kg_limits *l) {
+    kg_limit(y, g->out_h * g->out_w * g->out_c, l);
+}
+
 /* Where `key` stands in the overlay's index, or -1. */
 int32_t kg_overlay_find(const kg_overlay *overlay, int32_t key);
 

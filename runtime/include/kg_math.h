@@ -44,6 +44,11 @@
 static inline int32_t kg_min(int32_t a, int32_t b) { return a < b ? a : b; }
 static inline int32_t kg_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
+/* x limited to two codes. */
+static inline int8_t kg_clamp_i8(int64_t x, int32_t lowest, int32_t highest) {
+    return (int8_t)(x < lowest ? lowest : x > highest ? highest : x);
+}
+
 static inline int8_t kg_clip_i8(int64_t x) { return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x); }
 
 /* a + b modulo 2^32: a bias in a damaged state may be any number. */

@@ -30,6 +30,43 @@ static inline int kg_add_params_ok(const kg_add_params *p) {
     return 1;
 }
 
+/* A residual sum, clamped to lowest .. highest. tflite: each map has a shift of its own and gains
+ * 20 bits before; multiplier and shift are of the sum. Otherwise the two maps and their sum have
+ * one shift. */
+typedef struct {
+    int32_t size;         /* 1 .. 2147483647 */
+    int32_t a_zero;       /* -128 .. 127 */
+    int32_t c_zero;       /* -128 .. 127 */
+    int32_t y_zero;       /* -128 .. 127 */
+    int32_t a_multiplier; /* 0 .. 2147483647 */
+    int32_t c_multiplier; /* 0 .. 2147483647 */
+    int32_t a_shift;      /* 1 .. 62 */
+    int32_t c_shift;      /* 1 .. 62 */
+    int32_t multiplier;   /* 0 .. 2147483647 */
+    int32_t shift;        /* 1 .. 62 */
+    int32_t tflite;       /* 0 .. 1 */
+    int32_t lowest;       /* -128 .. 127 */
+    int32_t highest;      /* -128 .. 127 */
+} kg_add_limited_params;
+
+static inline int kg_add_limited_params_ok(const kg_add_limited_params *p) {
+    if (p->size < 1) return 0;
+    if (p->a_zero < -128 || p->a_zero > 127) return 0;
+    if (p->c_zero < -128 || p->c_zero > 127) return 0;
+    if (p->y_zero < -128 || p->y_zero > 127) return 0;
+    if (p->a_multiplier < 0) return 0;
+    if (p->c_multiplier < 0) return 0;
+    if (p->a_shift < 1 || p->a_shift > 62) return 0;
+    if (p->c_shift < 1 || p->c_shift > 62) return 0;
+    if (p->multiplier < 0) return 0;
+    if (p->shift < 1 || p->shift > 62) return 0;
+    if (p->tflite < 0 || p->tflite > 1) return 0;
+    if (p->lowest < -128 || p->lowest > 127) return 0;
+    if (p->highest < -128 || p->highest > 127) return 0;
+    if (p->lowest > p->highest) return 0;
+    return 1;
+}
+
 /* Which of `size` codes were clamped. */
 typedef struct {
     int32_t size; /* 1 .. 2147483647 */
@@ -37,6 +74,21 @@ typedef struct {
 
 static inline int kg_clip_mask_params_ok(const kg_clip_mask_params *p) {
     if (p->size < 1) return 0;
+    return 1;
+}
+
+/* Which of `size` codes are strictly between two others. */
+typedef struct {
+    int32_t size;    /* 1 .. 2147483647 */
+    int32_t lowest;  /* -128 .. 127 */
+    int32_t highest; /* -128 .. 127 */
+} kg_limit_mask_params;
+
+static inline int kg_limit_mask_params_ok(const kg_limit_mask_params *p) {
+    if (p->size < 1) return 0;
+    if (p->lowest < -128 || p->lowest > 127) return 0;
+    if (p->highest < -128 || p->highest > 127) return 0;
+    if (p->lowest > p->highest) return 0;
     return 1;
 }
 
@@ -428,6 +480,34 @@ static inline int kg_conv_params_ok(const kg_conv_params *p) {
     return 1;
 }
 
+/* Codes are clamped to lowest .. highest. shift: null where sums are rounded to the nearest. Where
+ * they are rounded as TensorFlow Lite does, each channel has its own shift, and its multiplier in
+ * place of a scale: kg_tflite_factor_of. */
+typedef struct {
+    int32_t lowest;      /* -128 .. 127 */
+    int32_t highest;     /* -128 .. 127 */
+    const int8_t *shift; /* 1 .. 62, or null */
+} kg_limits;
+
+static inline int kg_limits_ok(const kg_limits *p) {
+    if (p->lowest < -128 || p->lowest > 127) return 0;
+    if (p->highest < -128 || p->highest > 127) return 0;
+    if (p->lowest > p->highest) return 0;
+    return 1;
+}
+
+/* A convolution with limits, and perhaps another rounding. */
+typedef struct {
+    kg_conv_params layer;
+    kg_limits limits;
+} kg_conv_limited_params;
+
+static inline int kg_conv_limited_params_ok(const kg_conv_limited_params *p) {
+    if (!kg_conv_params_ok(&p->layer)) return 0;
+    if (!kg_limits_ok(&p->limits)) return 0;
+    return 1;
+}
+
 /* The gradient of x; `window` is of the forward convolution: "in" is dx, "out" is dy. */
 typedef struct {
     kg_window window;
@@ -475,6 +555,18 @@ static inline int kg_depthwise_params_ok(const kg_depthwise_params *p) {
     if (p->x_zero < -128 || p->x_zero > 127) return 0;
     if (p->y_zero < -128 || p->y_zero > 127) return 0;
     if (!kg_scaling_ok(&p->scaling)) return 0;
+    return 1;
+}
+
+/* A depthwise convolution with limits, and perhaps another rounding. */
+typedef struct {
+    kg_depthwise_params layer;
+    kg_limits limits;
+} kg_depthwise_limited_params;
+
+static inline int kg_depthwise_limited_params_ok(const kg_depthwise_limited_params *p) {
+    if (!kg_depthwise_params_ok(&p->layer)) return 0;
+    if (!kg_limits_ok(&p->limits)) return 0;
     return 1;
 }
 
@@ -674,6 +766,18 @@ static inline int kg_grouped_conv_params_ok(const kg_grouped_conv_params *p) {
     if ((double)p->groups * p->conv.window.out_h * p->conv.window.out_w * p->conv.window.out_c >
         2147483647.0)
         return 0;
+    return 1;
+}
+
+/* A convolution in groups with limits, and perhaps another rounding. */
+typedef struct {
+    kg_grouped_conv_params layer;
+    kg_limits limits;
+} kg_grouped_conv_limited_params;
+
+static inline int kg_grouped_conv_limited_params_ok(const kg_grouped_conv_limited_params *p) {
+    if (!kg_grouped_conv_params_ok(&p->layer)) return 0;
+    if (!kg_limits_ok(&p->limits)) return 0;
     return 1;
 }
 
@@ -1009,16 +1113,16 @@ static inline int kg_dense_weight_update_params_ok(const kg_dense_weight_update_
 }
 
 /* A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
- * kg_depthwise_params or kg_add_params; null for the rows of an image), and the buffer that keeps
- * its newest rows, at `offset` of the scratch memory. source: stages whose rows it reads; -1: the
- * input. */
+ * kg_depthwise_params or kg_add_params, or kg_conv_limited_params and so on; null for the rows of
+ * an image), and the buffer that keeps its newest rows, at `offset` of the scratch memory. source:
+ * stages whose rows it reads; -1: the input. */
 typedef struct {
     const void *params;
     const int8_t *w;
     const int32_t *b;
     int32_t row_bytes; /* 1 .. 2147483647 */
     int32_t offset;    /* 0 .. 2147483647 */
-    int16_t kind;      /* 0 .. 3 */
+    int16_t kind;      /* 0 .. 6 */
     int16_t source[2]; /* -1 .. 32766 */
     int16_t height;    /* 1 .. 32767 */
     int16_t rows;      /* 0 .. 32767 */
@@ -1027,7 +1131,7 @@ typedef struct {
 static inline int kg_stage_ok(const kg_stage *p) {
     if (p->row_bytes < 1) return 0;
     if (p->offset < 0) return 0;
-    if (p->kind < 0 || p->kind > 3) return 0;
+    if (p->kind < 0 || p->kind > 6) return 0;
     if (p->source[0] < -1 || p->source[0] > 32766) return 0;
     if (p->source[1] < -1 || p->source[1] > 32766) return 0;
     if (p->height < 1) return 0;

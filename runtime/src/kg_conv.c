@@ -42,10 +42,10 @@ static inline void dot_rows(int32_t *acc, const int8_t *x, int32_t x_zero,
     acc[3] += a3;
 }
 
-void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
-             int8_t *scratch, const kg_conv_params *p) {
-    KG_ASSERT(kg_conv_params_ok(p));
-    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+/* shift: null, or sums are rounded as TFLite does. */
+static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, int8_t *scratch, const kg_conv_params *p,
+                            const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, length = taps * in;
     for (int32_t o = 0; o < g->out_c; o += KG_ROWS) {
@@ -55,7 +55,9 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
             rows[k] = k < n ? filter(w, learned, &p->overlay, o + k, taps, in, scratch + k * length)
                             : rows[0];
         kg_factor factor[KG_ROWS];
-        for (int32_t k = 0; k < n; k++) factor[k] = kg_factor_of(&p->scaling, o + k);
+        for (int32_t k = 0; k < n; k++)
+            factor[k] = shift ? kg_tflite_factor_of(&p->scaling, shift, o + k)
+                              : kg_factor_of(&p->scaling, o + k);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             const int32_t iy = oy * g->stride_h - g->pad_top;
             const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
@@ -67,12 +69,32 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                     dot_rows(acc, x + ((iy + ky) * g->in_w + ix + kx0) * in, p->x_zero, rows,
                              (ky * g->kernel_w + kx0) * in, (kx1 - kx0) * in);
                 int8_t *out = y + (oy * g->out_w + ox) * g->out_c + o;
-                for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(
-                        p->y_zero + kg_requantise(kg_add_wrapping(acc[k], b[o + k]), factor[k]));
+                for (int32_t k = 0; k < n; k++) {
+                    const int32_t sum = kg_add_wrapping(acc[k], b[o + k]);
+                    out[k] = kg_clip_i8(p->y_zero + (shift ? kg_requantise_tflite(sum, factor[k])
+                                                           : kg_requantise(sum, factor[k])));
+                }
             }
         }
     }
+}
+
+void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
+             int8_t *scratch, const kg_conv_params *p) {
+    KG_ASSERT(kg_conv_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+    convolve(y, x, w, learned, b, scratch, p, 0);
+}
+
+void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                     const int32_t *b, int8_t *scratch, const kg_conv_limited_params *p) {
+    KG_ASSERT(kg_conv_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    if (p->limits.shift)
+        convolve(y, x, w, learned, b, scratch, &p->layer, p->limits.shift);
+    else
+        kg_conv(y, x, w, learned, b, scratch, &p->layer);
+    kg_limit_map(y, &p->layer.window, &p->limits);
 }
 
 /* Weights of input channel i as [taps][out], so that dX becomes contiguous dot products. */

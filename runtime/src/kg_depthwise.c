@@ -20,17 +20,19 @@ static void fetch(int8_t *to, const int8_t *w, const int8_t *learned, const kg_o
     }
 }
 
-void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                  const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
-    KG_ASSERT(kg_depthwise_params_ok(p));
-    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+/* shift: null, or sums are rounded as TFLite does. */
+static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
+                            const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c;
     for (int32_t c = 0; c < channels; c += KG_CHANNELS) {
         const int32_t n = kg_min(KG_CHANNELS, channels - c);
         fetch(scratch, w, learned, &p->overlay, c, n, g->kernel_h * g->kernel_w, channels);
         kg_factor factor[KG_CHANNELS];
-        for (int32_t k = 0; k < n; k++) factor[k] = kg_factor_of(&p->scaling, c + k);
+        for (int32_t k = 0; k < n; k++)
+            factor[k] = shift ? kg_tflite_factor_of(&p->scaling, shift, c + k)
+                              : kg_factor_of(&p->scaling, c + k);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             const int32_t iy = oy * g->stride_h - g->pad_top;
             const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
@@ -45,12 +47,32 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                         for (int32_t k = 0; k < n; k++) acc[k] += (from[k] - p->x_zero) * filter[k];
                     }
                 int8_t *out = y + (oy * g->out_w + ox) * channels + c;
-                for (int32_t k = 0; k < n; k++)
-                    out[k] = kg_clip_i8(
-                        p->y_zero + kg_requantise(kg_add_wrapping(acc[k], b[c + k]), factor[k]));
+                for (int32_t k = 0; k < n; k++) {
+                    const int32_t sum = kg_add_wrapping(acc[k], b[c + k]);
+                    out[k] = kg_clip_i8(p->y_zero + (shift ? kg_requantise_tflite(sum, factor[k])
+                                                           : kg_requantise(sum, factor[k])));
+                }
             }
         }
     }
+}
+
+void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                  const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
+    KG_ASSERT(kg_depthwise_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+    convolve(y, x, w, learned, b, scratch, p, 0);
+}
+
+void kg_depthwise_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                          const int32_t *b, int8_t *scratch, const kg_depthwise_limited_params *p) {
+    KG_ASSERT(kg_depthwise_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    if (p->limits.shift)
+        convolve(y, x, w, learned, b, scratch, &p->layer, p->limits.shift);
+    else
+        kg_depthwise(y, x, w, learned, b, scratch, &p->layer);
+    kg_limit_map(y, &p->layer.window, &p->limits);
 }
 
 /* dx may be dy: rows of dy are copied, and kept as long as they are needed, before a row of dx is

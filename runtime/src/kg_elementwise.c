@@ -14,6 +14,41 @@ void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p)
     }
 }
 
+/* An int8 map, 20 bits to the left, in the scale that both have as TFLite adds them. */
+static inline int32_t widened(int8_t x, int32_t zero, int32_t multiplier, int32_t shift) {
+    return (int32_t)kg_requantise_tflite((x - zero) * (1 << 20), (kg_factor){multiplier, shift});
+}
+
+KG_COLD void kg_add_limited(int8_t *y, const int8_t *a, const int8_t *c,
+                            const kg_add_limited_params *p) {
+    KG_ASSERT(kg_add_limited_params_ok(p));
+    KG_ASSERT(y && a && c);
+    const int32_t m = p->a_multiplier, n = p->c_multiplier;
+    const int64_t half = (int64_t)1 << (p->shift - 1);
+    for (int32_t i = 0; i < p->size; i++) {
+        int64_t sum;
+        if (p->tflite)
+            sum = kg_requantise_tflite(widened(a[i], p->a_zero, m, p->a_shift) +
+                                           widened(c[i], p->c_zero, n, p->c_shift),
+                                       (kg_factor){p->multiplier, p->shift});
+        else
+            sum = ((int64_t)m * (a[i] - p->a_zero) + (int64_t)n * (c[i] - p->c_zero) + half) >>
+                  p->shift;
+        y[i] = kg_clamp_i8(p->y_zero + sum, p->lowest, p->highest);
+    }
+}
+
+KG_COLD void kg_limit_mask(uint8_t *mask, const int8_t *y, const kg_limit_mask_params *p) {
+    KG_ASSERT(kg_limit_mask_params_ok(p));
+    KG_ASSERT(mask && y);
+    for (int32_t i = 0; i < p->size; i += 8) {
+        uint8_t bits = 0;
+        for (int32_t j = 0; j < kg_min(8, p->size - i); j++)
+            bits |= (uint8_t)((y[i + j] > p->lowest && y[i + j] < p->highest) << j);
+        mask[i / 8] = bits;
+    }
+}
+
 void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) {
     KG_ASSERT(kg_clip_mask_params_ok(p));
     KG_ASSERT(mask && y);

@@ -24,29 +24,49 @@ static void filters(int8_t *to, const int8_t *w, const int8_t *learned, const kg
     }
 }
 
-void kg_grouped_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                     const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p) {
-    KG_ASSERT(kg_grouped_conv_params_ok(p));
-    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+/* limits: null where there are none. */
+static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p,
+                            const kg_limits *limits) {
     const kg_window *g = &p->conv.window;
     const int32_t in = g->in_c, out = g->out_c, length = g->kernel_h * g->kernel_w * in;
     const int32_t row = g->in_w * in, in_all = in * p->groups, out_all = out * p->groups;
     int8_t *one = scratch, *rows = one + words(out * length);
     int8_t *made = rows + words(g->kernel_h * row), *rest = made + words(g->out_w * out);
-    kg_conv_params part = p->conv;
-    part.window.out_h = 1;
-    for (int32_t k = 0; k < p->groups; k++, part.scaling.scale += out) {
+    kg_conv_limited_params limited = {p->conv, limits ? *limits : (kg_limits){0}};
+    kg_conv_params *part = &limited.layer;
+    part->window.out_h = 1;
+    for (int32_t k = 0; k < p->groups; k++, part->scaling.scale += out) {
         filters(one, w, learned, &p->overlay, k * out, out, length);
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             const int32_t iy = oy * g->stride_h - g->pad_top, begin = kg_tap_begin(iy);
             const int32_t n = kg_max(kg_tap_end(iy, g->kernel_h, g->in_h) - begin, 0);
             copy(rows, in, x + (iy + begin) * g->in_w * in_all + k * in, in_all, in, n * g->in_w);
-            part.window.in_h = (int16_t)n;
-            part.window.pad_top = (int16_t)begin;
-            kg_conv(made, rows, one, 0, b + k * out, rest, &part);
+            part->window.in_h = (int16_t)n;
+            part->window.pad_top = (int16_t)begin;
+            if (limits)
+                kg_conv_limited(made, rows, one, 0, b + k * out, rest, &limited);
+            else
+                kg_conv(made, rows, one, 0, b + k * out, rest, part);
             copy(y + oy * g->out_w * out_all + k * out, out_all, made, out, out, g->out_w);
         }
+        if (limited.limits.shift) limited.limits.shift += out;
     }
+}
+
+void kg_grouped_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                     const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p) {
+    KG_ASSERT(kg_grouped_conv_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+    convolve(y, x, w, learned, b, scratch, p, 0);
+}
+
+void kg_grouped_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                             const int32_t *b, int8_t *scratch,
+                             const kg_grouped_conv_limited_params *p) {
+    KG_ASSERT(kg_grouped_conv_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    convolve(y, x, w, learned, b, scratch, &p->layer, &p->limits);
 }
 
 /* m / 2^shift, as little as is left of it. */

@@ -18,12 +18,14 @@ typedef struct {
     int8_t *y;
     uint8_t *scratch;
     progress *at; /* per stage */
+    /* one row of a layer with limits, or null: so that nothing else links the kernels of those */
+    void (*limited)(int8_t *y, const int8_t *a, const int8_t *c, int8_t *scratch,
+                    const kg_stage *stage, const kg_window *g);
 } stream;
 
+/* The window is what records of convolutions begin with. */
 static const kg_window *window_of(const kg_stage *s) {
-    if (s->kind == KG_STAGE_CONV) return &((const kg_conv_params *)s->params)->window;
-    if (s->kind == KG_STAGE_DEPTHWISE) return &((const kg_depthwise_params *)s->params)->window;
-    return 0;
+    return s->kind & KG_STAGE_ADD ? 0 : (const kg_window *)s->params;
 }
 
 /* The rows begin .. end of its sources that a stage reads for one row of its own. */
@@ -103,8 +105,12 @@ static void compute(stream *s, int32_t i) {
         kg_depthwise_params p = *(const kg_depthwise_params *)stage->params;
         p.window = row_window(&p.window, row, begin, end);
         kg_depthwise(y, x, stage->w, 0, stage->b, work, &p);
-    } else {
+    } else if (stage->kind == KG_STAGE_ADD) {
         kg_add(y, x, rows_of(s, stage->source[1], begin), stage->params);
+    } else {
+        const kg_window *g = window_of(stage);
+        const kg_window w = g ? row_window(g, row, begin, end) : (kg_window){0};
+        s->limited(y, x, rows_of(s, stage->source[1], begin), work, stage, &w);
     }
     s->at[i].done++;
 }
@@ -114,16 +120,41 @@ void kg_image_row(void *image, int32_t row, int8_t *to) {
     memcpy(to, from->pixels + row * from->row_bytes, (size_t)from->row_bytes);
 }
 
+static inline void run(stream *s) {
+    memset(s->at, 0, (size_t)s->p->count * sizeof *s->at);
+    const int32_t last = s->p->count - 1;
+    while (s->at[last].done < s->p->stages[last].height) {
+        int32_t i = last, source;
+        while ((source = lacking(s, i)) >= 0) i = source;
+        compute(s, i);
+    }
+}
+
 void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
                const kg_stream_params *p) {
     KG_ASSERT(kg_stream_params_ok(p));
     KG_ASSERT(kg_aligned(scratch) && y);
-    stream s = {p, x, rows, y, scratch, (progress *)(void *)scratch};
-    memset(s.at, 0, (size_t)p->count * sizeof *s.at);
-    const int32_t last = p->count - 1;
-    while (s.at[last].done < p->stages[last].height) {
-        int32_t i = last, source;
-        while ((source = lacking(&s, i)) >= 0) i = source;
-        compute(&s, i);
+    run(&(stream){p, x, rows, y, scratch, (progress *)(void *)scratch, 0});
+}
+
+static void limited_row(int8_t *y, const int8_t *a, const int8_t *c, int8_t *scratch,
+                        const kg_stage *stage, const kg_window *g) {
+    if (stage->kind == KG_STAGE_CONV_LIMITED) {
+        kg_conv_limited_params p = *(const kg_conv_limited_params *)stage->params;
+        p.layer.window = *g;
+        kg_conv_limited(y, a, stage->w, 0, stage->b, scratch, &p);
+    } else if (stage->kind == KG_STAGE_DEPTHWISE_LIMITED) {
+        kg_depthwise_limited_params p = *(const kg_depthwise_limited_params *)stage->params;
+        p.layer.window = *g;
+        kg_depthwise_limited(y, a, stage->w, 0, stage->b, scratch, &p);
+    } else {
+        kg_add_limited(y, a, c, stage->params);
     }
+}
+
+void kg_stream_limited(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
+                       const kg_stream_params *p) {
+    KG_ASSERT(kg_stream_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y);
+    run(&(stream){p, x, rows, y, scratch, (progress *)(void *)scratch, limited_row});
 }

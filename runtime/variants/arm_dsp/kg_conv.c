@@ -7,21 +7,29 @@
 
 /* The portable kernel does what the other cannot. */
 #define kg_conv            portable_conv
+#define kg_conv_limited    portable_conv_limited
 #define kg_conv_input_grad portable_conv_input_grad
 KG_COLD __attribute__((noinline)) static void portable_conv(int8_t *y, const int8_t *x,
                                                             const int8_t *w, const int8_t *learned,
                                                             const int32_t *b, int8_t *scratch,
                                                             const kg_conv_params *p);
 KG_COLD __attribute__((noinline)) static void
+portable_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                      const int32_t *b, int8_t *scratch, const kg_conv_limited_params *p);
+KG_COLD __attribute__((noinline)) static void
 portable_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                          const int8_t *learned, int8_t *scratch,
                          const kg_conv_input_grad_params *p);
 #include "../../src/kg_conv.c"
 #undef kg_conv
+#undef kg_conv_limited
 #undef kg_conv_input_grad
 
-/* Does the window pass over no pixel? */
-static inline int32_t dense(const kg_window *g) { return g->stride_h == 1 && g->stride_w == 1; }
+/* Does every output see the pixel in its place, so that a map is one row? */
+static inline int32_t is_flat(const kg_window *g) {
+    return g->kernel_h * g->kernel_w == 1 && g->stride_h == 1 && g->stride_w == 1 &&
+           g->out_h == g->in_h && g->out_w == g->in_w;
+}
 
 /// Forward ///
 
@@ -295,7 +303,7 @@ ALONE static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const
                               const int32_t *b, uint32_t *weights, const kg_conv_params *p,
                               const layout *l) {
     const kg_window *g = &p->window;
-    const int32_t in = g->in_c, out = g->out_c, flat = dense(g);
+    const int32_t in = g->in_c, out = g->out_c, flat = is_flat(g);
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
     wide_tile t = {.weights = weights, .x_skip = (g->stride_w - 1) * in, .y_step = out};
     int32_t o = 0;
@@ -317,8 +325,7 @@ ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const i
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c;
     /* a whole map of single pixels, none of which needs a patch, is one row */
-    const int32_t flat =
-        g->kernel_h * g->kernel_w == 1 && in % 4 == 0 && dense(g) && !g->pad_top && !g->pad_left;
+    const int32_t flat = is_flat(g) && in % 4 == 0;
     const int32_t in_w = flat ? g->in_h * g->in_w : g->in_w, in_h = flat ? 1 : g->in_h;
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
     const int32_t run = 4 * l->quads, row = in_w * in, step = g->stride_w * in;
@@ -373,6 +380,18 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
         (g->out_h - 1) * g->stride_h < g->in_h && (g->out_w - 1) * g->stride_w < g->in_w)
         first = put_wide(y, x, w, learned, b, weights, p, &l);
     if (first < out) put_tiles(y, x, w, learned, b, weights, p, &l, first);
+}
+
+void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                     const int32_t *b, int8_t *scratch, const kg_conv_limited_params *p) {
+    KG_ASSERT(kg_conv_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    if (p->limits.shift) {
+        portable_conv_limited(y, x, w, learned, b, scratch, p);
+        return;
+    }
+    kg_conv(y, x, w, learned, b, scratch, &p->layer);
+    kg_limit_map(y, &p->layer.window, &p->limits);
 }
 
 /// Input gradient ///
@@ -469,7 +488,7 @@ void kg_conv_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
         portable_conv_input_grad(dx, dy, w, learned, scratch, p);
         return;
     }
-    const int32_t flat = taps == 1 && dense(g) && !g->pad_top && !g->pad_left;
+    const int32_t flat = is_flat(g);
     uint32_t *columns = (uint32_t *)(void *)scratch;
     kg_block_writer writer = kg_block_begin(dx, g->in_h * g->in_w, in, dy->exponent, p->bits);
     for (int32_t first = 0; first < in; first += LANES) {

@@ -8,16 +8,21 @@
 
 /* The portable kernels do what the others cannot. */
 #define kg_depthwise            portable_depthwise
+#define kg_depthwise_limited    portable_depthwise_limited
 #define kg_depthwise_input_grad portable_depthwise_input_grad
 KG_COLD __attribute__((noinline)) static void
 portable_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                    const int32_t *b, int8_t *scratch, const kg_depthwise_params *p);
+KG_COLD __attribute__((noinline)) static void
+portable_depthwise_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                           const int32_t *b, int8_t *scratch, const kg_depthwise_limited_params *p);
 KG_COLD __attribute__((noinline)) static void
 portable_depthwise_input_grad(kg_block16 *dx, const kg_block16 *dy, const int8_t *w,
                               const int8_t *learned, int8_t *scratch,
                               const kg_depthwise_input_grad_params *p);
 #include "../../src/kg_depthwise.c"
 #undef kg_depthwise
+#undef kg_depthwise_limited
 #undef kg_depthwise_input_grad
 
 /* Columns beside those of one window; ops/depthwise.py asks for scratch memory accordingly. */
@@ -174,6 +179,18 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
             }
         }
     }
+}
+
+void kg_depthwise_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                          const int32_t *b, int8_t *scratch, const kg_depthwise_limited_params *p) {
+    KG_ASSERT(kg_depthwise_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    if (p->limits.shift) {
+        portable_depthwise_limited(y, x, w, learned, b, scratch, p);
+        return;
+    }
+    kg_depthwise(y, x, w, learned, b, scratch, &p->layer);
+    kg_limit_map(y, &p->layer.window, &p->limits);
 }
 
 /// Input gradient ///

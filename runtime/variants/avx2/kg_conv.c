@@ -104,10 +104,10 @@ static void patch(int8_t *to, const int8_t *x, int32_t oy, int32_t ox, const kg_
     }
 }
 
-void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
-             int8_t *scratch, const kg_conv_params *p) {
-    KG_ASSERT(kg_conv_params_ok(p));
-    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+/* shift: null, or sums are rounded as TFLite does. */
+static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, int8_t *scratch, const kg_conv_params *p,
+                            const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t size = round_up(taps * in, 4), pixels = g->out_h * g->out_w;
@@ -117,7 +117,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     for (int32_t o = 0; o < out; o += LANES) {
         const int32_t n = kg_min(LANES, out - o);
         const __m256i sum = interleave(scratch, w, learned, &p->overlay, o, n, taps, in);
-        const scaler s = make_scaler(&p->scaling, o, n, p->y_zero);
+        const scaler s = make_scaler(&p->scaling, shift, o, n, p->y_zero);
         const __m256i bias = _mm256_sub_epi32(
             load32(b + o, n), _mm256_mullo_epi32(sum, _mm256_set1_epi32(p->x_zero + OFFSET)));
         for (int32_t i = 0; i < pixels; i += PIXELS) {
@@ -139,6 +139,21 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
             scale4(y + i * out + o, out, acc, m, n, &s);
         }
     }
+}
+
+void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
+             int8_t *scratch, const kg_conv_params *p) {
+    KG_ASSERT(kg_conv_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+    convolve(y, x, w, learned, b, scratch, p, 0);
+}
+
+void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                     const int32_t *b, int8_t *scratch, const kg_conv_limited_params *p) {
+    KG_ASSERT(kg_conv_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    convolve(y, x, w, learned, b, scratch, &p->layer, p->limits.shift);
+    kg_limit_map(y, &p->layer.window, &p->limits);
 }
 
 /// Input gradient ///

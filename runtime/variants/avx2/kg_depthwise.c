@@ -59,6 +59,7 @@ typedef struct {
     const kg_depthwise_params *p;
     const int8_t *x, *filter; /* from the first channel of the block */
     __m256i zero;
+    const int8_t *shift; /* null, or sums are rounded as TFLite does */
 } source;
 
 /* Sums of `pixels` neighbours, none of whose columns is padding. */
@@ -106,8 +107,9 @@ static inline void block(int8_t *y, const int32_t *b, const source *s, int32_t c
     const kg_depthwise_params *p = s->p;
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, n0 = kg_min(n, LANES), n1 = n - n0;
-    const scaler scale0 = make_scaler(&p->scaling, c, n0, p->y_zero);
-    const scaler scale1 = n1 ? make_scaler(&p->scaling, c + LANES, n1, p->y_zero) : scale0;
+    const scaler scale0 = make_scaler(&p->scaling, s->shift, c, n0, p->y_zero);
+    const scaler scale1 =
+        n1 ? make_scaler(&p->scaling, s->shift, c + LANES, n1, p->y_zero) : scale0;
     const __m256i b0 = load32(b + c, n0), b1 = n1 ? load32(b + c + LANES, n1) : b0;
     const int32_t first = (g->pad_left + g->stride_w - 1) / g->stride_w;
     const int32_t last = (g->in_w - g->kernel_w + g->pad_left) / g->stride_w;
@@ -133,21 +135,35 @@ static inline void block(int8_t *y, const int32_t *b, const source *s, int32_t c
     }
 }
 
-void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                  const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
-    KG_ASSERT(kg_depthwise_params_ok(p));
-    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
+                            const int8_t *shift) {
     const int32_t channels = p->window.in_c, n = kg_min(CHANNELS, channels);
     for (int32_t i = 0; i < channels; i += CHANNELS) {
         const int32_t c = first_channel(i, channels);
         fetch(scratch, w, learned, &p->overlay, c, n, p->window.kernel_h * p->window.kernel_w,
               channels, CHANNELS);
-        const source s = {p, x + c, scratch, _mm256_set1_epi16((int16_t)p->x_zero)};
+        const source s = {p, x + c, scratch, _mm256_set1_epi16((int16_t)p->x_zero), shift};
         if (n == CHANNELS)
             block(y, b, &s, c, CHANNELS);
         else
             block(y, b, &s, c, n);
     }
+}
+
+void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                  const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
+    KG_ASSERT(kg_depthwise_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+    convolve(y, x, w, learned, b, scratch, p, 0);
+}
+
+void kg_depthwise_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                          const int32_t *b, int8_t *scratch, const kg_depthwise_limited_params *p) {
+    KG_ASSERT(kg_depthwise_limited_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
+    convolve(y, x, w, learned, b, scratch, &p->layer, p->limits.shift);
+    kg_limit_map(y, &p->layer.window, &p->limits);
 }
 
 /// Input gradient ///

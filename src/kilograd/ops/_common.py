@@ -50,10 +50,10 @@ class Clamping(Op):
             INT8[0] <= low <= high <= INT8[1], f"limits {self.limits} are no range of int8 codes"
         )
 
-    def require_usual(self) -> None:
-        """Raise `NotImplementedError` for what no kernel does yet."""
-        if self.limits != INT8 or self.rounding is not Rounding.NEAREST:
-            raise NotImplementedError("no kernel has limits or another rounding yet")
+    @property
+    def usual(self) -> bool:
+        """Whether codes are limited by their type alone, and rounded to the nearest."""
+        return self.limits == INT8 and self.rounding is Rounding.NEAREST
 
     def __repr__(self) -> str:
         """Leave out limits and rounding that are the usual ones: fingerprints are made of this."""

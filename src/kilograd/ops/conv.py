@@ -55,6 +55,7 @@ from kilograd.quant import (
 
 #: Filters or input channels that a kernel works on at once; portable ones take half as many.
 LANES = 8
+_NONE = (1 << 30, 62)  # ratio and shift, where multipliers stand in place of scales
 _PIXELS = 4
 
 
@@ -84,6 +85,28 @@ class ConvParams(Params):
     y_zero: Code
     scaling: ScalingParams
     products = (("window.out_c", "window.kernel_h", "window.kernel_w", "window.in_c"),)
+
+
+@dataclass(frozen=True, eq=False)
+class LimitsParams(Params):
+    """Codes are clamped to lowest .. highest.  shift: null where sums are rounded to the nearest.
+    Where they are rounded as TensorFlow Lite does, each channel has its own shift, and its
+    multiplier in place of a scale: kg_tflite_factor_of.
+    """
+
+    lowest: Code
+    highest: Code
+    shift: Annotated[Array | None, Range("int8_t", 1, 62)]
+    struct = "kg_limits"
+    ordered = (("lowest", "highest"),)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvLimitedParams(Params):
+    """A convolution with limits, and perhaps another rounding."""
+
+    layer: ConvParams
+    limits: LimitsParams
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,16 +161,34 @@ def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
 
 @functools.lru_cache(maxsize=1024)
 def tflite_requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
-    """Return multiplier and shift per output channel, each made by itself as TFLite makes them."""
+    """Return multiplier and shift per output channel, each made by itself as TFLite makes them.
+
+    What TFLite multiplies by 0, this multiplies by 2^-62, which makes 0 of every int32.
+    """
     factors = [tflite_multiplier(x.scale[0] * scale / y.scale[0]) for scale in w.scale]
-    multipliers, shifts = zip(*factors, strict=True)
-    return np.array(multipliers, np.int32), np.array(shifts, np.int8)
+    multipliers, shifts = zip(*(f if f[0] else (1, 62) for f in factors), strict=True)
+    return np.array(multipliers, np.int32), np.array(shifts, np.int64)
 
 
-def scaling_params(x: Affine, w: Affine, y: Affine) -> ScalingParams:
-    """Return the factors of a layer as its kernel takes them."""
+def scaling_params(x: Affine, w: Affine, y: Affine, rounding: Rounding) -> ScalingParams:
+    """Return the factors of a layer as its kernel takes them.
+
+    For TFLite the multipliers stand in place of the scales, and have no ratio.
+    """
+    if rounding is Rounding.TFLITE:
+        multipliers, shifts = tflite_requantisation(x, w, y)
+        return ScalingParams(multipliers, *_NONE, int(shifts.min()), int(shifts.max()))
     _, shifts = requantisation(x, w, y)
     return ScalingParams(*scaling(x, w, y), int(shifts.min()), int(shifts.max()))
+
+
+def limits_params(node: Node, op: Clamping) -> LimitsParams:
+    """Return how the codes of a layer are clamped, and its sums rounded."""
+    shifts = None
+    if op.rounding is Rounding.TFLITE:
+        x, w = (n.type.affine for n in node.inputs[:2])
+        shifts = tflite_requantisation(x, w, node.type.affine)[1].astype(np.int8)
+    return LimitsParams(*op.limits, shifts)
 
 
 def check_weights(x: TensorType, w: TensorType, b: TensorType, channels: int) -> None:
@@ -221,21 +262,20 @@ class Conv(Clamping):
         return node.type.size * node.inputs[1].type.size // node.type.shape[2]
 
     def kernel(self, node: Node) -> Kernel:
-        self.require_usual()
         x, w, b = node.inputs
         shape = w.type.shape
-        return Kernel(
-            "kg_conv",
-            (x, *weight_args(w), b),
-            ConvParams(
-                self.window.params(x.type.shape, shape[1:3], node.type.shape),
-                overlay_params(w),
-                x.type.affine.zero_point,
-                self.out.zero_point,
-                scaling_params(x.type.affine, w.type.affine, self.out),
-            ),
-            scratch=forward_scratch(shape),
+        params = ConvParams(
+            self.window.params(x.type.shape, shape[1:3], node.type.shape),
+            overlay_params(w),
+            x.type.affine.zero_point,
+            self.out.zero_point,
+            scaling_params(x.type.affine, w.type.affine, self.out, self.rounding),
         )
+        args, scratch = (x, *weight_args(w), b), forward_scratch(shape)
+        if self.usual:
+            return Kernel("kg_conv", args, params, scratch=scratch)
+        limited = ConvLimitedParams(params, limits_params(node, self))
+        return Kernel("kg_conv_limited", args, limited, scratch=scratch)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from kilograd.ir import (
 from kilograd.ir.params import Bits, Code
 from kilograd.ops._common import Clamping, Normalising, array, block, no_vjp, require
 from kilograd.ops.conv import (
+    LimitsParams,
     ScalingParams,
     check_weights,
     clipped,
     layer_gradients,
+    limits_params,
     scaling_params,
 )
 from kilograd.ops.shape import OverlayParams, overlay_params, weight_args
@@ -46,6 +48,14 @@ class DepthwiseParams(Params):
     x_zero: Code
     y_zero: Code
     scaling: ScalingParams
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseLimitedParams(Params):
+    """A depthwise convolution with limits, and perhaps another rounding."""
+
+    layer: DepthwiseParams
+    limits: LimitsParams
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,21 +134,21 @@ class Depthwise(Clamping):
         return node.type.size * node.inputs[1].type.size // node.type.shape[2]
 
     def kernel(self, node: Node) -> Kernel:
-        self.require_usual()
         x, w, b = node.inputs
         shape = w.type.shape
-        return Kernel(
-            "kg_depthwise",
-            (x, *weight_args(w), b),
-            DepthwiseParams(
-                self.window.params(x.type.shape, shape[:2], node.type.shape),
-                overlay_params(w),
-                x.type.affine.zero_point,
-                self.out.zero_point,
-                scaling_params(x.type.affine, w.type.affine, self.out),
-            ),
-            scratch=_forward_scratch(shape[:2], node.type.shape[1], self.window.stride[1]),
+        params = DepthwiseParams(
+            self.window.params(x.type.shape, shape[:2], node.type.shape),
+            overlay_params(w),
+            x.type.affine.zero_point,
+            self.out.zero_point,
+            scaling_params(x.type.affine, w.type.affine, self.out, self.rounding),
         )
+        scratch = _forward_scratch(shape[:2], node.type.shape[1], self.window.stride[1])
+        args = (x, *weight_args(w), b)
+        if self.usual:
+            return Kernel("kg_depthwise", args, params, scratch=scratch)
+        limited = DepthwiseLimitedParams(params, limits_params(node, self))
+        return Kernel("kg_depthwise_limited", args, limited, scratch=scratch)
 
 
 @dataclass(frozen=True)

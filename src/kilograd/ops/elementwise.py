@@ -22,7 +22,7 @@ from kilograd.ir import (
     TensorType,
     Value,
 )
-from kilograd.ir.params import INT32_MAX, Bits, Code, Count, Fractions, Multiplier
+from kilograd.ir.params import INT32_MAX, Bits, Code, Count, Fractions, Multiplier, Shift
 from kilograd.ops._common import (
     INT8,
     Clamping,
@@ -58,6 +58,29 @@ class AddParams(Params):
     a_multiplier: Multiplier
     c_multiplier: Multiplier
     shift: Annotated[int, Range("int32_t", 1, 30)]
+
+
+@dataclass(frozen=True, eq=False)
+class AddLimitedParams(Params):
+    """A residual sum, clamped to lowest .. highest.  tflite: each map has a shift of its own and
+    gains 20 bits before; multiplier and shift are of the sum.  Otherwise the two maps and their sum
+    have one shift.
+    """
+
+    size: Count
+    a_zero: Code
+    c_zero: Code
+    y_zero: Code
+    a_multiplier: Multiplier
+    c_multiplier: Multiplier
+    a_shift: Shift
+    c_shift: Shift
+    multiplier: Multiplier
+    shift: Shift
+    tflite: Annotated[int, Range("int32_t", 0, 1)]
+    lowest: Code
+    highest: Code
+    ordered = (("lowest", "highest"),)
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,20 +133,31 @@ class Add(Clamping):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        self.require_usual()
         a, c = node.inputs
         ma, mc, shift = self.multipliers(a.type, c.type)
+        sizes = (node.type.size, a.type.affine.zero_point, c.type.affine.zero_point)
+        if self.usual:
+            params = AddParams(*sizes, self.out.zero_point, ma, mc, shift)
+            return Kernel("kg_add", (a, c), params)
+        twice = self.rounding is Rounding.TFLITE
+        first, second, last = (
+            self.tflite_factors(a.type, c.type) if twice else ((ma, shift), (mc, shift), (0, shift))
+        )
         return Kernel(
-            "kg_add",
+            "kg_add_limited",
             (a, c),
-            AddParams(
-                size=node.type.size,
-                a_zero=a.type.affine.zero_point,
-                c_zero=c.type.affine.zero_point,
-                y_zero=self.out.zero_point,
-                a_multiplier=ma,
-                c_multiplier=mc,
-                shift=shift,
+            AddLimitedParams(
+                *sizes,
+                self.out.zero_point,
+                a_multiplier=first[0],
+                c_multiplier=second[0],
+                a_shift=first[1],
+                c_shift=second[1],
+                multiplier=last[0],
+                shift=last[1],
+                tflite=int(twice),
+                lowest=self.limits[0],
+                highest=self.limits[1],
             ),
         )
 
@@ -135,6 +169,16 @@ class ClipMaskParams(Params):
     """Which of `size` codes were clamped."""
 
     size: Count
+
+
+@dataclass(frozen=True, eq=False)
+class LimitMaskParams(Params):
+    """Which of `size` codes are strictly between two others."""
+
+    size: Count
+    lowest: Code
+    highest: Code
+    ordered = (("lowest", "highest"),)
 
 
 @dataclass(frozen=True)
@@ -160,9 +204,10 @@ class ClipMask(Op):
     macs = no_macs
 
     def kernel(self, node: Node) -> Kernel:
-        if self.limits != INT8:
-            raise NotImplementedError("no kernel has limits yet")
-        return Kernel("kg_clip_mask", node.inputs, ClipMaskParams(node.inputs[0].type.size))
+        size = node.inputs[0].type.size
+        if self.limits == INT8:
+            return Kernel("kg_clip_mask", node.inputs, ClipMaskParams(size))
+        return Kernel("kg_limit_mask", node.inputs, LimitMaskParams(size, *self.limits))
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,11 +39,13 @@ from kilograd.ops.conv import (
     ConvInputGradParams,
     ConvParams,
     ConvWeightGradParams,
+    LimitsParams,
     backward_scratch,
     check_weights,
     clipped,
     forward_scratch,
     layer_gradients,
+    limits_params,
     scaling_params,
 )
 from kilograd.ops.shape import OverlayParams, overlay_params, weight_args
@@ -62,6 +64,14 @@ class GroupedConvParams(Params):
         ("groups", "conv.window.in_h", "conv.window.in_w", "conv.window.in_c"),
         ("groups", "conv.window.out_h", "conv.window.out_w", "conv.window.out_c"),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedConvLimitedParams(Params):
+    """A convolution in groups with limits, and perhaps another rounding."""
+
+    layer: GroupedConvParams
+    limits: LimitsParams
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +161,6 @@ class GroupedConv(Clamping):
         return node.type.size * node.inputs[1].type.size // node.type.shape[2]
 
     def kernel(self, node: Node) -> Kernel:
-        self.require_usual()
         x, w, b = node.inputs
         one = _of_one(w.type.shape, self.groups)
         conv = ConvParams(
@@ -159,16 +168,19 @@ class GroupedConv(Clamping):
             OverlayParams(),
             x.type.affine.zero_point,
             self.out.zero_point,
-            scaling_params(x.type.affine, w.type.affine, self.out),
+            scaling_params(x.type.affine, w.type.affine, self.out, self.rounding),
         )
         maps = (x.type.shape[1] * one[1] * one[3], node.type.shape[1] * one[0])
-        return Kernel(
-            "kg_grouped_conv",
+        # the filters of a group, the rows that they see, and the row that they make
+        scratch = sum(map(aligned, (math.prod(one), *maps))) + forward_scratch(one)
+        args, params = (
             (x, *weight_args(w), b),
             GroupedConvParams(conv, overlay_params(w), self.groups),
-            # the filters of a group, the rows that they see, and the row that they make
-            scratch=sum(map(aligned, (math.prod(one), *maps))) + forward_scratch(one),
         )
+        if self.usual:
+            return Kernel("kg_grouped_conv", args, params, scratch=scratch)
+        limited = GroupedConvLimitedParams(params, limits_params(node, self))
+        return Kernel("kg_grouped_conv_limited", args, limited, scratch=scratch)
 
 
 def _of_one(w: tuple[int, ...], groups: int) -> tuple[int, ...]:

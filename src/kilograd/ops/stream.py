@@ -29,12 +29,13 @@ from kilograd.memory import aligned
 from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
-from kilograd.ops.elementwise import Add, AddParams
+from kilograd.ops.elementwise import Add, AddLimitedParams, AddParams
 
 INPUT = -1
 """The source that stands for the input of the stream."""
 
 _KINDS = {Conv: 0, Depthwise: 1, Add: 2}  # kg_stage_kind in kg.h
+_LIMITED = 4  # added for layers with limits or another rounding
 _ROWS = 3
 COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
 
@@ -45,14 +46,15 @@ Bytes = Annotated[int, Range("int32_t", 0, (1 << 31) - 1)]
 @dataclass(frozen=True, eq=False)
 class StageParams(Params):
     """A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
-    kg_depthwise_params or kg_add_params; null for the rows of an image), and the buffer that keeps
+    kg_depthwise_params or kg_add_params, or kg_conv_limited_params and so on; null for the rows of
+    an image), and the buffer that keeps
     its newest rows, at `offset` of the scratch memory.  source: stages whose rows it reads; -1: the
     input.
     """
 
     row_bytes: Count
     offset: Bytes
-    kind: Annotated[int, Range("int16_t", 0, 3)]  # kg_stage_kind
+    kind: Annotated[int, Range("int16_t", 0, 6)]  # kg_stage_kind
     source: Annotated[tuple[int, int], Range("int16_t", -1, 32766)]
     height: Size
     rows: Annotated[int, Range("int16_t", 0, 32767)]
@@ -149,18 +151,18 @@ class Stream(Op):
             k = n.op.kernel(n)
             row_bytes = n.type.shape[1] * n.type.shape[2]
             if isinstance(stage.op, Add):
-                assert isinstance(k.params, AddParams)  # noqa: S101 says so to the type checker
+                assert isinstance(k.params, AddParams | AddLimitedParams)  # noqa: S101 says so to the type checker
                 k = replace(k, params=replace(k.params, size=row_bytes))
             constants = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
             source = (stage.sources[0] + delivered, stage.sources[-1] + delivered)
-            layout = StageParams(
-                row_bytes, offset, _KINDS[type(stage.op)], source, n.type.shape[0], rows
-            )
+            kind = _KINDS[type(stage.op)] + (0 if stage.op.usual else _LIMITED)
+            layout = StageParams(row_bytes, offset, kind, source, n.type.shape[0], rows)
             stages.append(StageCall(k, layout, *constants))
             offset += aligned(rows * row_bytes)
             work = max(work, k.scratch)
+        usual = all(stage.op.usual for stage in self.stages)
         return Kernel(
-            "kg_stream",
+            "kg_stream" if usual else "kg_stream_limited",
             (None, image) if delivered else (image, None),
             StreamParams(len(stages), width * channels, height, offset),
             scratch=offset + work,
