@@ -19,6 +19,7 @@ from kilograd.cli.command import AsJson, DataPath, Group, command
 from kilograd.cli.console import bar, say
 from kilograd.cli.learn import percent, show_answers
 from kilograd.errors import shown
+from kilograd.merging import merge
 from kilograd.output import check_file, write_file
 from kilograd.use import Prediction, Tested, learned_from, least_confidence, predictions
 
@@ -137,3 +138,29 @@ def show_test(found: Tested) -> None:
     say(f"confidence {found.threshold:g} or more: {kept.right} of {kept.tested} images")
     for name, refused in found.strangers.items():
         say(f"not learned: {name}; {refused.right} of {refused.tested} images are {UNKNOWN}")
+
+
+@command(app, "merge", Group.USE)
+def merge_command(
+    adapted: AdaptedPath,
+    *,
+    into: Annotated[Path, typer.Option(help="The file that the network was imported from.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write: of the same format; of PyTorch .safetensors or .pt."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Samples of the classes; they show how far logits of int8 must reach."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what was learned into a copy of the file that the network is from."""
+    merged = merge(adapted, into, out, data, force=force)
+    if as_json:
+        print(json.dumps({**asdict(merged), "path": str(merged.path)}))
+        return
+    say(f"new numbers in {len(merged.layers)} layers, of {len(merged.classes)} classes:")
+    say(f"  {', '.join(merged.layers)}")
+    say(f"Written to {out}")

@@ -67,16 +67,22 @@ class Int8Head:
     """
 
     ways: int
+    logit: ClassVar[Affine] = Affine((_LOGIT,))
+
+    @staticmethod
+    def weight_scale(features: Node) -> float:
+        """Return the scale of the weights on features."""
+        return _PRODUCT / features.type.affine.scale[0]
 
     def logits(self, b: Builder, features: Node) -> Node:
         """Append the head."""
         unit = features.type.affine.scale[0]
-        rows = Affine((_PRODUCT / unit,) * self.ways, axis=0)
+        rows = Affine((self.weight_scale(features),) * self.ways, axis=0)
         zeros = np.zeros((self.ways, 1, 1, features.type.size), np.int8)
         w = _param(b, "head.weight", zeros, rows)
         biases = np.zeros(self.ways, np.int32)
         c = _param(b, "head.bias", biases, Affine(rows.scale, axis=0, unit=unit))
-        codes = b(Conv(Window(), Affine((_LOGIT,))), features, w, c, name="head")
+        codes = b(Conv(Window(), self.logit), features, w, c, name="head")
         return own(b(Dequantise(), codes, name="logits", c_name="logits"), "logits")
 
     learned = LinearHead.learned
