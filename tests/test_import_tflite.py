@@ -154,7 +154,7 @@ def test_a_float_file_computes_what_litert_computes(name: str) -> None:
     x = np.random.default_rng(2).normal(0, 1, graph.inputs[0].shape).astype(np.float32)
     want = tflm.litert(file.read_bytes(), [x])[0]
     got = evaluate(network, {network.inputs[0].name: x})
-    made = graph.made()
+    made = graph.made
     for value, tensor in zip(network.outputs, graph.outputs, strict=True):
         end = made[tensor]
         t = end.inputs[0] if end.kind == "SOFTMAX" else tensor
@@ -277,6 +277,27 @@ def test_any_changed_byte_ends_in_a_network_or_a_refusal(tmp_path: Path) -> None
         except InputError:
             refused += 1
     assert refused > 20
+
+
+def test_numbers_that_are_named_again_and_again_are_counted(tmp_path: Path) -> None:
+    """A file of 300 kB with 2^27 parameters, and constants that grow."""
+    f = File(int8=False)
+    y = f.add("RESHAPE", [f.x, integers(1, 192)], f.tensor((1, 192)), f.options("Reshape"))
+    w = f.numbers((192, 192))
+    for _ in range(4000):
+        y = f.add("FULLY_CONNECTED", [y, w, None], f.tensor((1, 192)), f.options("FullyConnected"))
+    f.out(y)
+    with pytest.raises(InputError, match="has more than 67,108,864 parameters and elements"):
+        read(f.build(), tmp_path)
+    f = File(int8=False)
+    y = f.numbers((1, 64))
+    for i in range(21):
+        y = f.add(
+            "CONCATENATION", [y, y], f.tensor((1, 128 << i)), f.options("Concatenation", axis=1)
+        )
+    f.out(f.add("ADD", [f.x, y], f.tensor(y.shape), f.options("Add")))
+    with pytest.raises(InputError, match="has more than 67,108,864 parameters and elements"):
+        read(f.build(), tmp_path)
 
 
 def test_one_of_several_signatures_is_chosen(tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def _joined(
         raise Refusal("joins tensors along the batch axis")
     if all(r.is_constant(t) for t in parts):
         values = [r.constant(t, "parts").reshape(s) for t, s in zip(parts, shapes, strict=True)]
-        r.constants[y] = np.concatenate(values, where)
+        r.spend(y.size)
+        r.compute(y, np.concatenate(values, where))
         return
     values_of = [r.value(t, own(s)) for t, s in zip(parts, shapes, strict=True)]
     if any(v.quant != r.quant(y) for v in values_of):
@@ -228,6 +229,4 @@ def _moved(r: Reader, op: FileOperator, x: FileTensor, y: FileTensor, index: Arr
     values = r.constant(x, "numbers")
     if (values.size if index is None else index.size) != y.size:
         raise Refusal(f"makes another number of elements than {y}")
-    r.constants[y] = (values.reshape(-1) if index is None else values.reshape(-1)[index]).reshape(
-        y.shape
-    )
+    r.compute(y, values.reshape(-1) if index is None else values.reshape(-1)[index])

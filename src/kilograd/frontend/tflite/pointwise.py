@@ -140,11 +140,12 @@ def softmax(r: Reader, op: FileOperator) -> None:
     if not x.shape or x.shape[-1] != 1 or x.shape != y.shape:
         raise Refusal("is no last layer: only a softmax at the end is left out; take it away")
     quant = r.quant(y)
+    r.spend(y.size)
     if quant is None:
-        r.constants[y] = np.ones(y.shape, np.float32)
+        r.compute(y, np.ones(y.shape, np.float32))
         return
     code = np.clip(round(1 / quant.scale[0]) + quant.zero_point, -128, 127)
-    r.constants[y] = np.full(y.shape, code, np.int8)
+    r.compute(y, np.full(y.shape, code, np.int8))
 
 
 def quantise(r: Reader, op: FileOperator) -> None:
@@ -175,12 +176,13 @@ def quantise(r: Reader, op: FileOperator) -> None:
 def _quantise_constant(r: Reader, x: FileTensor, y: FileTensor) -> None:
     """Quantise codes of a file, as TFLite does."""
     values = r.constant(x, "numbers")
+    r.spend(y.size)
     before, after = r.quant(x), r.quant(y)
     if after is None or before is None:
         raise Refusal("turns constants into codes: convert it again")
     real = (values.astype(np.float64) - before.zero_point) * before.scale[0] / after.scale[0]
     codes = np.sign(real) * np.floor(np.abs(real) + 0.5) + after.zero_point
-    r.constants[y] = np.clip(codes, -128, 127).astype(np.int8)
+    r.compute(y, np.clip(codes, -128, 127).astype(np.int8))
 
 
 def dequantise(r: Reader, op: FileOperator) -> None:
@@ -189,6 +191,9 @@ def dequantise(r: Reader, op: FileOperator) -> None:
     if not r.is_constant(x):
         raise Refusal("turns codes of a layer into reals: convert all layers to int8, or none")
     values = r.constant(x, "numbers")
+    r.spend(y.size)
+    if values.size != y.size:
+        raise Refusal(f"makes another number of elements than {y}")
     if x.element is Element.INT8 and x.scales:
         if len(x.scales) not in {1, *x.shape[x.axis : x.axis + 1]} or x.axis < 0:
             raise Refusal(f"has {len(x.scales)} scales along axis {x.axis} of {x}")
@@ -199,7 +204,7 @@ def dequantise(r: Reader, op: FileOperator) -> None:
         values = (values.astype(np.float64) - zero) * scale
     elif values.dtype.kind != "f":
         raise Refusal(f"turns numbers in {x.element.name} into reals")
-    r.constants[y] = values.reshape(y.shape).astype(np.float32)
+    r.compute(y, values.astype(np.float32))
 
 
 def _binary(r: Reader, op: FileOperator, made: Operation) -> None:

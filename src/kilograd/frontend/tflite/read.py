@@ -171,7 +171,7 @@ def alive(graph: FileGraph) -> FileGraph:
 
 def _ends(graph: FileGraph) -> set[FileOperator]:
     """Return the operators at the end that are left out, and those between that move elements."""
-    made, users = graph.made(), graph.users()
+    made, users = graph.made, graph.users
     passed: list[FileOperator] = []
     for t in graph.outputs:
         found = made.get(t)

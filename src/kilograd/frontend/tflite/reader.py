@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from kilograd.frontend.tflite.schema import FileGraph, FileOperator, FileTensor
 from kilograd.ir import Affine, Array
 from kilograd.layers import moves
 from kilograd.layers.network import Constant, Layer, Operation, Reshape, Tensor, Value
-from kilograd.limits import IMPORTED_MOVED
+from kilograd.limits import IMPORTED_ELEMENTS, IMPORTED_MOVED
 from kilograd.names import spelled
 
 Shape = tuple[int, ...]
@@ -39,7 +40,7 @@ class Reader:
     `held`: what stands for a tensor of the file.  `constants`: numbers that were computed from
     others of the file while reading.  `tensors`: by the name of a value, the number of the tensor
     that has the same elements in the same order.  `ended`: for a tensor behind what is left out at
-    the end, the one before.
+    the end, the one before.  `spent`: elements that were copied or followed so far.
     """
 
     graph: FileGraph
@@ -50,6 +51,7 @@ class Reader:
     names: set[str] = field(default_factory=set)
     tensors: dict[str, int] = field(default_factory=dict)
     ended: dict[FileTensor, FileTensor] = field(default_factory=dict)
+    spent: int = 0
 
     # -- tensors of the file -------------------------------------------------------------------
 
@@ -65,6 +67,22 @@ class Reader:
                 f"{self.graph.where}: tensor {tensor.name!r} holds NaN or infinity; train again"
             )
         return found
+
+    def compute(self, tensor: FileTensor, values: Array) -> None:
+        """Let numbers of the file be computed while it is read."""
+        self.constants[tensor] = values.reshape(tensor.shape)
+
+    def spend(self, elements: int) -> None:
+        """Count elements that are copied or followed; raises `InputError` beyond the limit.
+
+        A file may name its numbers as often as it likes.
+        """
+        self.spent += elements
+        if self.spent > IMPORTED_ELEMENTS:
+            raise InputError(
+                f"{self.graph.where}: has more than {IMPORTED_ELEMENTS:,} parameters and elements "
+                f"that move; give a smaller network"
+            )
 
     def is_constant(self, tensor: FileTensor | None) -> bool:
         """Tell whether the numbers of a tensor are known."""
@@ -127,6 +145,7 @@ class Reader:
         """Return elements as a value of a shape."""
         if moved.index is None:
             return self._reshaped(moved.value, shape, name)
+        self.spend(moved.index.size + math.prod(moved.value.shape))
         found = moves.steps(moved.value.shape, moved.index.reshape(shape))
         if found is None:
             raise Refusal("reads elements that were moved as no slice or permutation of axes does")
@@ -143,6 +162,7 @@ class Reader:
         """Return the numbers of the elements of a tensor, in the shape of the file."""
         if tensor is None or tensor.size > IMPORTED_MOVED:
             raise Refusal(f"moves nothing, or more than {IMPORTED_MOVED:,} elements")
+        self.spend(tensor.size)
         index = None if self.is_constant(tensor) else self.moved(tensor).index
         return moves.in_order(tensor.shape) if index is None else index
 
@@ -188,7 +208,7 @@ class Reader:
 
     def origin(self, tensor: FileTensor) -> str:
         """Return where the file keeps numbers: also float16 that are made float32 first."""
-        made = self.graph.made().get(tensor)
+        made = self.graph.made.get(tensor)
         if made is None or made.kind != "DEQUANTIZE":
             return f"tensor {tensor.number}" if tensor.values is not None else ""
         x = made.inputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,10 +85,12 @@ class FileGraph:
     outputs: tuple[FileTensor, ...]
     operators: tuple[FileOperator, ...]
 
+    @functools.cached_property
     def made(self) -> dict[FileTensor, FileOperator]:
         """Map each tensor to the operator that makes it."""
         return {t: op for op in self.operators for t in op.outputs}
 
+    @functools.cached_property
     def users(self) -> dict[FileTensor, list[FileOperator]]:
         """Map each tensor to the operators that read it."""
         found: dict[FileTensor, list[FileOperator]] = {}

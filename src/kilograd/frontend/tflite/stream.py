@@ -95,7 +95,7 @@ def _variable(op: FileOperator) -> str:
 
 def _joined(stream: _Stream, past: FileTensor) -> FileTensor:
     """Return what is made of the past, or its last steps, and what comes in."""
-    users = stream.graph.users()
+    users = stream.graph.users
     after = users.get(past, [])
     if len(after) == 1 and after[0].kind == "STRIDED_SLICE":
         stream.dropped.add(after[0])
@@ -116,7 +116,7 @@ def _require_end(
     stream: _Stream, end: FileTensor | None, whole: FileTensor, past: FileTensor
 ) -> None:
     """Raise `Refusal` where what a variable is given is not the end of `whole`."""
-    cut = stream.graph.made().get(end) if end is not None and end is not whole else None
+    cut = stream.graph.made.get(end) if end is not None and end is not whole else None
     if cut is not None:
         stream.dropped.add(cut)
         end = _ending(cut)

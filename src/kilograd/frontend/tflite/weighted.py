@@ -123,10 +123,11 @@ def _numbers(r: Reader, op: FileOperator, values: Array, x: Value) -> tuple[Tens
     tensor, *biases = op.inputs[1:]
     if tensor is None:
         raise Refusal("lacks weights")
+    r.spend(values.size)
     if values.dtype.kind == "f":
         if x.quant is not None:
             raise Refusal("has float weights over int8 inputs")
-        weight, unit = Tensor(values.astype(np.float32), origin=r.origin(tensor)), None
+        weight, unit = Tensor(values.astype(np.float32, copy=False), origin=r.origin(tensor)), None
     elif x.quant is None:  # of the dynamic range: int8 for a smaller file, reals in the layer
         scale = np.asarray(_scales(tensor, len(values)).scale, np.float32)
         real = values.astype(np.float32) * scale.reshape(-1, *[1] * (values.ndim - 1))

@@ -96,7 +96,7 @@ def _numbers(
     stored = _in_file(_reordered(new, values), kept).astype(kept.element.numpy)
     if kept.values is not None and stored.tobytes() == kept.values.tobytes():
         return
-    if len(others := reading.graph.users().get(kept, [])) > 1:
+    if len(others := reading.graph.users.get(kept, [])) > 1:
         raise InputError(
             f"{where} shares its numbers with {len(others) - 1} other layers, which would change "
             f"with it; convert it so that each has its own"
@@ -142,7 +142,7 @@ def _resize(
     if weight.shape[0] != len(op.weight.values):
         raise InputError(f"{where} is depthwise: the number of its outputs cannot change")
     patch.shape(weight.number, [count, *weight.shape[1:]])
-    graph, users = reading.graph, reading.graph.users()
+    graph, users = reading.graph, reading.graph.users
     number = reading.tensors[layer.output.name]
     tensors = [t for x in graph.operators for t in x.outputs if t.number == number]
     while tensors:
