@@ -329,6 +329,22 @@ def test_one_tensor_in_two_scales(tmp_path: Path) -> None:
     assert [type(x.op).__name__ for x in network.layers] == ["Convolution", "Requantise", "Sum"]
 
 
+def test_a_normalisation_that_the_quantiser_left(tmp_path: Path) -> None:
+    scale = np.array([0.7, -1.3, 0, 2.1], np.float32)
+    extra = {"g": scale, "h": np.arange(4, dtype=np.float32), "m": weights(4), "v": np.ones(4, "f")}
+    made = hand_made(node("BatchNormalization", "xd g h m v", "c"), constants=QUANT | INT8 | extra)
+    path = saved(made, tmp_path)
+    (layer,) = read_onnx(path).layers
+    assert isinstance(layer.op, Convolution)
+    feed = {"x": np.random.default_rng(0).integers(-128, 128, (4, 5, 6)).astype(np.int8)}
+    theirs = runtime_values(path, [feed])[0][layer.output.name]
+    given = read_onnx(path).inputs[0]
+    mine = layer_codes(layer, read_onnx(path), {given: feed["x"][None]})
+    differ = np.abs(mine[0].astype(int) - theirs)
+    assert differ.max() <= 1
+    assert (differ > 0).mean() < 0.02
+
+
 @pytest.mark.parametrize(
     ("nodes", "constants", "said"),
     [

@@ -1,5 +1,6 @@
-"""Networks in files of ONNX: read here, and given back what was learned."""
+"""Networks in files of ONNX: read, compared with what runs them, and written back."""
 
 from kilograd.frontend.onnx.reader import read_onnx
+from kilograd.frontend.onnx.write import write_onnx
 
-__all__ = ["read_onnx"]
+__all__ = ["read_onnx", "write_onnx"]

@@ -118,6 +118,7 @@ class Draft:
     layers: dict[str, Layer] = field(default_factory=dict)
     tensors: dict[str, str] = field(default_factory=dict)
     fed: dict[str, str] = field(default_factory=dict)
+    operators: dict[str, Operator] = field(default_factory=dict)
     problems: list[Unsupported] = field(default_factory=list)
     readers: Counter[str] = field(default_factory=Counter)
     _told: dict[Function, Flow | None] = field(default_factory=dict)
@@ -200,7 +201,8 @@ class Draft:
             value = replace(value, quant=inputs[0].value.quant)
         elif any(x.codes for x in inputs):
             raise UnsupportedError("computes with codes; put a DequantizeLinear in front of it")
-        self._add(node.name, op, [x.value for x in inputs], value)
+        layer = self._add(node.name, op, [x.value for x in inputs], value)
+        self.operators[layer.name] = node
         return Flow(value, batch, bool(inputs) and inputs[0].codes)
 
     def given(self, tensor: str, shape: Sequence[int], quant: Affine | None = None) -> Value:
@@ -236,12 +238,13 @@ class Draft:
             x = self.add(node, Reshape(), [x], own)
         return replace(x, batch=batch)
 
-    def _add(self, name: str, op: Operation, inputs: Sequence[Value], output: Value) -> None:
+    def _add(self, name: str, op: Operation, inputs: Sequence[Value], output: Value) -> Layer:
         layer = Layer(spelled(name, self._names), op, tuple(inputs), output)
         self._names.add(layer.name)
         self.layers[output.name] = layer
         if len(self.layers) > limits.OPERATORS:
             raise InputError(f"{self.where}: has more than {limits.OPERATORS:,} layers")
+        return layer
 
     def tensor(self, known: Known, values: Array) -> Tensor:
         """Return a constant, seen as `values`, as a layer's; floats must be finite."""

@@ -139,7 +139,11 @@ def read_program(path: Path) -> Program:
 
     Raises `InputError` for a file that is damaged, is no inference graph, or leads elsewhere.
     """
-    model, data = read_model(path)
+    return program_of(*read_model(path), path)
+
+
+def program_of(model: ModelProto, data: bytes, path: Path) -> Program:
+    """Return what stands in a model, the bytes of which are `data`, as `read_program` does."""
     where = str(path)
     _check_kind(model, where)
     graph = model.graph

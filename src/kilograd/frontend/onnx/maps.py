@@ -125,7 +125,7 @@ def _bias(draft: Draft, node: Operator, index: int, x: Flow, weight: Tensor) -> 
     if scales is None or x.value.quant is None:
         if known.quant is not None:
             known = Known(reals(known))
-        return draft.tensor(known, np.broadcast_to(known.values.ravel(), (count,)))
+        return draft.tensor(known, _each(known.values, count))
     unit = x.value.quant.scale[0]
     axis = 0 if len(scales) == count else None
     quant = Affine(scales, 0, axis, unit)
@@ -138,7 +138,13 @@ def _bias(draft: Draft, node: Operator, index: int, x: Flow, weight: Tensor) -> 
     codes = np.rint(reals(known).astype(np.float64).ravel() / units)
     if not (np.abs(codes) < 1 << 31).all():
         raise UnsupportedError("has a bias that no int32 holds in units of its sums")
-    return Tensor(np.broadcast_to(codes.astype(np.int32), (count,)), quant)
+    origin = known.origin if own is None and codes.size == count else ""
+    return Tensor(_each(codes.astype(np.int32), count), quant, origin)
+
+
+def _each(values: Array, count: int) -> Array:
+    """Return one number for each output; a view that may be written where there are as many."""
+    return values.ravel() if values.size == count else np.broadcast_to(values.ravel(), (count,))
 
 
 def _normalised(draft: Draft, node: Operator) -> Flow:

@@ -29,7 +29,18 @@ from kilograd.frontend.onnx.draft import (
 )
 from kilograd.frontend.onnx.file import Declared, Operator, Program, Subgraph, read_program
 from kilograd.ir import Affine, Array
-from kilograd.layers.network import Layer, Layout, LogSoftmax, Network, Softmax, Source, Value
+from kilograd.layers.network import (
+    ChannelScale,
+    Convolution,
+    Layer,
+    Layout,
+    LogSoftmax,
+    Network,
+    Softmax,
+    Source,
+    Tensor,
+    Value,
+)
 from kilograd.layers.unsupported import Unsupported, refuse
 from kilograd.names import spelled
 
@@ -54,11 +65,13 @@ class Reading:
     """A network, and what its values are in the file, by name.
 
     `tensors`: which tensor each is, or was before it moved.  `fed`: the input that each input is.
+    `operators`: which operator each layer is, or the last one where it is several.
     """
 
     network: Network
     tensors: dict[str, str]
     fed: dict[str, str]
+    operators: dict[str, Operator]
 
 
 def read_network(program: Program, path: Path) -> Reading:
@@ -297,7 +310,7 @@ def _finished(draft: Draft, path: Path) -> Reading:
         with suppress(UnreachedError):  # what it depends on has been noted
             outputs.append(draft.as_flow(makers[name], found).value)
     refuse(draft.where, draft.problems)
-    layers = _needed(list(draft.layers.values()), outputs)
+    layers = [_coded_scale(x) for x in _needed(list(draft.layers.values()), outputs)]
     network = Network(
         name=spelled(draft.program.name or path.stem, ()),
         layout=Layout.CHANNELS_FIRST,
@@ -308,7 +321,7 @@ def _finished(draft: Draft, path: Path) -> Reading:
     )
     if network.quantised:
         refuse(draft.where, _in_floats(network))
-    return Reading(network, draft.tensors, draft.fed)
+    return Reading(network, draft.tensors, draft.fed, draft.operators)
 
 
 def _needed(layers: list[Layer], outputs: list[Value]) -> list[Layer]:
@@ -322,20 +335,39 @@ def _needed(layers: list[Layer], outputs: list[Value]) -> list[Layer]:
     return kept[::-1]
 
 
+def _coded_scale(layer: Layer) -> Layer:
+    """Return a scale of channels between codes as a convolution of one pixel, in codes.
+
+    Each weight is 127 of its own scale, so that only the offsets are rounded, to a 127th of a step.
+    """
+    before, after = layer.inputs[0].quant if layer.inputs else None, layer.output.quant
+    if not isinstance(layer.op, ChannelScale) or before is None or after is None:
+        return layer
+    factor, offset = layer.op.factor.astype(np.float64), layer.op.offset.astype(np.float64)
+    scale = np.where(factor == 0, after.scale[0] / before.scale[0], np.abs(factor)) / 127
+    codes = np.rint(offset / (scale * before.scale[0]))
+    if len(layer.output.shape) != 3 or not (np.abs(codes) < 1 << 30).all():
+        return layer
+    quant = Affine(tuple(scale.tolist()), 0, 0)
+    weight = np.sign(factor).astype(np.int8).reshape(-1, 1, 1, 1) * np.int8(127)
+    bias = Tensor(codes.astype(np.int32), replace(quant, unit=before.scale[0]))
+    return replace(layer, op=Convolution(Tensor(weight, quant), bias, groups=len(scale)))
+
+
 def _in_floats(network: Network) -> list[Unsupported]:
     """Return the layers of an int8 network that compute in floats, but for those at its end."""
     found = []
     users = network.users()
     for layer in network.layers:
         last = isinstance(layer.op, Softmax | LogSoftmax) or not users[layer.output]
-        if layer.output.quant is None and not last:
+        if (layer.output.quant is None and not last) or isinstance(layer.op, ChannelScale):
             found.append(
                 Unsupported(
                     layer.name,
                     type(layer.op).__name__,
                     layer.output.shape,
-                    "computes in floats between int8 layers; quantise it too, or give the float "
-                    "network",
+                    "computes in floats between int8 layers; fold or quantise it too, or give the "
+                    "float network",
                 )
             )
     return found
