@@ -12,7 +12,7 @@ import numpy as np
 from kilograd.emit import Program
 from kilograd.emit.application import Application
 from kilograd.emit.pictures import drawn
-from kilograd.frontend import Attribution, Images, Preprocess
+from kilograd.frontend import Arrays, Attribution, Images, Preprocess
 from kilograd.ir import Array
 from kilograd.targets import Driver
 
@@ -40,16 +40,15 @@ def application(program: Program, **changes: Any) -> Application:
     return Application(**{**usual, **changes})
 
 
-def mean_of_touched(frame: Array, corner: tuple[int, int], side: int, size: int) -> Array:
-    """An image int8 [size, size, c] of a square of a frame uint8 [h, w, c], pixel by pixel."""
-    top, left = corner
-    out = np.zeros((size, size, frame.shape[2]), np.int8)
-    for y, x in np.ndindex(size, size):
+def mean_of_touched(
+    frame: Array, corner: tuple[int, int], cut: tuple[int, int], size: tuple[int, int]
+) -> Array:
+    """An image int8 [*size, c] of a part of a frame uint8 [h, w, c], pixel by pixel."""
+    out = np.zeros((*size, frame.shape[2]), np.int8)
+    for y, x in np.ndindex(size):
         rows, cols = (
-            slice(
-                first + int(np.floor(i * side / size)), first + int(np.ceil((i + 1) * side / size))
-            )
-            for first, i in ((top, y), (left, x))
+            slice(first + int(np.floor(i * side / of)), first + int(np.ceil((i + 1) * side / of)))
+            for first, i, side, of in zip(corner, (y, x), cut, size, strict=True)
         )
         touched = frame[rows, cols].reshape(-1, frame.shape[2]).astype(np.int64)
         out[y, x] = np.floor(touched.mean(axis=0) + 0.5) - 128
@@ -59,10 +58,14 @@ def mean_of_touched(frame: Array, corner: tuple[int, int], side: int, size: int)
 def middle(frame: Array, preprocess: Preprocess) -> Array:
     """An image of the middle of a frame."""
     height, width, _ = frame.shape
-    size, images = preprocess.height, preprocess.samples
+    high, wide, _ = preprocess.shape
+    images = preprocess.samples
     assert isinstance(images, Images)
-    side = int(min(height, width) * size / images.resize + 0.5)
-    return mean_of_touched(frame, ((height - side) // 2, (width - side) // 2), side, size)
+    fits = min(height, width * high // wide)
+    side = int(fits * min(high, wide) / images.resize + 0.5)
+    across = side * wide // high
+    corner = (height - side) // 2, (width - across) // 2
+    return mean_of_touched(frame, corner, (side, across), (high, wide))
 
 
 def from_565(data: Array) -> Array:
@@ -73,8 +76,10 @@ def from_565(data: Array) -> Array:
     return np.stack(scaled, -1).astype(np.uint8)
 
 
-def read_images(folder: Path, app: Application, name: str) -> tuple[list[Array], list[int]]:
-    """The images and labels of images.h, as the network sees them."""
+def read_samples(folder: Path, app: Application, name: str) -> tuple[list[Array], list[int]]:
+    """The samples and labels of images.h or samples.h, as the network sees them."""
+    if isinstance(app.preprocess.samples, Arrays):
+        return _read_codes(folder, app, name)
     text = (folder / "images.h").read_text("ascii")
     sizes = {k: int(v) for k, v in re.findall(r"#define FRAME_(\w+) (\d+)", text)}
     (labels,) = re.findall(rf"{name}_label\[\w+\] = {{(.*?)}};", text)
@@ -83,7 +88,18 @@ def read_images(folder: Path, app: Application, name: str) -> tuple[list[Array],
     shape = (-1, sizes["HEIGHT"], sizes["WIDTH"])
     colour = app.preprocess.channels == 3
     frames = from_565(data.view(">u2").reshape(shape)) if colour else data.reshape(*shape, 1)
-    return [middle(f, app.preprocess) for f in frames], list(map(int, labels.split(",")))
+    found = [middle(f, app.preprocess) for f in frames]
+    if (normal := app.preprocess.samples.normalised) is not None:
+        found = [normal.codes[x.astype(int) + 128, np.arange(3)] for x in found]
+    return found, list(map(int, labels.split(",")))
+
+
+def _read_codes(folder: Path, app: Application, name: str) -> tuple[list[Array], list[int]]:
+    text = (folder / "samples.h").read_text("ascii")
+    (labels,) = re.findall(rf"{name}_label\[\w+\] = {{(.*?)}};", text)
+    (body,) = re.findall(rf"int8_t {name}\[.*?= {{(.*?)}};", text, re.DOTALL)
+    codes = np.array(re.findall(r"-?\d+", body), int).astype(np.int8)
+    return list(codes.reshape(-1, *app.preprocess.shape)), list(map(int, labels.split(",")))
 
 
 def shuffled(count: int) -> Iterator[list[int]]:
@@ -114,8 +130,8 @@ def mean(xs: Sequence[float]) -> np.float32:
 def said(app: Application, runner: Any, folder: Path, state: Array) -> list[str]:
     """What the example prints, from the calls of the driver; `state` are the bytes of its state."""
     driver, entries = Driver(runner), app.program.entries
-    images, labels = read_images(folder, app, "support")
-    tests = read_images(folder, app, "tests")
+    images, labels = read_samples(folder, app, "support")
+    tests = read_samples(folder, app, "tests")
     marks = [np.array([label], np.int32) for label in labels]
     size = 1 if "apply" not in entries else app.group if "enrol_grad" not in entries else 10**6
     size = min(size, len(images))

@@ -12,7 +12,7 @@ from helpers import ASSERTING, clang, gcc, needs_gcc
 from PIL import Image
 
 from kilograd.data import prepare
-from kilograd.frontend import Preprocess
+from kilograd.frontend import Images, Preprocess
 from kilograd.ir import Array
 from kilograd.targets.toolchain import find_compiler, runtime_folder
 
@@ -26,7 +26,9 @@ class Frame(ctypes.Structure):
         ("pixels", ctypes.c_void_p),
         *(
             (name, ctypes.c_int32)
-            for name in ("width", "height", "format", "left", "top", "side", "size", "channels")
+            for name in (
+                *("width", "height", "format", "left", "top", "side", "size", "channels", "wide"),
+            )
         ),
     )
 
@@ -54,7 +56,8 @@ def stored(name: str, shape: tuple[int, int]) -> tuple[Array, Array]:
 
 
 def image(library: ctypes.CDLL, frame: Frame) -> Array:
-    out = np.full((frame.size + 1, frame.size, frame.channels), 77, np.int8)
+    wide = frame.wide or frame.size
+    out = np.full((frame.size + 1, wide, frame.channels), 77, np.int8)
     for row in range(frame.size):
         to = out[row].ctypes.data_as(ctypes.c_void_p)
         library.kg_frame_row(ctypes.byref(frame), row, to)
@@ -93,7 +96,8 @@ def test_an_image_is_the_mean_of_what_it_touches(
     top, left, side = square
     at = data.ctypes.data_as(ctypes.c_void_p)
     place = (shape[1], shape[0], FORMATS.index(name), left, top, side, size, channels)
-    expected = mean_of_touched(grey(colours) if channels == 1 else colours, (top, left), side, size)
+    pixels = grey(colours) if channels == 1 else colours
+    expected = mean_of_touched(pixels, (top, left), (side, side), (size, size))
     found = image(library, Frame(at, *place))
     # the integers of a grey may be one off where the real number is half way
     assert np.abs(found.astype(int) - expected).max() <= (channels == 1)
@@ -113,6 +117,25 @@ def test_the_middle_is_what_photos_were_cut_to(library: ctypes.CDLL, resize: int
     assert np.array_equal(found, middle(colours, preprocess))
     wanted = prepare(Image.fromarray(colours), preprocess).astype(int)
     assert np.abs(found - wanted).mean() < 5
+
+
+@pytest.mark.parametrize("resize", [12, 14, 20])
+@pytest.mark.parametrize(("high", "wide"), [(12, 20), (20, 12), (12, 31)])
+@pytest.mark.parametrize("frame_size", [(96, 120), (120, 40), (50, 200)])
+def test_the_middle_of_an_oblong_image(
+    library: ctypes.CDLL, high: int, wide: int, frame_size: tuple[int, int], resize: int
+) -> None:
+    y, x = np.mgrid[: frame_size[0], : frame_size[1]]
+    waves = (127 + 100 * np.sin(x / 30) * np.cos(y / 25)).astype(np.uint8)
+    colours = np.stack([waves, waves[::-1], waves[:, ::-1]], -1)
+    at = colours.ctypes.data_as(ctypes.c_void_p)
+    frame = Frame(at, frame_size[1], frame_size[0], 1, 0, 0, 0, high, 3, wide)
+    library.kg_frame_middle(ctypes.byref(frame), resize)
+    found = image(library, frame)
+    preprocess = Preprocess(high, wide, 3, Images(resize))
+    assert np.array_equal(found, middle(colours, preprocess))
+    wanted = prepare(Image.fromarray(colours), preprocess).astype(int)
+    assert np.abs(found - wanted).mean() < 6
 
 
 @needs_gcc

@@ -2,11 +2,19 @@
 
 #include "kg_math.h"
 
+static int32_t image_width(const kg_frame *f) { return f->wide ? f->wide : f->size; }
+
+/* The width of the part that is cut out, of the proportions of the image. */
+static int32_t cut_width(const kg_frame *f) {
+    return kg_max(1, f->side * image_width(f) / f->size);
+}
+
 void kg_frame_middle(kg_frame *f, int32_t resize) {
-    const int32_t shorter = kg_min(f->width, f->height);
-    KG_ASSERT(f->size > 0 && f->size <= resize && shorter > 0);
-    f->side = kg_max(1, (shorter * f->size + resize / 2) / resize);
-    f->left = (f->width - f->side) / 2;
+    const int32_t wide = image_width(f), shorter = kg_min(f->size, wide);
+    KG_ASSERT(shorter > 0 && shorter <= resize && kg_min(f->width, f->height) > 0);
+    const int32_t fits = kg_min(f->height, f->width * f->size / wide);
+    f->side = kg_max(1, (fits * shorter + resize / 2) / resize);
+    f->left = (f->width - cut_width(f)) / 2;
     f->top = (f->height - f->side) / 2;
 }
 
@@ -37,13 +45,13 @@ static void add_pixel(const kg_frame *f, int32_t x, int32_t y, uint32_t *sums) {
 
 void kg_frame_row(void *frame, int32_t row, int8_t *to) {
     const kg_frame *f = frame;
-    const int32_t side = f->side, size = f->size;
-    KG_ASSERT(f->left >= 0 && f->top >= 0 && side > 0 && side <= 4096);
-    KG_ASSERT(f->left + side <= f->width && f->top + side <= f->height);
+    const int32_t side = f->side, size = f->size, wide = image_width(f), across = cut_width(f);
+    KG_ASSERT(f->left >= 0 && f->top >= 0 && side > 0 && side <= 4096 && across <= 4096);
+    KG_ASSERT(f->left + across <= f->width && f->top + side <= f->height);
     KG_ASSERT(f->channels == 1 || f->channels == 3);
     const int32_t top = row * side / size, bottom = ((row + 1) * side + size - 1) / size;
-    for (int32_t col = 0; col < size; col++) {
-        const int32_t left = col * side / size, right = ((col + 1) * side + size - 1) / size;
+    for (int32_t col = 0; col < wide; col++) {
+        const int32_t left = col * across / wide, right = ((col + 1) * across + wide - 1) / wide;
         uint32_t sums[3] = {0, 0, 0};
         for (int32_t y = top; y < bottom; y++)
             for (int32_t x = left; x < right; x++) add_pixel(f, f->left + x, f->top + y, sums);

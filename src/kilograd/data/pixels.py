@@ -117,12 +117,17 @@ def prepare(sample: Sample, preprocess: Preprocess) -> NDArray[np.int8]:
         raise InputError(
             f"is an image, and the network takes arrays of {preprocess.spelled}; give .npy files"
         )
+    return codes(middle(sample, preprocess, images), images)
+
+
+def middle(image: Image.Image, preprocess: Preprocess, images: Images) -> NDArray[np.uint8]:
+    """Return the pixels [height, width, channels] of an image that become codes."""
     height, width, channels = preprocess.shape
-    image = _covering(upright(sample, channels), *preprocess.box(images))
+    image = _covering(upright(image, channels), *preprocess.box(images))
     left = round((image.width - width) / 2)
     top = round((image.height - height) / 2)
     image = image.crop((left, top, left + width, top + height))
-    return codes(np.asarray(image).reshape(height, width, channels), images)
+    return np.asarray(image).reshape(height, width, channels)
 
 
 def codes(pixels: NDArray[np.uint8], images: Images) -> NDArray[np.int8]:

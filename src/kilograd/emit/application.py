@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kilograd.emit.pictures import Pictures
 from kilograd.emit.program import Program
-from kilograd.frontend import Attribution, Images, Preprocess
+from kilograd.frontend import Attribution, Preprocess
 from kilograd.ir import StreamedInput
 from kilograd.ops import Cosine
 from kilograd.passes import EntryPoint
@@ -20,7 +20,8 @@ class Application:
     `name` and `title` are the network's, `method` says what learns, `learned` how many parameters
     that are.  `rate` and `passes` are for the support; so many images as `group` share an update.
     `classes` are the names of the classes in the order of their labels, empty where nobody knows.
-    `pictures` are for the example; `attribution` says whose the network is.
+    `pictures` are for the example, frames or arrays as `preprocess` has it; `attribution` says
+    whose the network is.
     """
 
     program: Program
@@ -35,14 +36,6 @@ class Application:
     classes: tuple[str, ...] = ()
     pictures: Pictures
     attribution: Attribution
-
-    @property
-    def images(self) -> Images:
-        """What is done to images, of which the program learns."""
-        images = self.preprocess.samples
-        if not isinstance(images, Images):
-            raise TypeError(f"{self.name} takes arrays")
-        return images
 
     @property
     def ways(self) -> int:

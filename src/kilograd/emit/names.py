@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from kilograd.errors import InputError
 
 LONGEST = 64
@@ -83,3 +85,9 @@ def check_own(names: Iterable[str]) -> None:
         if name.lower() in seen:
             raise ValueError(f"{name!r} is the name of two things in C")
         seen.add(name.lower())
+
+
+def c_float(value: float) -> str:
+    """Return a float32 that C reads as the same number."""
+    text = repr(float(str(np.float32(value))))
+    return f"{text}f"

@@ -12,23 +12,25 @@ from kilograd.emit.names import c_string
 
 Frames = NDArray[np.uint8]
 """Red, green and blue of frames of one size: [frames, height, width, 3]."""
+Codes = NDArray[np.int8]
+"""Arrays as a network reads them: [samples, height, width, channels]."""
 
 COLOURS = 3
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Frames of classes: some to learn from, the support, and others to test on.
+    """Frames of classes, or arrays: some to learn from, the support, and others to test on.
 
     `names` are those of the classes that are shown, which are the first ones of the program.
-    `own`: not drawn here, but images of classes that were learned, cut and scaled as the network
-    reads them; then `names` are all its classes, and there may be none to learn from.
+    `own`: not drawn here, but samples of classes that were learned, images cut and scaled as the
+    network reads them; then `names` are all its classes, and there may be none to learn from.
     """
 
     names: tuple[str, ...]
-    support: Frames
+    support: Frames | Codes
     support_labels: tuple[int, ...]
-    tests: Frames
+    tests: Frames | Codes
     test_labels: tuple[int, ...]
     own: bool = False
 
@@ -116,11 +118,12 @@ def pixel_format(pictures: Pictures, channels: int) -> str:
     return "KG_RGB" if pictures.own else "KG_RGB565_SWAPPED"
 
 
-def stored(frames: Frames, pixel: str) -> Frames:
+def stored(frames: Frames | Codes, pixel: str) -> Frames:
     """Return frames as images.h holds them, uint8 [frames, bytes]; `pixel` is a `kg_format`.
 
     Of 16 bits, with the high byte first, five are red, six green, and five blue.
     """
+    frames = frames.astype(np.uint8, copy=False)
     if pixel == "KG_RGB":
         return frames.reshape(len(frames), -1)
     red, green, blue = (frames[..., c].astype(np.uint32) for c in range(3))
@@ -151,24 +154,29 @@ def images_h(pictures: Pictures, channels: int) -> str:
         ("support", pictures.support, pictures.support_labels),
         ("tests", pictures.tests, pictures.test_labels),
     ):
-        if not labels:
-            continue
-        rows = ",\n".join(map(_row, stored(frames, pixel)))
-        parts.append(
-            f"#define {name.upper()} {len(labels)}\n"
-            f"static const int32_t {name}_label[{name.upper()}] = "
-            f"{{{', '.join(map(str, labels))}}};\n"
-            f"static const uint8_t {name}[{name.upper()}][FRAME_BYTES] = {{\n{rows}}};\n"
-        )
+        if labels:
+            held = stored(frames, pixel)
+            parts.append(labelled(name, "uint8_t", "FRAME_BYTES", held, labels))
     return "\n".join(parts)
 
 
-def _row(frame: Frames) -> str:
+def labelled(name: str, kind: str, each: str, held: Frames | Codes, labels: tuple[int, ...]) -> str:
+    """Return a table of samples [samples, bytes], and one of their labels, in C."""
+    rows = ",\n".join(map(_row, held))
+    return (
+        f"#define {name.upper()} {len(labels)}\n"
+        f"static const int32_t {name}_label[{name.upper()}] = "
+        f"{{{', '.join(map(str, labels))}}};\n"
+        f"static const {kind} {name}[{name.upper()}][{each}] = {{\n{rows}}};\n"
+    )
+
+
+def _row(frame: Frames | Codes) -> str:
     lines = ",\n     ".join(_lines(frame))
     return f"    {{{lines}}}"
 
 
-def _lines(frame: Frames) -> Iterator[str]:
+def _lines(frame: Frames | Codes) -> Iterator[str]:
     values = list(map(str, frame.tolist()))
     return (",".join(values[i : i + 24]) for i in range(0, len(values), 24))
 

@@ -14,12 +14,15 @@ from kilograd.emit.names import c_string
 from kilograd.emit.pictures import images_h
 from kilograd.emit.program import Program
 from kilograd.emit.readme import readme
+from kilograd.emit.show import input_h, is_array
+from kilograd.emit.waves import samples_h
 
 #: What may lie in a project beside model.h, and what building makes there.
 PROJECT_FILES = (
     *("model.c", "model.json", "runtime", "README.md", "Makefile", "CMakeLists.txt", "example.c"),
-    *("images.h", "classes.h", "board.h", "host.c", "startup.c", "firmware.c", "link.ld"),
-    *("emulator.ld", "firmware.mk", "firmware.cmake", "wasm.c", "wasm.mk"),
+    *("images.h", "samples.h", "input.h", "classes.h", "board.h", "host.c"),
+    *("startup.c", "firmware.c", "link.ld", "emulator.ld", "firmware.mk", "firmware.cmake"),
+    *("wasm.c", "wasm.mk"),
     *("LICENSE", "NOTICE", "licenses", "build", "libmodel.a", "example"),
     *("firmware.elf", "emulated.elf", "model.wasm"),
 )
@@ -69,11 +72,16 @@ def write_application(
     sources = Sources(spaced(_project_files(folder, None)), spaced(files))
     texts = {
         "example.c": example(app),
-        "images.h": images_h(app.pictures, app.preprocess.channels),
         "board.h": BOARD_H,
         "host.c": HOST_C,
         "README.md": readme(app, building),
     }
+    if is_array(app):
+        texts["samples.h"] = samples_h(app.pictures)
+    else:
+        texts["images.h"] = images_h(app.pictures, app.preprocess.channels)
+    if codes := input_h(app):
+        texts["input.h"] = codes
     if app.classes:
         names = ",\n    ".join(map(c_string, app.classes))
         texts["classes.h"] = _CLASSES_H.format(count=len(app.classes), names=names)

@@ -9,6 +9,8 @@ from kilograd import __version__
 from kilograd.emit.application import Application
 from kilograd.emit.names import markdown
 from kilograd.emit.pictures import pixel_format, stored
+from kilograd.emit.show import frame_row, input_h, is_array, worded
+from kilograd.frontend import Arrays, Images
 from kilograd.ir import Role
 from kilograd.memory import STAMP_BYTES
 from kilograd.passes import EntryPoint
@@ -21,29 +23,35 @@ _NAMED = 100  # classes in a table
 
 def readme(app: Application, building: str) -> str:
     """Return the page that leads into a project; `building` is about the target, in Markdown."""
+    array = is_array(app)
     return "\n".join(
         [
-            _BEGIN.format(
+            worded(app, _BEGIN).format(
                 title=markdown(app.title),
                 version=__version__,
                 name=app.name,
                 method=markdown(app.method),
                 ways=app.ways,
                 learned=f"{app.learned:,}",
-                example=_example(app),
+                example=worded(app, _example(app)),
             ),
             building,
-            _FILES.format(
-                licences=_OF_BOTH if app.attribution.texts else "`LICENSE`, `NOTICE`",
+            worded(
+                app,
+                _FILES.format(
+                    licences=_OF_BOTH if app.attribution.texts else "`LICENSE`, `NOTICE`",
+                    camera_h="" if array else _FRAMES,
+                    input=_INPUT * bool(input_h(app)),
+                ),
             ),
             _image(app),
             _classes(app),
-            _learning(app),
-            _PREDICTION.format(prototypes=_cosines(app)),
-            _STATUSES,
-            _STATE.format(state=app.program.state_bytes),
-            _memory(app),
-            _END,
+            worded(app, _learning(app)),
+            worded(app, _PREDICTION.format(prototypes=_cosines(app))),
+            worded(app, _STATUSES),
+            worded(app, _STATE).format(state=app.program.state_bytes),
+            worded(app, _memory(app)),
+            worded(app, _END.format(own=_OWN_ARRAYS if array else _OWN_IMAGES)),
         ]
     )
 
@@ -64,22 +72,45 @@ def _example(app: Application) -> str:
 
 
 def _image(app: Application) -> str:
-    size, channels = app.preprocess.height, app.preprocess.channels
-    colour = channels == 3
+    height, width, channels = app.preprocess.shape
+    images = app.preprocess.samples
+    if not isinstance(images, Images):
+        return _array(app, images)
+    colour, normal = channels == 3, images.normalised is not None
+    high, wide = app.preprocess.box(images)
+    square = f"so that their shorter side has {high} pixels"
+    how = square if high == wide else f"until they covered {wide} x {high} pixels"
+    more = "not blue first, not three planes, not 0 ... 255" if colour else "not 0 ... 255"
     return _IMAGE.format(
-        size=size,
-        row=size * channels,
+        shape=f"{width} x {height}",
+        size=height,
+        wide=0 if width == height else width,
         channels=channels,
-        resize=app.images.resize,
-        bytes=f"{size * size * channels:,}",
+        resize=images.resize,
+        bytes=f"{height * width * channels:,}",
         pixel=_RGB if colour else _GREY,
-        not_this="not blue first, not three planes, not 0 ... 255" if colour else "not 0 ... 255",
-        kept=_MIDDLE.format(size=size, resize=app.images.resize)
-        if size < app.images.resize
+        code=_NORMALISED if normal else _PLAIN.format(more=more),
+        kept=_MIDDLE.format(shape=f"{width} x {height}", how=how)
+        if min(height, width) < images.resize
         else "",
-        code=(_ROWS if app.by_rows else _WHOLE).format(
-            size=size, row=size * channels, state="state, arena"
+        calls=(_ROWS if app.by_rows else _WHOLE).format(
+            size=height,
+            row=width * channels,
+            read=frame_row(app),
         ),
+    )
+
+
+def _array(app: Application, arrays: Arrays) -> str:
+    height, width, channels = app.preprocess.shape
+    return _ARRAY.format(
+        height=height,
+        width=width,
+        channels=channels,
+        bytes=f"{height * width * channels:,}",
+        scale=f"{arrays.affine.scale[0]:.7g}",
+        zero_point=arrays.affine.zero_point,
+        calls=_ARRAY_ROWS if app.by_rows else _ARRAY_WHOLE,
     )
 
 
@@ -149,7 +180,7 @@ def _memory(app: Application) -> str:
     rows = "".join(f"| {name} | {size:,} |\n" for name, size in parts)
     pixel = pixel_format(app.pictures, app.preprocess.channels)
     both = (app.pictures.support, app.pictures.tests)
-    frames = sum(stored(x, pixel).nbytes for x in both if len(x))
+    frames = sum(x.nbytes if is_array(app) else stored(x, pixel).nbytes for x in both if len(x))
     return _MEMORY.format(
         rows=rows,
         arena=f"{program.arena_bytes:,}",
@@ -211,8 +242,9 @@ _FILES = """\
 | file | what it is |
 |---|---|
 | `model.h`, `model.c` | the program: its calls, and where inputs and outputs lie in the arena |
-| `runtime/` | the kernels that it calls, and `kg_frame.h`: images from a camera's frames |
+| `runtime/` | the kernels that it calls{camera_h} |
 | `example.c`, `images.h` | the application |
+{input}\
 | `board.h`, `host.c` | what it asks of the machine it runs on |
 | `Makefile`, `CMakeLists.txt` | how it is built; `add_subdirectory` gives the library `model` |
 | `model.json` | what stands behind the numbers in `model.c` |
@@ -222,28 +254,29 @@ To put it into a project of yours, take `model.c`, `model.h`, the C files that t
 and its flags: `-ffp-contract=off` is why every machine computes the same bits.
 """
 
+_FRAMES = ", and `kg_frame.h`: images from a camera's frames"
+_INPUT = "| `input.h` | the codes that the network reads |\n"
 _OF_BOTH = "`LICENSE`, `NOTICE`, `licenses/`"
 
 _RGB = "a pixel is red, green, blue, side by side"
 _GREY = "a pixel is one number, how bright it is"
 _MIDDLE = """\
-Photos were scaled so that their shorter side has {resize} pixels, and the middle {size} x {size}
+Photos were scaled {how}, and the middle {shape}
 was cut out: the network expects things to fill the picture like that.
 """
 
 _IMAGE = """\
 ## The image
 
-{size} x {size} pixels, {bytes} bytes, row by row from the top left; {pixel}. Every number is
-`pixel - 128`, an `int8_t`: black is -128, white is 127. So {not_this}.
+{shape} pixels, {bytes} bytes, row by row from the top left; {pixel}. {code}
 {kept}
 `kg_frame.h` makes one of a camera's frame (here 320 x 240 pixels of 16 bits, the high byte first;
 see `kg_format` for others). It cuts the middle and scales it:
 
 ```c
-kg_frame frame = {{pixels, 320, 240, KG_RGB565_SWAPPED, 0, 0, 0, {size}, {channels}}};
+kg_frame frame = {{pixels, 320, 240, KG_RGB565_SWAPPED, 0, 0, 0, {size}, {channels}, {wide}}};
 kg_frame_middle(&frame, {resize});
-{code}```
+{calls}```
 
 To train, vary what is cut out a little (`frame.left`, `frame.top`, `frame.side`) each time that an
 image is shown; enrol and predict with the middle.
@@ -251,12 +284,46 @@ image is shown; enrol and predict with the middle.
 
 _WHOLE = """\
 int8_t *image = (int8_t *)arena + MODEL_INFER_IMAGE; /* each call has an offset of its own */
-for (int32_t row = 0; row < {size}; row++) kg_frame_row(&frame, row, image + row * {row});
-status = model_infer({state});
+for (int32_t row = 0; row < {size}; row++) {read}(&frame, row, image + row * {row});
+status = model_infer(state, arena);
 """
 _ROWS = """\
-const kg_rows camera = {{kg_frame_row, &frame}}; /* asked for rows 0, 1 ... {size} - 1 */
-status = model_infer({state}, &camera);
+const kg_rows camera = {{{read}, &frame}}; /* asked for rows 0, 1 ... {size} - 1 */
+status = model_infer(state, arena, &camera);
+"""
+
+_PLAIN = """\
+Every number is
+`pixel - 128`, an `int8_t`: black is -128, white is 127. So {more}."""
+_NORMALISED = """\
+Every number is
+a code, an `int8_t`: `input_codes[pixel][channel]` of `input.h`, for pixels of 0 ... 255.
+`input_frame_row` does that to what `kg_frame_row` writes."""
+
+_ARRAY = """\
+## The sample
+
+{height} x {width} x {channels} numbers, {bytes} bytes, row by row, the {channels} of a place
+side by side. Every number is an `int8_t`, a code: `round(x / {scale}) + {zero_point}` of a real
+number x, at least -128 and at most 127.
+`input.h` computes it as it was computed when the network learned, to the bit; scale and zero point
+are `INPUT_SCALE` and `INPUT_ZERO_POINT` there.
+
+```c
+{calls}```
+"""
+
+_ARRAY_WHOLE = """\
+int8_t *sample = (int8_t *)arena + MODEL_INFER_IMAGE; /* each call has an offset of its own */
+input_sample(window, sample); /* const float window[INPUT_NUMBERS]: what the sensor measured */
+status = model_infer(state, arena);
+"""
+_ARRAY_ROWS = """\
+static int8_t sample[INPUT_NUMBERS];
+input_sample(window, sample); /* const float window[INPUT_NUMBERS]: what the sensor measured */
+kg_image held = {sample, INPUT_WIDTH * INPUT_CHANNELS};
+const kg_rows sensor = {kg_image_row, &held}; /* or a function of yours, asked for rows in order */
+status = model_infer(state, arena, &sensor);
 """
 
 _UNNAMED = """\
@@ -390,11 +457,16 @@ _MEMORY = """\
 Code comes on top: `arm-none-eabi-size firmware.elf` says how much, `kilograd run` as well.
 """
 
+_OWN_IMAGES = """\
+Your own images: put frames of your camera into `images.h`, or read them in `show` of
+  `example.c`."""
+_OWN_ARRAYS = """\
+Your own samples: put their codes into `samples.h`, or read your sensor in `show` of
+  `example.c`."""
 _END = """\
 ## Go on
 
-- Your own images: put frames of your camera into `images.h`, or read them in `show` of
-  `example.c`. Keep what you change elsewhere: `kilograd export --force` writes all files anew.
+- {own} Keep what you change elsewhere: `kilograd export --force` writes all files anew.
 - `kilograd run` with the options of this export measures stack, flash and instructions in an
   emulator, and checks every bit against your workstation.
 - `kilograd plan` shows what needs the memory; `--rows`, `--sram` and other methods need less.

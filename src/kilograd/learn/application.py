@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from kilograd.emit.application import Application
 from kilograd.emit.pictures import Pictures, drawn
-from kilograd.errors import InputError
-from kilograd.frontend import Images, attribution
+from kilograd.emit.waves import waves
+from kilograd.frontend import Arrays, attribution
 from kilograd.learn.automatic import suited_rate
 from kilograd.learn.recipe import Compiled
 from kilograd.settings import Schedule
@@ -26,19 +26,13 @@ def application(
 
     `classes` are the names of the classes in the order of their labels, if the program starts with
     what was learned; then there may be `pictures` of them in place of drawn ones.
-    Raises `InputError` where a model folder does not say properly whose the network is, and for one
-    whose input is no square image as usual.
+    Raises `InputError` where a model folder does not say properly whose the network is.
     """
-    samples = compiled.model.preprocess.samples
-    square = isinstance(compiled.model.preprocess.size, int)
-    if not (square and isinstance(samples, Images) and samples.normalised is None):
-        raise InputError(
-            f"{compiled.model.name}: a project takes square images whose codes are pixel - 128; "
-            "choose another network"
-        )
     usual = _MORE_PASSES if classes else Schedule().iterations
     schedule = schedule or Schedule(usual, suited_rate(compiled))
     model, recipe = compiled.model, compiled.recipe
+    arrays = isinstance(model.preprocess.samples, Arrays)
+    made_up = waves(recipe.ways, model.preprocess.shape) if arrays else drawn(recipe.ways)
     app = Application(
         program=compiled.program,
         name=model.name,
@@ -50,7 +44,7 @@ def application(
         passes=schedule.iterations,
         group=recipe.accumulate,
         classes=classes,
-        pictures=pictures or drawn(recipe.ways),
+        pictures=pictures or made_up,
         attribution=attribution(model),
     )
     return app if app.trains or app.enrols else replace(app, pictures=app.pictures.tests_only)

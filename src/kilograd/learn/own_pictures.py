@@ -1,4 +1,4 @@
-"""Images of learned classes, for the example of an exported project: some of the user's own."""
+"""Samples of learned classes, for the example of an exported project: some of the user's own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from kilograd.data import Dataset
-from kilograd.emit.pictures import COLOURS, Frames, Pictures
+from kilograd.data.pixels import middle
+from kilograd.emit.pictures import COLOURS, Codes, Frames, Pictures
 from kilograd.errors import InputError, option, shown
-from kilograd.frontend import Preprocess
+from kilograd.frontend import Arrays, Preprocess
 from kilograd.sizes import spelled
 
 ROOM = 1 << 20
@@ -69,9 +70,14 @@ def own_pictures(
     )
 
 
-def _frames(dataset: Dataset, images: Sequence[int], preprocess: Preprocess) -> Frames:
-    """Return images as the network reads them, in colours: grey is of three equal ones."""
+def _frames(dataset: Dataset, images: Sequence[int], preprocess: Preprocess) -> Frames | Codes:
+    """Return images as the network sees them, in colours: grey is of three equal ones; or codes."""
+    if isinstance(preprocess.samples, Arrays):
+        codes = np.zeros((len(images), *preprocess.shape), np.int8)
+        for sample, i in zip(codes, images, strict=True):
+            sample[...] = dataset.prepared(i, preprocess)
+        return codes
     frames = np.zeros((len(images), *preprocess.shape[:2], COLOURS), np.uint8)
     for frame, i in zip(frames, images, strict=True):
-        frame[...] = dataset.prepared(i, preprocess).astype(np.int16) + 128
+        frame[...] = middle(dataset.image(i), preprocess, preprocess.samples)
     return frames
