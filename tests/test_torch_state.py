@@ -20,6 +20,7 @@ from kilograd.frontend.torch_export import (
 from kilograd.ir import Array
 from kilograd.layers.evaluate import Arithmetic, evaluate, real
 from kilograd.layers.evaluate import computed as steps
+from kilograd.layers.learned import Learned
 from kilograd.layers.network import Convolution, Dense, Network, Tensor
 from kilograd.layers.quantise import quantise
 from kilograd.layers.simplify import simplify
@@ -104,6 +105,10 @@ def weighted(network: Network) -> dict[str, Weighted]:
     return {x.name: x.op for x in network.layers if isinstance(x.op, Convolution | Dense)}
 
 
+def learned(network: Network) -> dict[str, Learned]:
+    return {name: Learned(op.weight, op.bias) for name, op in weighted(network).items()}
+
+
 def loaded(of: Any, state: dict[str, Array]) -> Any:
     of.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
     return of
@@ -117,7 +122,7 @@ def computed(of: Any, x: Array) -> Array:
 def test_the_module_has_the_weights_of_the_codes() -> None:
     net = program(module())
     codes = coded(net)
-    state = state_dict(net, weighted(codes))
+    state = state_dict(net, learned(codes))
     assert state.keys() == module().state_dict().keys()
     again = weighted(simplify(translated(program(loaded(module(), state)))))
     for name, op in weighted(codes).items():
@@ -136,7 +141,7 @@ def test_the_module_has_the_weights_of_the_codes() -> None:
 def test_weights_without_batch_norm_are_codes_times_scale() -> None:
     net = program(module())
     codes = weighted(coded(net))
-    state = state_dict(net, codes)
+    state = state_dict(net, {n: Learned(x.weight, x.bias) for n, x in codes.items()})
     np.testing.assert_array_equal(state["head.weight"], real(codes["head_"].weight))
     point = real(codes["head_"].bias) if codes["head_"].bias else None
     np.testing.assert_array_equal(state["head.bias"], point)
@@ -149,7 +154,7 @@ def test_the_module_computes_what_the_codes_stand_for() -> None:
     net = program(module())
     codes = coded(net)
     x = images(60)
-    y = computed(loaded(module(), state_dict(net, weighted(codes))), x)
+    y = computed(loaded(module(), state_dict(net, learned(codes))), x)
     reals = evaluate(codes, {"x": last(x)})[codes.outputs[0]]
     np.testing.assert_allclose(y, reals, rtol=1e-4, atol=1e-5)
     moved = computed(module(), x)
@@ -160,7 +165,7 @@ def test_the_module_is_as_near_to_the_codes_as_their_rounding() -> None:
     net = program(module())
     network = coded(net)
     x = images(60)
-    of_module = program(loaded(module(), state_dict(net, weighted(network))))
+    of_module = program(loaded(module(), state_dict(net, learned(network))))
     wanted = {v.name: y for v, y in intermediates(of_module, {"x": x}).items()}
     logits = network.outputs[0]
     apart = {}
@@ -180,23 +185,23 @@ def test_the_module_is_as_near_to_the_codes_as_their_rounding() -> None:
 
 def test_a_head_may_have_other_classes() -> None:
     net = program(module())
-    ops = weighted(quantise(simplify(translated(net)), {"x": last(images(40))}).network)
+    ops = learned(quantise(simplify(translated(net)), {"x": last(images(40))}).network)
     rng = np.random.default_rng(2)
     weight = Tensor(rng.normal(size=(3, 7)).astype(np.float32), None, "head.weight")
     bias = Tensor(rng.normal(size=3).astype(np.float32))
-    state = state_dict(net, {**ops, "head_": Dense(weight, bias)})
+    state = state_dict(net, {**ops, "head_": Learned(weight, bias)})
     np.testing.assert_array_equal(state["head.weight"], weight.values)
     np.testing.assert_array_equal(state["head.bias"], bias.values)
     loaded(module(3), state)
     other = Tensor(rng.normal(size=(3, 9)).astype(np.float32), None, "first.0.weight")
     with pytest.raises(InputError, match="only a classifier"):
-        state_dict(net, {"first.0": Dense(other, bias)})
+        state_dict(net, {"first.0": Learned(other, bias)})
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
 def test_a_state_dict_is_written(tmp_path: Path, ending: str) -> None:
     net = program(module())
-    state = state_dict(net, weighted(coded(net)))
+    state = state_dict(net, learned(coded(net)))
     file = tmp_path / f"learned{ending}"
     save_state_dict(file, state)
     if ending == ".pt":
@@ -218,8 +223,8 @@ def test_a_file_can_take_it_too(tmp_path: Path) -> None:
     exported = torch.export.export(module(), (torch.zeros(1, *SHAPE),))
     torch.export.save(exported, tmp_path / "net.pt2")
     net = read_program(tmp_path / "net.pt2")
-    state = state_dict(net, weighted(coded(net)))
-    wanted = state_dict(program(module()), weighted(coded(program(module()))))
+    state = state_dict(net, learned(coded(net)))
+    wanted = state_dict(program(module()), learned(coded(program(module()))))
     for name, x in state.items():
         np.testing.assert_array_equal(x, wanted[name])
 
@@ -227,11 +232,10 @@ def test_a_file_can_take_it_too(tmp_path: Path) -> None:
 def test_what_the_module_cannot_hold_is_refused() -> None:
     net = program(module(bias=False))
     with pytest.raises(InputError, match=r"head\.weight: the layer has learned a bias"):
-        state_dict(net, weighted(coded(net)))
-    ops = weighted(coded(program(module())))
-    foreign = replace(ops["point"], weight=replace(ops["point"].weight, origin="other.weight"))
-    with pytest.raises(InputError, match="point: is no layer of it alone"):
-        state_dict(net, {"point": foreign})
+        state_dict(net, learned(coded(net)))
+    ops = learned(coded(program(module())))
+    with pytest.raises(InputError, match="points: is no layer of it alone"):
+        state_dict(net, {"points": ops["point"]})
     dead = module()
     with torch.no_grad():
         dead.first[1].weight[2] = 0
@@ -249,7 +253,7 @@ def test_merged_branches_are_not_taken_apart() -> None:
             return torch.relu(self.a(x) + self.b(x))
 
     net = program_from(Branches().eval(), torch.zeros(1, *SHAPE))
-    ops = weighted(simplify(translated(net)))
+    ops = learned(simplify(translated(net)))
     assert len(ops) == 1
     with pytest.raises(InputError, match="branches were merged"):
         state_dict(net, ops)

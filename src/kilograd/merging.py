@@ -80,7 +80,7 @@ def merge(
     learned = dict(_learned(found, plain, samples))
     if not learned:
         raise InputError(f"{file}: nothing has learned that it holds")
-    _write(file, place, plain, learned)
+    _write(file, place, learned)
     return Merged(place, tuple(learned), found.classes)
 
 
@@ -100,7 +100,7 @@ def _check_origin(network: Model, file: Path) -> None:
         )
 
 
-def _write(file: Path, out: Path, plain: Network, learned: dict[str, Learned]) -> None:
+def _write(file: Path, out: Path, learned: dict[str, Learned]) -> None:
     match file.suffix.lower():
         case ".tflite":
             from kilograd.frontend.tflite import write_tflite
@@ -111,13 +111,7 @@ def _write(file: Path, out: Path, plain: Network, learned: dict[str, Learned]) -
         case _:
             from kilograd.frontend.torch_export import read_program, save_state_dict, state_dict
 
-            ops = {x.name: _with(x.op, learned[x.name]) for x in plain.layers if x.name in learned}
-            save_state_dict(out, state_dict(read_program(file), ops))
-
-
-def _with(op: object, new: Learned) -> Convolution | Dense:
-    assert isinstance(op, Convolution | Dense)  # noqa: S101 says so to the type checker
-    return replace(op, weight=new.weight, bias=new.bias)
+            save_state_dict(out, state_dict(read_program(file), learned))
 
 
 # -- layers ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from kilograd.frontend.torch_export.program import Call, Program, Ref
 from kilograd.frontend.torch_export.translate import translated
 from kilograd.ir import Array
 from kilograd.layers.evaluate import real
+from kilograd.layers.learned import Learned
 from kilograd.layers.network import Convolution, Dense
 from kilograd.layers.simplify import simplify
 from kilograd.output import write_file
@@ -31,13 +32,12 @@ _DIGIT = 1 << 12
 """Places are counted in two digits, as float32 holds both exactly."""
 
 
-def state_dict(program: Program, learned: Mapping[str, Weighted]) -> dict[str, Array]:
-    """Return the module's state dict with other weights and biases, those of some layers.
+def state_dict(program: Program, learned: Mapping[str, Learned]) -> dict[str, Array]:
+    """Return the module's state dict with other numbers in some layers.
 
-    `learned`: by the name of the layer: weights, in reals or codes, in the axis order of a
-    simplified network, whose `origin` is that of the layer's weights there; its bias.  What is
-    folded into a layer is taken out of it again, so that a module with this state dict, exported
-    and simplified, has these weights.  A classifier may have another number of rows.
+    `learned`: by the names and in the shapes of layers of the simplified network; reals or codes.
+    What is folded into a layer is taken out of it again, so that a module with this state dict,
+    exported and simplified, has these numbers.  A classifier may have another number of rows.
 
     Raises `InputError` for a layer that is none of the module's or was merged from several, and
     where the module has nothing that its bias can be written to.
@@ -45,18 +45,19 @@ def state_dict(program: Program, learned: Mapping[str, Weighted]) -> dict[str, A
     where = program.file
     if translated(program).quantised:
         raise InputError(f"{where}: keeps codes for weights; give the float module, or its program")
-    folded = _folded(program)
-    for name, op in learned.items():
-        if op.weight.origin not in folded:
+    layers, folded = {x.name: x.op for x in simplify(translated(program)).layers}, _folded(program)
+    new: dict[str, Learned] = {}
+    for name, numbers in learned.items():
+        op = layers.get(name)
+        if not isinstance(op, Convolution | Dense) or op.weight.origin not in folded:
             raise InputError(
-                f"{where}: {name}: is no layer of it alone: its branches were merged, or it is of "
-                f"another network; let it not learn, or merge the branches before the export"
+                f"{where}: {name}: is no layer of it alone: its branches were merged, its weights "
+                f"are those of another, or it is of another network; let it not learn, or merge "
+                f"the branches before the export"
             )
-    ops = {op.weight.origin: op for op in learned.values()}
-    if len(ops) < len(learned):
-        raise InputError(f"{where}: two layers of what was learned have the same weights")
-    weights = _weights(program, ops)
-    return {**program.state, **weights, **_biases(program, ops, weights)}
+        new[op.weight.origin] = numbers
+    weights = _weights(program, new)
+    return {**program.state, **weights, **_biases(program, new, weights)}
 
 
 def save_state_dict(path: Path, state: Mapping[str, Array]) -> None:
@@ -99,7 +100,7 @@ def _with(program: Program, arrays: Mapping[str, Array]) -> Program:
 # -- weights ---------------------------------------------------------------------------------------
 
 
-def _weights(program: Program, ops: Mapping[str, Weighted]) -> dict[str, Array]:
+def _weights(program: Program, ops: Mapping[str, Learned]) -> dict[str, Array]:
     """Return the module's weights, by name, that fold to others."""
     old = {origin: program.state[origin] for origin in ops}
     count = {origin: np.arange(a.size).reshape(a.shape) for origin, a in old.items()}
@@ -124,7 +125,7 @@ def _weights(program: Program, ops: Mapping[str, Weighted]) -> dict[str, Array]:
     return out
 
 
-def _unfolded(op: Weighted, old: Array, times: Array, place: Array, where: str) -> Array:
+def _unfolded(op: Learned, old: Array, times: Array, place: Array, where: str) -> Array:
     """Return a module's weights.
 
     `times`, `place` [out, n]: by what each is multiplied that stands there when folded, and where
@@ -161,7 +162,7 @@ def _other_rows(w: Array, old: Array, times: Array, place: Array, where: str) ->
 
 
 def _biases(
-    program: Program, ops: Mapping[str, Weighted], weights: Mapping[str, Array]
+    program: Program, ops: Mapping[str, Learned], weights: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Return the module's biases, by name, that fold to others behind the weights given."""
     names = {origin: _bias_name(program, origin) for origin in ops}
@@ -195,7 +196,7 @@ def _biases(
 _NOTHING = 1e-6
 
 
-def _bias(op: Weighted) -> Array:
+def _bias(op: Weighted | Learned) -> Array:
     return np.zeros(len(op.weight.values)) if op.bias is None else real(op.bias, np.float64)
 
 
