@@ -9,9 +9,10 @@ import pytest
 from layer_networks import RELU, Sketch
 
 from kilograd.errors import InputError
-from kilograd.ir import Affine, Array
+from kilograd.ir import Affine, Array, interpret
 from kilograd.layers.calibrate import Calibration, Method, affine, checked, ranges
-from kilograd.layers.evaluate import Arithmetic, dequantised, evaluate
+from kilograd.layers.evaluate import Arithmetic, codes, dequantised, evaluate
+from kilograd.layers.lower import lower
 from kilograd.layers.network import (
     Constant,
     Convolution,
@@ -150,6 +151,13 @@ def test_what_moves_elements_keeps_their_scale() -> None:
     assert quants[network.outputs[0].name] != quants[small.name]
 
 
+def test_a_pool_of_a_relu_has_no_code_below_zero() -> None:
+    s = Sketch(LAST)
+    x = s.pool(PoolKind.MAX, s.conv(s.input(8, 8, 3), 4, clamp=RELU), 2, 2)
+    made = quantise(s.network(s.conv(x, 4)), {"input 0": pictures(9, 1, (8, 8, 3))}).network
+    assert [v.quant and v.quant.zero_point for v in made.values()][1:3] == [-128, -128]
+
+
 def test_an_input_keeps_the_codes_that_it_has() -> None:
     own = Affine((1 / 255,), -128)
     s = Sketch(LAST)
@@ -199,6 +207,26 @@ def test_codes_are_near_the_reals(method: Method) -> None:
     assert made.report.samples == 40
     assert made.report.worst.sqnr > 20
     assert not made.report.doubts
+
+
+def test_the_graph_gives_the_codes_that_the_report_is_of() -> None:
+    """But for ties, and for multipliers of 31 bits: a code, now and then."""
+    made = quantise(residual(), {"input 0": pictures()}).network
+    graph = lower(made).graph
+    x = pictures(12, 7)
+    quant = made.inputs[0].quant
+    assert quant is not None
+    (y,) = evaluate(made, {"input 0": x}, arithmetic=Arithmetic.CODES).values()
+    out = made.outputs[0].quant
+    assert out is not None
+    right = codes(y, out).astype(int)
+    got = [
+        np.asarray(interpret(graph, {"image": codes(image, quant)})[graph.outputs[-1].name])
+        for image in x
+    ]
+    different = np.abs(np.stack(got).reshape(right.shape) - right)
+    assert different.max() <= 1
+    assert different.mean() < 0.1
 
 
 def test_the_report_measures_what_it_says() -> None:

@@ -277,9 +277,17 @@ def test_pads_go_into_convolutions_and_pools() -> None:
     sides = ((0, 0), (0, 1), (2, 1))
     x = s.relu(s.conv(s.pad(s.input(3, 8, 8), *sides), 4, pad=0, stride=2))
     large = s.pool(PoolKind.MAX, s.pad(x, (0, 0), (1, 1), (1, 1)), 3, 2)
-    mean = s.pool(PoolKind.MEAN, s.pad(x, (0, 0), (1, 1), (1, 1)), 3, 2)
-    made = plain(s.network(large, mean))
-    assert kinds(made) == ["Convolution", "Pool", "Pool"]
+    assert kinds(plain(s.network(large))) == ["Convolution", "Pool"]
+
+
+def test_a_mean_that_counts_padding_is_of_a_padded_map() -> None:
+    s = Sketch()
+    x = s.conv(s.input(3, 8, 8), 4)
+    op = Pool(PoolKind.MEAN, (3, 3), (2, 2), (1, 1, 1, 1), count_pad=True)
+    made = plain(s.network(s.add(op, x, shape=(4, 4, 4))))
+    assert kinds(made) == ["Convolution", "Pad", "Pool"]
+    mean = s.pool(PoolKind.MEAN, x, 3, 2, 1)
+    assert kinds(plain(s.network(mean))) == ["Convolution", "Pool"]
 
 
 def test_pads_that_mean_something_stay() -> None:

@@ -105,7 +105,7 @@ def _quantisations(
     groups = _groups(network, same)
     bounds = {x.output: _bounds(x) for x in network.layers}
     fixed = {groups[v]: v.quant for v in network.inputs if v.quant is not None}
-    moved = {x.output for x in network.layers if isinstance(x.op, _KEEP_SCALE)} | set(same)
+    moved = {x.output for x in network.layers if _keeps_scale(x)} | set(same)
     spans: dict[Value, list[Range]] = {}
     one_sided: dict[Value, bool] = {}
     for v in network.values():
@@ -135,12 +135,17 @@ def _groups(network: Network, same: Same) -> dict[Value, Value]:
 
     pairs = [*same.items()]
     for x in network.layers:
-        largest = isinstance(x.op, Pool) and x.op.kind is PoolKind.MAX
-        if isinstance(x.op, _KEEP_SCALE) or largest:
+        if _keeps_scale(x):
             pairs += [(v, x.output) for v in x.inputs]
     for a, b in pairs:
         parent[top(b)] = top(a)
     return {v: top(v) for v in parent}
+
+
+def _keeps_scale(x: Layer) -> bool:
+    """Tell whether a layer gives the codes that it reads, in other places."""
+    largest = isinstance(x.op, Pool) and x.op.kind is PoolKind.MAX
+    return largest or isinstance(x.op, _KEEP_SCALE)
 
 
 def _bounds(x: Layer) -> Bounds:

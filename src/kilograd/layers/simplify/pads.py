@@ -1,4 +1,4 @@
-"""Padding becomes a part of the convolution or pool behind it."""
+"""Padding becomes a part of the convolution or pool behind it, but that of means: it counts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ def fold_pads(network: Network) -> Network:
     for x in network.layers:
         if not isinstance(x.op, Convolution | Pool):
             continue
+        if isinstance(x.op, Pool) and x.op.kind is PoolKind.MEAN:
+            if x.op.count_pad and any(x.op.pad):
+                new[x] = _unfolded(x, x.op)
+            continue
         before = made.get(x.inputs[0])
         if before is None or not isinstance(before.op, Pad):
             continue
         (inner,) = before.inputs
         if inner.quant != x.inputs[0].quant:
             continue
-        op = _folded(x.op, before.op, _least(inner, made), codes=inner.quant is not None)
+        op = _folded(x.op, before.op, _least(inner, made))
         if op is not None:
             new[x] = (Layer(x.name, op, (inner,), x.output),)
     return edited(network, new)
@@ -45,9 +49,21 @@ def _least(v: Value, made: dict[Value, Layer]) -> float:
     return max(clamp, codes)
 
 
-def _folded(
-    op: Convolution | Pool, pad: Pad, least: float, *, codes: bool
-) -> Convolution | Pool | None:
+def _unfolded(x: Layer, op: Pool) -> tuple[Layer, Layer]:
+    """Return a mean that counts its padding as a padding and a mean."""
+    (v,) = x.inputs
+    height, width, channels = v.shape
+    top, bottom, left, right = op.pad
+    shape = (height + top + bottom, width + left + right, channels)
+    padded = Value(f"{x.output.name} padded", shape, v.quant)
+    sides = ((top, bottom), (left, right), (0, 0))
+    return (
+        Layer(f"{x.name} pad", Pad(sides), (v,), padded),
+        Layer(x.name, replace(op, pad=(0, 0, 0, 0), count_pad=False), (padded,), x.output),
+    )
+
+
+def _folded(op: Convolution | Pool, pad: Pad, least: float) -> Convolution | Pool | None:
     if len(pad.sides) != 3 or any(pad.sides[2]):
         return None
     (top, bottom), (left, right), _ = pad.sides
@@ -56,9 +72,6 @@ def _folded(
     )  # fmt: skip
     if isinstance(op, Convolution):
         return replace(op, pad=sides) if pad.value == 0 else None
-    if op.kind is PoolKind.MEAN:
-        counts = (op.count_pad or not any(op.pad)) and not codes
-        return replace(op, pad=sides, count_pad=True) if pad.value == 0 and counts else None
     # Padding may be larger than all that is in the window, unless nothing can be smaller.
     within = max(sides[:2]) < op.kernel[0] and max(sides[2:]) < op.kernel[1]
     return replace(op, pad=sides) if pad.value <= least and within else None
