@@ -107,7 +107,9 @@ def _write(file: Path, out: Path, learned: dict[str, Learned]) -> None:
 
             write_file(out, write_tflite(file, learned))
         case ".onnx":
-            raise InputError(f"{file}: nothing is written into ONNX files yet")
+            from kilograd.frontend.onnx import write_onnx
+
+            write_file(out, write_onnx(file, learned))
         case _:
             from kilograd.frontend.torch_export import read_program, save_state_dict, state_dict
 
