@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from layer_networks import RELU, Sketch
@@ -9,10 +11,10 @@ from layer_networks import RELU, Sketch
 from kilograd.ir import Array, interpret
 from kilograd.layers.evaluate import Arithmetic, codes, evaluate
 from kilograd.layers.lower import NoGraphError, lower
-from kilograd.layers.network import CurveKind, Layout, Network, PoolKind
+from kilograd.layers.network import CurveKind, Layout, Network, Pool, PoolKind
 from kilograd.layers.quantise import quantise
 from kilograd.layers.simplify import simplify
-from kilograd.ops import AvgPool, Conv, Depthwise, Mean
+from kilograd.ops import AvgPool, Conv, Depthwise, GroupedConv, Mean, Take
 from kilograd.ops._common import array
 
 LAST = Layout.CHANNELS_LAST
@@ -31,13 +33,24 @@ def gated(seed: int = 0) -> Network:
     return s.network(s.dense(s.mean(x, 0, 1), 5, name="head"))
 
 
+def grouped(seed: int = 0) -> Network:
+    """Several filters a channel, groups of channels, and a mean that counts its padding."""
+    s = Sketch(LAST, seed)
+    x = s.conv(s.input(9, 8, 4), 12, groups=4, clamp=RELU, name="several")
+    x = s.conv(x, 8, stride=2, groups=2, clamp=RELU, name="groups")
+    padded = Pool(PoolKind.MEAN, (3, 3), (2, 2), (1, 1, 1, 1), count_pad=True)
+    x = s.add(padded, x, shape=(3, 2, 8))
+    return s.network(s.dense(s.mean(x, 0, 1), 5, name="head"))
+
+
 def samples(network: Network, count: int = 24, seed: int = 5) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     return {v.name: rng.normal(size=(count, *v.shape)).astype(np.float32) for v in network.inputs}
 
 
-def test_a_graph_computes_what_its_layers_say() -> None:
-    plain = simplify(gated())
+@pytest.mark.parametrize("network", [gated, grouped])
+def test_a_graph_computes_what_its_layers_say(network: Callable[[], Network]) -> None:
+    plain = simplify(network())
     x = samples(plain)
     made = quantise(plain, x).network
     graph = lower(made).graph
@@ -51,6 +64,15 @@ def test_a_graph_computes_what_its_layers_say() -> None:
     # A code more or less in the middle is a few at the end.
     assert np.abs(found - codes(expected, out.quant).astype(int)).mean() < 1
     assert (found == codes(expected, out.quant)).mean() > 0.6
+
+
+def test_several_filters_a_channel_are_a_depthwise_convolution_of_copies() -> None:
+    """Which takes a third of the instructions, or less, and learns by channel as others do."""
+    network = simplify(grouped())
+    graph = lower(quantise(network, samples(network)).network).graph
+    assert isinstance(graph["several"].op, Depthwise)
+    assert graph["several"].inputs[0].op == Take(2, (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3))
+    assert isinstance(graph["groups"].op, GroupedConv)
 
 
 def test_features_are_what_the_last_layer_reads() -> None:
