@@ -186,7 +186,7 @@ def row(kind: type[Op]) -> str:
 def page() -> str:
     """Return the text of docs/ops.md."""
     parts = [INTRODUCTION]
-    classes = [getattr(ops, name) for name in ops.__all__]
+    classes = [c for name in ops.__all__ if inspect.isclass(c := getattr(ops, name))]
     concrete = [c for c in classes if issubclass(c, Op) and not inspect.isabstract(c)]
     for family in FAMILIES:
         module = sys.modules[f"kilograd.ops.{family}"]

@@ -199,7 +199,11 @@ def test_every_count_of_channels_has_a_share(channels: int) -> None:
     """As a fraction: 49 times 1/49 is less than 1 in floating point."""
     codes = np.zeros((channels, 1, 1, 2), np.int8)
     there = SimpleNamespace(
-        name="wide", layers=("wide",), channels=lambda layer: channels, weights=lambda layer: codes
+        name="wide",
+        layers=("wide",),
+        channels=lambda layer: channels,
+        weights=lambda layer: codes,
+        axes=lambda layer: (0, 3),
     )
     for count in range(1, channels + 1):
         method = f"weights:0:{count}/{channels}:random:1"

@@ -118,7 +118,7 @@ def lower(network: Network) -> Lowered:
 def _features(b: Builder, outputs: list[Node]) -> Node:
     """Return what a new head reads: what the last layer with weights reads, averaged if a map."""
     before = _ancestors(outputs[0]) | {outputs[0]}
-    last = [n for n in b.nodes if n in before and isinstance(n.op, _WITH_WEIGHTS)]
+    last = [n for n in b.nodes if n in before and isinstance(n.op, ops.LayerOp)]
     x = last[-1].inputs[0] if last else outputs[0]
     return x if x.type.shape[:2] == (1, 1) else b(ops.AvgPool(), x, name="features")
 
@@ -126,7 +126,7 @@ def _features(b: Builder, outputs: list[Node]) -> Node:
 def trunk(graph: Graph) -> tuple[str, ...]:
     """Name the layers with weights that the features stand on."""
     before = _ancestors(graph.outputs[0])
-    return tuple(n.name for n in graph.nodes if n in before and isinstance(n.op, _WITH_WEIGHTS))
+    return tuple(n.name for n in graph.nodes if n in before and isinstance(n.op, ops.LayerOp))
 
 
 def _ancestors(node: Node) -> set[Node]:
@@ -139,9 +139,6 @@ def _ancestors(node: Node) -> set[Node]:
             found.add(n)
             queue += n.inputs
     return found
-
-
-_WITH_WEIGHTS = (ops.Conv, ops.Depthwise, ops.GroupedConv)
 
 
 def _map(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from kilograd.ir import Array, DType, Graph, Role
 from kilograd.learn.recipe import Compiled, compile_selection
 from kilograd.learn.unfinished import UNFINISHED
 from kilograd.names import distinct, label
-from kilograd.ops import Conv, Depthwise
+from kilograd.ops import LayerOp
 from kilograd.ops.update import BIAS_LIMIT
 from kilograd.options import changed, values
 from kilograd.passes import Growth, GrowthKind, growth_of, mobile_blocks
@@ -283,7 +283,7 @@ def _grown(said: _Growth, network: Model, where: str) -> Graph:
 def _layers(network: Model, grown: Graph) -> tuple[str, ...]:
     """Return the convolutions of a network as it was made, its own classifier excluded."""
     others = {n.name for n in network.graph.nodes} - set(network.layers)
-    found = (n for n in grown.nodes if isinstance(n.op, Conv | Depthwise))
+    found = (n for n in grown.nodes if isinstance(n.op, LayerOp))
     return tuple(n.name for n in found if n.name not in others)
 
 

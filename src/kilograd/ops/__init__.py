@@ -35,6 +35,9 @@ from kilograd.ops.table import Rescale, Table, TableGrad
 from kilograd.ops.update import Clear, RowRms, Sgd, Update
 from kilograd.ops.window import Window
 
+LayerOp = Conv | Depthwise | GroupedConv
+"""The ops of layers: (x, weights, bias) -> y."""
+
 __all__ = [
     "Accumulate",
     "Adam",
@@ -69,6 +72,7 @@ __all__ = [
     "GroupedConv",
     "GroupedInputGrad",
     "GroupedWeightGrad",
+    "LayerOp",
     "Lookup",
     "MaxPool",
     "MaxPoolGrad",

@@ -231,6 +231,7 @@ class Conv(Clamping):
 
     window: Window
     out: Affine
+    parts = (0, 3)  # axes of the weights of which parts can learn: output channels first
 
     def infer(self, *xs: TensorType) -> TensorType:
         x, w, b = xs

@@ -104,6 +104,7 @@ class Depthwise(Clamping):
 
     window: Window
     out: Affine
+    parts = (2,)
 
     def infer(self, *xs: TensorType) -> TensorType:
         x, w, b = xs

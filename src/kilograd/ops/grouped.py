@@ -117,6 +117,7 @@ class GroupedConv(Clamping):
     window: Window
     out: Affine
     groups: int
+    parts = (0,)
 
     def infer(self, *xs: TensorType) -> TensorType:
         x, w, b = xs

@@ -14,17 +14,15 @@ import numpy as np
 
 from kilograd.ir import Array, BlockExponent, Builder, DType, Graph, Node, rewrite
 from kilograd.ops import (
-    Conv,
     ConvInputGrad,
     ConvWeightGrad,
     Copy,
-    Depthwise,
     DepthwiseInputGrad,
     DepthwiseWeightGrad,
     FisherSum,
-    GroupedConv,
     GroupedInputGrad,
     GroupedWeightGrad,
+    LayerOp,
     MaxPoolGrad,
     MeanPoolGrad,
     Overlay,
@@ -145,9 +143,9 @@ def accumulator_bounds(graph: Graph, learned: Iterable[str]) -> tuple[Bound, ...
     bounds = []
     for n in graph.nodes:
         worst = 0
-        if isinstance(n.op, Conv | Depthwise | GroupedConv):
+        if isinstance(n.op, LayerOp):
             x, w, b = n.inputs
-            axes = (0, 1) if isinstance(n.op, Depthwise) else (1, 2, 3)
+            axes = tuple(a for a in range(len(w.type.shape)) if a != n.op.parts[0])
             bias = BIAS_LIMIT if b.name in names else np.abs(graph.data[b.name].astype(np.int64))
             sums = _magnitudes(graph, w, names).sum(axis=axes) * _code_range(x)
             worst = int((sums + bias).max())

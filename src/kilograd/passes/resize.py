@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kilograd.ir import Graph, Leaf, Node, ShapeError, TensorType
-from kilograd.ops import Conv, Depthwise
+from kilograd.ops import LayerOp
 
 
 def resize(graph: Graph, height: int, width: int) -> Graph:
@@ -35,7 +35,7 @@ def resize(graph: Graph, height: int, width: int) -> Graph:
 
 
 def _inferred(node: Node, xs: tuple[TensorType, ...]) -> TensorType:
-    if isinstance(node.op, Conv | Depthwise):
+    if isinstance(node.op, LayerOp):
         (down, across), (h, w, _) = node.op.window.stride, xs[0].shape
         if down > h or across > w:
             stride = down if down > h else across

@@ -24,7 +24,13 @@ from kilograd.select.cost import (
 )
 from kilograd.settings import Recipe
 
-_DX = (ops.ConvInputGrad, ops.DepthwiseInputGrad, ops.DenseInputGrad, ops.CosineInputGrad)
+_DX = (
+    ops.ConvInputGrad,
+    ops.DepthwiseInputGrad,
+    ops.GroupedInputGrad,
+    ops.DenseInputGrad,
+    ops.CosineInputGrad,
+)
 
 
 def count(model: Model, recipe: Recipe, convention: Convention) -> Cost:

@@ -165,7 +165,7 @@ def choices(evidence: Evidence) -> Iterator[Choice]:
     A layer of three input channels, as the stem, has the shares 1/2 and 1 only.
     """
     for layer in evidence.layers:
-        channels = evidence.weights(layer).shape[-1]
+        channels = evidence.inputs(layer)
         yield from ((layer, share) for share in SHARES if int(channels * share))
 
 

@@ -32,7 +32,7 @@ def selection(evidence: Evidence, genome: Genome) -> Selection:
     learn = biases(tuple(layers[len(layers) - genome.k :]))
     for layer, share in zip(layers, genome.shares, strict=True):
         if share:
-            channels = evidence.weights(layer).shape[-1]
+            channels = evidence.inputs(layer)
             part = widest_inputs(evidence, layer, int(channels * share))
             learn[weight(layer)] = Part() if share == 1 else part
     return Selection(learn)

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 
 from kilograd.errors import InputError, option
 from kilograd.ir import Graph, Node
-from kilograd.ops import Add, Conv, Depthwise
+from kilograd.ops import Add, GroupedConv, LayerOp
 from kilograd.passes import Part
 from kilograd.select.selection import Evidence, Selection, bias, weight
 
-_LAYERS = (Conv, Depthwise)
 _FLOAT = 4  # bytes
 _MOMENTS = 2  # of Adam
 
@@ -40,7 +39,7 @@ class Layer:
 
     `relu`: nothing below zero is left of its output.  `residual`: the input of its block is added
     to its output.  `sources`: the layers that made its input, with no other layer between; `None`
-    is the one before.
+    is the one before.  `groups` are not those of depthwise layers.
 
     >>> layer = Layer("pw", False, 1, 96, 576, 16, 16, True, False)
     >>> layer.weights, layer.macs, layer.x, layer.y
@@ -57,11 +56,12 @@ class Layer:
     relu: bool
     residual: bool
     sources: tuple[str, ...] | None = field(default=None, compare=False)
+    groups: int = 1
 
     @property
     def weights(self) -> int:
         """Weights, biases not counted."""
-        return self.taps * self.outputs * (1 if self.depthwise else self.inputs)
+        return self.taps * self.outputs * (1 if self.depthwise else self.inputs // self.groups)
 
     @property
     def macs(self) -> int:
@@ -143,7 +143,7 @@ def layers(evidence: Evidence, grown: Graph | None = None) -> tuple[Layer, ...]:
     out = []
     for node in graph.nodes:
         before = tuple(dict.fromkeys(s for n in node.inputs for s in sources[n]))
-        if node.name not in known or not isinstance(node.op, _LAYERS):
+        if node.name not in known or not isinstance(node.op, LayerOp):
             sources[node] = before
             continue
         sources[node] = (node.name,)
@@ -161,6 +161,7 @@ def layers(evidence: Evidence, grown: Graph | None = None) -> tuple[Layer, ...]:
                 relu=node.type.affine.zero_point == -128,
                 residual=node in ends,
                 sources=before,
+                groups=node.op.groups if isinstance(node.op, GroupedConv) else 1,
             )
         )
     return tuple(out)
@@ -168,7 +169,7 @@ def layers(evidence: Evidence, grown: Graph | None = None) -> tuple[Layer, ...]:
 
 def _added(network: Graph, grown: Graph) -> set[str]:
     own = {n.name for n in network.nodes}
-    return {n.name for n in grown.nodes if isinstance(n.op, _LAYERS) and n.name not in own}
+    return {n.name for n in grown.nodes if isinstance(n.op, LayerOp) and n.name not in own}
 
 
 def tinytrain(network: Sequence[Layer], selection: Selection) -> Cost:
@@ -318,7 +319,8 @@ def _learned(layer: Layer, selection: Selection) -> _Learned:
             filters = len(part.index)
         else:
             inputs = len(part.index)
-    return _Learned(layer.taps * filters * inputs, biases, layer.pixels_in * inputs)
+    weights = layer.taps * filters * inputs // layer.groups
+    return _Learned(weights, biases, layer.pixels_in * inputs)
 
 
 def _behind(network: Sequence[Layer], learns: Sequence[bool]) -> tuple[bool, ...]:

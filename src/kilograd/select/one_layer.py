@@ -71,7 +71,7 @@ def input_channels(number: int, share: Fraction) -> Strategy:
 
     def strategy(evidence: Evidence, budget: Budget) -> Selection:
         layer = _layer(evidence, number)
-        count = _count(number, layer, share, evidence.weights(layer).shape[-1], "input")
+        count = _count(number, layer, share, evidence.inputs(layer), "input")
         return Selection({weight(layer): widest_inputs(evidence, layer, count)})
 
     return strategy

@@ -20,7 +20,14 @@ from types import ModuleType
 from kilograd.errors import InputError, option
 from kilograd.passes import Part
 from kilograd.select.plan_file import BadEntryError, check_part
-from kilograd.select.selection import Budget, Evidence, Parameter, Selection, Strategy
+from kilograd.select.selection import (
+    Budget,
+    Evidence,
+    Parameter,
+    Selection,
+    Strategy,
+    parts_axes,
+)
 
 GROUP = "kilograd.strategies"
 """Entry points of packages that have strategies."""
@@ -120,7 +127,7 @@ def _check(method: str, found: Selection, evidence: Evidence) -> None:
                 "Part, as filters(evidence, layer, channels) returns it"
             )
         try:
-            check_part(part, graph[str(parameter)].type)
+            check_part(part, graph[str(parameter)].type, parts_axes(graph, parameter.layer))
         except BadEntryError as e:
             raise InputError(f"{option('method')} {method}: {parameter}: {e}") from e
 

@@ -84,7 +84,8 @@ def parts_of(learn: Mapping[str, object], evidence: Evidence, where: str) -> dic
                 f"as in {weight(evidence.layers[-1])} or {bias(evidence.layers[-1])}"
             )
         try:
-            parts[known[name]] = _part(channels, evidence.graph[name].type)
+            axes = evidence.axes(known[name].layer)
+            parts[known[name]] = _part(channels, evidence.graph[name].type, axes)
         except BadEntryError as e:
             raise InputError(f"{where}: {name}: {e}") from e
     return parts
@@ -119,6 +120,9 @@ def plan_text(path: Path, network: str, graph: Graph, selection: Selection) -> s
         f'{{\n "network": {json.dumps(network)},\n "architecture": "{architecture(graph)}",\n'
         f' "learn": {learn},\n "head": {json.dumps(selection.head)}\n}}\n'
     )
+
+
+_AXES = {0: "output channels", 2: "channels", 3: "input channels"}
 
 
 class BadEntryError(Exception):
@@ -156,12 +160,12 @@ def _channels(part: Part) -> object:
     return "all" if part.index is None else {"axis": part.axis, "index": list(part.index)}
 
 
-def check_part(part: Part, kind: TensorType) -> None:
-    """Raise `BadEntryError` for a part that the parameter does not have."""
-    _part(_channels(part), kind)
+def check_part(part: Part, kind: TensorType, axes: tuple[int, ...]) -> None:
+    """Raise `BadEntryError` for a part that the parameter does not have, or not along `axes`."""
+    _part(_channels(part), kind, axes)
 
 
-def _part(channels: object, kind: TensorType) -> Part:
+def _part(channels: object, kind: TensorType, axes: tuple[int, ...]) -> Part:
     """Check one entry of `learn` against the parameter it is for."""
     if channels == "all":
         return Part()
@@ -170,10 +174,8 @@ def _part(channels: object, kind: TensorType) -> Part:
     if len(kind.shape) == 1:
         raise BadEntryError('a bias learns whole; give "all"')
     axis, index = channels["axis"], channels["index"]
-    # A filter of one channel is no channel of the gradient: only these are cut before it is made.
-    known = {3: (2,), 4: (0, 3)}[len(kind.shape)]
-    if type(axis) is not int or axis not in known:
-        meaning = "2 (channels)" if known == (2,) else "0 (output channels) or 3 (input channels)"
+    if type(axis) is not int or axis not in axes:
+        meaning = " or ".join(f"{a} ({_AXES[a]})" for a in axes)
         raise BadEntryError(f"axis {axis!s:.20}: must be {meaning}")
     # True is an int to Python, not to the reader of the file.
     if not isinstance(index, list) or not index or not all(type(i) is int for i in index):

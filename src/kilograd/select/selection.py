@@ -9,6 +9,7 @@ import numpy as np
 
 from kilograd.errors import InputError, option
 from kilograd.ir import Array, Graph, Node, Role, TensorType
+from kilograd.ops import Depthwise, LayerOp
 from kilograd.passes import Part
 
 
@@ -123,14 +124,25 @@ class Evidence:
         """Return the type of a layer's weights: [out, kh, kw, in], depthwise [kh, kw, c]."""
         return self.node(weight(layer)).type
 
+    def axes(self, layer: str) -> tuple[int, ...]:
+        """Return the axes of a layer's weights of which parts can learn.
+
+        That of output channels comes first, and of input channels last, if they can; it is the
+        same where each filter has channels of its own.
+        """
+        return parts_axes(self.graph, layer)
+
     def depthwise(self, layer: str) -> bool:
         """Say whether each output channel reads one input channel only."""
-        return len(self.weights(layer).shape) == 3
+        return isinstance(self.graph[layer].op, Depthwise)
 
     def channels(self, layer: str) -> int:
         """Return the number of output channels."""
-        kind = self.weights(layer)
-        return kind.shape[_output_axis(kind)]
+        return self.weights(layer).shape[self.axes(layer)[0]]
+
+    def inputs(self, layer: str) -> int:
+        """Return the number of channels of which `widest_inputs` chooses."""
+        return self.weights(layer).shape[self.axes(layer)[-1]]
 
 
 class RamError(InputError):
@@ -232,10 +244,9 @@ def weights(layers: Iterable[str]) -> dict[Parameter, Part]:
 
 def filters(evidence: Evidence, layer: str, chosen: Iterable[int]) -> Part:
     """Select the weights of some output channels; all of them are the whole parameter."""
-    kind = evidence.weights(layer)
     index = tuple(sorted(chosen))
-    axis = _output_axis(kind)
-    return Part() if len(index) == kind.shape[axis] else Part(axis, index)
+    axis = evidence.axes(layer)[0]
+    return Part() if len(index) == evidence.channels(layer) else Part(axis, index)
 
 
 def best_first(values: Array) -> tuple[int, ...]:
@@ -254,18 +265,22 @@ def energies(evidence: Evidence, layer: str, axis: int) -> Array:
 
 def output_energies(evidence: Evidence, layer: str) -> Array:
     """Return the sum of squares of the real weights, float64, for each output channel."""
-    return energies(evidence, layer, _output_axis(evidence.weights(layer)))
+    return energies(evidence, layer, evidence.axes(layer)[0])
 
 
 def widest_inputs(evidence: Evidence, layer: str, count: int) -> Part:
     """Select the `count` input channels with the largest weight norm ("magnitude+").
 
-    A depthwise layer has one input channel a filter.  Norms are of real weights; ties go to the
-    lower channel.
+    A depthwise layer has one input channel a filter, and of groups the filters are chosen.  Norms
+    are of real weights; ties go to the lower channel.
     """
-    axis = len(evidence.weights(layer).shape) - 1
+    axis = evidence.axes(layer)[-1]
     return Part(axis, tuple(sorted(best_first(energies(evidence, layer, axis))[:count])))
 
 
-def _output_axis(weights: TensorType) -> int:
-    return 2 if len(weights.shape) == 3 else 0
+def parts_axes(graph: Graph, layer: str) -> tuple[int, ...]:
+    """Return the axes of the weights of a layer of which parts can learn: of outputs first."""
+    op = graph[layer].op
+    if not isinstance(op, LayerOp):
+        raise TypeError(f"{layer} has no weights")
+    return op.parts

@@ -108,6 +108,6 @@ def _followed(evidence: Evidence, plan: UpdatePlan) -> Selection:
     learn = biases(evidence.layers[-plan.k :])
     for i, ratio in zip(plan.layers, plan.ratios, strict=True):
         layer = evidence.layers[i]
-        channels = evidence.weights(layer).shape[-1]
+        channels = evidence.inputs(layer)
         learn[weight(layer)] = widest_inputs(evidence, layer, int(channels * ratio))
     return Selection(learn)
