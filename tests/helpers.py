@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from extras import Extra, extended
 from samples import CURVES, ways
 
 from kilograd import ops
@@ -429,7 +430,8 @@ class Unit:
     stride: int | tuple[int, int] = 1
     residual: bool = True
     groups: int = 0  # 0: depthwise, one filter a channel; else two filters a channel
-    pool: Pool | None = None  # behind all
+    pool: Pool | None = None
+    extra: Extra | None = None  # behind all
 
 
 @dataclass
@@ -533,6 +535,7 @@ def network(seed: int, units: tuple[Unit, ...], size: int = 8, stem: int = 4) ->
     x = net.layer("stem", net.image, Window((2, 2), (0, 1, 0, 1)), (stem, 3, 3, 3), relu=True)
     for i, u in enumerate(units):
         x = net.unit(f"b{i}", x, u)
+        x = extended(net, f"b{i}.extra", x, u.extra) if u.extra else x
     return net.graph(x)
 
 

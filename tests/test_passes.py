@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from extras import Extra
 from helpers import (
     SMALL_UNITS,
     Pool,
@@ -66,12 +67,14 @@ from kilograd.ops import (
     MeanPoolGrad,
     Momentum,
     Overlay,
+    ProductSumGrad,
     RowRms,
     RowUpdate,
     Sgd,
     SumPixels,
     Take,
     Update,
+    UpsampleGrad,
     Window,
 )
 from kilograd.passes import (
@@ -152,6 +155,7 @@ units = st.builds(
     residual=st.booleans(),
     groups=st.sampled_from([0, 0, 0, 1, 3]),
     pool=st.sampled_from([None, None, *Pool]),
+    extra=st.sampled_from([None, None, None, *Extra]),
 ).map(lambda u: replace(u, middle=1 + u.middle % 3) if u.groups else u)  # 15 bits must do
 
 
@@ -423,9 +427,10 @@ def test_a_buffer_is_shared_only_where_the_value_is_not_read_later(case: Case) -
                     assert owner[storage.tensor[x]] is x, f"{n.name} reads {x.name} too late"
             names = {storage.tensor.get(n), storage.scratch.get(n)} - {None}
             assert all(i in lives[str(name)] for name in names)
-            if n in storage.tensor:
+            if n in storage.tensor and not n.op.view:
                 owner[storage.tensor[n]] = n
-        assert all(owner[storage.tensor[o]] is o for o in graph.outputs if o in storage.tensor)
+        kept = [o for o in graph.outputs if o in storage.tensor]
+        assert all(owner[storage.tensor[o]] is o.holder for o in kept)
 
 
 def test_selecting_less_costs_less() -> None:
@@ -483,12 +488,13 @@ def check_gradients_by_tangents(net: Graph, seed: int) -> None:
     feeds = {**step_feeds(rng, forward, WAYS, 0, 0.1), **warm_head(rng, forward)}
     env = environment(forward, feeds)
     _, grads = integer_gradients(net, feeds)
+    lengths = {name: float(np.linalg.norm(grad)) for name, grad in grads.items()}
+    rounding = 1e-5 * max(lengths.values())  # what cancels leaves no more than that
     for p in net.params():
-        grad = grads[p.name]
-        length = float(np.linalg.norm(grad))
+        grad, length = grads[p.name], lengths[p.name]
         for v in (grad / (length or 1), rng.standard_normal(grad.shape) / np.sqrt(grad.size)):
             slope = float(tangent(forward, env, {p: v})[loss][0])
-            assert abs(float((grad * v).sum()) - slope) <= 1e-2 * length, p.name
+            assert abs(float((grad * v).sum()) - slope) <= 1e-2 * length + rounding, p.name
 
 
 def test_a_value_read_twice_gets_both_gradients() -> None:
@@ -561,6 +567,11 @@ def adversarial(graph: Graph, n: Node, learned: frozenset[str]) -> int:
         case MeanPoolGrad(size=size, window=window, shape=shape):
             top = last_mantissa(n.inputs[0]) << n.op.kernel(n).params.value("exponent") + 15
             return _worst_pool(shape, size, window, lambda pixels: top // pixels)
+        case ProductSumGrad():
+            dy, x = n.inputs
+            return dy.type.size // n.type.size * steepest(x) * last_mantissa(dy)
+        case UpsampleGrad(size=(down, across)):
+            return down * across * last_mantissa(n.inputs[0])
         case SumPixels():
             (dy,) = n.inputs
             return dy.type.shape[0] * dy.type.shape[1] * last_mantissa(dy)

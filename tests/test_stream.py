@@ -285,6 +285,7 @@ def fronts(draw: st.DrawFn) -> TrainingCase:
     """A network whose first maps are large; of its last layers, some parts learn."""
     blocks = draw(st.lists(units, min_size=1, max_size=3))
     blocks = [replace(u, middle=3 * u.middle) for u in blocks]
+    blocks[0] = replace(blocks[0], groups=0)  # which can be streamed
     stem = draw(st.integers(1, 6))
     if draw(st.booleans()):
         blocks[0] = replace(blocks[0], out=stem, stride=1, residual=True)

@@ -25,9 +25,9 @@ def push_takes(graph: Graph) -> Graph:
 
 
 def take_of_all(b: Builder, n: Node) -> Node | None:
-    """A take of everything is no take."""
+    """A take of everything, in order, is no take."""
     match n.op, n.inputs:
-        case Take(axis, index), (x,) if len(index) == x.type.shape[axis]:
+        case Take(axis, index), (x,) if index == tuple(range(x.type.shape[axis])):
             return x
     return None
 
