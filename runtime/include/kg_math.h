@@ -24,6 +24,13 @@
 #define KG_COLD
 #endif
 
+/* Written out for each caller, whose constants choose what is left of it. */
+#ifdef __GNUC__
+#define KG_INLINE __attribute__((always_inline)) static inline
+#else
+#define KG_INLINE static inline
+#endif
+
 /* In front of a loop that gains nothing where it is written out several times. */
 #ifdef __clang__
 #define KG_ROLLED _Pragma("clang loop unroll(disable)")

@@ -43,9 +43,9 @@ static inline void dot_rows(int32_t *acc, const int8_t *x, int32_t x_zero,
 }
 
 /* shift: null, or sums are rounded as TFLite does. */
-static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                            const int32_t *b, int8_t *scratch, const kg_conv_params *p,
-                            const int8_t *shift) {
+KG_INLINE void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, int8_t *scratch, const kg_conv_params *p,
+                        const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, length = taps * in;
     for (int32_t o = 0; o < g->out_c; o += KG_ROWS) {

@@ -21,9 +21,9 @@ static void fetch(int8_t *to, const int8_t *w, const int8_t *learned, const kg_o
 }
 
 /* shift: null, or sums are rounded as TFLite does. */
-static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                            const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
-                            const int8_t *shift) {
+KG_INLINE void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
+                        const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c;
     for (int32_t c = 0; c < channels; c += KG_CHANNELS) {

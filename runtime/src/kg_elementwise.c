@@ -19,8 +19,7 @@ static inline int32_t widened(int8_t x, int32_t zero, int32_t multiplier, int32_
     return (int32_t)kg_requantise_tflite((x - zero) * (1 << 20), (kg_factor){multiplier, shift});
 }
 
-KG_COLD void kg_add_limited(int8_t *y, const int8_t *a, const int8_t *c,
-                            const kg_add_limited_params *p) {
+void kg_add_limited(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_limited_params *p) {
     KG_ASSERT(kg_add_limited_params_ok(p));
     KG_ASSERT(y && a && c);
     const int32_t m = p->a_multiplier, n = p->c_multiplier;
@@ -38,7 +37,7 @@ KG_COLD void kg_add_limited(int8_t *y, const int8_t *a, const int8_t *c,
     }
 }
 
-KG_COLD void kg_limit_mask(uint8_t *mask, const int8_t *y, const kg_limit_mask_params *p) {
+void kg_limit_mask(uint8_t *mask, const int8_t *y, const kg_limit_mask_params *p) {
     KG_ASSERT(kg_limit_mask_params_ok(p));
     KG_ASSERT(mask && y);
     for (int32_t i = 0; i < p->size; i += 8) {

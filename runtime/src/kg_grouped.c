@@ -25,9 +25,9 @@ static void filters(int8_t *to, const int8_t *w, const int8_t *learned, const kg
 }
 
 /* limits: null where there are none. */
-static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                            const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p,
-                            const kg_limits *limits) {
+KG_INLINE void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, int8_t *scratch, const kg_grouped_conv_params *p,
+                        const kg_limits *limits) {
     const kg_window *g = &p->conv.window;
     const int32_t in = g->in_c, out = g->out_c, length = g->kernel_h * g->kernel_w * in;
     const int32_t row = g->in_w * in, in_all = in * p->groups, out_all = out * p->groups;

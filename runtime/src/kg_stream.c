@@ -87,7 +87,7 @@ static kg_window row_window(const kg_window *g, int32_t row, int32_t begin, int3
     return w;
 }
 
-static void compute(stream *s, int32_t i) {
+KG_INLINE void compute(stream *s, int32_t i) {
     const kg_stage *stage = s->p->stages + i;
     if (stage->kind == KG_STAGE_ROWS) {
         int8_t *to = next_row(s, i);
@@ -120,7 +120,7 @@ void kg_image_row(void *image, int32_t row, int8_t *to) {
     memcpy(to, from->pixels + row * from->row_bytes, (size_t)from->row_bytes);
 }
 
-static inline void run(stream *s) {
+KG_INLINE void run(stream *s) {
     memset(s->at, 0, (size_t)s->p->count * sizeof *s->at);
     const int32_t last = s->p->count - 1;
     while (s->at[last].done < s->p->stages[last].height) {

@@ -47,6 +47,30 @@ static inline int32_t saturated(int32_t x) { return __ssat(x, 8); }
 #pragma GCC diagnostic pop
 #endif
 
+static inline void store4(void *to, uint32_t v) { __builtin_memcpy(to, &v, sizeof v); }
+
+/* A code in all four bytes. */
+static inline uint32_t four(int32_t code) { return (uint8_t)code * 0x01010101u; }
+
+/* For each of four bytes: y where a >= b, else n. */
+static inline uint32_t where_at_least(uint32_t a, uint32_t b, uint32_t y, uint32_t n) {
+    __ssub8((int8x4_t)a, (int8x4_t)b);
+    return (uint32_t)__sel((uint8x4_t)y, (uint8x4_t)n);
+}
+
+/* kg_limit_map, four codes at a time. */
+ALONE static void limit_map(int8_t *y, const kg_window *g, const kg_limits *l) {
+    const int32_t n = g->out_h * g->out_w * g->out_c, whole = n & ~3;
+    const uint32_t low = four(l->lowest), high = four(l->highest);
+    if (l->lowest == INT8_MIN && l->highest == INT8_MAX) return;
+    KG_ROLLED
+    for (int32_t i = 0; i < whole; i += 4) {
+        const uint32_t v = load4(y + i), raised = where_at_least(v, low, v, low);
+        store4(y + i, where_at_least(high, raised, raised, high));
+    }
+    kg_limit(y + whole, n - whole, l);
+}
+
 /* The low halves of a and b in one word, and the high halves. */
 static inline uint32_t low_halves(uint32_t a, uint32_t b) { return (a & 0xFFFF) | b << 16; }
 static inline uint32_t high_halves(uint32_t a, uint32_t b) { return a >> 16 | (b & 0xFFFF0000); }
@@ -85,6 +109,13 @@ static inline int64_t multiply_add_wide(int64_t sum, int32_t a, int32_t b) {
     return sum;
 }
 
+/* The high word of a * b, rounded half up. */
+static inline int32_t high_rounded(int32_t a, int32_t b) {
+    int32_t v;
+    __asm__("smmulr %0, %1, %2" : "=r"(v) : "r"(a), "r"(b));
+    return v;
+}
+
 /* kg_magnitude in two instructions. */
 static inline uint32_t magnitude(int32_t x) {
     uint32_t v;
@@ -111,6 +142,14 @@ static inline scaler make_scaler(kg_factor f, int32_t y_zero) {
     return (scaler){f.multiplier, y_zero * (1 << n) + (1 << (n - 1)), n};
 }
 
+/* The same as TFLite rounds.  The high word of twice the sum is rounded half up, less one where it
+ * is negative, so that the second rounding, of n = shift - 31 bits, is half away from zero.  Twice
+ * the sum saturates: from 2^30 on a code is at its limit either way, as n is at most 21. */
+static inline scaler make_tflite_scaler(kg_factor f, int32_t y_zero) {
+    const int32_t n = f.shift - 31;
+    return (scaler){f.multiplier, y_zero * (1 << n) + (1 << (n - 1)), n};
+}
+
 /* Is that possible for all channels? */
 static inline int32_t all_plain(const kg_scaling *s) { return s->lowest >= 33 && s->highest <= 52; }
 
@@ -128,49 +167,64 @@ typedef struct {
     int32_t runs, run_skip; /* of contiguous bytes of x; from one to the next */
 } tile;
 
+/* Two sums scaled, by scalers in r8 .. lr. */
+#define NEAREST(A, B)                                                                              \
+    "   smmla " A ", " A ", r8, r9\n"                                                              \
+    "   smmla " B ", " B ", r11, r12\n"                                                            \
+    "   asr " A ", r10\n"                                                                          \
+    "   asr " B ", lr\n"
+#define TFLITE(A, B)                                                                               \
+    "   qadd " A ", " A ", " A "\n"                                                                \
+    "   qadd " B ", " B ", " B "\n"                                                                \
+    "   smmulr " A ", " A ", r8\n"                                                                 \
+    "   smmulr " B ", " B ", r11\n"                                                                \
+    "   add " A ", " A ", " A ", asr #31\n"                                                        \
+    "   add " B ", " B ", " B ", asr #31\n"                                                        \
+    "   add " A ", r9\n"                                                                           \
+    "   add " B ", r12\n"                                                                          \
+    "   asr " A ", r10\n"                                                                          \
+    "   asr " B ", lr\n"
+
 /* The whole loop over pixels, because around sums that take all registers compilers move more
  * than they compute.  SUMS adds products to r2 .. r5 and uses
  *
  *     r0 x    r1 count    r6 weights    r7 .. r12, lr anything
  *
  * r7 may be the compiler's frame pointer and cannot be declared as lost, so it is restored. */
-#define KG_SPAN(x, tile, SUMS)                                                                     \
+#define KG_SPAN_OF(x, tile, SUMS, SCALED)                                                          \
     do {                                                                                           \
         register const void *r0 __asm__("r0") = (x);                                               \
         register void *r1 __asm__("r1") = (tile);                                                  \
-        __asm__ volatile("1: push {r1, r7}\n"                                                      \
-                         "   ldm r1, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */        \
-                         SUMS "   pop {r1, r7}\n"                                                  \
-                         "   add r6, r1, #24\n"                                                    \
-                         "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n" /* two scalers */             \
-                         "   smmla r2, r2, r8, r9\n"                                               \
-                         "   smmla r3, r3, r11, r12\n"                                             \
-                         "   asr r2, r10\n"                                                        \
-                         "   asr r3, lr\n"                                                         \
-                         "   ssat r2, #8, r2\n"                                                    \
+        __asm__ volatile(                                                                          \
+            "1: push {r1, r7}\n"                                                                   \
+            "   ldm r1, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */                     \
+            SUMS "   pop {r1, r7}\n"                                                               \
+            "   add r6, r1, #24\n"                                                                 \
+            "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n" /* two scalers */                          \
+            SCALED("r2",                                                                           \
+                   "r3") "   ssat r2, #8, r2\n"                                                    \
                          "   ssat r3, #8, r3\n"                                                    \
-                         "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n"                               \
-                         "   smmla r4, r4, r8, r9\n"                                               \
-                         "   smmla r5, r5, r11, r12\n"                                             \
-                         "   asr r4, r10\n"                                                        \
-                         "   asr r5, lr\n"                                                         \
-                         "   ssat r4, #8, r4\n"                                                    \
-                         "   ssat r5, #8, r5\n"                                                    \
-                         "   ldm r6, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */            \
-                         "   strb r2, [r8]\n"                                                      \
-                         "   strb r3, [r8, #1]\n"                                                  \
-                         "   strb r4, [r8, #2]\n"                                                  \
-                         "   strb r5, [r8, #3]\n"                                                  \
-                         "   add r8, r11\n"                                                        \
-                         "   str r8, [r6]\n"                                                       \
-                         "   add r0, r10\n"                                                        \
-                         "   cmp r8, r9\n"                                                         \
-                         "   bne 1b\n"                                                             \
-                         : "+r"(r0), "+r"(r1)                                                      \
-                         :                                                                         \
-                         : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",    \
-                           "cc", "memory");                                                        \
+                         "   ldm r6!, {r8, r9, r10, r11, r12, lr}\n" SCALED(                       \
+                             "r4",                                                                 \
+                             "r5") "   ssat r4, #8, r4\n"                                          \
+                                   "   ssat r5, #8, r5\n"                                          \
+                                   "   ldm r6, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */  \
+                                   "   strb r2, [r8]\n"                                            \
+                                   "   strb r3, [r8, #1]\n"                                        \
+                                   "   strb r4, [r8, #2]\n"                                        \
+                                   "   strb r5, [r8, #3]\n"                                        \
+                                   "   add r8, r11\n"                                              \
+                                   "   str r8, [r6]\n"                                             \
+                                   "   add r0, r10\n"                                              \
+                                   "   cmp r8, r9\n"                                               \
+                                   "   bne 1b\n"                                                   \
+            : "+r"(r0), "+r"(r1)                                                                   \
+            :                                                                                      \
+            : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc",           \
+              "memory");                                                                           \
     } while (0)
+#define KG_SPAN(x, tile, SUMS)        KG_SPAN_OF(x, tile, SUMS, NEAREST)
+#define KG_SPAN_TFLITE(x, tile, SUMS) KG_SPAN_OF(x, tile, SUMS, TFLITE)
 
 /* Adds products to four sums: SUMS without the loop over pixels. */
 #define KG_SUM(acc, x, weights, n, SUMS)                                                           \

@@ -91,9 +91,9 @@ static int32_t replace(uint32_t *to, int32_t step, const int8_t *learned, const 
 
 /* Prepares filters o .. o + n: weights in scratch memory, what is added to their sums, and how
  * those become codes. */
-ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n, const int8_t *w,
+KG_INLINE void fetch_of(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n, const int8_t *w,
                         const int8_t *learned, const int32_t *b, int32_t o, const kg_conv_params *p,
-                        const layout *l) {
+                        const layout *l, const int8_t *shift) {
     const kg_overlay *overlay = &p->overlay;
     const int32_t in = p->window.in_c, taps = p->window.kernel_h * p->window.kernel_w;
     const int32_t rows = overlay->count && overlay->axis == 0, step = 2 * n;
@@ -108,8 +108,20 @@ ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
         if (overlay->count && !rows)
             sum += replace(to, step, learned + o * taps * overlay->count, overlay, &p->window, l);
         *bias++ = kg_add_wrapping(b[o], -p->x_zero * sum);
-        *scalers++ = make_scaler(kg_factor_of(&p->scaling, o), p->y_zero);
+        *scalers++ = shift
+                         ? make_tflite_scaler(kg_tflite_factor_of(&p->scaling, shift, o), p->y_zero)
+                         : make_scaler(kg_factor_of(&p->scaling, o), p->y_zero);
     }
+}
+ALONE static void fetch(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n, const int8_t *w,
+                        const int8_t *learned, const int32_t *b, int32_t o, const kg_conv_params *p,
+                        const layout *l) {
+    fetch_of(to, bias, scalers, n, w, learned, b, o, p, l, 0);
+}
+ALONE static void fetch_tflite(uint32_t *to, int32_t *bias, scaler *scalers, int32_t n,
+                               const int8_t *w, const int8_t *learned, const int32_t *b, int32_t o,
+                               const kg_conv_params *p, const layout *l, const int8_t *shift) {
+    fetch_of(to, bias, scalers, n, w, learned, b, o, p, l, shift);
 }
 
 /* What the window at (iy, ix) sees, x_zero where it sees padding; rows `pitch` bytes apart. */
@@ -171,47 +183,48 @@ static void patch(int8_t *to, int32_t pitch, const int8_t *x, int32_t iy, int32_
 static int32_t left_out(int32_t quads) { return -quads & (TURN - 1); }
 
 /* Two sums to codes, by scalers at r7. */
-#define CODES(A, B)                                                                                \
-    "   ldm r7!, {r8, r9, r10, r11, r12, lr}\n"                                                    \
-    "   smmla " A ", " A ", r8, r9\n"                                                              \
-    "   smmla " B ", " B ", r11, r12\n"                                                            \
-    "   asr " A ", r10\n"                                                                          \
-    "   asr " B ", lr\n"                                                                           \
-    "   ssat " A ", #8, " A "\n"                                                                   \
-    "   ssat " B ", #8, " B "\n"
+#define CODES(A, B)        CODES_OF(A, B, NEAREST)
+#define CODES_TFLITE(A, B) CODES_OF(A, B, TFLITE)
+#define CODES_OF(A, B, SCALED)                                                                     \
+    "   ldm r7!, {r8, r9, r10, r11, r12, lr}\n" SCALED(A, B) "   ssat " A ", #8, " A "\n"          \
+                                                             "   ssat " B ", #8, " B "\n"
 
 /* The pixels of a tile, each of which sees one run. */
-ALONE static void put_pixels(const int8_t *x, tile *t) {
-    register const void *r0 __asm__("r0") = x;
-    register void *r1 __asm__("r1") = t;
-    register int32_t r2 __asm__("r2") = left_out(t->count) * QUAD_BYTES;
-    __asm__ volatile(
-        "   adr r3, 2f\n"
-        "   add r3, r2\n"
-        "   add r3, #1\n"
-        "   push {r3, r7}\n"
-        "   mov r7, r1\n"
-        "1: ldm r7, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */
-        "   ldr pc, [sp]\n"
-        "   .p2align 2\n"
-        "2:\n" QUAD QUAD QUAD QUAD "   subs r1, #4\n"
-        "   bgt 2b\n"
-        "   add r7, #24\n" CODES("r2", "r3")
-            CODES("r4", "r5") "   ldm r7, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */
-                              "   strb r2, [r8]\n"
-                              "   strb r3, [r8, #1]\n"
-                              "   strb r4, [r8, #2]\n"
-                              "   strb r5, [r8, #3]\n"
-                              "   add r8, r11\n"
-                              "   str r8, [r7], #-72\n"
-                              "   add r0, r10\n"
-                              "   cmp r8, r9\n"
-                              "   bne 1b\n"
-                              "   pop {r3, r7}\n"
-        : "+r"(r0), "+r"(r1), "+r"(r2)
-        :
-        : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
-}
+#define PIXELS_OF(x, t, CODES)                                                                     \
+    do {                                                                                           \
+        register const void *r0 __asm__("r0") = (x);                                               \
+        register void *r1 __asm__("r1") = (t);                                                     \
+        register int32_t r2 __asm__("r2") = left_out((t)->count) * QUAD_BYTES;                     \
+        __asm__ volatile(                                                                          \
+            "   adr r3, 2f\n"                                                                      \
+            "   add r3, r2\n"                                                                      \
+            "   add r3, #1\n"                                                                      \
+            "   push {r3, r7}\n"                                                                   \
+            "   mov r7, r1\n"                                                                      \
+            "1: ldm r7, {r1, r2, r3, r4, r5, r6}\n" /* count, bias, weights */                     \
+            "   ldr pc, [sp]\n"                                                                    \
+            "   .p2align 2\n"                                                                      \
+            "2:\n" QUAD QUAD QUAD QUAD "   subs r1, #4\n"                                          \
+            "   bgt 2b\n"                                                                          \
+            "   add r7, #24\n" CODES("r2", "r3")                                                   \
+                CODES("r4", "r5") "   ldm r7, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */   \
+                                  "   strb r2, [r8]\n"                                             \
+                                  "   strb r3, [r8, #1]\n"                                         \
+                                  "   strb r4, [r8, #2]\n"                                         \
+                                  "   strb r5, [r8, #3]\n"                                         \
+                                  "   add r8, r11\n"                                               \
+                                  "   str r8, [r7], #-72\n"                                        \
+                                  "   add r0, r10\n"                                               \
+                                  "   cmp r8, r9\n"                                                \
+                                  "   bne 1b\n"                                                    \
+                                  "   pop {r3, r7}\n"                                              \
+            : "+r"(r0), "+r"(r1), "+r"(r2)                                                         \
+            :                                                                                      \
+            : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");      \
+    } while (0)
+
+ALONE static void put_pixels(const int8_t *x, tile *t) { PIXELS_OF(x, t, CODES); }
+ALONE static void put_pixels_tflite(const int8_t *x, tile *t) { PIXELS_OF(x, t, CODES_TFLITE); }
 
 /* Six filters at once, for pixels without padding. */
 #define WIDE 6
@@ -296,6 +309,14 @@ ALONE static void span(const int8_t *x, tile *t, int32_t length) {
     else
         put_pixels(x, t);
 }
+ALONE static void span_tflite(const int8_t *x, tile *t, int32_t length) {
+    if (t->runs == 3 && length == 9)
+        KG_SPAN_TFLITE(x, t, NINES);
+    else if (t->runs > 1)
+        KG_SPAN_TFLITE(x, t, RUNS);
+    else
+        put_pixels_tflite(x, t);
+}
 
 /* As many tiles of six filters as are good; returns where those of four go on.  For single pixels
  * in whole words, without padding. */
@@ -318,10 +339,11 @@ ALONE static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const
     return o;
 }
 
-/* Tiles of LANES filters, from filter `first` on, for any window. */
-ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                            const int32_t *b, uint32_t *weights, const kg_conv_params *p,
-                            const layout *l, int32_t first) {
+/* Tiles of LANES filters, from filter `first` on, for any window.  shift: null, or sums are rounded
+ * as TFLite does. */
+KG_INLINE void tiles_of(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                        const layout *l, int32_t first, const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c;
     /* a whole map of single pixels, none of which needs a patch, is one row */
@@ -333,7 +355,10 @@ ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const i
     tile t = {.count = l->quads, .weights = weights, .y_step = out, .runs = l->runs};
     for (; first < out; first += LANES) {
         const int32_t o = kg_min(first, out - LANES); /* the last ones some again */
-        fetch(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, l);
+        if (shift)
+            fetch_tflite(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, l, shift);
+        else
+            fetch(weights, t.bias, t.scalers, LANES, w, learned, b, o, p, l);
         for (int32_t oy = 0; oy < out_h; oy++) {
             const int32_t iy = oy * g->stride_h - g->pad_top;
             /* columns ix = 0 .. last: no read leaves the map, though runs are longer than they
@@ -354,10 +379,27 @@ ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const i
                 t.end = y + (oy * out_w + ox) * out + o;
                 t.run_skip = inside ? row - run : 0;
                 t.x_skip = step - run - (l->runs - 1) * (run + t.run_skip);
-                span(inside ? x + (iy * in_w + ix) * in : patches, &t, l->length);
+                const int8_t *from = inside ? x + (iy * in_w + ix) * in : patches;
+                if (shift)
+                    span_tflite(from, &t, l->length);
+                else
+                    span(from, &t, l->length);
             }
         }
     }
+}
+ALONE static void put_tiles(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                            const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                            const layout *l, int32_t first) {
+    tiles_of(y, x, w, learned, b, weights, p, l, first, 0);
+}
+
+/* Is there code for this; and is the scratch memory, meant for contiguous filters, enough for runs
+ * of whole quads? */
+static inline int32_t is_known(const kg_conv_params *p, const layout *l) {
+    const kg_window *g = &p->window;
+    return g->out_c >= LANES && all_plain(&p->scaling) &&
+           3 * l->runs * l->quads <= 4 * ((g->kernel_h * g->kernel_w * g->in_c + 3) / 4);
 }
 
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
@@ -367,10 +409,7 @@ void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
     const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
-    /* is the scratch memory, meant for contiguous filters, enough for runs of whole quads? */
-    const int32_t known =
-        out >= LANES && all_plain(&p->scaling) && 3 * l.runs * l.quads <= 4 * ((taps * in + 3) / 4);
-    if (!known) {
+    if (!is_known(p, &l)) {
         portable_conv(y, x, w, learned, b, scratch, p);
         return;
     }
@@ -386,12 +425,16 @@ void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *
                      const int32_t *b, int8_t *scratch, const kg_conv_limited_params *p) {
     KG_ASSERT(kg_conv_limited_params_ok(p));
     KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
-    if (p->limits.shift) {
+    const kg_conv_params *q = &p->layer;
+    const int32_t row = q->window.kernel_w * q->window.in_c;
+    const layout l = {q->window.kernel_h, row, (row + 3) / 4};
+    if (!p->limits.shift)
+        kg_conv(y, x, w, learned, b, scratch, q);
+    else if (is_known(q, &l))
+        tiles_of(y, x, w, learned, b, (uint32_t *)(void *)scratch, q, &l, 0, p->limits.shift);
+    else
         portable_conv_limited(y, x, w, learned, b, scratch, p);
-        return;
-    }
-    kg_conv(y, x, w, learned, b, scratch, &p->layer);
-    kg_limit_map(y, &p->layer.window, &p->limits);
+    limit_map(y, &q->window, &p->limits);
 }
 
 /// Input gradient ///

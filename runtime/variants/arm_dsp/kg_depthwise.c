@@ -142,16 +142,21 @@ static void span(const uint32_t *x, tile *t, int32_t kernel) {
         KG_SPAN(x, t, KG_PAIRS_28);
 }
 
-void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                  const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
-    KG_ASSERT(kg_depthwise_params_ok(p));
-    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+static void span_tflite(const uint32_t *x, tile *t, int32_t kernel) {
+    if (kernel == 3)
+        KG_SPAN_TFLITE(x, t, KG_PAIRS_6);
+    else if (kernel == 5)
+        KG_SPAN_TFLITE(x, t, KG_PAIRS_15);
+    else
+        KG_SPAN_TFLITE(x, t, KG_PAIRS_28);
+}
+
+/* shift: null, or sums are rounded as TFLite does. */
+KG_INLINE void channels_of(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                           const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
+                           const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t channels = g->in_c, kernel = g->kernel_h, stride = g->stride_w;
-    if (!common(g) || !all_plain(&p->scaling)) {
-        portable_depthwise(y, x, w, learned, b, scratch, p);
-        return;
-    }
     const int32_t column = (kernel + 1) / 2 * LANES, most = MORE_COLUMNS / stride + 1;
     const uint32_t zeros = (uint8_t)p->x_zero * 0x01010101u;
     row_pair rows[4];
@@ -165,7 +170,10 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
         fetch_pairs(weights, sum, w, learned, &p->overlay, c, g, 0);
         for (int32_t k = 0; k < LANES; k++) {
             t.bias[k] = kg_add_wrapping(b[c + k], -p->x_zero * sum[k]);
-            t.scalers[k] = make_scaler(kg_factor_of(&p->scaling, c + k), p->y_zero);
+            t.scalers[k] =
+                shift
+                    ? make_tflite_scaler(kg_tflite_factor_of(&p->scaling, shift, c + k), p->y_zero)
+                    : make_scaler(kg_factor_of(&p->scaling, c + k), p->y_zero);
         }
         for (int32_t oy = 0; oy < g->out_h; oy++) {
             t.y = y + oy * g->out_w * channels + c;
@@ -175,22 +183,37 @@ void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *lea
                 const int32_t n = kg_min(most, g->out_w - ox);
                 fill(map, rows, ox * stride - g->pad_left, (n - 1) * stride + kernel, g, p->x_zero);
                 t.end = t.y + n * channels;
-                span(map, &t, kernel);
+                if (shift)
+                    span_tflite(map, &t, kernel);
+                else
+                    span(map, &t, kernel);
             }
         }
     }
+}
+
+void kg_depthwise(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                  const int32_t *b, int8_t *scratch, const kg_depthwise_params *p) {
+    KG_ASSERT(kg_depthwise_params_ok(p));
+    KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
+    if (common(&p->window) && all_plain(&p->scaling))
+        channels_of(y, x, w, learned, b, scratch, p, 0);
+    else
+        portable_depthwise(y, x, w, learned, b, scratch, p);
 }
 
 void kg_depthwise_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
                           const int32_t *b, int8_t *scratch, const kg_depthwise_limited_params *p) {
     KG_ASSERT(kg_depthwise_limited_params_ok(p));
     KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->layer.overlay));
-    if (p->limits.shift) {
+    const kg_depthwise_params *q = &p->layer;
+    if (!p->limits.shift)
+        kg_depthwise(y, x, w, learned, b, scratch, q);
+    else if (common(&q->window) && all_plain(&q->scaling))
+        channels_of(y, x, w, learned, b, scratch, q, p->limits.shift);
+    else
         portable_depthwise_limited(y, x, w, learned, b, scratch, p);
-        return;
-    }
-    kg_depthwise(y, x, w, learned, b, scratch, &p->layer);
-    kg_limit_map(y, &p->layer.window, &p->limits);
+    limit_map(y, &q->window, &p->limits);
 }
 
 /// Input gradient ///

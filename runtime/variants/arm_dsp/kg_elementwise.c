@@ -3,11 +3,16 @@
 #include "kg_arm_dsp.h"
 
 #define kg_add            portable_add
+#define kg_add_limited    portable_add_limited
 #define kg_clip_mask      portable_clip_mask
+#define kg_limit_mask     portable_limit_mask
 #define kg_clip_grad      portable_clip_grad
 #define kg_scale_channels portable_scale_channels
 #define UNUSED            __attribute__((unused)) static void
 UNUSED portable_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p);
+KG_COLD UNUSED portable_add_limited(int8_t *y, const int8_t *a, const int8_t *c,
+                                    const kg_add_limited_params *p);
+KG_COLD UNUSED portable_limit_mask(uint8_t *mask, const int8_t *y, const kg_limit_mask_params *p);
 KG_COLD UNUSED portable_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p);
 KG_COLD UNUSED portable_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
                                   const kg_clip_grad_params *p);
@@ -15,7 +20,9 @@ KG_COLD UNUSED portable_scale_channels(kg_block16 *y, const kg_block16 *x,
                                        const kg_scale_channels_params *p);
 #include "../../src/kg_elementwise.c"
 #undef kg_add
+#undef kg_add_limited
 #undef kg_clip_mask
+#undef kg_limit_mask
 #undef kg_clip_grad
 #undef kg_scale_channels
 
@@ -39,6 +46,51 @@ void kg_add(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_params *p)
     }
 }
 
+/* What TFLite's two roundings make of a number below 2^29; n = shift - 31. */
+static inline int32_t rounded_twice(int32_t x, int32_t multiplier, int32_t n) {
+    const int32_t high = high_rounded(2 * x, multiplier), away = n ? high >> 31 : 0;
+    return (high + ((1 << n) >> 1) + away) >> n;
+}
+
+/* Maps that gain 20 bits are below 2^28, and so is their sum, as no map is made larger. */
+void kg_add_limited(int8_t *y, const int8_t *a, const int8_t *c, const kg_add_limited_params *p) {
+    KG_ASSERT(kg_add_limited_params_ok(p));
+    KG_ASSERT(y && a && c);
+    const int32_t k = p->a_shift - 31, l = p->c_shift - 31, n = p->shift - 31;
+    const int32_t m = p->a_multiplier, o = p->c_multiplier;
+    if (!p->tflite || k < 0 || l < 0 || n < 0 || k > 30 || l > 30 || n > 30) {
+        portable_add_limited(y, a, c, p);
+        return;
+    }
+    for (int32_t i = 0; i < p->size; i++) {
+        const int32_t sum = rounded_twice((a[i] - p->a_zero) * (1 << 20), m, k) +
+                            rounded_twice((c[i] - p->c_zero) * (1 << 20), o, l);
+        const int32_t code = p->y_zero + rounded_twice(sum, p->multiplier, n);
+        y[i] = (int8_t)kg_max(p->lowest, kg_min(p->highest, code));
+    }
+}
+
+/* One bit for each of four codes between two others. */
+static inline uint32_t between4(uint32_t codes, uint32_t low, uint32_t high) {
+    const uint32_t above = where_at_least(codes, low, 0x01010101, 0);
+    return where_at_least(high, codes, above, 0) * 0x01020408u >> 24;
+}
+
+void kg_limit_mask(uint8_t *mask, const int8_t *y, const kg_limit_mask_params *p) {
+    KG_ASSERT(kg_limit_mask_params_ok(p));
+    KG_ASSERT(mask && y);
+    const uint32_t low = four(p->lowest + 1), high = four(p->highest - 1);
+    const int32_t none = p->lowest == INT8_MAX || p->highest == INT8_MIN, whole = p->size & ~7;
+    KG_ROLLED
+    for (int32_t i = 0; i < whole; i += 8)
+        *mask++ = none ? 0
+                       : (uint8_t)(between4(load4(y + i), low, high) |
+                                   between4(load4(y + i + 4), low, high) << 4);
+    if (whole < p->size)
+        portable_limit_mask(mask, y + whole,
+                            &(kg_limit_mask_params){p->size - whole, p->lowest, p->highest});
+}
+
 /* One bit for each of four codes: codes + 127 wrap around to 254 and 255 at the ends only. */
 static inline uint32_t mask4(uint32_t codes) {
     const uint32_t turned = __uadd8(codes, 0x7F7F7F7F);
@@ -56,8 +108,6 @@ void kg_clip_mask(uint8_t *mask, const int8_t *y, const kg_clip_mask_params *p) 
     if (whole < p->size)
         portable_clip_mask(mask, y + whole, &(kg_clip_mask_params){p->size - whole});
 }
-
-static inline void store4(void *to, uint32_t v) { __builtin_memcpy(to, &v, sizeof v); }
 
 void kg_clip_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *mask,
                   const kg_clip_grad_params *p) {

@@ -105,9 +105,9 @@ static void patch(int8_t *to, const int8_t *x, int32_t oy, int32_t ox, const kg_
 }
 
 /* shift: null, or sums are rounded as TFLite does. */
-static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                            const int32_t *b, int8_t *scratch, const kg_conv_params *p,
-                            const int8_t *shift) {
+KG_INLINE void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, int8_t *scratch, const kg_conv_params *p,
+                        const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t taps = g->kernel_h * g->kernel_w, in = g->in_c, out = g->out_c;
     const int32_t size = round_up(taps * in, 4), pixels = g->out_h * g->out_w;

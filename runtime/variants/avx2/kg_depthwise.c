@@ -135,9 +135,9 @@ static inline void block(int8_t *y, const int32_t *b, const source *s, int32_t c
     }
 }
 
-static inline void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                            const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
-                            const int8_t *shift) {
+KG_INLINE void convolve(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                        const int32_t *b, int8_t *scratch, const kg_depthwise_params *p,
+                        const int8_t *shift) {
     const int32_t channels = p->window.in_c, n = kg_min(CHANNELS, channels);
     for (int32_t i = 0; i < channels; i += CHANNELS) {
         const int32_t c = first_channel(i, channels);

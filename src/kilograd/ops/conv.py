@@ -163,10 +163,10 @@ def requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
 def tflite_requantisation(x: Affine, w: Affine, y: Affine) -> tuple[Array, Array]:
     """Return multiplier and shift per output channel, each made by itself as TFLite makes them.
 
-    What TFLite multiplies by 0, this multiplies by 2^-62, which makes 0 of every int32.
+    What TFLite multiplies by 0, this multiplies by 2^-52, which makes 0 of every int32 as well.
     """
     factors = [tflite_multiplier(x.scale[0] * scale / y.scale[0]) for scale in w.scale]
-    multipliers, shifts = zip(*(f if f[0] else (1, 62) for f in factors), strict=True)
+    multipliers, shifts = zip(*(f if f[0] else (1, 52) for f in factors), strict=True)
     return np.array(multipliers, np.int32), np.array(shifts, np.int64)
 
 
