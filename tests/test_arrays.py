@@ -23,8 +23,14 @@ from kilograd.frontend import (
     save_model,
 )
 from kilograd.ir import Affine
+from kilograd.layers.network import Taken
 
 IMAGENET = Normalised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), Affine((0.0187,), -14))
+
+
+def taken(shape: tuple[int, ...], order: tuple[int, ...]) -> Preprocess:
+    """An input that is had from samples of a shape."""
+    return Preprocess(1, 4, 6, Arrays(Affine((1.0,)), Taken(shape, order)))
 
 
 # ---- what a network says of its input ----
@@ -35,10 +41,13 @@ IMAGENET = Normalised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), Affine((0.01
     [
         windows.of_arrays(),
         windows.of_arrays((30, 1, 40)),
+        windows.model(
+            Preprocess(1, 20, 6, Arrays(windows.MIDDLE, Taken((6, 20), (1, 0)))), windows.MIDDLE
+        ),
         windows.of_images(),
         windows.model(Preprocess(9, 16, 3, Images(12, IMAGENET)), IMAGENET.affine),
     ],
-    ids=["arrays", "sequences", "oblong", "normalised"],
+    ids=["arrays", "sequences", "channels first", "oblong", "normalised"],
 )
 def test_a_folder_says_what_its_input_is(network: Model, tmp_path: Path) -> None:
     save_model(network, tmp_path)
@@ -65,6 +74,9 @@ def test_other_pixels_are_another_network() -> None:
         (lambda: Preprocess(40000, 1, 1, Arrays(Affine((1.0,)))), "40000x1x1"),
         (lambda: Preprocess(30000, 30000, 9, Arrays(Affine((1.0,)))), "more than"),
         (lambda: Preprocess(8, 8, 1, Images(8, IMAGENET)), "3 means"),
+        (lambda: taken((6, 4), (0, 0)), r"\[0, 0\] is no order of the axes of \[6, 4\]"),
+        (lambda: taken((6, 5), (0, 1)), r"samples of \[6, 5\] have other numbers than 1x4x6"),
+        (lambda: taken((-6, -4), (0, 1)), "have other numbers"),
         (lambda: replace(IMAGENET, mean=(float("nan"),) * 3), "mean"),
         (lambda: replace(IMAGENET, std=(0.0,) * 3), "std"),
     ],

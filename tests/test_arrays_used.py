@@ -12,9 +12,12 @@ from helpers import Run
 from PIL import Image
 
 import kilograd
-from kilograd.data import Augment
+from kilograd.data import Augment, prepare
+from kilograd.emit import link
 from kilograd.frontend import load_model_folder, save_model
+from kilograd.importing import from_torch
 from kilograd.ir import Array
+from kilograd.targets import build_host
 
 CLASSES = ("fall", "run", "still", "walk")
 
@@ -153,3 +156,30 @@ def test_arrays_are_trained_on_offline(place: Path, run: Run, tmp_path: Path) ->
         *("--validation", place / "w.npz", "--validation-episodes", 2, "--device", "cpu"),
     )
     assert done.code == 0
+
+
+def test_a_module_of_pytorch_takes_arrays_in_its_own_order(tmp_path: Path) -> None:
+    """Channels first, as Conv1d has them; PyTorch's answers, in codes, are ours."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv1d(6, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool1d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    ).eval()
+    x = np.random.default_rng(0).normal(size=(32, 6, 20)).astype(np.float32)
+    np.savez(tmp_path / "w.npz", x=x, y=np.arange(32) % 4)
+    found = from_torch(module, torch.zeros(1, 6, 20), tmp_path / "w.npz", name="sensors")
+    save_model(found.model, tmp_path)
+    network = load_model_folder(tmp_path)
+    assert network.preprocess.shape in {(1, 20, 6), (20, 1, 6)}
+    codes = [prepare(one, network.preprocess) for one in x]
+    host = build_host(link({"infer": network.graph}))
+    logits = network.graph.outputs[-1].type.affine
+    ours = np.stack([list(host.call("infer", image=one).values())[-1].reshape(-1) for one in codes])
+    real = logits.scale[0] * (ours.astype(np.float64) - logits.zero_point)
+    theirs = module(torch.from_numpy(x)).detach().numpy()
+    assert np.abs(real - theirs).max() < 0.1 * np.abs(theirs).max()
+    assert np.corrcoef(real.ravel(), theirs.ravel())[0, 1] > 0.99

@@ -22,7 +22,7 @@ from kilograd.frontend import (
     Preprocess,
 )
 from kilograd.ir import Affine, Array
-from kilograd.layers.network import Layout
+from kilograd.layers.network import Taken
 
 SHAPE = (12, 5, 2)
 
@@ -117,8 +117,8 @@ def test_arrays_of_fewer_axes_fit(given: tuple[int, ...], network: tuple[int, in
 
 
 @pytest.mark.parametrize("given", [(6, 200), (1, 6, 200), (6, 200, 1)])
-def test_channels_first_as_the_network_s_own_file(given: tuple[int, ...]) -> None:
-    network = Preprocess(1, 200, 6, Arrays(Affine((2.0,)), Layout.CHANNELS_FIRST))
+def test_axes_as_the_network_s_own_file_has_them(given: tuple[int, ...]) -> None:
+    network = Preprocess(1, 200, 6, Arrays(Affine((2.0,)), Taken((6, 200), (1, 0))))
     x = np.arange(1200, dtype=np.float32).reshape(given) / 10
     found = prepare(x, network)
     assert np.array_equal(found[0], np.rint(x.reshape(6, 200).T / 2))
@@ -127,7 +127,7 @@ def test_channels_first_as_the_network_s_own_file(given: tuple[int, ...]) -> Non
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((10, 49), r"has the shape \[10, 49\], and the network takes \[49, 10, 1\].*reorder"),
+        ((10, 49), r"has the shape \[10, 49\], and the network takes \[49, 10, 1\]; reorder"),
         ((49, 11), r"has the shape \[49, 11\]"),
         ((7, 7, 10), r"has the shape \[7, 7, 10\]"),
         ((1, 49, 10, 1), r"has the shape \[1, 49, 10, 1\]; a sample has 1 to 3 axes"),

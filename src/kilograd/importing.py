@@ -15,10 +15,10 @@ from kilograd.data.arrays import as_map
 from kilograd.errors import InputError, option
 from kilograd.frontend import Images, Model, Preprocess, save_model
 from kilograd.frontend.files import read_network
-from kilograd.frontend.imported import Samples, Shape, model_of, provenance, sketched
+from kilograd.frontend.imported import Samples, model_of, provenance, sketched
 from kilograd.ir import Array
 from kilograd.layers.calibrate import Calibration, Method, affine
-from kilograd.layers.network import Layout, Network
+from kilograd.layers.network import Network
 from kilograd.layers.quantise import Recipe, quantise
 from kilograd.layers.report import Accuracy, Report, accuracy, total
 from kilograd.layers.simplify import simplify
@@ -126,11 +126,7 @@ def quantise_file(
         accuracy(
             floats,
             found.network,
-            {
-                floats.inputs[0].name: _some(
-                    dataset, part, found.model.preprocess, how, network.layout
-                )
-            },
+            {floats.inputs[0].name: _some(dataset, part, found.model.preprocess, how)},
             dataset.labels[part],
         )
         for part in np.array_split(np.arange(len(dataset)), -(-len(dataset) // _AT_ONCE))
@@ -159,9 +155,9 @@ def imported(
     network: Network, data: Place | None, how: Importing | None, name: str, path: Path
 ) -> Imported:
     """Return the network that layers describe; `path`: where it is from."""
-    how, layout = how or Importing(), network.layout
+    how = how or Importing()
     plain = simplify(network)
-    model = model_of(sketched(plain), how.samples, layout, name, path)  # or all that is wrong
+    model = model_of(sketched(plain), how.samples, name, path)  # or all that is wrong
     if plain.quantised:
         return Imported(model, plain)
     if data is None:
@@ -169,12 +165,12 @@ def imported(
             f"{network.source.file or network.name}: computes in float; give {option('data')}, "
             "samples of what it is for: they show which ranges its layers need"
         )
-    seen = _reals(load_dataset(as_path("data", data)), model.preprocess, how, layout)
+    seen = _reals(load_dataset(as_path("data", data)), model.preprocess, how)
     (image,) = plain.inputs
     made = quantise(
         _with_pixels(plain, model, how.samples), {image.name: seen}, how.quantising.recipe
     )
-    model = model_of(made.network, how.samples, layout, name, path)
+    model = model_of(made.network, how.samples, name, path)
     return Imported(model, made.network, made.report)
 
 
@@ -199,16 +195,14 @@ def _normal(samples: Samples, channels: int) -> tuple[tuple[float, ...], tuple[f
     return samples.normal(channels) or ((0.0,) * channels, (1.0,) * channels)
 
 
-def _reals(dataset: Dataset, preprocess: Preprocess, how: Importing, layout: Layout) -> Array:
+def _reals(dataset: Dataset, preprocess: Preprocess, how: Importing) -> Array:
     """Return samples as a float network takes them, float32 [n, height, width, channels]."""
     count = min(how.quantising.count, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-    return _some(dataset, chosen, preprocess, how, layout)
+    return _some(dataset, chosen, preprocess, how)
 
 
-def _some(
-    dataset: Dataset, chosen: Array, preprocess: Preprocess, how: Importing, layout: Layout
-) -> Array:
+def _some(dataset: Dataset, chosen: Array, preprocess: Preprocess, how: Importing) -> Array:
     if isinstance(preprocess.samples, Images):
         pixels = replace(preprocess, samples=Images(preprocess.samples.resize))
         seen = (
@@ -217,10 +211,10 @@ def _some(
         )
         mean, std = _normal(how.samples, preprocess.channels)
         return ((seen / 255 - mean) / std).astype(np.float32)
-    return np.stack([_array(dataset, i, preprocess.shape, layout) for i in chosen.tolist()])
+    return np.stack([_array(dataset, i, preprocess) for i in chosen.tolist()])
 
 
-def _array(dataset: Dataset, index: int, shape: Shape, layout: Layout) -> Array:
+def _array(dataset: Dataset, index: int, preprocess: Preprocess) -> Array:
     """Return a sample that is an array, float32 [height, width, channels]."""
     where = f"{dataset.name}: sample {dataset.image_names[index]}"
     sample = dataset.sample(index)
@@ -230,6 +224,6 @@ def _array(dataset: Dataset, index: int, shape: Shape, layout: Layout) -> Array:
             "otherwise"
         )
     try:
-        return as_map(sample, shape, layout).astype(np.float32)
+        return as_map(sample, preprocess).astype(np.float32)
     except InputError as e:
         raise InputError(f"{where} {e}") from e

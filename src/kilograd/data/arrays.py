@@ -20,7 +20,6 @@ from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.frontend import Arrays, Preprocess
 from kilograd.ir import Array
-from kilograd.layers.network import Layout
 
 SUFFIX = ".npy"
 _MAGIC = b"\x93NUMPY"
@@ -130,7 +129,7 @@ def fitted(array: Array, preprocess: Preprocess) -> NDArray[np.int8]:
     """Return an array as codes [height, width, channels].
 
     int8 is codes as they are, all others are real numbers.  Axes of length 1 may be missing, or
-    more than the network has; one axis may hold all numbers, in the order of the network's own.
+    more than the network has; one axis may hold all numbers, in order.
 
     Raises `InputError` for another shape, and as `check_sample`.
     """
@@ -141,32 +140,29 @@ def fitted(array: Array, preprocess: Preprocess) -> NDArray[np.int8]:
             f"is an array of {array.dtype} {list(array.shape)}, and the network takes images; give "
             "files of images, or uint8 [h, w] or [h, w, 3], and leave out what transforms them"
         )
-    layout = arrays.layout if isinstance(arrays, Arrays) else Layout.CHANNELS_LAST
-    shaped = as_map(array, preprocess.shape, layout)
+    shaped = as_map(array, preprocess)
     if array.dtype != np.int8 and isinstance(arrays, Arrays):
         shaped = arrays.codes(shaped)
     return np.ascontiguousarray(shaped)
 
 
-def as_map(array: Array, shape: tuple[int, int, int], layout: Layout) -> Array:
-    """Return a sample whose axes are in some order as a map of `shape`, [height, width, channels].
+def as_map(array: Array, preprocess: Preprocess) -> Array:
+    """Return the numbers of a sample as a map, [height, width, channels].
 
     Raises `InputError` for another shape, and as `check_sample`.
     """
     check_sample(array)
-    wanted, first = shape, layout is Layout.CHANNELS_FIRST
-    if first:
-        wanted = (wanted[2], wanted[0], wanted[1])
+    arrays = preprocess.samples
+    taken = arrays.taken if isinstance(arrays, Arrays) else None
+    wanted = preprocess.shape if taken is None else taken.shape
     if _squeezed(array.shape) != _squeezed(wanted) and array.shape != (math.prod(wanted),):
-        named = "[channels, height, width]" if first else "[height, width, channels]"
         same = sorted(_squeezed(array.shape)) == sorted(_squeezed(wanted))
         hint = "reorder its axes" if same else "give a network or data of the other's shape"
         raise InputError(
-            f"has the shape {list(array.shape)}, and the network takes {list(wanted)}, {named}; "
-            f"{hint}"
+            f"has the shape {list(array.shape)}, and the network takes {list(wanted)}; {hint}"
         )
-    shaped = array.reshape(wanted)
-    return shaped.transpose(1, 2, 0) if first else shaped
+    found = array.reshape(wanted)
+    return found if taken is None else found.transpose(taken.order).reshape(preprocess.shape)
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

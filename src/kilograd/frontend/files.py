@@ -42,7 +42,7 @@ def model_of_file(path: Path) -> Model:
             f"{path}: computes in float, and has no codes before it has seen data; kilograd import "
             f"gives it some: its {option('data')} is samples of what the network is for"
         )
-    return model_of(plain, Samples(), network.layout, path.stem, path)
+    return model_of(plain, Samples(), path.stem, path)
 
 
 def read_network(path: Path) -> Network:

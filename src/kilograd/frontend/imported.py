@@ -14,7 +14,7 @@ from kilograd.frontend.model_folder import Model
 from kilograd.frontend.preprocess import Arrays, Images, Normalised, Preprocess
 from kilograd.ir import Affine
 from kilograd.layers.lower import NoGraphError, lower
-from kilograd.layers.network import Layout, Network
+from kilograd.layers.network import Network, Taken
 from kilograd.layers.quantise import coded
 from kilograd.names import spelled
 from kilograd.options import Option
@@ -88,13 +88,13 @@ class Samples:
             _numbers("std", self.std or "1", channels),
         )
 
-    def preprocess(self, shape: Shape, affine: Affine, layout: Layout) -> Preprocess:
-        """Return how a sample becomes codes of a quantisation; `layout`: of the file's arrays."""
+    def preprocess(self, shape: Shape, affine: Affine, taken: Taken | None) -> Preprocess:
+        """Return how a sample becomes codes of a quantisation; `taken`: from the file's arrays."""
         if self.kind(shape) is InputKind.ARRAY:
             for name in ("mean", "std", "resize"):
                 if getattr(self, name) is not None:
                     raise InputError(f"{option(name)}: is for images, and samples are arrays here")
-            return Preprocess(*shape, Arrays(affine, layout))
+            return Preprocess(*shape, Arrays(affine, taken))
         normal = self.normal(shape[2])
         normalised = None if normal is None else Normalised(*normal, affine)
         side = min(shape[:2]) if self.resize is None else self.resize
@@ -119,10 +119,10 @@ def _numbers(name: str, text: str, channels: int) -> tuple[float, ...]:
     return found
 
 
-def model_of(network: Network, samples: Samples, layout: Layout, name: str, path: Path) -> Model:
+def model_of(network: Network, samples: Samples, name: str, path: Path) -> Model:
     """Return the model of a simple network with codes.
 
-    `layout`: of the file, in which arrays come.  `path`: where it is from.
+    `path`: where it is from.
 
     Raises `InputError` that lists every layer which nothing computes.
     """
@@ -134,7 +134,8 @@ def model_of(network: Network, samples: Samples, layout: Layout, name: str, path
         raise InputError(f"{where}: {count} cannot be computed", e.reasons) from e
     image = lowered.graph.inputs()[0].type
     height, width, channels = image.shape
-    preprocess = samples.preprocess((height, width, channels), image.affine, layout)
+    taken = network.taken[0] if network.taken else None
+    preprocess = samples.preprocess((height, width, channels), image.affine, taken)
     title = shown(where)[: limits.LABEL_LENGTH].strip() or name
     return Model(spelled(name, ()), title, lowered.graph, lowered.layers, preprocess, path)
 

@@ -32,7 +32,7 @@ from kilograd.ir import (
     fingerprint,
 )
 from kilograd.layers.lower import trunk
-from kilograd.layers.network import Layout
+from kilograd.layers.network import Taken
 from kilograd.names import identifier, label
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 from kilograd.reading import inside, read_bytes, read_json, there, typed
@@ -93,11 +93,16 @@ class _Images(Struct, frozen=True):
     std: tuple[float, ...] | None = None
 
 
+class _Sample(Struct, frozen=True):
+    shape: Annotated[tuple[Side, ...], Meta(max_length=8)]
+    axes: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=8)]
+
+
 class _Input(Quantised, frozen=True, kw_only=True):
     tensor: str
     shape: tuple[Side, Side, Side]
     kind: Literal["image", "array"] = "image"
-    layout: Literal["channels_last", "channels_first"] = "channels_last"
+    sample: _Sample | None = None
     preprocess: _Images | None = None
 
 
@@ -252,7 +257,8 @@ def _samples(found: _Input) -> Images | Arrays:
     if found.kind == "array":
         if how is not None:
             raise InputError(f"{where}: an array is not resized; leave the field out")
-        return Arrays(found.affine(), Layout[found.layout.upper()])
+        own = found.sample
+        return Arrays(found.affine(), None if own is None else Taken(own.shape, own.axes))
     if how is None:
         raise InputError(f"{where} is missing; images need it")
     if (how.mean is None) != (how.std is None):

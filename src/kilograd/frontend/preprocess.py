@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from kilograd import limits
 from kilograd.errors import InputError
 from kilograd.ir import Affine
-from kilograd.layers.network import Layout
+from kilograd.layers.network import Taken
 
 Codes = NDArray[np.int8]
 
@@ -69,11 +69,12 @@ class Arrays:
     """Samples are arrays of real numbers (or int8, codes as they are): windows, spectra, features.
 
     `affine`: the quantisation of the network's input, of one scale.
-    `layout`: the order of a sample's axes, as the file that the network comes from has them.
+    `taken`: how the input is had from a sample, as the file that the network comes from has it;
+    without it, samples have the axes of the input.
     """
 
     affine: Affine
-    layout: Layout = Layout.CHANNELS_LAST
+    taken: Taken | None = None
 
     def codes(self, reals: ArrayLike) -> Codes:
         """Return numbers as codes: float32 divided by the scale, half to even, saturated.
@@ -126,11 +127,26 @@ class Preprocess:
         """Check the ranges."""
         if isinstance(self.samples, Images):
             self._check_images(self.samples)
-        elif not all(1 <= x <= limits.SIDE for x in self.shape):
-            raise InputError(f"preprocess: {self.spelled} is not within 1 and {limits.SIDE}")
+        else:
+            self._check_arrays(self.samples)
         if math.prod(self.shape) > limits.MAP_ELEMENTS:
             raise InputError(
                 f"preprocess: {self.spelled} are more than {limits.MAP_ELEMENTS:,} numbers"
+            )
+
+    def _check_arrays(self, arrays: Arrays) -> None:
+        if not all(1 <= x <= limits.SIDE for x in self.shape):
+            raise InputError(f"preprocess: {self.spelled} is not within 1 and {limits.SIDE}")
+        if (taken := arrays.taken) is None:
+            return
+        shape = taken.shape
+        if min(shape, default=1) < 1 or math.prod(shape) != math.prod(self.shape):
+            raise InputError(
+                f"preprocess: samples of {list(shape)} have other numbers than {self.spelled}"
+            )
+        if sorted(taken.order) != list(range(len(shape))):
+            raise InputError(
+                f"preprocess: {list(taken.order)} is no order of the axes of {list(shape)}"
             )
 
     def _check_images(self, images: Images) -> None:
@@ -182,6 +198,6 @@ class Preprocess:
                 return {"size": self.height, "resize": resize, "channels": self.channels}
             case Images(resize, normal):
                 how: object = [resize, repr(normal)]
-            case Arrays(affine, layout):
-                how = [repr(affine), layout.name]
+            case Arrays(affine, taken):
+                how = [repr(affine), repr(taken)]
         return {"shape": list(self.shape), "samples": how}

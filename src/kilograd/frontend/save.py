@@ -16,7 +16,6 @@ from kilograd.frontend.model_folder import COSINE_SCALE, FORMAT, Model
 from kilograd.frontend.operators import described, is_linear
 from kilograd.frontend.preprocess import Arrays, Preprocess
 from kilograd.ir import Array, Input, Node, Param, Role
-from kilograd.layers.network import Layout
 from kilograd.ops import Conv, Depthwise, GroupedConv
 from kilograd.output import write_file
 from kilograd.reading import read_bytes, read_json, there
@@ -102,8 +101,9 @@ def _samples(preprocess: Preprocess) -> dict[str, Any]:
     """Return what the input says of samples."""
     images = preprocess.samples
     if isinstance(images, Arrays):
-        usual = images.layout is Layout.CHANNELS_LAST
-        return {"kind": "array"} | ({} if usual else {"layout": images.layout.name.lower()})
+        taken = images.taken
+        own = {} if taken is None else {"shape": list(taken.shape), "axes": list(taken.order)}
+        return {"kind": "array"} | ({"sample": own} if own else {})
     how: dict[str, Any] = {"resize_shorter_side": images.resize}
     if images.normalised is not None:
         how |= {"mean": list(images.normalised.mean), "std": list(images.normalised.std)}
