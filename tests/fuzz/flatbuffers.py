@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,8 +11,10 @@ import numpy as np
 import tflite_files
 
 from fuzz.case import Case, Target
-from kilograd.frontend.tflite import read_tflite
+from kilograd.errors import InputError
+from kilograd.frontend.tflite import Learned, read_tflite, write_tflite
 from kilograd.layers.evaluate import evaluate
+from kilograd.layers.network import Convolution, Dense, Network
 from kilograd.limits import MAP_ELEMENTS
 
 _NAME = "net.tflite"
@@ -57,6 +60,7 @@ class Lite(Target):
         network = read_tflite(folder / _NAME)
         for layer in network.layers:
             assert layer.name.isprintable(), f"a name that no terminal should get: {layer.name!r}"
+        _write_back(folder, network)
         size = sum(int(np.prod(v.shape)) for v in network.values())
         assert size < MAP_ELEMENTS * len(network.layers)
         if deep and size < 1 << 16:
@@ -65,3 +69,24 @@ class Lite(Target):
                 found = evaluate(network, feeds)
             for value, y in found.items():
                 assert y.shape == (1, *value.shape), f"another shape than said: {value.name}"
+
+
+def _write_back(folder: Path, network: Network) -> None:
+    """Write other weights into the file; they must be what is read then."""
+    learned = {}
+    for layer in network.layers:
+        if isinstance(layer.op, Convolution | Dense):
+            weight = layer.op.weight
+            learned[layer.name] = Learned(replace(weight, values=-weight.values), layer.op.bias)
+    for name, one in learned.items():
+        try:
+            data = write_tflite(folder / _NAME, {name: one})
+        except InputError:
+            continue
+        (folder / "new.tflite").write_bytes(data)
+        again = read_tflite(folder / "new.tflite").layers
+        found = next(x.op for x in again if x.name == name)
+        assert isinstance(found, Convolution | Dense)
+        same = found.weight.values.tobytes() == one.weight.values.tobytes()
+        assert same, "other weights than were written"
+        break

@@ -195,6 +195,8 @@ def _read(reader: Reader, op: FileOperator, ends: set[FileOperator]) -> None:
         x = data_of(op)[0]
         moved = reader.moved(x)
         for t in op.outputs:
+            if t.size != x.size:
+                raise Refusal(f"makes {t} of {x}")
             reader.ended[t] = reader.ended.get(x, x)
             kept = None if moved.index is None else moved.index.reshape(t.shape)
             reader.held[t] = Moved(moved.value, kept)
