@@ -141,7 +141,7 @@ def test_what_moves_elements_keeps_their_scale() -> None:
     )
     small = s.conv(y, 4)
     network = s.network(s.pool(PoolKind.MEAN, small, 2, 2))
-    data = {"input 0": pictures(9, 1, (8, 8, 3)), "input 1": 9 * pictures(9, 2, (8, 8, 3))}
+    data = {"input 0": pictures(9, 1, (8, 8, 3)), "input 1": 2 * pictures(9, 2, (8, 8, 3))}
     made = quantise(network, data).network
     quants = {v.name: v.quant for v in made.values()}
     alike = (x, wide, y, *(layer.output for layer in network.layers[2:5]))
@@ -149,6 +149,22 @@ def test_what_moves_elements_keeps_their_scale() -> None:
     assert len(joined) == 1
     assert quants[small.name] not in joined
     assert quants[network.outputs[0].name] != quants[small.name]
+
+
+def test_what_is_joined_with_far_larger_numbers_is_rescaled() -> None:
+    s = Sketch(LAST)
+    image = s.input(8, 8, 3)
+    x, near, wide = (s.conv(image, 4, clamp=RELU, name=n) for n in ("x", "near", "wide"))
+    for layer in s.layers:
+        if isinstance(layer.op, Convolution) and layer.name == "wide":
+            layer.op.weight.values[:] *= 100
+    y = s.concat(2, x, near, wide)
+    made = quantise(s.network(s.conv(y, 4)), {"input 0": pictures(9, 1, (8, 8, 3))})
+    quants = {v.name: v.quant for v in made.network.values()}
+    small = [quants[v.name] for v in (x, near)]
+    assert quants[wide.name] == quants[y.name]
+    assert all(q and q.scale[0] < 0.1 for q in small)
+    assert len(lower(made.network).graph.nodes) > 10
 
 
 def test_a_pool_of_a_relu_has_no_code_below_zero() -> None:

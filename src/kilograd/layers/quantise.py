@@ -19,32 +19,20 @@ from kilograd.layers.network import (
     UNBOUNDED,
     Bounds,
     Clamp,
-    Concat,
     Constant,
     Convolution,
     Dense,
-    Gather,
     Layer,
     Layout,
     Network,
-    Pad,
     Pool,
-    PoolKind,
     Product,
-    Reshape,
-    Resize,
-    Slice,
     Sum,
-    Transpose,
     Value,
 )
 from kilograd.layers.parameters import parameters
 from kilograd.layers.report import Report, compared
-
-_KEEP_SCALE = (Concat, Gather, Pad, Reshape, Resize, Slice, Transpose)
-
-Same = Mapping[Value, Value]
-"""Values that take the quantisation of others."""
+from kilograd.layers.sharing import Same, moves_codes, sharing
 
 
 @dataclass(frozen=True)
@@ -102,50 +90,31 @@ def _quantisations(
     network: Network, observed: Mapping[Value, Range], same: Same
 ) -> dict[Value, Affine]:
     """Return the quantisation of each value; those of one group share it."""
-    groups = _groups(network, same)
     bounds = {x.output: _bounds(x) for x in network.layers}
+    spans = {v: _within(observed[v], bounds.get(v, UNBOUNDED)) for v in network.values()}
+    groups = sharing(network, spans, same)
     fixed = {groups[v]: v.quant for v in network.inputs if v.quant is not None}
-    moved = {x.output for x in network.layers if _keeps_scale(x)} | set(same)
-    spans: dict[Value, list[Range]] = {}
+    moved = {x.output for x in network.layers if moves_codes(x)} | set(same)
+    members: dict[Value, list[Range]] = {}
     one_sided: dict[Value, bool] = {}
-    for v in network.values():
+    for v, g in groups.items():
         if v in same:
             continue
-        g, (low, high) = groups[v], bounds.get(v, UNBOUNDED)
-        least, most = observed[v]
-        spans.setdefault(g, []).append((max(least, low), min(most, high)))
+        members.setdefault(g, []).append(spans[v])
         if v not in moved:  # what is moved is as far from zero as what it is moved from
-            given = v in network.inputs and least >= 0  # nothing clamps an input
-            one_sided[g] = one_sided.get(g, True) and (low == 0 or given)
+            given = v in network.inputs and spans[v][0] >= 0  # nothing clamps an input
+            one_sided[g] = one_sided.get(g, True) and (bounds.get(v, UNBOUNDED)[0] == 0 or given)
     out: dict[Value, Affine] = {}
     for v, g in groups.items():
-        span = min(low for low, _ in spans[g]), max(high for _, high in spans[g])
-        out[v] = fixed.get(g) or affine(span, one_sided=one_sided[g])
+        span = min(low for low, _ in members[g]), max(high for _, high in members[g])
+        out[v] = fixed.get(g) or affine(span, one_sided=one_sided.get(g, span[0] >= 0))
     return out
 
 
-def _groups(network: Network, same: Same) -> dict[Value, Value]:
-    """Map each value to one that stands for all that share its scale."""
-    parent = {v: v for v in network.values()}
-
-    def top(v: Value) -> Value:
-        while parent[v] != v:
-            v = parent[v]
-        return v
-
-    pairs = [*same.items()]
-    for x in network.layers:
-        if _keeps_scale(x):
-            pairs += [(v, x.output) for v in x.inputs]
-    for a, b in pairs:
-        parent[top(b)] = top(a)
-    return {v: top(v) for v in parent}
-
-
-def _keeps_scale(x: Layer) -> bool:
-    """Tell whether a layer gives the codes that it reads, in other places."""
-    largest = isinstance(x.op, Pool) and x.op.kind is PoolKind.MAX
-    return largest or isinstance(x.op, _KEEP_SCALE)
+def _within(observed: Range, bounds: Bounds) -> Range:
+    """Return the range that is left behind a clamp; zero always has a code."""
+    low, high = max(observed[0], bounds[0]), min(observed[1], bounds[1])
+    return min(low, 0.0), max(high, 0.0)
 
 
 def _bounds(x: Layer) -> Bounds:
