@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,10 @@ import pytest
 from helpers import Run
 from onnx_files import node
 
+import kilograd
 from kilograd.checking import check
 from kilograd.data.toys import write_toys
+from kilograd.errors import InputError
 from kilograd.frontend import load_model
 from kilograd.frontend.files import read_network
 
@@ -67,7 +68,7 @@ def test_a_float_network_comes_in_and_learns(run: Run, here: Path, toys: Path) -
     assert "images 32x32x3, (pixel / 255 - 0.5,0.5,0.5) / 0.25,0.25,0.25" in done.out
     model = load_model("net/")
     assert [n.type.shape for n in model.graph.outputs] == [(1, 1, 16), (1, 1, 3)]
-    assert json.loads((here / "net" / "graph.json").read_text())["provenance"]["source_file"]
+    assert model.source == read_network(file).source
     quick = ("--method", "last:1", "--iterations", 1, "--shots", 2, "--queries", 2)
     learned = run("adapt", toys, "--model", "net/", *quick, "--json")
     assert 0 <= learned.json["accuracy_after"] <= 1
@@ -149,3 +150,13 @@ def test_another_network_differs_from_the_runtime(
     file = classifier(here)
     monkeypatch.setattr("kilograd.checking.read_network", lambda _: other)
     assert len(check(file).differing) >= 4
+
+
+def test_python_takes_a_network_as_it_is(here: Path, toys: Path) -> None:
+    model = kilograd.from_onnx(classifier(here), toys, calibration="mse")
+    outcome = kilograd.adapt("toys", model, "last:1", iterations=1, shots=2, out="learned")
+    assert outcome.compiled.network is model
+    again = kilograd.load_adapted("learned").compiled.network
+    assert (again.fingerprint, again.source) == (model.fingerprint, model.source)
+    with pytest.raises(InputError, match=r"ends in \.tflite"):
+        kilograd.from_tflite("net.onnx")

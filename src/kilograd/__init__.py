@@ -7,7 +7,8 @@ network passes them, and from the simple to what is made of it:
     ir          tensors, nodes, graphs; what they mean, and how they are built
     quant       fixed-point arithmetic, defined once
     ops         all operations, one family a file: meaning, gradient, kernel
-    frontend    networks from files
+    layers      networks as files of other tools describe them: made plain, quantised, lowered
+    frontend    networks from files, and back into them
     select      what learns: (evidence, budget) -> selection, one strategy a file
     passes      graph to graph: gradients, sparsity, streams, schedule
     memory      buffers to offsets, proved
@@ -22,6 +23,9 @@ network passes them, and from the simple to what is made of it:
     offline     training in float, with PyTorch, before a device sees the network
     report      pages, and cost as papers count it
     use         what was learned is used: predictions, a test
+    importing   networks of other tools become ours
+    checking    an imported network beside the runtime of its file
+    merging     what was learned goes back into that file
     tuning      rates and other options that suit, for each method
     api         what the commands do, as functions: the names below
     cli         the command line
@@ -38,8 +42,10 @@ from kilograd.errors import InputError
 
 if TYPE_CHECKING:
     from kilograd.api import Comparison, adapt, evaluate, export, pictures, plan, pull
+    from kilograd.importing import from_file, from_onnx, from_tflite, from_torch
     from kilograd.learn.adapt import Outcome
     from kilograd.learn.adapted import Adapted
+    from kilograd.merging import Merged, merge
     from kilograd.settings import Build, Settings
     from kilograd.tuning import Tuning, tune
     from kilograd.use import Prediction, Tested, load_adapted, predict, test
@@ -51,6 +57,7 @@ __all__ = [
     "Build",
     "Comparison",
     "InputError",
+    "Merged",
     "Outcome",
     "Prediction",
     "Settings",
@@ -59,7 +66,12 @@ __all__ = [
     "adapt",
     "evaluate",
     "export",
+    "from_file",
+    "from_onnx",
+    "from_tflite",
+    "from_torch",
     "load_adapted",
+    "merge",
     "pictures",
     "plan",
     "predict",

@@ -22,6 +22,7 @@ from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model, load_model
 from kilograd.frontend import pull as fetch
+from kilograd.importing import from_file, from_onnx, from_tflite, from_torch
 from kilograd.interruption import goes_on
 from kilograd.learn.adapt import RESULT_FILES, Outcome, load_task, save
 from kilograd.learn.adapt import adapt as learn
@@ -33,6 +34,7 @@ from kilograd.learn.own_pictures import ROOM
 from kilograd.learn.recipe import Compiled, compile_program
 from kilograd.learn.unfinished import UNFINISHED, begun
 from kilograd.learn.whole import Whole, learn_whole
+from kilograd.merging import Merged, merge
 from kilograd.options import (
     as_list,
     as_path,
@@ -85,6 +87,7 @@ __all__ = [
     "Build",
     "Comparison",
     "InputError",
+    "Merged",
     "Outcome",
     "Prediction",
     "Settings",
@@ -93,7 +96,12 @@ __all__ = [
     "adapt",
     "evaluate",
     "export",
+    "from_file",
+    "from_onnx",
+    "from_tflite",
+    "from_torch",
     "load_adapted",
+    "merge",
     "pictures",
     "plan",
     "predict",
@@ -112,7 +120,7 @@ _EXAMPLE = 32 << 10
 
 def adapt(  # noqa: PLR0913 options by name
     data: Place,
-    model: Place | None = None,
+    model: Place | Model | None = None,
     method: str | None = None,
     settings: Settings | None = None,
     *,
@@ -307,7 +315,7 @@ def pull(name: str, *, from_: Place | None = None, progress: Progress | None = N
 
 
 def plan(
-    model: Place | None = None,
+    model: Place | Model | None = None,
     method: str | None = None,
     ways: int | None = None,
     build: Build | None = None,
@@ -347,7 +355,7 @@ def plan(
 
 def export(  # noqa: PLR0913 options by name
     out: Place,
-    model: Place | None = None,
+    model: Place | Model | None = None,
     method: str | None = None,
     ways: int | None = None,
     build: Build | None = None,

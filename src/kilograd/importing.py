@@ -15,7 +15,7 @@ from kilograd.data.arrays import as_map
 from kilograd.errors import InputError, option
 from kilograd.frontend import Images, Model, Preprocess, save_model
 from kilograd.frontend.files import read_network
-from kilograd.frontend.imported import Samples, model_of, provenance, sketched
+from kilograd.frontend.imported import Samples, model_of, sketched
 from kilograd.ir import Array
 from kilograd.layers.calibrate import Calibration, Method, affine
 from kilograd.layers.network import Network
@@ -23,7 +23,7 @@ from kilograd.layers.quantise import Recipe, quantise
 from kilograd.layers.report import Accuracy, Report, accuracy, total
 from kilograd.layers.simplify import simplify
 from kilograd.layers.simplify.edit import edited
-from kilograd.options import Option, as_path
+from kilograd.options import Option, as_path, with_given
 from kilograd.output import whole_folder
 
 if TYPE_CHECKING:
@@ -134,21 +134,50 @@ def quantise_file(
     return replace(found, accuracy=total(parts))
 
 
+def from_tflite(path: Place, data: Place | None = None, **options: object) -> Model:
+    """Return the network of a file of TensorFlow Lite, as `from_file` does."""
+    return from_file(_ending(path, ".tflite"), data, **options)
+
+
+def from_onnx(path: Place, data: Place | None = None, **options: object) -> Model:
+    """Return the network of a file of ONNX, float or with QDQ, as `from_file` does."""
+    return from_file(_ending(path, ".onnx"), data, **options)
+
+
+def from_file(path: Place, data: Place | None = None, **options: object) -> Model:
+    """Return the network of a file of another tool; `adapt`, `plan` and `export` take it as model.
+
+    `data`: samples of what a float network is for; they show the ranges that int8 codes need.
+    `options` by name: as `kilograd import --help` lists them.
+
+    >>> import kilograd
+    >>> kilograd.from_onnx("net.onnx")
+    Traceback (most recent call last):
+    ...
+    kilograd.errors.InputError: net.onnx: no such file
+    """
+    return import_file(path, data, with_given(Importing(), options)).model
+
+
 def from_torch(
-    module: torch.nn.Module,
-    example: torch.Tensor,
-    data: Place | None = None,
-    how: Importing | None = None,
-    name: str | None = None,
-) -> Imported:
-    """Return the network of a module of PyTorch in eval mode, as `import_file` does that of a file.
+    module: torch.nn.Module, example: torch.Tensor, data: Place | None = None, **options: object
+) -> Model:
+    """Return the network of a module of PyTorch in eval mode, as `from_file` does that of a file.
 
     `example`: an input with a batch axis, [1, ...]; what it holds does not matter.
     """
     from kilograd.frontend.torch_export import network_of
 
     network = network_of(module, example)
-    return imported(network, data, how, name or network.name, Path(network.name))
+    how, path = with_given(Importing(), options), Path(f"{network.name}.module")
+    return imported(network, data, how, network.name, path).model
+
+
+def _ending(path: Place, suffix: str) -> Path:
+    file = as_path("path", path)
+    if file.suffix.lower() != suffix:
+        raise InputError(f"{file}: give a file that ends in {suffix}")
+    return file
 
 
 def imported(
@@ -177,7 +206,7 @@ def imported(
 def save_imported(found: Imported, out: Path) -> None:
     """Write the model folder of an imported network; `InputError` if the disk refuses."""
     with whole_folder(out) as new:
-        save_model(found.model, new, provenance(found.network))
+        save_model(found.model, new)
 
 
 def _with_pixels(network: Network, model: Model, samples: Samples) -> Network:

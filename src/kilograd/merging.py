@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from kilograd.options import as_path
 from kilograd.output import check_apart, check_file, write_file
 from kilograd.passes import EntryPoint, PrototypeHead
 from kilograd.passes.heads import Int8Head
-from kilograd.reading import read_bytes, read_json
+from kilograd.reading import read_bytes
 from kilograd.targets import build_host
 
 Place = str | Path
@@ -86,9 +85,8 @@ def merge(
 
 def _check_origin(network: Model, file: Path) -> None:
     """Raise `InputError` unless a network was imported from just this file."""
-    about = read_json(network.path / "graph.json", dict[str, Any], limits.GRAPH_BYTES)
-    known = about.get("provenance", {}).get("source_sha256")
-    if not isinstance(known, str):
+    known = "" if network.source is None else network.source.sha256
+    if not known:
         raise InputError(
             f"{network.name}: was not imported from a file, so there is none to write to; kilograd "
             "import brings one in"

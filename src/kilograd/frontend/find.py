@@ -74,8 +74,10 @@ def usual_model() -> str:
     return next((name for name in USUAL_MODELS if name in there_are), USUAL_MODELS[-1])
 
 
-def load_model(name: str | Path | None = None, size: int | str | None = None) -> Model:
-    """Load a network by name or by the path of its folder; the usual one where none is given.
+def load_model(name: str | Path | Model | None = None, size: int | str | None = None) -> Model:
+    """Load a network by name or by the path of its folder or file; the usual one where none is.
+
+    A model is taken as it is.
 
     `size`: the side of its images in pixels, where it shall not be the network's own; the usual
     network may have a usual size.
@@ -88,7 +90,7 @@ def load_model(name: str | Path | None = None, size: int | str | None = None) ->
         size = size if size is not None else _USUAL_SIZES.get(name)
         pixels = "" if size is None else f" at {size}x{size} pixels"
         _log.info("network: %s%s, as none was named%s", name, pixels, better)
-    model = _load(str(name))
+    model = name if isinstance(name, Model) else _load(str(name))
     return model if size is None else resized(model, size)
 
 

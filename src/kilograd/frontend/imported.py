@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -137,7 +136,9 @@ def model_of(network: Network, samples: Samples, name: str, path: Path) -> Model
     taken = network.taken[0] if network.taken else None
     preprocess = samples.preprocess((height, width, channels), image.affine, taken)
     title = shown(where)[: limits.LABEL_LENGTH].strip() or name
-    return Model(spelled(name, ()), title, lowered.graph, lowered.layers, preprocess, path)
+    own = spelled(name, ())
+    graph, layers = lowered.graph, lowered.layers
+    return Model(own, title, graph, layers, preprocess, path, source=network.source)
 
 
 def sketched(network: Network) -> Network:
@@ -149,10 +150,3 @@ def sketched(network: Network) -> Network:
     if network.quantised:
         return network
     return coded(network, dict.fromkeys(network.values(), (-1.0, 1.0)))
-
-
-def provenance(network: Network) -> Mapping[str, str]:
-    """Return what a model folder says of the file that a network is from."""
-    source = network.source
-    facts = {"format": source.format, "source_file": source.file, "source_sha256": source.sha256}
-    return {k: v for k, v in facts.items() if v}

@@ -32,7 +32,7 @@ from kilograd.ir import (
     fingerprint,
 )
 from kilograd.layers.lower import trunk
-from kilograd.layers.network import Taken
+from kilograd.layers.network import Source, Taken
 from kilograd.names import identifier, label
 from kilograd.passes import AccumulatorError, LimitError, accumulator_bounds, check_ranges
 from kilograd.reading import inside, read_bytes, read_json, there, typed
@@ -53,6 +53,7 @@ class Model:
     `training_classes` are the names of the classes it was trained on, where the file says so.
     `cosine_scale`: what a prototype head multiplies cosines by, as meta-training has learned it
     (the inverse of what papers call a temperature).
+    `source`: the file of another tool that it was imported from.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Model:
     path: Path
     training_classes: tuple[str, ...] = ()
     cosine_scale: float = COSINE_SCALE
+    source: Source | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -117,8 +119,17 @@ class _Outputs(Struct, frozen=True):
     more: Annotated[tuple[str, ...], Meta(max_length=limits.INPUTS)] = ()
 
 
+class _Source(Struct, frozen=True):
+    """The file of another tool that a network was imported from."""
+
+    format: Annotated[str, Meta(max_length=limits.LABEL_LENGTH)]
+    file: Annotated[str, Meta(max_length=limits.PATH_LENGTH)] = ""
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+
+
 class _Provenance(Struct, frozen=True):
     training_classes: _Classes = ()
+    imported: _Source | None = None
 
 
 class _Version(Struct, frozen=True):
@@ -229,6 +240,9 @@ class _Reader:
                 for i, name in enumerate(d.provenance.training_classes)
             ),
             cosine_scale=float(np.float32(d.cosine_scale)),
+            source=None
+            if (x := d.provenance.imported) is None
+            else Source(x.format, x.file, x.sha256),
         )
 
     def _preprocess(self, found: _Input) -> Preprocess:

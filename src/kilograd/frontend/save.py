@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,11 @@ def save_model(model: Model, folder: Path, provenance: Mapping[str, Any] | None 
         "format": FORMAT,
         "name": model.name,
         "title": model.title,
-        "provenance": {**(provenance or {}), "training_classes": model.training_classes},
+        "provenance": {
+            **(provenance or {}),
+            **({"imported": asdict(model.source)} if model.source else {}),
+            "training_classes": model.training_classes,
+        },
         "files": {"int8": _TENSORS},
         "input": {
             "tensor": "input",
