@@ -76,7 +76,7 @@ def test_images_are_decoded_once(
         decoded += 1
         return prepare(*words)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("kilograd.learn.training.prepare", counted)
+    monkeypatch.setattr("kilograd.data.pixels.prepare", counted)
     outcome = kilograd.adapt(
         home / "discs", home / "small", "tinytrain", shots=3, queries=4, iterations=1, guard=True
     )

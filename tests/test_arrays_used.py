@@ -171,8 +171,8 @@ def test_a_module_of_pytorch_takes_arrays_in_its_own_order(tmp_path: Path) -> No
     ).eval()
     x = np.random.default_rng(0).normal(size=(32, 6, 20)).astype(np.float32)
     np.savez(tmp_path / "w.npz", x=x, y=np.arange(32) % 4)
-    found = from_torch(module, torch.zeros(1, 6, 20), tmp_path / "w.npz", name="sensors")
-    save_model(found.model, tmp_path)
+    found = from_torch(module, torch.zeros(1, 6, 20), tmp_path / "w.npz")
+    save_model(found, tmp_path)
     network = load_model_folder(tmp_path)
     assert network.preprocess.shape in {(1, 20, 6), (20, 1, 6)}
     codes = [prepare(one, network.preprocess) for one in x]

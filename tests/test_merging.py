@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_files
 import pytest
 from helpers import Run
 from PIL import Image
@@ -105,3 +106,56 @@ def test_a_network_of_ours_has_no_file(run: Run, here: Path) -> None:
     Image.new("L", (2, 2)).save("net.onnx", format="PNG")
     error = run("merge", "learned", "--into", "net.onnx", "--out", "new.onnx").error
     assert "was not imported" in error
+
+
+def float_file(folder: Path) -> str:
+    """Write a float network of ONNX with 7 classes."""
+    node, rng = onnx_files.node, np.random.default_rng(2)
+
+    def weights(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.normal(0, shape[1] ** -0.5 / 2, shape).astype(np.float32)
+
+    constants = {"w1": weights(8, 3, 3, 3), "w2": weights(16, 8, 3, 3), "w3": weights(7, 16)}
+    constants |= {"b2": weights(16, 1)[:, 0], "b3": weights(7, 1)[:, 0]}
+    nodes = [
+        node("Conv", "x w1", "a", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "a", "b"),
+        node("Conv", "b w2 b2", "c", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "c", "d"),
+        node("GlobalAveragePool", "d", "e"),
+        node("Flatten", "e", "f"),
+        node("Gemm", "f w3 b3", "y", transB=1),
+    ]
+    made = onnx_files.model(nodes, [1, 3, SIZE, SIZE], constants)
+    return onnx_files.saved(made, folder).name
+
+
+def agreement(run: Run, file: str) -> float:
+    """Return how often a file of ONNX chooses what `predict` says."""
+    x, names = images()
+    classes = load_adapted(Path("learned")).classes
+    found = run("predict", "learned", "toys", "--threshold", 0, "--json").json["images"]
+    said = {Path(row["image"]).name: row["nearest"] for row in found}
+    chosen = [onnx_files.run(Path(file), one[None])[0].argmax() for one in x]
+    return float(
+        np.mean([said[Path(n).name] == classes[c] for n, c in zip(names, chosen, strict=True)])
+    )
+
+
+def test_a_float_file_of_onnx_takes_it(run: Run, here: Path) -> None:
+    file = float_file(here)
+    learned(run, file)
+    done = run("merge", "learned", "--into", file, "--out", "new.onnx")
+    assert done.code == 0, done.err
+    assert agreement(run, "new.onnx") > 0.9
+    again = run("merge", "learned", "--into", file, "--out", "new.onnx")
+    assert "exists" in again.error
+
+
+def test_prototypes_become_a_dense_layer(run: Run, here: Path) -> None:
+    file = float_file(here)
+    run("import", file, "--data", "toys", "--out", "net")
+    done = run("adapt", "toys", "--model", "net/", *QUICK, "--head", "proto", "--out", "learned")
+    assert done.code == 0, done.err
+    assert run("merge", "learned", "--into", file, "--out", "new.onnx").code == 0
+    assert agreement(run, "new.onnx") > 0.9
