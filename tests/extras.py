@@ -24,7 +24,7 @@ class Extra(enum.Enum):
     GATE = "a factor for each pixel"
     SILU = "a table, times its own argument"
     LEAKY = "a table"
-    SCALE = "another scale"
+    CLIP = "another scale, with a clamp of its own"
     SHUFFLE = "channels in another order"
     REPEAT = "rows, some of them several times"
     HALVES = "half of the channels through a layer, then joined"
@@ -62,9 +62,9 @@ def extended(  # noqa: PLR0912 a case for each
         case Extra.LEAKY:
             out = Affine((quant.scale[0] * 0.7,), -11)
             return run(table(CurveKind.LEAKY, x.type, out, 0.1), x)
-        case Extra.SCALE:
+        case Extra.CLIP:
             out = Affine((quant.scale[0] * 1.3,), 17)
-            return run(ops.Rescale(out), x)
+            return run(ops.Rescale(out, limits=(-60, 90)), x)
         case Extra.SHUFFLE:
             return run(ops.Take(2, tuple(net.rng.permutation(c).tolist())), x)
         case Extra.REPEAT:

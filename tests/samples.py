@@ -659,6 +659,7 @@ def _products() -> Iterator[Sample]:
         yield sample(Product(Affine((0.02,), 4)), x, other)
         yield sample(Product(Affine((0.05,), -9), rounding=Rounding.TFLITE), x, other)
         yield sample(Product(Affine((2e-7,), 3)), x, other)  # beyond 32 bits
+        yield sample(Product(Affine((0.01,), 4), limits=(-20, 50)), x, other)
         yield sample(ProductGrad(), gradient(*shape), other)
         yield sample(ProductGrad(bits=9), gradient(*shape, bits=12), other)
         if factor != shape:
@@ -679,6 +680,7 @@ def _tables() -> Iterator[Sample]:
     for out, rounding in ((Affine((0.05,), 7), Rounding.NEAREST), (STEEP, Rounding.TFLITE)):
         yield sample(Rescale(out, rounding=rounding), activation(3, 5, 7))
     yield sample(Rescale(Affine((1e-9,), -3)), activation(5))
+    yield sample(Rescale(Affine((0.05,), 7), limits=(7, 80)), activation(3, 5, 7))
 
 
 def _gradients_and_parts() -> Iterator[Sample]:

@@ -70,10 +70,12 @@ from kilograd.ops import (
     ProductSumGrad,
     RowRms,
     RowUpdate,
+    ScaleChannels,
     Sgd,
     SumPixels,
     Take,
     Update,
+    Upsample,
     UpsampleGrad,
     Window,
 )
@@ -686,6 +688,18 @@ def test_mantissas_are_as_wide_as_the_sum_allows(side: int, bits: int) -> None:
     assert narrow.outputs[0].inputs[1].type.block.bits == bits
     assert 255 * side**2 << bits <= INT32
     assert bits == 15 or 255 * side**2 << (bits + 1) > INT32
+
+
+@pytest.mark.parametrize(("side", "bits"), [(8, 15), (64, 11)])
+def test_a_factor_leaves_room_for_the_sum_over_its_map(side: int, bits: int) -> None:
+    b = Builder()
+    x, dy = b.input("x", activation(side, side, 1, zero=-128)), b.input("dy", gradient(1, 1, 1))
+    wide = b(Upsample((side, side)), b(ScaleChannels((1.0,)), dy))
+    total = b(ProductSumGrad((1, 1, 1)), wide, x)
+    narrow = narrow_gradients(b.graph(total), ())
+    assert narrow.outputs[0].inputs[0].type.block.bits == bits
+    (bound,) = accumulator_bounds(narrow, ())
+    assert bound.worst == 255 * side**2 << bits <= INT32
 
 
 def test_a_sum_that_leaves_no_bits_is_refused() -> None:

@@ -23,6 +23,8 @@ import test_ops
 import test_passes
 import test_plan
 import test_quant
+import test_tables
+import test_views
 from helpers import (
     SMALL_UNITS,
     call,
@@ -337,6 +339,16 @@ C_BUGS = [
         "dy->mantissa + oy * p->down * row",
         "dy->mantissa + oy * row",
     ),
+    CBug("a table begins elsewhere", "src/kg_table.c", "p->codes + 128", "p->codes + 127"),
+    CBug("the slope of the next code", "src/kg_table.c", "p->slopes + 128", "p->slopes + 127"),
+    CBug("a slope rounds down", "src/kg_table.c", " | ((v & lost) != 0)", ""),
+    CBug("a factor for all channels", "src/kg_product.c", "(*x++ - p->x_zero) * f", "*x++ * f"),
+    CBug("a product has no limits", "src/kg_product.c", "code < p->least ? p->least", "0 ? 0"),
+    CBug("a product rounds once", "src/kg_product.c", "p->tflite ?", "0 && p->tflite ?"),
+    CBug("the last product only", "src/kg_product.c", "sum += dy->mantissa", "sum = dy->mantissa"),
+    CBug("the first row of each part", "src/kg_shape.c", "x[i] + (size_t)o * bytes", "x[i]"),
+    CBug("a margin of zero codes", "src/kg_shape.c", "memset(y, p->fill,", "memset(y, 0,"),
+    CBug("no channels in front", "src/kg_shape.c", "p->out_channels + p->front", "p->out_channels"),
     CBug("half a square", "src/kg_pool.c", "i < p->size; i++", "i < (p->size + 1) / 2; i++"),
     CBug(
         "learned filters only in the first group",
@@ -641,6 +653,46 @@ PY_BUGS = [
         "x in tensor and",
         STORE,
         compiled,
+    ),
+    PyBug(
+        "a view does not keep what it is of",
+        "kilograd.passes.liveness",
+        "last.update({n.holder: end for n in graph.outputs})",
+        "last.update(dict.fromkeys(graph.outputs, end))",
+        STORE,
+        test_views.test_a_view_of_what_was_computed_is_returned,
+    ),
+    PyBug(
+        "another order is no take",
+        "kilograd.passes.prune",
+        "if index == tuple(range(x.type.shape[axis]))",
+        "if len(index) == x.type.shape[axis]",
+        ("kilograd.passes.training:push_takes",),
+        test_views.check_shuffle,
+    ),
+    PyBug(
+        "the sum of a factor has no bound",
+        "kilograd.passes.overflow",
+        "x.type.size // n.type.size * _code_range(n.inputs[1])",
+        "0",
+        ("kilograd.passes.overflow:_gain",),
+        lambda: test_passes.test_a_factor_leaves_room_for_the_sum_over_its_map(64, 11),
+    ),
+    PyBug(
+        "a factor's gradient is that of its codes",
+        "kilograd.ops.product",
+        "_in_scale(b, b(ProductGrad(), dm, factor), factor)",
+        "b(ProductGrad(), dm, factor)",
+        ("kilograd.ops.product:Product.vjp",),
+        gradients(ops.Product),
+    ),
+    PyBug(
+        "a table keeps its slope where it clamps",
+        "kilograd.quant.tables",
+        "(exact < -128) | (exact > 127)",
+        "(exact < -128) & (exact > 127)",
+        ("test_tables:curve_slopes",),
+        test_tables.test_where_a_table_clamps_it_has_no_slope,
     ),
     PyBug(
         "the first k channels instead of the chosen ones",
