@@ -163,6 +163,30 @@ def test_a_float_file_computes_what_litert_computes(name: str) -> None:
         assert np.allclose(got[value].reshape(-1), y, rtol=1e-4, atol=1e-4 * np.abs(y).max())
 
 
+def test_weights_of_the_dynamic_range_are_the_floats_that_they_stand_for() -> None:
+    """Beside LiteRT on a file with these floats; on this one it quantises what layers read."""
+    file = found("mlperf_kws_dscnn_float")
+    model = tflm.unpacked(file.read_bytes())
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.type == 9:
+            about = tensor.quantization
+            codes = np.frombuffer(model.buffers[tensor.buffer].data, np.int8).reshape(tensor.shape)
+            shape = [1] * codes.ndim
+            shape[about.quantizedDimension] = -1
+            real = codes * np.reshape(np.asarray(about.scale, np.float32), shape)
+            buffer = tflm.schema().BufferT()
+            buffer.data = np.frombuffer(real.astype(np.float32).tobytes(), np.uint8)
+            tensor.type, tensor.quantization, tensor.buffer = 0, None, len(model.buffers)
+            model.buffers.append(buffer)
+    x = np.random.default_rng(3).normal(0, 9, (1, 49, 10, 1)).astype(np.float32)
+    run = tflm.litert(tflm.packed(model), [x])[0]
+    network = read_tflite(file)
+    (logits,) = evaluate(network, {network.inputs[0].name: x}).values()
+    (answers,) = (run[t] for t in model.subgraphs[0].outputs)
+    logs = np.log(answers[0].astype(np.float64))
+    assert np.allclose(logs - logs.mean(), logits[0] - logits[0].mean(), atol=1e-3)
+
+
 def test_a_network_that_keeps_frames_is_one_over_a_window() -> None:
     """Frames one after the other, and all at once."""
     file = found("mww_okay_nabu_v1")
@@ -313,7 +337,7 @@ def test_one_of_several_signatures_is_chosen(tmp_path: Path) -> None:
         model.signatureDefs.append(made)
     file = tmp_path / "net.tflite"
     file.write_bytes(tflm.packed(model))
-    with pytest.raises(InputError, match="has the signatures infer, train; name the one"):
+    with pytest.raises(InputError, match="has the signatures infer, train; convert it with one"):
         read_tflite(file)
     assert read_tflite(file, "train").outputs[0].name == "second"
     with pytest.raises(InputError, match="no signature 'other'; it has infer, train"):

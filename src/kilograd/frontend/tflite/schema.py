@@ -148,7 +148,10 @@ def _chosen(signatures: dict[str, int], graphs: int, where: str, signature: str)
         return signatures[signature]
     if len(set(signatures.values())) > 1 and "serving_default" not in signatures:
         names = ", ".join(sorted(signatures))
-        raise InputError(f"{where}: has the signatures {names}; name the one that is to be read")
+        raise InputError(
+            f"{where}: has the signatures {names}; convert it with one of them, or name it in "
+            f"Python: read_tflite(path, signature)"
+        )
     if not graphs:
         raise InputError(f"{where}: holds no graph; give a file with a network")
     return signatures.get("serving_default", next(iter(signatures.values()), 0))
