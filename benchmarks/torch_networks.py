@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from script import script
 from torch import nn
 
 from kilograd.errors import InputError
@@ -219,4 +220,4 @@ def main(wanted: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    script(lambda: main(sys.argv[1:]))
