@@ -140,7 +140,7 @@ def read_network(path: Path, signature: str = "") -> Reading:
             _read(reader, op, ends)
         except Refusal as e:
             kind = f"custom operator {op.custom!r}" if op.kind == "CUSTOM" else op.kind
-            refused.append(Unsupported(op.name, kind, _shape(op), str(e)))
+            refused.append(Unsupported(op.name.partition(";")[0], kind, _shape(op), str(e)))
     refuse(plain.where, refused)
     source = Source("TFLite", path.name, hashlib.sha256(data).hexdigest())
     return Reading(_made(reader, spelled(path.stem, ()), source), graph, reader.tensors)
