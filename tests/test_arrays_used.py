@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from kilograd.emit import link
 from kilograd.frontend import load_model_folder, save_model
 from kilograd.importing import from_torch
 from kilograd.ir import Array
+from kilograd.report.mistakes import sketch
 from kilograd.targets import build_host
 
 CLASSES = ("fall", "run", "still", "walk")
@@ -183,3 +186,44 @@ def test_a_module_of_pytorch_takes_arrays_in_its_own_order(tmp_path: Path) -> No
     theirs = module(torch.from_numpy(x)).detach().numpy()
     assert np.abs(real - theirs).max() < 0.1 * np.abs(theirs).max()
     assert np.corrcoef(real.ravel(), theirs.ravel())[0, 1] > 0.99
+
+
+def test_wrong_arrays_are_drawn(place: Path, tmp_path: Path) -> None:
+    """Of noise most answers are wrong; what a page shows is what was measured."""
+    x = np.random.default_rng(5).normal(size=(48, 12, 5, 2)).astype(np.float32)
+    np.savez(tmp_path / "noise.npz", x=x, y=np.array([f"<{i % 4}>" for i in range(48)]))
+    out = tmp_path / "out"
+    outcome = kilograd.adapt(tmp_path / "noise.npz", place / "windows", "none", out=out)
+    page = (out / "wrong.html").read_text("utf-8")
+    wrong = outcome.tested.wrong
+    assert page.count("<svg") == len(wrong) > 3
+    assert f"{len(wrong)} of 12 test samples are wrong" in page
+    first = wrong[0]
+    steps = np.rint(x[int(first.image[2:-1])] / 0.05).clip(-132, 123)
+    assert f"{first.image}: {steps.min() * 0.05:.4g} to {steps.max() * 0.05:.4g}" in page
+    assert "&lt;0&gt;" in page
+    assert "<0>" not in page
+
+
+@pytest.mark.parametrize(
+    ("shape", "lines", "cells"),
+    [((12, 5, 1), 5, 0), ((1, 200, 6), 6, 0), ((49, 10, 1), 0, 490), ((300, 100, 1), 0, 4096)],
+)
+def test_an_array_is_drawn_as_lines_or_in_shades(
+    shape: tuple[int, int, int], lines: int, cells: int
+) -> None:
+    drawn = sketch(np.random.default_rng(0).normal(size=shape))
+    ET.fromstring(drawn)  # noqa: S314 our own
+    assert drawn.count("<path") == lines
+    assert 0.8 * cells <= drawn.count("<rect") <= cells
+
+
+def test_an_array_of_one_number_everywhere_is_drawn() -> None:
+    assert sketch(np.zeros((4, 3, 1))).count("<path") == 3
+    assert "nan" not in sketch(np.full((20, 20, 1), 2.5))
+
+
+def test_a_line_goes_where_the_numbers_go() -> None:
+    (path,) = re.findall(r'd="M(.*?)"', sketch(np.array([0.0, 1.0, 0.5]).reshape(3, 1, 1)))
+    points = [tuple(map(float, p.split())) for p in path.split("L")]
+    assert points == [(4.0, 116.0), (150.0, 4.0), (296.0, 60.0)]

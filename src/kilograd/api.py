@@ -20,7 +20,7 @@ from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.data.toys import EACH, write_toys
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
-from kilograd.frontend import Model, load_model
+from kilograd.frontend import Arrays, Model, load_model
 from kilograd.frontend import pull as fetch
 from kilograd.importing import from_file, from_onnx, from_tflite, from_torch
 from kilograd.interruption import goes_on
@@ -53,7 +53,14 @@ from kilograd.output import (
     write_file,
 )
 from kilograd.progress import Progress, silent
-from kilograd.report import choice, comparison, comparison_table, learning
+from kilograd.report import (
+    Mistake,
+    choice,
+    comparison,
+    comparison_table,
+    learning,
+    mistakes,
+)
 from kilograd.report.choice import cost_line
 from kilograd.report.evaluation import facts_of, sections_of
 from kilograd.report.layers import layers_page
@@ -284,11 +291,18 @@ def _pages(outcome: Outcome, settings: Settings) -> dict[str, str]:
 
 
 def _by_pass(outcome: Outcome) -> dict[str, str]:
-    s, losses = outcome.summary, outcome.pass_losses
-    if not s.accuracy_by_pass:
-        return {}
-    page = learning(_title(outcome), s.accuracy_before, s.accuracy_by_pass, losses, s.tested)
-    return {"learning.html": page}
+    s, losses, pages = outcome.summary, outcome.pass_losses, dict[str, str]()
+    if s.accuracy_by_pass:
+        page = learning(_title(outcome), s.accuracy_before, s.accuracy_by_pass, losses, s.tested)
+        pages["learning.html"] = page
+    wrong, arrays = outcome.tested.wrong, outcome.compiled.model.preprocess.samples
+    if outcome.mistaken and isinstance(arrays, Arrays):
+        drawn = [
+            Mistake(w.image, w.label, w.said, arrays.reals(codes))
+            for w, codes in zip(wrong, outcome.mistaken, strict=False)
+        ]
+        pages["wrong.html"] = mistakes(_title(outcome), drawn, len(wrong), s.tested)
+    return pages
 
 
 def _title(outcome: Outcome) -> str:

@@ -88,6 +88,11 @@ class Arrays:
             steps = np.asarray(reals, np.float32) / np.float32(self.affine.scale[0])
         return _rounded(steps, self.affine.zero_point)
 
+    def reals(self, codes: Codes) -> NDArray[np.float64]:
+        """Return the numbers that codes stand for."""
+        scale, zero_point = self.affine.scale[0], self.affine.zero_point
+        return scale * (codes.astype(np.float64) - zero_point)
+
 
 def _rounded(steps: NDArray[np.floating], zero_point: int) -> Codes:
     # Clipped first: what lies far outside has no integer.  A zero point moves codes by 255 at most.

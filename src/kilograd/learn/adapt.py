@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kilograd.data import Augment, Dataset, Episode
 from kilograd.emit import Program
 from kilograd.errors import InputError, as_named
-from kilograd.frontend import Model, Preprocess
+from kilograd.frontend import Arrays, Model, Preprocess
 from kilograd.ir import Array
 from kilograd.learn.adapted import NETWORK, RESULT, Adapted, write_adapted
 from kilograd.learn.answers import Answers, Share
@@ -45,7 +45,9 @@ from kilograd.progress import Progress, silent
 from kilograd.settings import Schedule, Settings
 from kilograd.targets import Driver, HostProgram, build_host
 
-RESULT_FILES = (RESULT, NETWORK, "episode.json", "selection.html", "learning.html")
+_DRAWN = 24
+"""Wrong samples on a page, at most."""
+RESULT_FILES = (RESULT, NETWORK, "episode.json", "selection.html", "learning.html", "wrong.html")
 """What lies beside `ADAPTED` in a folder of results."""
 
 _LOSSES = 100_000
@@ -129,6 +131,7 @@ class Outcome:
     `schedule` is what was learned by, and `chosen` names the options of it and of the recipe that
     nobody gave.  `before` and `tested` are the answers to the test before and after learning.
     `remarks`: what went wrong, and what to try.
+    `mistaken`: codes of the first samples that are wrong in the end, where samples are arrays.
     `tensors` are in the layout of a model folder; layers that did not learn are not among them.
     """
 
@@ -143,6 +146,7 @@ class Outcome:
     remarks: tuple[str, ...]
     threshold: float | None = None
     chosen: frozenset[str] = field(default=frozenset(), repr=False)
+    mistaken: tuple[NDArray[np.int8], ...] = field(default=(), repr=False)
 
     @property
     def pass_losses(self) -> list[float]:
@@ -303,7 +307,16 @@ def train(
         schedule,
         remarks,
         least,
+        mistaken=_mistaken(compiled.model, task, after),
     )
+
+
+def _mistaken(model: Model, task: Task, after: Answers) -> tuple[NDArray[np.int8], ...]:
+    """Return the codes of the first samples that are wrong, where a page is to draw them."""
+    if not isinstance(model.preprocess.samples, Arrays):
+        return ()
+    wrong = (i for i, said in enumerate(after.said) if said != after.labels[i])
+    return tuple(np.array(task.query.images[i]) for i in itertools.islice(wrong, _DRAWN))
 
 
 def _answers(host: HostProgram, task: Task, name: str, keeper: Keeper | None) -> Answers:

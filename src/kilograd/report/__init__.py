@@ -14,11 +14,13 @@ from kilograd.report.comparison import (
 from kilograd.report.contribution import Role, contribution_page, mean_gain, roles
 from kilograd.report.frontier import frontier, gap, steps
 from kilograd.report.learning import learning
+from kilograd.report.mistakes import Mistake, mistakes
 from kilograd.report.page import page
 
 __all__ = [
     "Bar",
     "Estimate",
+    "Mistake",
     "Panel",
     "Price",
     "Role",
@@ -33,6 +35,7 @@ __all__ = [
     "gap",
     "learning",
     "mean_gain",
+    "mistakes",
     "page",
     "roles",
     "steps",
