@@ -118,6 +118,7 @@ def adapt_command(
     if out is not None:
         more = ", selection.html" if reasons else ""
         more += ", learning.html" if outcome.summary.accuracy_by_pass else ""
+        more += ", wrong.html" if outcome.mistaken else ""
         say(f"Written to {out}: adapted.safetensors, episode.json, network, result.json{more}")
         say(f"Use it: kilograd predict {word(out)} IMAGES")
     if save_plan is not None:

@@ -107,6 +107,7 @@ def _array(app: Application, arrays: Arrays) -> str:
         height=height,
         width=width,
         channels=channels,
+        beside="" if channels == 1 else f", the {channels} of a place side by side",
         bytes=f"{height * width * channels:,}",
         scale=f"{arrays.affine.scale[0]:.7g}",
         zero_point=arrays.affine.zero_point,
@@ -303,9 +304,9 @@ a code, an `int8_t`: `input_codes[pixel][channel]` of `input.h`, for pixels of 0
 _ARRAY = """\
 ## The sample
 
-{height} x {width} x {channels} numbers, {bytes} bytes, row by row, the {channels} of a place
-side by side. Every number is an `int8_t`, a code: `round(x / {scale}) + {zero_point}` of a real
-number x, at least -128 and at most 127.
+{height} x {width} x {channels} numbers, {bytes} bytes, row by row{beside}.
+Every number is an `int8_t`, a code: `round(x / {scale}) + {zero_point}` of a real number x, at
+least -128 and at most 127.
 `input.h` computes it as it was computed when the network learned, to the bit; scale and zero point
 are `INPUT_SCALE` and `INPUT_ZERO_POINT` there.
 

@@ -93,7 +93,7 @@ class _Builder:
             out = self._places[v].value
             steps = moves(self._places[v], axes)
             for op, shape in steps:
-                moved = Value(self._new(f"{v.name} moved"), shape, out.quant)
+                moved = Value(self._new(f"{v.name}.moved"), shape, out.quant)
                 self.layers.append(Layer(moved.name, op, (out,), moved))
                 out = moved
         self._moved[v, axes] = out
@@ -210,7 +210,7 @@ class _Builder:
         where = place.index()
         if len(place.value.shape) == 1:
             return place.value, where
-        flat = Value(self._new(f"{v.name} flat"), (len(where),), place.value.quant)
+        flat = Value(self._new(f"{v.name}.flat"), (len(where),), place.value.quant)
         self.layers.append(Layer(flat.name, Reshape(), (place.value,), flat))
         self._places[v] = Place(flat, v.shape, where)
         return flat, where

@@ -55,10 +55,10 @@ def _unfolded(x: Layer, op: Pool) -> tuple[Layer, Layer]:
     height, width, channels = v.shape
     top, bottom, left, right = op.pad
     shape = (height + top + bottom, width + left + right, channels)
-    padded = Value(f"{x.output.name} padded", shape, v.quant)
+    padded = Value(f"{x.output.name}.padded", shape, v.quant)
     sides = ((top, bottom), (left, right), (0, 0))
     return (
-        Layer(f"{x.name} pad", Pad(sides), (v,), padded),
+        Layer(f"{x.name}.pad", Pad(sides), (v,), padded),
         Layer(x.name, replace(op, pad=(0, 0, 0, 0), count_pad=False), (padded,), x.output),
     )
 

@@ -57,7 +57,7 @@ def _channel_scale(x: Layer, numbers: Mapping[Value, Tensor]) -> tuple[Layer, ..
         inner = Value(f"{x.output.name} before its clamp", x.output.shape)
         return (
             Layer(x.name, op, (v,), inner),
-            Layer(f"{x.name} clamp", Clamp(x.op.clamp), (inner,), x.output),
+            Layer(f"{x.name}.clamp", Clamp(x.op.clamp), (inner,), x.output),
         )
     return None
 
@@ -165,5 +165,5 @@ def _on_maps(x: Layer, op: Convolution) -> tuple[Layer, ...]:
     return (
         Layer(before.name, Reshape(), x.inputs, before),
         Layer(x.name, op, (before,), after),
-        Layer(f"{x.name} flat", Reshape(), (after,), x.output),
+        Layer(f"{x.name}.flat", Reshape(), (after,), x.output),
     )
