@@ -214,6 +214,28 @@ def test_a_channel_of_zeros_and_a_layer_of_zeros_have_sane_scales() -> None:
         assert min(layer.op.weight.quant.scale) > 1e-4
 
 
+def test_layers_of_mostly_dead_channels_and_dead_layers_can_be_computed() -> None:
+    s = Sketch(LAST)
+    x = s.conv(s.input(6, 6, 3), 9, clamp=RELU, name="mostly")
+    s.conv(x, 4, clamp=RELU, name="all")
+    y = s.plus(s.conv(x, 4, 1, name="alive"), s.layers[-2].output)
+    for layer in s.layers:
+        if isinstance(layer.op, Convolution) and layer.name != "alive":
+            assert layer.op.bias is not None
+            dead = slice(None) if layer.name == "all" else slice(6)
+            layer.op.weight.values[dead] *= np.float32(1e-32)
+            layer.op.bias.values[dead] *= np.float32(1e-32)
+    made = quantise(s.network(y), {"input 0": pictures(9, 1, (6, 6, 3))})
+    (mostly, nothing, _) = [
+        x.op.weight.quant for x in made.network.layers if isinstance(x.op, Convolution)
+    ]
+    assert mostly is not None
+    assert nothing is not None
+    assert min(mostly.scale) > 0.04 * np.median(mostly.scale[6:])
+    assert min(nothing.scale) > 1e-8
+    assert len(lower(made.network).graph.nodes) > 10
+
+
 # ---- how good it is ----
 
 

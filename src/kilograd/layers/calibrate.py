@@ -24,6 +24,9 @@ Samples = Mapping[str, Array]
 FEW = 8
 """Fewer samples than this are hardly all that a network meets."""
 
+LEAST_SCALE = 2.0**-24
+"""What has a smaller one is zero to a network; fixed point could not say it."""
+
 _BINS = 2048
 _SHARES = np.linspace(1, 0.25, 46)[1:]  # of a range, tried instead of the whole
 _ROUNDS = 2
@@ -64,7 +67,7 @@ def affine(observed: Range, *, one_sided: bool = False) -> Affine:
     (Affine(scale=(0.00784313725490196,), zero_point=0, axis=None, unit=1.0), True)
     """
     low, high = min(observed[0], 0.0), max(observed[1], 0.0)
-    if low == high:  # a dead map: any scale will do
+    if high - low < 255 * LEAST_SCALE:  # a dead map: any scale will do
         return Affine((1 / 255,), -128 if one_sided else -127)
     if one_sided:
         return Affine((high / 255,), -128) if high else affine((0, 0), one_sided=True)
