@@ -312,31 +312,32 @@ class Draft:
 
         ReLU and clip between a layer and its codes become the clamp of that layer.
         """
-        value = x.value
         if x.codes:
             raise UnsupportedError("quantises what are codes already")
-        if value.quant == quant:
-            return replace(x, codes=True)
+        before = x.value
+        value = self._coded(before, quant, node.outputs[0])
+        if before.quant is None:
+            self.tensors[value.name] = node.outputs[0]
+        return Flow(value, x.batch, codes=True)
+
+    def _coded(self, value: Value, quant: Affine, name: str) -> Value:
+        """Return a value in codes; `name`: of one that must be made for it."""
         if value.quant is not None or not self.only(value):
-            return Flow(self._requantised(node.outputs[0], value, quant), x.batch, codes=True)
+            return self._requantised(name, value, quant)
         coded = replace(value, quant=quant)
-        self.tensors[value.name] = node.outputs[0]
         if value in self.inputs:
             self.inputs[self.inputs.index(value)] = coded
-            return Flow(coded, x.batch, codes=True)
-        layer = self.layers[value.name]
+            return coded
+        layer = self.layers.pop(value.name)
         match layer.op:
             case Clamp() if self._clamping(layer, layer.op, coded):
-                pass
-            case Concat():
-                del self.layers[value.name]  # what it reads comes first
-                parts = [
-                    self._requantised(f"{v.name} in {layer.name}", v, quant) for v in layer.inputs
-                ]
-                self.layers[value.name] = Layer(layer.name, layer.op, tuple(parts), coded)
-            case _:
-                self.layers[value.name] = replace(layer, output=coded)
-        return Flow(coded, x.batch, codes=True)
+                return coded
+            case Concat() | Pool(PoolKind.MAX) | Slice() | Gather() | Transpose() | Reshape():
+                # What is moved is rounded before as it would be behind.
+                parts = [self._coded(v, quant, f"{v.name} in {layer.name}") for v in layer.inputs]
+                layer = replace(layer, inputs=tuple(parts))
+        self.layers[value.name] = replace(layer, output=coded)
+        return coded
 
     def _requantised(self, tensor: str, value: Value, quant: Affine) -> Value:
         """Return a value in other codes."""
@@ -355,7 +356,7 @@ class Draft:
         op = maker.op
         if not isinstance(op, Convolution | Dense | Sum | Product | Pool) or op.clamp != UNBOUNDED:
             return False
-        del self.layers[before.name], self.layers[coded.name]
+        del self.layers[before.name]
         clamping = replace(op, clamp=clamp.bounds)
         self.layers[coded.name] = Layer(maker.name, clamping, maker.inputs, coded)
         return True

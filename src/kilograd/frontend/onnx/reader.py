@@ -32,13 +32,19 @@ from kilograd.ir import Affine, Array
 from kilograd.layers.network import (
     ChannelScale,
     Convolution,
+    Gather,
     Layer,
     Layout,
     LogSoftmax,
+    Mean,
     Network,
+    Pool,
+    Reshape,
+    Slice,
     Softmax,
     Source,
     Tensor,
+    Transpose,
     Value,
 )
 from kilograd.layers.unsupported import Unsupported, refuse
@@ -319,7 +325,8 @@ def _finished(draft: Draft, path: Path) -> Reading:
         layers=tuple(layers),
         source=Source("ONNX", path.name, draft.program.sha256),
     )
-    if network.quantised:
+    if any(v.quant for v in network.values()):
+        network = _coded_end(network)
         refuse(draft.where, _in_floats(network))
     return Reading(network, draft.tensors, draft.fed, draft.operators)
 
@@ -352,6 +359,23 @@ def _coded_scale(layer: Layer) -> Layer:
     weight = np.sign(factor).astype(np.int8).reshape(-1, 1, 1, 1) * np.int8(127)
     bias = Tensor(codes.astype(np.int32), replace(quant, unit=before.scale[0]))
     return replace(layer, op=Convolution(Tensor(weight, quant), bias, groups=len(scale)))
+
+
+def _coded_end(network: Network) -> Network:
+    """Give codes to what is averaged and moved behind the last codes: those that are read there."""
+    coded: dict[Value, Value] = {v: v for v in network.inputs}
+    needed = {v for x in network.layers if x.output.quant for v in x.inputs}
+    layers = []
+    for x in network.layers:
+        inputs = tuple(coded[v] for v in x.inputs)
+        output = x.output
+        end = isinstance(x.op, Mean | Pool | Reshape | Transpose | Slice | Gather)
+        if end and output.quant is None and output not in needed:
+            output = replace(output, quant=inputs[0].quant)
+        coded[x.output] = output
+        layers.append(replace(x, inputs=inputs, output=output))
+    outputs = tuple(coded[v] for v in network.outputs)
+    return replace(network, layers=tuple(layers), outputs=outputs)
 
 
 def _in_floats(network: Network) -> list[Unsupported]:
