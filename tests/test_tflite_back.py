@@ -12,6 +12,7 @@ import tflite_files
 import tflm
 from test_import_tflite import found
 from tflite_files import File
+from tflm import constant
 
 from kilograd.errors import InputError
 from kilograd.frontend.tflite import Learned, read_tflite, write_tflite
@@ -206,6 +207,53 @@ def test_reals_are_written_into_a_float_file(tmp_path: Path) -> None:
     file.write_bytes(write_tflite(file, learned))
     for name, op in layers_of(file).items():
         assert np.array_equal(op.weight.values, learned[name].weight.values)
+
+
+def _half(twice: bool) -> bytes:
+    """Return a float file with filters in float16, of one layer or of two."""
+    f = File(int8=False)
+    kept = constant(f.rng.normal(0, 1, (4, 1, 1, 4)).astype(np.float16))
+    w = f.add("DEQUANTIZE", [kept], tflm.Tensor((4, 1, 1, 4), dtype="float32"))
+    made = f.options(
+        "Conv2D", padding=1, strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1
+    )
+    y = f.x
+    for _ in range(1 + twice):
+        y = f.add("CONV_2D", [y, w, f.numbers((4,))], f.tensor(tflite_files.SHAPE), made)
+    f.out(y)
+    return f.build()
+
+
+def test_float16_is_written_as_float16(tmp_path: Path) -> None:
+    file = tmp_path / "net.tflite"
+    file.write_bytes(_half(twice=False))
+    ((name, op),) = layers_of(file).items()
+    values = np.random.default_rng(7).normal(0, 1, (4, 1, 1, 4)).astype(np.float32)
+    file.write_bytes(write_tflite(file, {name: Learned(Tensor(values), op.bias)}))
+    ((_, again),) = layers_of(file).items()
+    assert np.array_equal(again.weight.values, values.astype(np.float16).astype(np.float32))
+    file.write_bytes(_half(twice=True))
+    name, op = next(iter(layers_of(file).items()))
+    with pytest.raises(InputError, match="shares its numbers with 1 other layers"):
+        write_tflite(file, {name: Learned(Tensor(values), op.bias)})
+
+
+def test_weights_of_the_dynamic_range_are_not_written(tmp_path: Path) -> None:
+    f = File(int8=False)
+    w = constant(f.rng.integers(-127, 128, (7, 192)).astype(np.int8), 0.01)
+    f.out(
+        f.add(
+            "FULLY_CONNECTED",
+            [f.x, w, f.numbers((7,))],
+            f.tensor((1, 7)),
+            f.options("FullyConnected"),
+        )
+    )
+    file = tmp_path / "net.tflite"
+    file.write_bytes(f.build())
+    ((name, op),) = layers_of(file).items()
+    with pytest.raises(InputError, match="numbers that the file does not keep as they are"):
+        write_tflite(file, {name: Learned(op.weight, op.bias)})
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -130,3 +130,18 @@ def test_a_head_of_other_classes_computes_the_same(name: str, tmp_path: Path) ->
     assert read_tflite(new).outputs[0].shape == (5,)
     differ = between(with_learned(read_tflite(file), learned), new, 5)
     assert not any(differ.values())
+
+
+@pytest.mark.parametrize("branch", [tflite_files.convolutions, tflite_files.depthwise])
+def test_learned_weights_of_every_kind_compute_the_same(branch: Branch, tmp_path: Path) -> None:
+    f = tflite_files.File(int8=True, seed=3)
+    for y in branch(f):
+        f.out(y)
+    file, new = tmp_path / "net.tflite", tmp_path / "new.tflite"
+    file.write_bytes(f.build())
+    learned = {name: changed(op, f.rng) for name, op in layers_of(file).items()}
+    new.write_bytes(write_tflite(file, learned))
+    differ = between(with_learned(read_tflite(file), learned), new, 5)
+    assert len(differ) == len(f.outputs)
+    assert not any(differ.values())
+    assert any(between(read_tflite(file), new, 5).values())

@@ -11,7 +11,7 @@ from kilograd.errors import InputError
 from kilograd.frontend.tflite.builtin import Element
 from kilograd.frontend.tflite.patch import Patch
 from kilograd.frontend.tflite.read import Reading, read_network
-from kilograd.frontend.tflite.schema import FileTensor, graph_number, read_file
+from kilograd.frontend.tflite.schema import FileOperator, FileTensor, graph_number, read_file
 from kilograd.ir import Affine, Array
 from kilograd.layers.evaluate import real
 from kilograd.layers.learned import Learned
@@ -96,12 +96,21 @@ def _numbers(
     stored = _in_file(_reordered(new, values), kept).astype(kept.element.numpy)
     if kept.values is not None and stored.tobytes() == kept.values.tobytes():
         return
-    if len(others := reading.graph.users.get(kept, [])) > 1:
+    if (others := len(_readers(reading, kept)) - 1) > 0:
         raise InputError(
-            f"{where} shares its numbers with {len(others) - 1} other layers, which would change "
-            f"with it; convert it so that each has its own"
+            f"{where} shares its numbers with {others} other layers, which would change with it; "
+            f"convert it so that each has its own"
         )
     patch.numbers(kept.number, stored)
+
+
+def _readers(reading: Reading, tensor: FileTensor) -> list[FileOperator]:
+    """Return the operators that compute with a tensor, also those behind one that widens it."""
+    found = []
+    for op in reading.graph.users.get(tensor, []):
+        widened = [u for t in op.outputs for u in reading.graph.users.get(t, [])]
+        found += widened if op.kind == "DEQUANTIZE" else [op]
+    return found
 
 
 def _in_file(values: Array, kept: FileTensor) -> Array:
