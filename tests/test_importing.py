@@ -113,11 +113,11 @@ def test_what_is_no_network_is_refused_by_its_name(run: Run, here: Path) -> None
 
 def test_layers_are_shown(run: Run) -> None:
     shown = run("models", "show", "digits")
-    assert "can learn" in shown.out
+    assert "learns" in shown.out
     found = run("models", "show", "digits", "--json").json
     model = load_model("digits")
     assert sum(x["macs"] for x in found["layers"]) == model.graph.macs()
-    learn = [x["name"] for x in found["layers"] if x["learns"] == "weight and bias"]
+    learn = [x["name"] for x in found["layers"] if x["learns"] == "yes"]
     assert learn == list(model.layers)
     assert "which one" in run("models", "show").error
 

@@ -14,6 +14,8 @@ from kilograd.ir import Leaf, Node, Param, Role
 from kilograd.layers.report import Accuracy, Report
 
 _LISTED = 20
+_NAME = 28
+"""Characters of a name in a table."""
 _SHOWN = 5
 """Layers that a report names: those that lose most."""
 
@@ -51,7 +53,7 @@ def lines(model: Model) -> Iterator[Line]:
             continue
         own = [x for x in n.inputs if isinstance(x.op, Param) and x.op.role is not Role.CONSTANT]
         kinds = [x.op.role.value for x in own if isinstance(x.op, Param)]
-        learns = " and ".join(kinds) if n.name in model.layers else _classifier(model, n, kinds)
+        learns = "yes" if n.name in model.layers else _classifier(model, n, kinds)
         parameters = sum(x.type.size for x in own)
         yield Line(n.name, _kind(n), n.type.shape, parameters, n.op.macs(n), learns)
 
@@ -62,24 +64,35 @@ def _kind(n: Node) -> str:
 
 def _classifier(model: Model, n: Node, kinds: list[str]) -> str:
     """Say what becomes of a layer that is behind the features."""
-    return "replaced by a new head" if kinds and n in model.graph.outputs[1:] else ""
+    return "new head" if kinds and n in model.graph.outputs[1:] else ""
 
 
-def show_model(model: Model) -> None:
-    """Print what a network takes, and its layers."""
-    found = list(lines(model))
-    table = Table("layer", "kind", "output", "parameters", "MACs", "can learn", box=None)
-    for line in found:
+def show_layers(model: Model) -> None:
+    """Print the layers of a network, and what it takes."""
+    table = Table("layer", "kind", "output", "numbers", "MACs", "learns", box=None)
+    for line in lines(model):
         shape = "x".join(map(str, line.shape))
         count = f"{line.parameters:,}" if line.parameters else ""
         work = in_short(line.macs) if line.macs else ""
-        table.add_row(line.name, line.kind, shape, count, work, line.learns)
+        table.add_row(_short(line.name), line.kind, shape, count, work, line.learns)
     OUT.print(table)
-    total, macs = sum(line.parameters for line in found), model.graph.macs()
+    show_model(model)
+
+
+def show_model(model: Model) -> None:
+    """Print what a network takes, and its size."""
     say(f"{model.title}: takes {taken(model)}")
+    total = sum(line.parameters for line in lines(model))
     features = model.graph.outputs[0].type.shape[2]
-    say(f"{len(model.layers)} layers, {total:,} parameters, {in_short(macs)} MACs")
-    say(f"a new head reads {features} features")
+    say(
+        f"{len(model.layers)} layers that can learn, {total:,} parameters, "
+        f"{in_short(model.graph.macs())} MACs; a new head reads {features} features"
+    )
+
+
+def _short(name: str) -> str:
+    """Return the end of a long name, which tells most."""
+    return name if len(name) <= _NAME else f"...{name[3 - _NAME :]}"
 
 
 def taken(model: Model) -> str:

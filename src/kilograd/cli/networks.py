@@ -18,6 +18,7 @@ from kilograd.cli.layers import (
     lines,
     show_checked,
     show_codes,
+    show_layers,
     show_model,
     show_report,
     taken,
@@ -56,7 +57,7 @@ def models(
     if as_json:
         print(json.dumps(_described(model)))
     else:
-        show_model(model)
+        show_layers(model)
 
 
 def _described(model: Model) -> dict[str, object]:

@@ -81,14 +81,14 @@ def _computed(program: Program, inputs: Mapping[str, Array], length: int) -> dic
             results = list(made) if isinstance(made, list | tuple) else [made]
             env |= dict(zip(call.outputs, results, strict=False))
             for n, x in zip(call.outputs, results, strict=False):
-                if _of_images(x, length):
-                    found[n] = np.array(x)  # a copy: the next call may overwrite it
+                if isinstance(x, torch.Tensor) and _of_images(x, length):
+                    found[n] = x.numpy().copy()  # the next call may overwrite it
     return found
 
 
-def _of_images(x: object, length: int) -> bool:
+def _of_images(x: torch.Tensor, length: int) -> bool:
     """Tell whether a result is a tensor of reals or codes with a batch."""
-    if not isinstance(x, torch.Tensor) or x.dtype not in {torch.float32, torch.int8}:
+    if x.dtype not in {torch.float32, torch.int8}:
         return False
     return bool(x.ndim) and len(x) == length
 
