@@ -140,7 +140,8 @@ def show_report(report: Report) -> None:
 
 def _say_end(report: Report) -> None:
     last = report.layers[-1].sqnr
-    say(f"Ranges are from {report.samples} samples; the last layer keeps {last:.1f} dB")
+    samples = "1 sample" if report.samples == 1 else f"{report.samples} samples"
+    say(f"Ranges are from {samples}; the last layer keeps {last:.1f} dB")
     for doubt in report.doubts:
         say(f"note: {doubt}")
 
