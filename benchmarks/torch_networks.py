@@ -5,9 +5,10 @@
 Each network has weights that PyTorch draws from seed 0, statistics of batch norm from a batch of
 noise, and is exported at 96 x 96 pixels.  What Kilograd's layers compute in float32 is compared
 with PyTorch, tensor by tensor, on four images of noise; and what they compute when simplified, at
-the output.  Rows go to
-docs/results/data/torch-networks.csv; networks that have a row are left out, so that the script
-goes on where it was stopped.  Needs torch; networks of torchvision and timm where they are.
+the output.  `int8_ops` counts the ops of the graph that comes out, with scales as if all numbers
+were in -1 ... 1.  Rows go to docs/results/data/torch-networks.csv; networks that have a row are
+left out, so that the script goes on where it was stopped.  Needs torch; networks of torchvision and
+timm where they are.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from script import script
 from torch import nn
 
 from kilograd.errors import InputError
+from kilograd.frontend.imported import sketched
 from kilograd.frontend.torch_export import Program, intermediates, program_from, translated
 from kilograd.layers.evaluate import computed, evaluate
+from kilograd.layers.lower import NoGraphError, lower
 from kilograd.layers.network import Convolution, Dense, Network
 from kilograd.layers.simplify import simplify
 
@@ -34,7 +37,15 @@ OUT = Path(__file__).parents[1] / "docs" / "results" / "data" / "torch-networks.
 FIELDS = (
     *("source", "network", "imported", "layers", "parameters", "macs"),
     *("largest_difference", "at", "output_difference", "simplified_layers"),
-    *("simplified_difference", "export_s", "import_s", "simplify_s", "reasons"),
+    *(
+        "simplified_difference",
+        "export_s",
+        "import_s",
+        "simplify_s",
+        "int8_ops",
+        "lower_s",
+        "reasons",
+    ),
 )
 IMAGES = 4
 TORCHVISION = (
@@ -149,14 +160,23 @@ def measure(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> dict[str, 
     try:
         network = translated(program)
     except InputError as e:
-        return {**row, "imported": "no", "reasons": str(e)}
+        return {**row, "imported": "no", "reasons": "; ".join(map(str.strip, str(e).splitlines()))}
     row |= {"imported": "yes", "import_s": f"{time.perf_counter() - exported:.2f}"}
     start = time.perf_counter()
     plain = simplify(network)
     row |= {"simplify_s": f"{time.perf_counter() - start:.2f}"}
-    return (
-        row | about(network) | compared(program, network) | compared_plain(program, network, plain)
-    )
+    row |= about(network) | compared(program, network) | lowered(plain)
+    return row | compared_plain(program, network, plain)
+
+
+def lowered(plain: Network) -> dict[str, object]:
+    """Return how many ops a network has in int8, or what none computes."""
+    start = time.perf_counter()
+    try:
+        ops = len(lower(sketched(plain)).graph.nodes)
+    except NoGraphError as e:
+        return {"int8_ops": "no", "reasons": "; ".join(e.reasons)}
+    return {"int8_ops": ops, "lower_s": f"{time.perf_counter() - start:.2f}"}
 
 
 def about(network: Network) -> dict[str, object]:
