@@ -57,6 +57,7 @@ class Building:
 
     program: Program
     batch: int | None
+    inputs: list[Value] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     held: dict[str, Held] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)

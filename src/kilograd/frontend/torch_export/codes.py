@@ -33,13 +33,17 @@ def quantize(at: At) -> Held:
     x, quant = at.input("input"), _affine(at)
     if x.quant == quant:
         return x
-    made = next((i for i, y in enumerate(at.building.layers) if y.output == x), None)
     coded = Value(at.call.outputs[0], x.shape, quant)
-    if x.quant is not None or made is None:
+    if x.quant is not None:
         return at.building.make(at.call.outputs[0], Requantise(), (x,), coded)
     if at.building.read_later(x, at.index) or any(x in y.inputs for y in at.building.layers):
         raise RefusedError("what it reads is read in float as well; quantise all of its readers")
-    _set_output(at, made, coded)
+    if x in at.building.inputs:
+        coded = replace(x, quant=quant)  # the device is given codes
+        at.building.inputs[at.building.inputs.index(x)] = coded
+    made = next((i for i, y in enumerate(at.building.layers) if y.output == x), None)
+    if made is not None:  # else an input, or what a call would make that was refused
+        _set_output(at, made, coded)
     for name, held in at.building.held.items():
         if held == x:
             at.building.held[name] = coded

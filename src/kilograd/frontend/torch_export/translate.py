@@ -151,7 +151,7 @@ def translated(program: Program) -> Network:
     building = Building(program, _batch(program))
     building.held |= program.stored
     found: list[Unsupported] = []
-    inputs = _inputs(building)
+    _add_inputs(building)
     sharing = _Sharing(building)
     for i, call in enumerate(program.calls):
         try:
@@ -159,17 +159,17 @@ def translated(program: Program) -> Network:
         except RefusedError as e:
             found.append(_unsupported(building, call, str(e)))
     refuse(where, found)
-    network = _network(building, inputs)
+    network = _network(building)
     refuse(where, [*_in_float(network)] if network.quantised else ())
     return network
 
 
-def _network(building: Building, inputs: tuple[Value, ...]) -> Network:
+def _network(building: Building) -> Network:
     program = building.program
     return Network(
         names.spelled(program.name, ()),
         Layout.CHANNELS_FIRST,
-        inputs,
+        tuple(building.inputs),
         tuple(_returned(building, name) for name in program.outputs),
         tuple(building.layers),
         Source("PyTorch", program.file, program.sha256),
@@ -200,13 +200,13 @@ def _batch(program: Program) -> int | None:
     return given.shape[0]
 
 
-def _inputs(building: Building) -> tuple[Value, ...]:
+def _add_inputs(building: Building) -> None:
     for name in building.program.inputs:
         try:
-            building.held[name] = Value(name, building.shape(name))
+            building.held[name] = value = Value(name, building.shape(name))
         except RefusedError as e:
             raise InputError(f"{building.program.file}: input {name}: {e}") from e
-    return tuple(v for n in building.program.inputs if isinstance(v := building.held[n], Value))
+        building.inputs.append(value)
 
 
 def _returned(building: Building, name: str) -> Value:
