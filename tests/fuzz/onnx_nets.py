@@ -11,9 +11,9 @@ import numpy as np
 from onnx_files import model, node, onnx
 
 from fuzz.case import Case, Target
+from fuzz.layers import check_layers
 from fuzz.mutate import TEXTS, flipped
 from kilograd.frontend.onnx import read_onnx
-from kilograd.layers.shapes import fits
 
 _NUMBERS = (-(1 << 63), -(1 << 31), -2, -1, 0, 1, 2, 3, 5, 255, 1 << 16, 1 << 31, (1 << 63) - 1)
 _REALS = (float("nan"), float("inf"), -1.0, 0.0, 1e-46, 0.5, 1.0, 1e38)
@@ -117,15 +117,7 @@ class Onnx(Target):
         return {"net.onnx": made.SerializeToString(), "beside": bytes(64)}
 
     def check(self, folder: Path, *, deep: bool) -> None:
-        network = read_onnx(folder / "net.onnx")
-        made = [v.name for v in network.values()]
-        assert len(set(made)) == len(made)
-        known = set(network.inputs)
-        for layer in network.layers:
-            assert known.issuperset(layer.inputs)
-            assert fits(layer, network.layout), f"{layer.name} does not fit"
-            known.add(layer.output)
-        assert known.issuperset(network.outputs)
+        check_layers(read_onnx(folder / "net.onnx"))
 
 
 def _node(rng: Random, made: Any) -> None:

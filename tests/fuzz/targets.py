@@ -18,6 +18,14 @@ def _onnx() -> tuple[type[Target], ...]:
     return (Onnx,)
 
 
+def _torch() -> tuple[type[Target], ...]:
+    if not importlib.util.find_spec("torch"):
+        return ()
+    from fuzz.exported import Exported
+
+    return records.Checkpoint, Exported
+
+
 KINDS: tuple[type[Target], ...] = (
     networks.Folder,
     networks.Geometry,
@@ -39,7 +47,7 @@ KINDS: tuple[type[Target], ...] = (
     images.Table,
     images.Meta,
     *((flatbuffers.Lite,) if importlib.util.find_spec("ai_edge_litert") else ()),
-    *((records.Checkpoint,) if importlib.util.find_spec("torch") else ()),
+    *_torch(),
     *_onnx(),
 )
 

@@ -119,6 +119,8 @@ def _pool(at: At, kind: PoolKind) -> Held:
         raise RefusedError("its stride is below 1")
     size = x.shape[1:] if not flat else (1, *x.shape[1:])
     out = at.shape[1:] if not flat else (1, *at.shape[1:])
+    if len(out) != 2:
+        raise RefusedError(f"it makes {list(at.shape)} of {list(x.shape)}")
     # With ceil_mode the last windows may reach beyond the padding.
     reach = [
         (o - 1) * s + k - n - p

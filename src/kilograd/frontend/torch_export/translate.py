@@ -229,6 +229,8 @@ def _translate(building: Building, sharing: _Sharing, index: int, call: Call) ->
     if building.lost.intersection(call.refs()):
         building.lost |= set(call.outputs)  # what it reads was refused: no more is known
         return
+    if not call.outputs:
+        raise RefusedError("it makes no tensor; save the program again")
     made = translation(At(call, building, index))
     held = made if isinstance(made, list) else [made]
     building.held |= dict(zip(call.outputs, held, strict=False))
