@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -58,11 +59,23 @@ class _Codes(nn.Module):  # type: ignore[misc]
         return coded(F.max_pool2d(x, 2), 0.2, -128)
 
 
-def _saved(module: nn.Module) -> bytes:
+def _saved(kind: Callable[[], nn.Module]) -> dict[str, bytes]:
+    """Return the members of a module's file that are read; the same each time."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.export.export(module.eval(), (torch.zeros(1, 3, 8, 8),))
+    with torch.random.fork_rng(), warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(0)
+        program = torch.export.export(kind().eval(), (torch.zeros(1, 3, 8, 8),))
         torch.export.save(program, buffer)
+    with zipfile.ZipFile(buffer) as made:
+        names = (n for n in made.namelist() if ".data" not in n and "sample_inputs" not in n)
+        return {n: made.read(n) for n in names}
+
+
+def _zipped(members: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as new:
+        for name, data in members.items():
+            new.writestr(zipfile.ZipInfo(name), data)
     return buffer.getvalue()
 
 
@@ -73,23 +86,16 @@ class Exported(Target):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self.seeds = [_saved(_Floats()), _saved(_Codes())]
+        self.seeds = [_saved(_Floats), _saved(_Codes)]
 
     def make(self, rng: Random) -> Case:
-        data = rng.choice(self.seeds)
+        members = dict(rng.choice(self.seeds))
         if rng.random() < 0.2:
-            return {"net.pt2": flipped(rng, data)}
-        chosen = rng.choice(
-            ("/models/", "/models/", "/models/", "weights_config", "constants_conf")
-        )
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
-            for info in old.infolist():
-                member = old.read(info)
-                if chosen in info.filename:
-                    member = mutated_json(rng, member)
-                new.writestr(zipfile.ZipInfo(info.filename), member)
-        return {"net.pt2": buffer.getvalue()}
+            return {"net.pt2": flipped(rng, _zipped(members))}
+        chosen = rng.choice(("/models/", "/models/", "/models/", "_weights", "_constants"))
+        for name in (n for n in members if chosen in n):
+            members[name] = mutated_json(rng, members[name])
+        return {"net.pt2": _zipped(members)}
 
     def check(self, folder: Path, *, deep: bool) -> None:
         check_layers(read_pt2(folder / "net.pt2"))
