@@ -428,6 +428,14 @@ def test_softmax_and_sigmoid_at_the_end_go_and_dead_layers() -> None:
         np.testing.assert_allclose(in_file_order(network, got, right), right, rtol=1e-5, atol=1e-5)
 
 
+def test_softmax_before_a_last_reshape_goes() -> None:
+    s = Sketch()
+    y = s.dense(s.mean(s.conv(s.input(3, 6, 6), 4), 1, 2), 6)
+    made = simplify(s.network(s.reshape(s.softmax(y), 2, 3)))
+    assert "Softmax" not in kinds(made)
+    assert made.outputs[0].shape == (2, 3)
+
+
 def test_what_depends_on_no_input_is_computed() -> None:
     s = Sketch()
     x = s.input(3, 6, 6)

@@ -11,6 +11,7 @@ from kilograd.layers.network import (
     LogSoftmax,
     Network,
     Requantise,
+    Reshape,
     Softmax,
     Value,
 )
@@ -48,8 +49,12 @@ def _outputs(network: Network) -> Network:
     dropped: dict[Layer, tuple[Layer, ...]] = {}
     for v in network.outputs:
         last = made.get(v)
-        if last is not None and _is_edge(last) and not users[v]:
-            dropped[last], same[v] = (), last.inputs[0]
+        if last is None or users[v]:
+            continue
+        if isinstance(last.op, Reshape) and v.quant is None and len(users[last.inputs[0]]) == 1:
+            last = made.get(last.inputs[0], last)  # of probabilities: of logits just as well
+        if _is_edge(last) and last.output not in set(network.outputs) - {v}:
+            dropped[last], same[last.output] = (), last.inputs[0]
     return edited(network, dropped, same)
 
 
