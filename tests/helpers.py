@@ -40,7 +40,8 @@ from kilograd.ir import (
     Value,
 )
 from kilograd.ops import Window
-from kilograd.ops._common import array
+from kilograd.ops._common import Clamping, array
+from kilograd.quant import Rounding
 from kilograd.quant.curves import curve
 from kilograd.targets import HostProgram, build_host
 from kilograd.targets.runner import Runner
@@ -432,6 +433,7 @@ class Unit:
     groups: int = 0  # 0: depthwise, one filter a channel; else two filters a channel
     pool: Pool | None = None
     extra: Extra | None = None  # behind all
+    imported: bool = False  # with limits, and rounded as TFLite does
 
 
 @dataclass
@@ -445,6 +447,7 @@ class Network:
     size: int = 8
     b: Builder = field(default_factory=Builder)
     values: dict[Node, Value] = field(default_factory=dict)
+    imported: bool = False  # how layers are that come next
 
     def __post_init__(self) -> None:
         kind = TensorType((self.size, self.size, 3), DType.I8, Affine((2 / 255,), 0))
@@ -482,10 +485,17 @@ class Network:
         top = float(np.quantile(exact if relu else np.abs(exact), 0.97)) or 1.0
         zero = -128 if relu else int(rng.integers(-12, 9))
         out = Affine((abs(top) / (255 if relu else 120),), zero)
-        kind: Op = ops.Depthwise(window, out) if depthwise else ops.Conv(window, out)
+        kind: Clamping = ops.Depthwise(window, out) if depthwise else ops.Conv(window, out)
         if groups:
             kind = ops.GroupedConv(window, out, groups)
-        return self._run(self.b(kind, x, weight, shift, name=name))
+        return self._run(self.b(self._own(kind), x, weight, shift, name=name))
+
+    def _own(self, op: Clamping) -> Op:
+        """Return an op as an imported network has it."""
+        if not self.imported:
+            return op
+        low, high = self.rng.integers(-128, -100), self.rng.integers(95, 128)
+        return replace(op, limits=(int(low), int(high)), rounding=Rounding.TFLITE)
 
     def unit(self, name: str, x: Node, u: Unit) -> Node:
         """Append an inverted bottleneck."""
@@ -502,7 +512,7 @@ class Network:
         if u.residual and y.type.shape == x.type.shape:
             scale = np.hypot(x.type.affine.scale[0], y.type.affine.scale[0])
             out = Affine((float(scale),), int(self.rng.integers(-9, 9)))
-            y = self._run(self.b(ops.Add(out), x, y, name=f"{name}.add"))
+            y = self._run(self.b(self._own(ops.Add(out)), x, y, name=f"{name}.add"))
         return y if u.pool is None else self._pool(f"{name}.pool", y, u.pool)
 
     def _pool(self, name: str, x: Node, pool: Pool) -> Node:
@@ -534,6 +544,7 @@ def network(seed: int, units: tuple[Unit, ...], size: int = 8, stem: int = 4) ->
     net = Network(np.random.default_rng(seed), size)
     x = net.layer("stem", net.image, Window((2, 2), (0, 1, 0, 1)), (stem, 3, 3, 3), relu=True)
     for i, u in enumerate(units):
+        net.imported = u.imported
         x = net.unit(f"b{i}", x, u)
         x = extended(net, f"b{i}.extra", x, u.extra) if u.extra else x
     return net.graph(x)

@@ -132,7 +132,7 @@ def test_edits_are_found() -> None:
         for section in page.read_text("utf-8").split(title)[1:2]
         for section in [re.split(r"^## (?!2\. Its name)", section, flags=re.MULTILINE)[0]]
     )
-    assert len(list(edits())) == blocks == 15
+    assert len(list(edits())) == blocks == 14
 
 
 def test_lint_accepts_the_examples(extended: Path) -> None:

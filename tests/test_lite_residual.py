@@ -32,7 +32,7 @@ from kilograd.ir import Array, Builder, DType, Graph, TensorType, Value, interpr
 from kilograd.learn.recipe import compile_recipe
 from kilograd.learn.samples import Samples
 from kilograd.learn.training import adapted_tensors, enrol, fit, load_samples
-from kilograd.ops import Adam, CrossEntropy, Sgd, Window
+from kilograd.ops import Adam, Add, Conv, CrossEntropy, Sgd, Window
 from kilograd.passes import (
     Block,
     LinearHead,
@@ -459,3 +459,13 @@ def test_costs_tell_modules_from_none() -> None:
 def test_a_streamed_image_reaches_modules_too() -> None:
     compiled = compile_recipe(load_model("digits"), Recipe("tinytl:2", 5, rows=True), Budget())
     assert compiled.program.entries["step"].rows
+
+
+def test_a_sum_keeps_the_activation_of_its_block() -> None:
+    units = tuple(replace(u, imported=True) for u in UNITS)
+    graph = network(3, units, size=16)
+    blocks = mobile_blocks(graph)
+    grown, _ = lite_residual(graph, blocks)
+    limits = {n.name: n.op.limits for n in grown.nodes if isinstance(n.op, Conv | Add)}
+    assert [limits[f"{b.name}.lite.add"] for b in blocks] == [limits[b.end.name] for b in blocks]
+    assert (-128, 127) not in [limits[b.end.name] for b in blocks]

@@ -158,6 +158,7 @@ units = st.builds(
     groups=st.sampled_from([0, 0, 0, 1, 3]),
     pool=st.sampled_from([None, None, *Pool]),
     extra=st.sampled_from([None, None, None, *Extra]),
+    imported=st.booleans(),
 ).map(lambda u: replace(u, middle=1 + u.middle % 3) if u.groups else u)  # 15 bits must do
 
 

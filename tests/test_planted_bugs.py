@@ -69,6 +69,31 @@ C_BUGS = [
         ") >>",
     ),
     CBug(
+        "TFLite's second rounding is half up",
+        "include/kg_math.h",
+        " - (high < 0)) >> more",
+        ") >> more",
+    ),
+    CBug(
+        "limits do not reach a layer",
+        "include/kg_kernels.h",
+        "kg_limit(y, g->out_h * g->out_w * g->out_c, l);",
+        "(void)y, (void)g, (void)l;",
+    ),
+    CBug("one shift for all channels", "include/kg_kernels.h", "shift[c]};", "shift[0 * c]};"),
+    CBug(
+        "a mask has the limits of int8",
+        "src/kg_elementwise.c",
+        "y[i + j] > p->lowest",
+        "y[i + j] > -128",
+    ),
+    CBug(
+        "a stride down is one across",
+        "src/kg_depthwise.c",
+        "ix = ox * g->stride_w",
+        "ix = ox * g->stride_h",
+    ),
+    CBug(
         "int8 wraps",
         "include/kg_math.h",
         "(int8_t)(x < -128 ? -128 : x > 127 ? 127 : x)",

@@ -18,6 +18,7 @@ import numpy as np
 
 from kilograd.ir import Affine, Array, Builder, Graph, Node, Role, rewrite
 from kilograd.ops import Add, Concat, Conv, Depthwise, Take, Upsample, Window, WindowPool
+from kilograd.ops._common import INT8, Clamping
 
 _HALF = 2  # pixels a side of a square that becomes one
 _GROUPS = 2
@@ -161,7 +162,8 @@ def _with_module(b: Builder, block: Block, x: Node, y: Node) -> Node:
     start = np.zeros((y.type.shape[2], 1, 1, channels))
     small = layer_of(b, f"{name}.out", middle, (Window(), out), start, deviation)
     large = b(Upsample((_HALF, _HALF)), small, name=f"{name}.large")
-    return b(Add(y.type.affine), y, large, name=f"{name}.add")
+    limits = y.op.limits if isinstance(y.op, Clamping) else INT8  # the activation of the block
+    return b(Add(y.type.affine, limits=limits), y, large, name=f"{name}.add")
 
 
 def layer_of(
