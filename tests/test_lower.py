@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from layer_networks import RELU, Sketch
 
-from kilograd.ir import Array, interpret
+from kilograd.ir import Affine, Array, Builder, DType, TensorType, interpret
 from kilograd.layers.evaluate import Arithmetic, codes, evaluate
-from kilograd.layers.lower import NoGraphError, lower
-from kilograd.layers.network import CurveKind, Layout, Network, Pool, PoolKind
+from kilograd.layers.lower import NoGraphError, limits_of, lower
+from kilograd.layers.network import (
+    Constant,
+    CurveKind,
+    Layout,
+    Network,
+    Pool,
+    PoolKind,
+    Product,
+    Sum,
+    Tensor,
+)
 from kilograd.layers.quantise import quantise
 from kilograd.layers.simplify import simplify
-from kilograd.ops import AvgPool, Conv, Depthwise, GroupedConv, Mean, Take
+from kilograd.ops import Add, AvgPool, Conv, Depthwise, GroupedConv, Mean, Table, Take
 from kilograd.ops._common import array
+from kilograd.quant import Rounding
 
 LAST = Layout.CHANNELS_LAST
 
@@ -97,3 +109,35 @@ def test_all_that_no_op_computes_is_listed() -> None:
         lower(made)
     assert len(e.value.reasons) == 1
     assert "differ in shape" in e.value.reasons[0]
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@pytest.mark.parametrize("op", [Sum((0, 6)), Product()])
+def test_a_single_number_is_in_a_table(op: Sum | Product, rounding: Rounding) -> None:
+    """As TFLite files spell hard-swish; a map of constants gives the same sums."""
+    before, after = Affine((0.05,), 3), Affine((6 / 255,), -128)
+    three = Affine((3 / 127,), 0)
+    s = Sketch(LAST)
+    x = s.input(4, 5, 6, quant=before)
+    number = s.add(Constant(Tensor(np.array([127], np.int8), three)), shape=(1,), quant=three)
+    y = s.add(op, x, number, shape=x.shape, quant=after)
+    network = replace(s.network(y), rounding=rounding)
+    graph = lower(network).graph
+    table = graph[s.layers[-1].name]
+    assert isinstance(table.op, Table)
+    codes_in = np.random.default_rng(0).integers(-128, 128, x.shape).astype(np.int8)
+    got = array(interpret(graph, {"image": codes_in})[table.name])
+    reals = (codes_in.astype(float) - 3) * 0.05
+    right = np.clip(reals + 3, 0, 6) if isinstance(op, Sum) else reals * 3
+    assert np.abs(got - np.clip(np.rint(right / after.scale[0]) - 128, -128, 127)).max() <= 1
+    steep = [s for c, s in zip(table.op.codes, table.op.slopes, strict=True) if -128 < c < 127]
+    assert np.allclose(steep, 1 if isinstance(op, Sum) else 3)
+    if isinstance(op, Sum):
+        b = Builder()
+        a = b.input("a", TensorType(x.shape, DType.I8, before))
+        c = b.param("c", np.full(x.shape, 127, np.int8), three)
+        whole = b(
+            Add(after, limits=limits_of(op.clamp, after), rounding=rounding), a, c, name="sum"
+        )
+        same = array(interpret(b.graph(whole), {"a": codes_in})["sum"])
+        np.testing.assert_array_equal(got, same)

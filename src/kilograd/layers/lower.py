@@ -53,6 +53,7 @@ from kilograd.layers.network import (
     Transpose,
     Value,
 )
+from kilograd.layers.with_number import with_number
 from kilograd.ops import Window
 from kilograd.passes import (
     AccumulatorError,
@@ -203,11 +204,13 @@ class _Lowering:
         match layer.op:
             case Sum(clamp):
                 add = ops.Add(quant, limits=limits_of(clamp, quant), rounding=how)
-                return b(add, *self._as_large(xs), name=name)
+                table = self._with_number(add, xs, name)
+                return table or b(add, *self._as_large(xs), name=name)
             case Product(clamp):
                 product = ops.Product(quant, limits=limits_of(clamp, quant), rounding=how)
                 # The factor that is broadcast comes second.
-                return b(product, *sorted(xs, key=lambda x: -x.type.size), name=name)
+                large_first = sorted(xs, key=lambda x: -x.type.size)
+                return self._with_number(product, xs, name) or b(product, *large_first, name=name)
             case Clamp(bounds):
                 own = ops.Rescale(quant, limits=limits_of(bounds, quant), rounding=how)
                 return b(own, xs[0], name=name)
@@ -220,6 +223,17 @@ class _Lowering:
                 return b(ops.Concat(axis + 3 - len(out.shape)), *parts, name=name)
         self._refuse(layer, "nothing computes this inside a network; cut the network before it")
         return None
+
+    def _with_number(self, op: ops.Add | ops.Product, xs: list[Node], name: str) -> Node | None:
+        """Append a sum or product with a single constant number, if it is one."""
+        b = self.builder
+        numbers = [x for x in xs if isinstance(x.op, Param) and x.type.size == 1]
+        maps = [x for x in xs if x not in numbers]
+        if len(maps) != 1 or len(xs) != 2:
+            return None
+        code = int(b.data[numbers[0].name].item())
+        table = with_number(op, maps[0].type.affine, numbers[0].type.affine, code)
+        return b(table, maps[0], name=name)
 
     def _as_large(self, xs: list[Node]) -> list[Node]:
         """Return nodes with constants as large as what they are added to."""
