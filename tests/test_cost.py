@@ -40,9 +40,9 @@ from kilograd.cli import main
 from kilograd.emit import link
 from kilograd.errors import InputError
 from kilograd.frontend import Model, load_model, with_last_conv
-from kilograd.ir import Graph
+from kilograd.ir import Affine, Builder, DType, Graph, TensorType
 from kilograd.learn.recipe import Compiled, compile_recipe
-from kilograd.ops import Adam, Window
+from kilograd.ops import Adam, Conv, Window
 from kilograd.passes import LinearHead, Part, Training, entries
 from kilograd.report.cost import count, planned
 from kilograd.select import (
@@ -86,6 +86,19 @@ def test_a_layer_whose_clamp_cuts_at_zero_is_a_relu() -> None:
     described = layers(evidence(load_model("digits")))
     assert {n.name.rpartition(".")[2] for n in described if not n.relu} == {"pw2"}
     assert not any(n.relu for n in described if n.name.endswith("pw2"))
+
+
+def test_a_layer_with_limits_at_zero_is_a_relu() -> None:
+    b = Builder()
+    x = b.input("image", TensorType((2, 2, 1), DType.I8, Affine((1.0,))))
+    w = b.param("w", np.ones((1, 1, 1, 1), np.int8), Affine((1.0,), axis=0))
+    c = b.param("c", np.zeros(1, np.int32), Affine((1.0,), axis=0))
+    out = Affine((1.0,), -9)
+    for i, limits in enumerate(((-128, 127), (-10, 90), (-9, 127), (-9, 90))):
+        x = b(Conv(Window(), out, limits=limits), x, w, c, name=f"c{i}")
+    graph = b.graph(x)
+    described = layers(Evidence("limits", graph, tuple(f"c{i}" for i in range(4))))
+    assert [n.relu for n in described] == [False, False, True, True]
 
 
 def test_a_residual_belongs_to_the_layer_before_the_add(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ from kilograd.select import Budget, Evidence, strategy
 from kilograd.targets.toolchain import Compiler
 
 SAMPLED = [s for s in SAMPLES if isinstance(s.op, Stream)]
-each_stream = pytest.mark.parametrize("sample", SAMPLED, ids=list(STREAMS))
+NAMES = [f"{name}{limits}" for name in STREAMS for limits in ("", ", with limits")]
+each_stream = pytest.mark.parametrize("sample", SAMPLED, ids=NAMES)
 Chains = tuple[tuple[str, ...], ...]
 
 # ---- what a stream keeps ----
@@ -158,7 +159,7 @@ def test_a_stream_keeps_the_rows_it_needs_and_no_more(sample: Sample) -> None:
 
 def test_a_window_of_k_rows_keeps_k_rows() -> None:
     """By hand: 3x3 stem, 3x3 depthwise, pointwise, sum with the stem's map."""
-    sample = SAMPLED[list(STREAMS).index("a stem and a bottleneck")]
+    sample = SAMPLED[NAMES.index("a stem and a bottleneck")]
     assert op_of(sample.node()).capacities(sample.node())[:3] == (3, 1, 1)
 
 
@@ -219,8 +220,8 @@ C_BUGS = [
     CBug(
         "a sum adds a map to itself",
         "src/kg_stream.c",
-        "rows_of(s, stage->source[1], begin)",
-        "rows_of(s, stage->source[0], begin)",
+        "kg_add(y, x, rows_of(s, stage->source[1], begin)",
+        "kg_add(y, x, rows_of(s, stage->source[0], begin)",
     ),
     CBug(
         "rows move but keep their number",

@@ -158,7 +158,7 @@ def layers(evidence: Evidence, grown: Graph | None = None) -> tuple[Layer, ...]:
                 outputs=node.type.shape[2],
                 pixels_in=math.prod(x.shape[:2]),
                 pixels_out=math.prod(node.type.shape[:2]),
-                relu=node.type.affine.zero_point == -128,
+                relu=node.op.limits[0] >= node.type.affine.zero_point,
                 residual=node in ends,
                 sources=before,
                 groups=node.op.groups if isinstance(node.op, GroupedConv) else 1,
