@@ -217,6 +217,21 @@ def moved(f: File) -> Iterator[Tensor]:
     )
 
 
+def spelled(f: File) -> Iterator[Tensor]:
+    """Hard-swish in sums and products with single numbers."""
+    for shape in ((), (1,), (1, 1, 1, 1)):
+        three, sixth = (
+            constant(np.full(shape, 127, np.int8), float(np.float32(real / 127)))
+            if f.int8
+            else constant(np.full(shape, real, np.float32))
+            for real in (3, 1 / 6)
+        )
+        clamped = f.options("Add", fusedActivationFunction=3)
+        y = f.add("ADD", [f.x, three], f.tensor(SHAPE, 6 / 255, -128), clamped)
+        gate = f.add("MUL", [y, sixth], f.tensor(SHAPE, 1 / 255, -128), f.options("Mul"))
+        yield f.add("MUL", [gate, f.x], f.tensor(SHAPE, 0.015, -90), f.options("Mul"))
+
+
 def turned(f: File) -> Iterator[Tensor]:
     """What is read, and no op of ours computes."""
     yield f.add("EXPAND_DIMS", [f.x, scalar(1)], f.like(f.x, (1, 1, 6, 8, 4)))
@@ -289,6 +304,7 @@ BRANCHES: tuple[Branch, ...] = (
     shuffled,
     lines,
     rescaled,
+    spelled,
 )
 
 
