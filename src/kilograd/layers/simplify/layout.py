@@ -249,12 +249,10 @@ class _Builder:
         inputs = []
         for v in x.inputs:
             if v in self._numbers:
-                tensor = self._numbers[v]
-                if tensor.values.size != 1:
+                missing = len(place.value.shape) - len(v.shape)
+                if self._numbers[v].values.size != 1 or missing < 0:
                     return False
-                inputs.append(
-                    self.take(v, tuple(NEW for _ in place.value.shape) + natural(v.shape))
-                )
+                inputs.append(self.take(v, (NEW,) * missing + natural(v.shape)))
             else:
                 other = self._places[v]
                 if other.value.shape != place.value.shape or v.shape != x.output.shape:

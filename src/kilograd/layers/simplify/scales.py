@@ -5,6 +5,7 @@ Of float networks in `Layout.CHANNELS_LAST`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -160,7 +161,7 @@ def _on_maps(x: Layer, op: Convolution) -> tuple[Layer, ...]:
     shape = x.output.shape
     if len(shape) == 3:
         return (Layer(x.name, op, x.inputs, x.output),)
-    whole = (*(1,) * (3 - len(shape)), *shape)
+    whole = (1, math.prod(shape[:-1]), shape[-1])
     before, after = (Value(f"{x.output.name} as a map {i}", whole) for i in (1, 2))
     return (
         Layer(before.name, Reshape(), x.inputs, before),
