@@ -234,7 +234,7 @@ def test_what_the_module_cannot_hold_is_refused() -> None:
     with pytest.raises(InputError, match=r"head\.weight: the layer has learned a bias"):
         state_dict(net, learned(coded(net)))
     ops = learned(coded(program(module())))
-    with pytest.raises(InputError, match="points: is no layer of it alone"):
+    with pytest.raises(InputError, match="points: has no weights of its own there"):
         state_dict(net, {"points": ops["point"]})
     dead = module()
     with torch.no_grad():
@@ -243,17 +243,50 @@ def test_what_the_module_cannot_hold_is_refused() -> None:
         state_dict(program(dead), {"first.0": ops["first.0"]})
 
 
-def test_merged_branches_are_not_taken_apart() -> None:
-    class Branches(nn.Module):  # type: ignore[misc]
+class Branches(nn.Module):  # type: ignore[misc]
+    """As RepVGG trains: three by three, one by one, and the map itself, with batch norm each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(3, 3, 3, 1, 1, bias=False), nn.BatchNorm2d(3))
+        self.b = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3))
+        self.c = nn.BatchNorm2d(3)
+        for norm in (self.a[1], self.b[1], self.c):
+            nn.init.uniform_(norm.running_mean, -1, 1)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+            nn.init.normal_(norm.weight)
+
+    def forward(self, x: Any) -> Any:
+        return torch.relu(self.a(x) + self.b(x) + self.c(x))
+
+
+def test_the_largest_of_merged_branches_takes_what_was_learned() -> None:
+    torch.manual_seed(4)
+    net = program_from(Branches().eval(), torch.zeros(1, *SHAPE))
+    ((name, old),) = weighted(simplify(translated(net))).items()
+    assert name == "a.0"
+    rng = np.random.default_rng(5)
+    w = rng.normal(size=old.weight.values.shape).astype(np.float32)
+    b = rng.normal(size=3).astype(np.float32)
+    state = state_dict(net, {name: Learned(Tensor(w), Tensor(b))})
+    changed = {k for k, v in state.items() if not np.array_equal(v, net.state[k])}
+    assert changed == {"a.0.weight", "a.1.bias"}
+    after = program_from(loaded(Branches().eval(), state), torch.zeros(1, *SHAPE))
+    (found,) = weighted(simplify(translated(after))).values()
+    np.testing.assert_allclose(found.weight.values, w, rtol=1e-5, atol=1e-6)
+    assert found.bias is not None
+    np.testing.assert_allclose(found.bias.values, b, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_two_layers_are_refused() -> None:
+    class Twice(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(3, 4, 1)
+            self.a = nn.Conv2d(3, 3, 3, 1, 1)
 
         def forward(self, x: Any) -> Any:
-            return torch.relu(self.a(x) + self.b(x))
+            return self.a(torch.relu(self.a(x)))
 
-    net = program_from(Branches().eval(), torch.zeros(1, *SHAPE))
-    ops = learned(simplify(translated(net)))
-    assert len(ops) == 1
-    with pytest.raises(InputError, match="branches were merged"):
-        state_dict(net, ops)
+    net = program_from(Twice().eval(), torch.zeros(1, *SHAPE))
+    with pytest.raises(InputError, match="weights are those of several layers"):
+        state_dict(net, learned(simplify(translated(net))))

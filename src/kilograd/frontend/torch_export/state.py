@@ -2,15 +2,17 @@
 
 The weights of a simplified network are those of the module, each at another place and times a
 number: batch norm is folded in, axes are moved.  Its biases are an affine function of the module's.
-Places and numbers are found by folding once more, with ones and with numbers that count; so
-whatever simplification does is undone, and no pass needs an inverse.
+Places and numbers are found by folding once more, with one number and with numbers that count; so
+whatever simplification does is undone, and no pass needs an inverse.  Of branches that are merged
+the one with most weights takes what was learned, and the others stay.
 """
 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,13 @@ from kilograd.frontend.torch_export.translate import translated
 from kilograd.ir import Array
 from kilograd.layers.evaluate import real
 from kilograd.layers.learned import Learned
-from kilograd.layers.network import Convolution, Dense
+from kilograd.layers.network import Convolution, Dense, Network
 from kilograd.layers.simplify import simplify
 from kilograd.output import write_file
 
 Weighted = Convolution | Dense
 _DIGIT = 1 << 12
-"""Places are counted in two digits, as float32 holds both exactly."""
+"""Places are counted in two digits: float32 holds both exactly, and what stands beside them."""
 
 
 def state_dict(program: Program, learned: Mapping[str, Learned]) -> dict[str, Array]:
@@ -39,25 +41,25 @@ def state_dict(program: Program, learned: Mapping[str, Learned]) -> dict[str, Ar
     What is folded into a layer is taken out of it again, so that a module with this state dict,
     exported and simplified, has these numbers.  A classifier may have another number of rows.
 
-    Raises `InputError` for a layer that is none of the module's or was merged from several, and
-    where the module has nothing that its bias can be written to.
+    Raises `InputError` for a layer that is none of the module's or shares its weights, and where
+    the module has nothing that its weight or bias can be written to.
     """
-    where = program.file
-    if translated(program).quantised:
-        raise InputError(f"{where}: keeps codes for weights; give the float module, or its program")
-    layers, folded = {x.name: x.op for x in simplify(translated(program)).layers}, _folded(program)
-    new: dict[str, Learned] = {}
-    for name, numbers in learned.items():
-        op = layers.get(name)
-        if not isinstance(op, Convolution | Dense) or op.weight.origin not in folded:
+    network = translated(program)
+    if network.quantised:
+        raise InputError(
+            f"{program.file}: keeps codes for weights; give the float module, or its program"
+        )
+    named = _origins(network)
+    layers = _folded(program)
+    for name in learned:
+        if name not in layers or name not in named:
             raise InputError(
-                f"{where}: {name}: is no layer of it alone: its branches were merged, its weights "
-                f"are those of another, or it is of another network; let it not learn, or merge "
-                f"the branches before the export"
+                f"{program.file}: {name}: has no weights of its own there: it is of another "
+                f"network, or its weights are those of several layers; let it not learn"
             )
-        new[op.weight.origin] = numbers
-    weights = _weights(program, new)
-    return {**program.state, **weights, **_biases(program, new, weights)}
+    places = {name: _Place(named[name], _bias_name(program, named[name])) for name in learned}
+    weights = _weights(program, learned, places)
+    return {**program.state, **weights, **_biases(program, learned, places, weights)}
 
 
 def save_state_dict(path: Path, state: Mapping[str, Array]) -> None:
@@ -82,13 +84,27 @@ def save_state_dict(path: Path, state: Mapping[str, Array]) -> None:
         raise InputError(f"{option('out')} {path}: cannot be written ({e.strerror})") from e
 
 
+@dataclass(frozen=True)
+class _Place:
+    """What the module calls a layer's weight and bias; None where it has no bias."""
+
+    weight: str
+    bias: str | None
+
+
+def _origins(network: Network) -> dict[str, str]:
+    """Map layers as they are in the module to their weights, of those that no other has."""
+    found = {
+        x.name: x.op.weight.origin for x in network.layers if isinstance(x.op, Convolution | Dense)
+    }
+    uses = Counter(found.values())
+    return {name: origin for name, origin in found.items() if origin and uses[origin] == 1}
+
+
 def _folded(program: Program) -> dict[str, Weighted]:
-    """Return the layers of the simplified network by the names of their weights, used once."""
-    found: dict[str, list[Weighted]] = {}
-    for layer in simplify(translated(program)).layers:
-        if isinstance(layer.op, Convolution | Dense) and layer.op.weight.origin:
-            found.setdefault(layer.op.weight.origin, []).append(layer.op)
-    return {origin: ops[0] for origin, ops in found.items() if len(ops) == 1}
+    """Return the layers of the simplified network.  One of branches is called as the largest."""
+    layers = simplify(translated(program)).layers
+    return {x.name: x.op for x in layers if isinstance(x.op, Convolution | Dense)}
 
 
 def _with(program: Program, arrays: Mapping[str, Array]) -> Program:
@@ -100,55 +116,76 @@ def _with(program: Program, arrays: Mapping[str, Array]) -> Program:
 # -- weights ---------------------------------------------------------------------------------------
 
 
-def _weights(program: Program, ops: Mapping[str, Learned]) -> dict[str, Array]:
-    """Return the module's weights, by name, that fold to others."""
-    old = {origin: program.state[origin] for origin in ops}
+def _weights(
+    program: Program, learned: Mapping[str, Learned], places: Mapping[str, _Place]
+) -> dict[str, Array]:
+    """Return the module's weights, by name, that fold to those learned."""
+    old = {place.weight: program.state[place.weight] for place in places.values()}
     count = {origin: np.arange(a.size).reshape(a.shape) for origin, a in old.items()}
-    ones, high, low = (
+    # Of branches only one changes: what the others make of its layer is there without it, too.
+    rest, *probes = (
         _folded(_with(program, probe))
         for probe in (
-            {origin: np.ones_like(i) for origin, i in count.items()},
+            {origin: np.zeros_like(i) for origin, i in count.items()},
+            {origin: np.full_like(i, _DIGIT) for origin, i in count.items()},
             {origin: i // _DIGIT for origin, i in count.items()},
             {origin: i % _DIGIT for origin, i in count.items()},
         )
     )
     out = {}
-    for origin, op in ops.items():
-        times, *digits = (
-            f[origin].weight.values.astype(np.float64).reshape(len(old[origin]), -1)
-            for f in (ones, high, low)
-        )
-        divisor = np.where(times == 0, 1, times)
-        upper, lower = (np.rint(d / divisor).astype(np.int64) for d in digits)
+    for name, new in learned.items():
+        origin = places[name].weight
         where = f"{program.file}: {origin}"
-        out[origin] = _unfolded(op, old[origin], times, upper * _DIGIT + lower, where)
+        constant = _rows(rest[name], old[origin])
+        times, high, low = (_rows(f[name], old[origin]) - constant for f in probes)
+        times /= _DIGIT
+        divisor = np.where(times == 0, 1, times)
+        place = np.rint(high / divisor) * _DIGIT + np.rint(low / divisor)
+        folding = _FoldingOf(constant, times, place.astype(np.int64))
+        out[origin] = _unfolded(new, old[origin], folding, where)
     return out
 
 
-def _unfolded(op: Learned, old: Array, times: Array, place: Array, where: str) -> Array:
-    """Return a module's weights.
+def _rows(op: Weighted, old: Array) -> Array:
+    return op.weight.values.astype(np.float64).reshape(len(old), -1)
 
-    `times`, `place` [out, n]: by what each is multiplied that stands there when folded, and where
-    it is in the module.
-    """
-    w = real(op.weight, np.float64).reshape(len(op.weight.values), -1)
-    if w.shape != times.shape:
-        return _other_rows(w, old, times, place, where)
-    if np.any(w[times == 0]):
+
+@dataclass(frozen=True, eq=False)
+class _FoldingOf:
+    """What becomes of a module's weights, [out, n] each: constant + times * weight[place]."""
+
+    constant: Array
+    times: Array
+    place: Array
+
+
+def _unfolded(new: Learned, old: Array, folding: _FoldingOf, where: str) -> Array:
+    """Return a module's weights that fold to new ones."""
+    w = real(new.weight, np.float64).reshape(len(new.weight.values), -1)
+    if w.shape != folding.times.shape:
+        return _other_rows(w, old, folding, where)
+    w = w - folding.constant
+    read = folding.times != 0
+    place = folding.place[read]
+    ends = (place.min(initial=0), place.max(initial=0))
+    if ends[0] < 0 or ends[1] >= old.size or np.bincount(place).max(initial=0) > 1:
+        raise InputError(f"{where}: cannot be taken out of what it is merged with")
+    if np.any(np.abs(w[~read]) > _NOTHING * np.abs(w).max(initial=0)):
         raise InputError(
-            f"{where}: a channel that the module multiplies by zero has learned; let it not learn"
+            f"{where}: a weight has learned that the module multiplies by zero, or that a branch "
+            f"with fewer weights gives; let it not learn"
         )
-    new = old.astype(np.float32).reshape(-1)
-    read = times != 0
-    new[place[read]] = w[read] / times[read]
-    return _finite(new.reshape(old.shape), where)
+    out = old.astype(np.float32).reshape(-1)
+    out[place] = w[read] / folding.times[read]
+    return _finite(out.reshape(old.shape), where)
 
 
-def _other_rows(w: Array, old: Array, times: Array, place: Array, where: str) -> Array:
+def _other_rows(w: Array, old: Array, folding: _FoldingOf, where: str) -> Array:
     """Return the weights of a classifier with another number of classes."""
-    n = times.shape[1]
+    times, place, n = folding.times, folding.place, folding.times.shape[1]
     within = place - n * np.arange(len(place))[:, None]
-    if w.shape[1] != n or np.any(times != times[0]) or np.any(within != within[0]) or 0 in times:
+    alike = not np.any(times != times[0]) and not np.any(within != within[0])
+    if w.shape[1] != n or not alike or 0 in times or folding.constant.any():
         raise InputError(
             f"{where}: has shape {list(old.shape)} there, and another number of filters or inputs "
             f"here; only a classifier, without batch norm behind it, may have other rows"
@@ -162,19 +199,21 @@ def _other_rows(w: Array, old: Array, times: Array, place: Array, where: str) ->
 
 
 def _biases(
-    program: Program, ops: Mapping[str, Learned], weights: Mapping[str, Array]
+    program: Program,
+    learned: Mapping[str, Learned],
+    places: Mapping[str, _Place],
+    weights: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """Return the module's biases, by name, that fold to others behind the weights given."""
-    names = {origin: _bias_name(program, origin) for origin in ops}
+    """Return the module's biases, by name, that fold to those learned behind the weights given."""
     same = {k: v for k, v in weights.items() if v.shape == program.state[k].shape}
+    names = [place.bias for place in places.values() if place.bias is not None]
     constants, ones = (
-        _folded(_with(program, {**same, **_filled(program, names.values(), value)}))
-        for value in (0, 1)
+        _folded(_with(program, {**same, **_filled(program, names, value)})) for value in (0, 1)
     )
     out = {}
-    for origin, op in ops.items():
-        constant, name = _bias(constants[origin]), names[origin]
-        wanted, where = _bias(op), f"{program.file}: {origin}"
+    for layer, new in learned.items():
+        constant, name = _bias(constants[layer]), places[layer].bias
+        wanted, where = _bias(new), f"{program.file}: {places[layer].weight}"
         if name is None:
             if wanted.shape != constant.shape or np.any(np.abs(wanted - constant) > _NOTHING):
                 raise InputError(
@@ -182,7 +221,7 @@ def _biases(
                     f"it with bias=True"
                 )
             continue
-        slope = _bias(ones[origin]) - constant
+        slope = _bias(ones[layer]) - constant
         if wanted.shape != constant.shape:
             if np.any(slope != 1) or np.any(constant != 0):
                 raise InputError(f"{where}: its bias is more than the module's; keep its classes")
@@ -200,8 +239,8 @@ def _bias(op: Weighted | Learned) -> Array:
     return np.zeros(len(op.weight.values)) if op.bias is None else real(op.bias, np.float64)
 
 
-def _filled(program: Program, names: Iterable[str | None], value: float) -> dict[str, Array]:
-    return {n: np.full(program.state[n].shape, value, np.float32) for n in names if n is not None}
+def _filled(program: Program, names: Iterable[str], value: float) -> dict[str, Array]:
+    return {n: np.full(program.state[n].shape, value, np.float32) for n in names}
 
 
 def _bias_name(program: Program, weight: str) -> str | None:
