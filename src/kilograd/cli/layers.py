@@ -115,9 +115,9 @@ def taken(model: Model) -> str:
 
 def show_codes(report: Report, accuracy: Accuracy | None) -> None:
     """Print what every layer has lost in codes, and what the answers have."""
-    table = Table("layer", "signal to noise", "reals from", "to", "channels far larger", box=None)
+    table = Table("layer", "SNR", "from", "to", "channels far larger", box=None)
     for x in report.layers:
-        ends = (f"{end:.4g}" for end in (x.low, x.high))
+        ends = (f"{end:.3g}" for end in (x.low, x.high))
         table.add_row(x.name, f"{x.sqnr:.1f} dB", *ends, ", ".join(map(str, x.outliers[:8])))
     OUT.print(table)
     _say_end(report)
