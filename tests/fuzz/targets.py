@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz import archives, flatbuffers, images, learned, networks, programs, records
+from fuzz import archives, arrays, flatbuffers, images, learned, networks, programs, records
 from fuzz.case import Target
 
 
@@ -46,6 +46,7 @@ KINDS: tuple[type[Target], ...] = (
     images.Lists,
     images.Table,
     images.Meta,
+    arrays.Arrayed,
     *((flatbuffers.Lite,) if importlib.util.find_spec("ai_edge_litert") else ()),
     *_torch(),
     *_onnx(),
