@@ -119,7 +119,7 @@ class _Payloads(Struct):
 
 def read_program(path: Path) -> Program:
     """Return the program of a `.pt2` file; raises `InputError` as `program_of` does."""
-    data = read_bytes(path, limits.TENSOR_BYTES)
+    data = read_bytes(path, limits.IMPORTED_BYTES)
     return program_of(data, str(path), path.stem, hashlib.sha256(data).hexdigest())
 
 
@@ -242,11 +242,11 @@ class _Archive:
             )
         member = f"{folder}/{payload.path_name}"
         if member not in self.read:
-            room = limits.TENSOR_BYTES - sum(map(len, self.read.values()))
+            room = limits.IMPORTED_BYTES - sum(map(len, self.read.values()))
             self.read[member] = self._bytes(member, room)
         found = _strided(self.read[member], payload.tensor_meta, where)
         self._elements += found.size
-        if self._elements > limits.TENSOR_BYTES:
+        if self._elements > limits.IMPORTED_BYTES:
             raise InputError(f"{where}: the tensors together have more than 2^28 numbers")
         return found
 
