@@ -160,3 +160,13 @@ def test_python_takes_a_network_as_it_is(here: Path, toys: Path) -> None:
     assert (again.fingerprint, again.source) == (model.fingerprint, model.source)
     with pytest.raises(InputError, match=r"ends in \.tflite"):
         kilograd.from_tflite("net.onnx")
+
+
+def test_samples_need_no_classes(run: Run, here: Path, toys: Path) -> None:
+    file = classifier(here)
+    (here / "flat").mkdir()
+    for i, picture in enumerate(sorted(toys.rglob("*.png"))[::3]):
+        picture.rename(here / "flat" / f"{i}.png")
+    assert run("import", file, "--data", "flat", "--out", "net").code == 0
+    (here / "empty").mkdir()
+    assert "empty" in run("import", file, "--data", "empty", "--out", "other").error

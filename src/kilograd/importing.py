@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from kilograd import limits
-from kilograd.data import Dataset, load_dataset
+from kilograd.data import Dataset, load_dataset, load_samples
 from kilograd.data.arrays import as_map
 from kilograd.errors import InputError, option
 from kilograd.frontend import Images, Model, Preprocess, save_model
@@ -194,7 +194,7 @@ def imported(
             f"{network.source.file or network.name}: computes in float; give {option('data')}, "
             "samples of what it is for: they show which ranges its layers need"
         )
-    seen = _reals(load_dataset(as_path("data", data)), model.preprocess, how)
+    seen = _reals(load_samples(as_path("data", data)), model.preprocess, how)
     (image,) = plain.inputs
     made = quantise(
         _with_pixels(plain, model, how.samples), {image.name: seen}, how.quantising.recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kilograd import limits
-from kilograd.data import Dataset, load_dataset
+from kilograd.data import Dataset, load_samples
 from kilograd.emit import link
 from kilograd.errors import InputError, option
 from kilograd.frontend import Model
@@ -75,7 +75,7 @@ def merge(
     check_file(place, place.suffix, force=force)
     check_apart(place, file)
     plain = simplify(read_network(file))
-    samples = None if data is None else load_dataset(as_path("data", data))
+    samples = None if data is None else load_samples(as_path("data", data))
     learned = dict(_learned(found, plain, samples))
     if not learned:
         raise InputError(f"{file}: nothing has learned that it holds")

@@ -10,7 +10,7 @@ from kilograd.data.dataset import Dataset
 from kilograd.data.digits import load_digits
 from kilograd.data.draw import Draw, EpisodeKind, sample_episode, sample_meta_episode
 from kilograd.data.episode import Episode, check_episode, read_episodes, stored_episode
-from kilograd.data.load import load_dataset
+from kilograd.data.load import load_dataset, load_samples
 from kilograd.data.overlap import shared_classes
 from kilograd.data.pixels import Source, prepare, upright
 from kilograd.data.pools import usable_classes
@@ -28,6 +28,7 @@ __all__ = [
     "check_episode",
     "load_dataset",
     "load_digits",
+    "load_samples",
     "prepare",
     "read_episodes",
     "sample_episode",

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from kilograd.data.dataset import Dataset
 from kilograd.data.folders import load_folder
-from kilograd.data.listed import LAYOUT, Look, look_once
+from kilograd.data.listed import LAYOUT, Listed, Look, assemble, look_once
 from kilograd.data.lists import LISTS, load_lists
 from kilograd.data.meta_dataset import SPECIFICATION, load_meta_dataset
 from kilograd.data.npz import NPZ_SUFFIX, load_npz
 from kilograd.data.parquet import load_parquet
+from kilograd.data.pictures import picture_files
 from kilograd.errors import InputError, option
 from kilograd.frontend import is_model
 from kilograd.reading import file_there, there
@@ -84,3 +85,26 @@ def load_dataset(path: str | Path, look: Look = look_once) -> Dataset:
     if path.suffix.lower() != ".parquet":
         raise InputError(f"{path}: neither a folder nor a .parquet or .npz file; {LAYOUT}")
     return load_parquet(path, look)
+
+
+def load_samples(path: str | Path) -> Dataset:
+    """Load samples whose labels do not matter: as `load_dataset`, or a folder of files alone.
+
+    Such a folder holds images, or arrays (.npy), and no other folder.
+    """
+    path = Path(path)
+    if not (path.is_dir() and _holds_files_alone(path)):
+        return load_dataset(path)
+    files = picture_files([path])
+    listed = [Listed(file.name, file, 0, None) for file in files]
+    return assemble(path.resolve().name, path, ("samples",), listed)
+
+
+def _holds_files_alone(folder: Path) -> bool:
+    """Tell whether a folder holds files and no folders that are seen."""
+    try:
+        entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
+    except OSError:  # what reads it says so
+        return False
+    special = {SPECIFICATION, *LISTS, "graph.json"}
+    return bool(entries) and all(e.is_file() and e.name not in special for e in entries)
