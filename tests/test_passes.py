@@ -97,6 +97,7 @@ from kilograd.passes import (
     store,
 )
 from kilograd.passes.training import CLOCK, LABEL, RATE
+from kilograd.quant import Rounding
 from kilograd.select import PLANS, Budget, Evidence, strategy
 
 WAYS = 4
@@ -733,6 +734,21 @@ def test_a_bias_out_of_proportion_is_refused_by_name() -> None:
     b.data["c"] = b.data["c"] - np.array([0, 1], np.int32)
     (bound,) = accumulator_bounds(b.graph(y), ())
     assert (bound.node, bound.worst) == ("layer", INT32)
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+def test_a_weight_of_a_file_may_begin_below_what_is_learned(rounding: Rounding) -> None:
+    """-128, and codes up to 130 from the zero point; a bias that learns reaches 2^30."""
+    b = Builder()
+    w = b.param("w", np.array([[[[-128, 3]]]], np.int8), weight(1, 1, 1, 2).affine)
+    c = b.param("c", np.zeros(1, np.int32), bias(1).affine)
+    op = Conv(Window(), activation(1).affine, rounding=rounding)
+    graph = b.graph(b(op, b.input("x", activation(2, 2, 2)), w, c))
+    for learned, widest in (((), 128 + 3), (("w",), 128 + 127)):
+        (bound,) = accumulator_bounds(graph, learned)
+        assert bound.worst == widest * 130
+    (bound,) = accumulator_bounds(graph, ("w", "c"))
+    assert bound.worst == (128 + 127) * 130 + 2**30
 
 
 # ---- verify ----

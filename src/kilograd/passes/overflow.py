@@ -52,13 +52,15 @@ class Bound:
 
 def _magnitudes(graph: Graph, w: Node, learned: frozenset[str]) -> Array:
     """Return the largest magnitude that each weight can have."""
+    first = w.inputs[0] if isinstance(w.op, Overlay | Copy) else w
+    out = np.abs(graph.data[first.name].astype(np.int64))
+    # a file may begin with -128, which no update makes
     if isinstance(w.op, Overlay):
-        out = np.abs(graph.data[w.inputs[0].name].astype(np.int64))
-        out[(slice(None),) * w.op.axis + (list(w.op.index),)] = _WIDEST_WEIGHT
-        return out
-    if w.name in learned or isinstance(w.op, Copy):
-        return np.full(w.type.shape, _WIDEST_WEIGHT, np.int64)
-    return np.abs(graph.data[w.name].astype(np.int64))
+        part = (slice(None),) * w.op.axis + (list(w.op.index),)
+        out[part] = np.maximum(out[part], _WIDEST_WEIGHT)
+    elif w.name in learned or isinstance(w.op, Copy):
+        out = np.maximum(out, _WIDEST_WEIGHT)
+    return out
 
 
 def _code_range(x: Node) -> int:
