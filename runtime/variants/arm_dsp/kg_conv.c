@@ -236,40 +236,49 @@ typedef struct {
     int32_t x_skip, y_step;
 } wide_tile;
 
+#define WIDE_PIXELS_OF(x, t, quads, CODES)                                                         \
+    do {                                                                                           \
+        register const void *r0 __asm__("r0") = (x);                                               \
+        register void *r1 __asm__("r1") = (t);                                                     \
+        register const void *r2 __asm__("r2") = (t)->weights + 2 * WIDE * (quads);                 \
+        register int32_t r3 __asm__("r3") = left_out(quads) * WIDE_QUAD_BYTES;                     \
+        __asm__ volatile(                                                                          \
+            "   adr r4, 2f\n"                                                                      \
+            "   add r3, r4\n"                                                                      \
+            "   add r3, #1\n"                                                                      \
+            "   push {r1, r2, r3, r7}\n"                                                           \
+            "1: ldr r8, [sp]\n"                                                                    \
+            "   ldm r8, {r1, r2, r3, r4, r5, r6, r7}\n" /* bias, weights */                        \
+            "   ldr pc, [sp, #8]\n"                                                                \
+            "   .p2align 2\n"                                                                      \
+            "2:\n" WIDE_QUAD WIDE_QUAD WIDE_QUAD WIDE_QUAD "   ldr r8, [sp, #4]\n"                 \
+            "   cmp r7, r8\n"                                                                      \
+            "   bne 2b\n"                                                                          \
+            "   ldr r7, [sp]\n"                                                                    \
+            "   add r7, #28\n" CODES("r1", "r2") CODES("r3", "r4")                                 \
+                CODES("r5", "r6") "   ldm r7, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */   \
+                                  "   strb r1, [r8]\n"                                             \
+                                  "   strb r2, [r8, #1]\n"                                         \
+                                  "   strb r3, [r8, #2]\n"                                         \
+                                  "   strb r4, [r8, #3]\n"                                         \
+                                  "   strb r5, [r8, #4]\n"                                         \
+                                  "   strb r6, [r8, #5]\n"                                         \
+                                  "   add r8, r11\n"                                               \
+                                  "   str r8, [r7]\n"                                              \
+                                  "   add r0, r10\n"                                               \
+                                  "   cmp r8, r9\n"                                                \
+                                  "   bne 1b\n"                                                    \
+                                  "   pop {r1, r2, r3, r7}\n"                                      \
+            : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)                                               \
+            :                                                                                      \
+            : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");            \
+    } while (0)
+
 ALONE static void put_wide_pixels(const int8_t *x, wide_tile *t, int32_t quads) {
-    register const void *r0 __asm__("r0") = x;
-    register void *r1 __asm__("r1") = t;
-    register const void *r2 __asm__("r2") = t->weights + 2 * WIDE * quads;
-    register int32_t r3 __asm__("r3") = left_out(quads) * WIDE_QUAD_BYTES;
-    __asm__ volatile("   adr r4, 2f\n"
-                     "   add r3, r4\n"
-                     "   add r3, #1\n"
-                     "   push {r1, r2, r3, r7}\n"
-                     "1: ldr r8, [sp]\n"
-                     "   ldm r8, {r1, r2, r3, r4, r5, r6, r7}\n" /* bias, weights */
-                     "   ldr pc, [sp, #8]\n"
-                     "   .p2align 2\n"
-                     "2:\n" WIDE_QUAD WIDE_QUAD WIDE_QUAD WIDE_QUAD "   ldr r8, [sp, #4]\n"
-                     "   cmp r7, r8\n"
-                     "   bne 2b\n"
-                     "   ldr r7, [sp]\n"
-                     "   add r7, #28\n" CODES("r1", "r2") CODES("r3", "r4") CODES(
-                         "r5", "r6") "   ldm r7, {r8, r9, r10, r11}\n" /* y, end, x_skip, y_step */
-                                     "   strb r1, [r8]\n"
-                                     "   strb r2, [r8, #1]\n"
-                                     "   strb r3, [r8, #2]\n"
-                                     "   strb r4, [r8, #3]\n"
-                                     "   strb r5, [r8, #4]\n"
-                                     "   strb r6, [r8, #5]\n"
-                                     "   add r8, r11\n"
-                                     "   str r8, [r7]\n"
-                                     "   add r0, r10\n"
-                                     "   cmp r8, r9\n"
-                                     "   bne 1b\n"
-                                     "   pop {r1, r2, r3, r7}\n"
-                     : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)
-                     :
-                     : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory");
+    WIDE_PIXELS_OF(x, t, quads, CODES);
+}
+ALONE static void put_wide_pixels_tflite(const int8_t *x, wide_tile *t, int32_t quads) {
+    WIDE_PIXELS_OF(x, t, quads, CODES_TFLITE);
 }
 
 /* SUMS of several runs; the tile's address is on the stack. */
@@ -320,23 +329,35 @@ ALONE static void span_tflite(const int8_t *x, tile *t, int32_t length) {
 
 /* As many tiles of six filters as are good; returns where those of four go on.  For single pixels
  * in whole words, without padding. */
-ALONE static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
-                              const int32_t *b, uint32_t *weights, const kg_conv_params *p,
-                              const layout *l) {
+KG_INLINE int32_t wide_of(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                          const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                          const layout *l, const int8_t *shift) {
     const kg_window *g = &p->window;
     const int32_t in = g->in_c, out = g->out_c, flat = is_flat(g);
     const int32_t out_w = flat ? g->out_h * g->out_w : g->out_w, out_h = flat ? 1 : g->out_h;
     wide_tile t = {.weights = weights, .x_skip = (g->stride_w - 1) * in, .y_step = out};
     int32_t o = 0;
     for (; out - o == WIDE || out - o >= WIDE + LANES; o += WIDE) {
-        fetch(weights, t.bias, t.scalers, WIDE, w, learned, b, o, p, l);
+        if (shift)
+            fetch_tflite(weights, t.bias, t.scalers, WIDE, w, learned, b, o, p, l, shift);
+        else
+            fetch(weights, t.bias, t.scalers, WIDE, w, learned, b, o, p, l);
         for (int32_t oy = 0; oy < out_h; oy++) {
             t.y = y + oy * out_w * out + o;
             t.end = t.y + out_w * out;
-            put_wide_pixels(x + oy * g->stride_h * g->in_w * in, &t, l->quads);
+            const int8_t *from = x + oy * g->stride_h * g->in_w * in;
+            if (shift)
+                put_wide_pixels_tflite(from, &t, l->quads);
+            else
+                put_wide_pixels(from, &t, l->quads);
         }
     }
     return o;
+}
+ALONE static int32_t put_wide(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                              const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                              const layout *l) {
+    return wide_of(y, x, w, learned, b, weights, p, l, 0);
 }
 
 /* Tiles of LANES filters, from filter `first` on, for any window.  shift: null, or sums are rounded
@@ -402,23 +423,35 @@ static inline int32_t is_known(const kg_conv_params *p, const layout *l) {
            3 * l->runs * l->quads <= 4 * ((g->kernel_h * g->kernel_w * g->in_c + 3) / 4);
 }
 
+/* Does every output see one whole pixel, in words? */
+static inline int32_t is_wide(const kg_window *g) {
+    return g->kernel_h * g->kernel_w == 1 && g->in_c % 4 == 0 && !g->pad_top && !g->pad_left &&
+           (g->out_h - 1) * g->stride_h < g->in_h && (g->out_w - 1) * g->stride_w < g->in_w;
+}
+
 void kg_conv(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned, const int32_t *b,
              int8_t *scratch, const kg_conv_params *p) {
     KG_ASSERT(kg_conv_params_ok(p));
     KG_ASSERT(kg_has_conv(y, x, w, learned, b, scratch, &p->overlay));
     const kg_window *g = &p->window;
-    const int32_t in = g->in_c, out = g->out_c, taps = g->kernel_h * g->kernel_w;
-    const layout l = {g->kernel_h, g->kernel_w * in, (g->kernel_w * in + 3) / 4};
+    const int32_t out = g->out_c, row = g->kernel_w * g->in_c;
+    const layout l = {g->kernel_h, row, (row + 3) / 4};
     if (!is_known(p, &l)) {
         portable_conv(y, x, w, learned, b, scratch, p);
         return;
     }
     uint32_t *weights = (uint32_t *)(void *)scratch;
     int32_t first = 0;
-    if (taps == 1 && in % 4 == 0 && !g->pad_top && !g->pad_left &&
-        (g->out_h - 1) * g->stride_h < g->in_h && (g->out_w - 1) * g->stride_w < g->in_w)
-        first = put_wide(y, x, w, learned, b, weights, p, &l);
+    if (is_wide(g)) first = put_wide(y, x, w, learned, b, weights, p, &l);
     if (first < out) put_tiles(y, x, w, learned, b, weights, p, &l, first);
+}
+
+static void put_tflite(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
+                       const int32_t *b, uint32_t *weights, const kg_conv_params *p,
+                       const layout *l, const int8_t *shift) {
+    int32_t first = 0;
+    if (is_wide(&p->window)) first = wide_of(y, x, w, learned, b, weights, p, l, shift);
+    if (first < p->window.out_c) tiles_of(y, x, w, learned, b, weights, p, l, first, shift);
 }
 
 void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *learned,
@@ -431,7 +464,7 @@ void kg_conv_limited(int8_t *y, const int8_t *x, const int8_t *w, const int8_t *
     if (!p->limits.shift)
         kg_conv(y, x, w, learned, b, scratch, q);
     else if (is_known(q, &l))
-        tiles_of(y, x, w, learned, b, (uint32_t *)(void *)scratch, q, &l, 0, p->limits.shift);
+        put_tflite(y, x, w, learned, b, (uint32_t *)(void *)scratch, q, &l, p->limits.shift);
     else
         portable_conv_limited(y, x, w, learned, b, scratch, p);
     limit_map(y, &q->window, &p->limits);
