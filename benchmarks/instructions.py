@@ -13,7 +13,7 @@ import argparse
 import ctypes
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from kilograd.emit import Program, link
 from kilograd.ir import Array, Builder, Graph, Leaf, Node
 from kilograd.ops import (
+    Add,
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
@@ -36,6 +37,7 @@ from kilograd.ops import (
     RowUpdate,
 )
 from kilograd.passes import EntryPoint
+from kilograd.quant import Rounding
 from kilograd.settings import HeadKind
 from kilograd.targets import CORTEX_M7, TARGETS, Cortex, Driver
 from kilograd.targets.elf import FLASH_BYTES, ElfFile, build_elf
@@ -277,6 +279,39 @@ def total(part: str, kind: str, group: list[Cost]) -> str:
     return line(part, kind, sum(c.times for c in group), *(f"{x:.2f}" for x in sums))
 
 
+# ---- rounding and limits ----
+
+ROUNDINGS: tuple[tuple[str, Rounding, tuple[int, int]], ...] = (
+    ("nearest", Rounding.NEAREST, (-128, 127)),
+    ("with limits", Rounding.NEAREST, (-128, 90)),
+    ("TFLite's", Rounding.TFLITE, (-128, 127)),
+    ("with limits", Rounding.TFLITE, (-128, 90)),
+)
+
+
+def rounding_table(target: Cortex) -> Iterator[str]:
+    """Yield what all layers and sums of the network take, each of them alone, by rounding."""
+    nodes = load_network(NETWORK).graph.nodes
+    yield head("million instructions", *(name for name, *_ in ROUNDINGS), texts=5)
+    for kind in (Conv, Depthwise, Add):
+        same = [n for n in nodes if isinstance(n.op, kind)]
+        sums = (sum(forward(same, target, *how)) / 1e6 for _, *how in ROUNDINGS)
+        yield line(f"`{kind.__name__}`", *(f"{x:.2f}" for x in sums))
+
+
+def forward(
+    nodes: list[Node], target: Cortex, rounding: Rounding, limits: tuple[int, int]
+) -> Iterator[int]:
+    """Yield the instructions of each node, rounded so and with such limits."""
+    rng = np.random.default_rng(0)
+    made = [replace(n, op=replace(n.op, rounding=rounding, limits=limits)) for n in nodes]  # type: ignore[type-var]
+    program = link({f"layer{i}": alone(n, f"layer{i}", rng) for i, n in enumerate(made)})
+    firmware = loaded(program, target)
+    for entry, e in program.entries.items():
+        firmware.call(entry, **dict(feeds(e.graph, rng)))
+        yield firmware.instructions or 0
+
+
 # ---- whole programs ----
 
 
@@ -315,6 +350,8 @@ def tables(target: Cortex) -> Iterator[str]:
     profiler.clear()
     run_steps(profiler, rng)
     yield from program_table("training step", profiler.by_kernel(), STEPS)
+    yield ""
+    yield from rounding_table(target)
 
 
 def main() -> None:
