@@ -10,8 +10,9 @@ import pytest
 from onnx_files import Array, helper, model, node, onnx, run, saved
 
 from kilograd.errors import InputError
-from kilograd.frontend.onnx import read_onnx
+from kilograd.frontend.onnx import checksum, read_onnx
 from kilograd.frontend.onnx.file import NEWEST, OLDEST
+from kilograd.frontend.onnx.oracle import runtime_values
 from kilograd.layers.evaluate import evaluate
 from kilograd.layers.network import (
     ChannelScale,
@@ -330,6 +331,29 @@ def test_a_bias_behind_a_layer_is_its_own(tmp_path: Path) -> None:
     assert (conv.bias.origin, dense.weight.origin, dense.bias.origin) == ("b", "v", "o")
 
 
+def test_values_are_those_of_the_tensors_that_they_are_named_for(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Add", "c b", "d"),
+        node("HardSigmoid", "d", "e", alpha=1 / 6),
+        node("Mul", "d e", "f"),
+        node("Reshape", "f s", "g"),
+        node("MatMul", "g v", "m"),
+        node("Add", "m o", "y"),
+    ]
+    constants = {"w": weights(6, 4, 9, 7), "b": weights(1, 6, 1, 1), "s": np.array([1, 6])}
+    constants |= {"v": weights(6, 3), "o": weights(3)}
+    path = saved(model(nodes, (1, *MAP), constants), tmp_path)
+    network = read_onnx(path)
+    x = np.random.default_rng(1).normal(size=(1, *MAP)).astype(np.float32)
+    (theirs,) = runtime_values(path, [{"x": x[0]}])
+    mine = evaluate(network, {"x": x}, network.values())
+    compared = [v for v in network.values() if v.name in theirs]
+    assert len(compared) == len(network.layers)
+    for v in compared:
+        np.testing.assert_allclose(mine[v][0], theirs[v.name], rtol=1e-4, atol=1e-5)
+
+
 def test_old_files_say_in_attributes_what_new_ones_say_in_inputs(tmp_path: Path) -> None:
     nodes = [
         node("Clip", "x", "a", min=-1.0, max=1.0),
@@ -495,6 +519,14 @@ def outside(folder: Path, location: str, **about: str) -> Any:
 def test_weights_in_a_file_beside_are_read(tmp_path: Path) -> None:
     same(outside(tmp_path, "net.data"), tmp_path, MAP)
     same(outside(tmp_path, "net.data", offset="0", length="32"), tmp_path, MAP)
+
+
+def test_weights_in_a_file_beside_count_in_the_checksum(tmp_path: Path) -> None:
+    path = saved(outside(tmp_path, "net.data"), tmp_path)
+    before = read_onnx(path).source.sha256
+    assert checksum(path) == before
+    (tmp_path / "net.data").write_bytes(bytes(32))
+    assert checksum(path) != before
 
 
 def test_weights_elsewhere_are_refused(tmp_path: Path) -> None:

@@ -91,11 +91,19 @@ def _check_origin(network: Model, file: Path) -> None:
             f"{network.name}: was not imported from a file, so there is none to write to; kilograd "
             "import brings one in"
         )
-    if hashlib.sha256(read_bytes(file, limits.TENSOR_BYTES)).hexdigest() != known:
+    if _checksum(file) != known:
         raise InputError(
             f"{option('into')} {file}: is not the file that {network.name} was imported from; give "
             "that one, unchanged"
         )
+
+
+def _checksum(file: Path) -> str:
+    if file.suffix.lower() == ".onnx":
+        from kilograd.frontend.onnx import checksum
+
+        return checksum(file)  # of what lies beside it too
+    return hashlib.sha256(read_bytes(file, limits.TENSOR_BYTES)).hexdigest()
 
 
 def _write(file: Path, out: Path, learned: dict[str, Learned]) -> None:

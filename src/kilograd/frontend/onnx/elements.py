@@ -207,7 +207,7 @@ def _with_constant(
     found = _scaled(node, values.astype(np.float32), swapped=swapped)
     if found is None:
         raise UnsupportedError(f"{node.kind} of data and such a constant is not computed")
-    if node.kind == "Add" and (biased := _biased(draft, x, known, values)):
+    if node.kind == "Add" and (biased := _biased(draft, node, x, known, values)):
         return biased
     factor, offset = found
     if _each_channel(values, x.value.shape):
@@ -256,7 +256,7 @@ def _each_channel(values: Array, shape: tuple[int, ...]) -> bool:
     return bool(shape) and whole == (shape[0], *(1,) * (len(shape) - 1))
 
 
-def _biased(draft: Draft, x: Flow, known: Known, values: Array) -> Flow | None:
+def _biased(draft: Draft, node: Operator, x: Flow, known: Known, values: Array) -> Flow | None:
     """Give a layer the bias that it does not have; None where it cannot be one."""
     layer = draft.layers.get(x.value.name)
     if layer is None or x.value.quant is not None or not draft.only(x.value):
@@ -272,4 +272,5 @@ def _biased(draft: Draft, x: Flow, known: Known, values: Array) -> Flow | None:
         return None
     biased = replace(op, bias=draft.tensor(known, values.reshape(count)))
     draft.layers[x.value.name] = replace(layer, op=biased)
+    draft.tensors[x.value.name] = node.outputs[0]
     return x

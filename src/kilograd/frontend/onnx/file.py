@@ -142,6 +142,11 @@ def read_program(path: Path) -> Program:
     return program_of(*read_model(path), path)
 
 
+def checksum(path: Path) -> str:
+    """Return what tells a file from others: SHA-256 of it and of the data outside that it names."""
+    return read_program(path).sha256
+
+
 def program_of(model: ModelProto, data: bytes, path: Path) -> Program:
     """Return what stands in a model, the bytes of which are `data`, as `read_program` does."""
     where = str(path)
