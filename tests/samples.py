@@ -247,7 +247,18 @@ class Sum:
     c: int
 
 
-Layers = tuple[Filter | Sum, ...]
+@dataclass(frozen=True)
+class Pooled:
+    """A pool of a stream: the largest, or the mean where it `averages`."""
+
+    source: int
+    averages: bool
+    kernel: tuple[int, int] = (2, 2)
+    stride: int = 2
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+Layers = tuple[Filter | Sum | Pooled, ...]
 SAME3, SAME5, SAME7 = (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)
 #: Height, width and channels of the input, and the layers.
 STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
@@ -320,6 +331,17 @@ STREAMS: dict[str, tuple[tuple[int, int, int], Layers]] = {
         (8, 4, 3),
         (Filter(-1, 4), Filter(0, 4, (5, 5), 1, SAME5), Filter(0, 4), Sum(1, 2)),
     ),
+    "pools": (
+        (13, 10, 3),
+        (
+            Filter(-1, 6, (3, 3)),
+            Pooled(0, averages=False),
+            Filter(1, 5, (3, 3), 1, SAME3),
+            Pooled(2, averages=True, kernel=(3, 3), stride=1, pad=SAME3),
+            Sum(3, 2),
+            Pooled(4, averages=False, kernel=(3, 2), stride=3, pad=(2, 0, 0, 1)),
+        ),
+    ),
     "a single stage": ((6, 5, 3), (Filter(-1, 9, (3, 3), 1, SAME3),)),
     "a sum of a map with itself": ((4, 3, 2), (Filter(-1, 3, (2, 2)), Sum(0, 0))),
     "wide": (
@@ -348,6 +370,14 @@ def stream_of(shape: tuple[int, int, int], layers: Layers) -> tuple[Stream, tupl
             maps.append(stages[-1].op.infer(*both))
             continue
         x = maps[layer.source + 1]
+        if isinstance(layer, Pooled):
+            window = Window(ways(layer.stride), layer.pad)
+            mean = MeanPool(layer.kernel, window, Affine((x.affine.scale[0] * 0.7,), zero))
+            stages.append(
+                Stage(mean if layer.averages else MaxPool(layer.kernel, window), (layer.source,))
+            )
+            maps.append(stages[-1].op.infer(x))
+            continue
         inputs = x.shape[2] if layer.channels else 1
         w = (
             weight(layer.channels, *layer.kernel, inputs)
@@ -410,6 +440,8 @@ def limited_stream(op: Stream) -> Stream:
     )
     stages = [
         replace(stage, op=replace(stage.op, **changes[i % 3]))  # type: ignore[arg-type]
+        if isinstance(stage.op, Conv | Depthwise | Add)
+        else stage
         for i, stage in enumerate(op.stages)
     ]
     return Stream(tuple(stages))
@@ -599,6 +631,7 @@ POOLS: tuple[tuple[int, int, int, tuple[int, int], Stride, tuple[int, int, int, 
     # other strides down than across
     (9, 8, 5, (3, 2), (1, 2), (1, 1, 0, 1)),
     (8, 7, 4, (2, 3), (3, 1), (0, 1, 1, 1)),
+    (19, 15, 2, (19, 14), 1, (0, 0, 0, 0)),  # more than 256 positions
 )
 
 
@@ -610,11 +643,12 @@ def _pools() -> Iterator[Sample]:
         pool = MaxPool(size, window)
         yield sample(pool, x)
         yield sample(ArgMax(pool), x)
-        at = TensorType(dy.shape, DType.U8)
+        at = ArgMax(pool).infer(x)
         yield sample(MaxPoolGrad(pool, x.shape, bits=15 - i % 2), dy, at)
         yield sample(MeanPool(size, window, x.affine, rounding=Rounding.TFLITE), x)
         out = Affine((X_SCALE * (0.4, 1.0, 1.7)[i % 3],), (5, -128, 9)[i % 3])
         yield sample(MeanPool(size, window, out), x)
+        yield sample(MeanPool(size, window, out, limits=(-60, 70)), x)
         yield sample(MeanPoolGrad(size, window, x.shape, bits=15 - i % 2), dy)
     for rounding in Rounding:
         half = Affine((2 * X_SCALE,), 4)  # half the results are just between two codes
@@ -783,6 +817,8 @@ def draw(t: TensorType, kind: str, rng: np.random.Generator, at: int) -> Value:
     if isinstance(t.quant, BlockExponent):
         return _block(t, t.quant, kind, rng, at)
     shape = t.shape
+    if t.dtype is DType.I16:  # positions
+        return rng.integers(0, {"zeros": 1, "far": 9}.get(kind, 300), shape, np.int16)
     if t.dtype is DType.U8:
         least, end = {"zeros": (0, 1), "high": (255, 256), "low": (0, 5), "far": (3, 9)}.get(
             kind, (0, 256)

@@ -40,7 +40,7 @@ from kilograd.emit import Program, link
 from kilograd.frontend import load_model_folder
 from kilograd.ir import Affine, Graph, Node, Param, ShapeError, Value, interpret, verify
 from kilograd.memory import lower_bound
-from kilograd.ops import Add, Conv, Depthwise, Sgd, Stream, Window
+from kilograd.ops import Add, Conv, Depthwise, MaxPool, MeanPool, Sgd, Stream, Window
 from kilograd.ops.stream import INPUT
 from kilograd.passes import (
     Head,
@@ -59,6 +59,7 @@ from kilograd.targets.toolchain import Compiler
 SAMPLED = [s for s in SAMPLES if isinstance(s.op, Stream)]
 NAMES = [f"{name}{limits}" for name in STREAMS for limits in ("", ", with limits")]
 each_stream = pytest.mark.parametrize("sample", SAMPLED, ids=NAMES)
+STAGES = Conv | Depthwise | Add | MaxPool | MeanPool
 Chains = tuple[tuple[str, ...], ...]
 
 # ---- what a stream keeps ----
@@ -74,9 +75,13 @@ def rows_seen(n: Node, row: int) -> list[int]:
     """The rows of its input that one row of a layer reads, tap by tap."""
     if isinstance(n.op, Add):
         return [row]
-    assert isinstance(n.op, Conv | Depthwise)
-    window, filters = n.op.window, n.inputs[1].type.shape
-    taps = range(filters[0] if isinstance(n.op, Depthwise) else filters[1])
+    assert isinstance(n.op, Conv | Depthwise | MaxPool | MeanPool)
+    window = n.op.window
+    if isinstance(n.op, MaxPool | MeanPool):
+        taps = range(n.op.size[0])
+    else:
+        filters = n.inputs[1].type.shape
+        taps = range(filters[0] if isinstance(n.op, Depthwise) else filters[1])
     places = [row * window.stride[0] - window.pad[0] + tap for tap in taps]
     return [p for p in places if 0 <= p < n.inputs[0].type.shape[0]]
 
@@ -260,7 +265,7 @@ def test_a_buffer_that_is_a_row_short_dies(monkeypatch: pytest.MonkeyPatch) -> N
 
 def legal_chains(graph: Graph) -> list[tuple[Node, ...]]:
     """Every run of two layers or more that reads one map and whose inner maps nobody else reads."""
-    layers = [n for n in graph.nodes if isinstance(n.op, Conv | Depthwise | Add)]
+    layers = [n for n in graph.nodes if isinstance(n.op, STAGES)]
     runs = [layers[i:j] for i, j in itertools.combinations(range(len(layers) + 1), 2)]
     return [tuple(run) for run in runs if len(run) > 1 and not list(faults(graph, run))]
 
@@ -352,9 +357,8 @@ def check_chains(graph: Graph, learned: frozenset[str], chains: Chains) -> None:
         chain = [named[name] for name in names]
         assert len(chain) > 1, f"{names} is one layer"
         for n in chain:
-            assert isinstance(n.op, Conv | Depthwise | Add)
-            params = n.inputs[1:] if not isinstance(n.op, Add) else ()
-            for p in params:
+            assert isinstance(n.op, STAGES)
+            for p in n.inputs[1:] if isinstance(n.op, Conv | Depthwise) else ():
                 assert isinstance(p.op, Param), f"{n.name} reads {p.name}, which is no constant"
                 assert p.name not in learned, f"{n.name} learns {p.name}"
         assert not list(faults(graph, chain)), f"{names}: {list(faults(graph, chain))}"

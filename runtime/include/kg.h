@@ -118,15 +118,19 @@ typedef enum {
     KG_STAGE_ROWS,
     KG_STAGE_CONV_LIMITED,
     KG_STAGE_DEPTHWISE_LIMITED,
-    KG_STAGE_ADD_LIMITED
+    KG_STAGE_ADD_LIMITED,
+    KG_STAGE_MAX_POOL = 8,
+    KG_STAGE_MEAN_POOL
 } kg_stage_kind;
 
-/* kg_stream_limited also has layers with limits.  The input is the map x, or comes from `rows`,
- * which then are stage 0. */
+/* kg_stream_limited also has layers with limits, kg_stream_pooled those and pools.  The input is
+ * the map x, or comes from `rows`, which then are stage 0. */
 void kg_stream(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
                const kg_stream_params *p);
 void kg_stream_limited(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
                        const kg_stream_params *p);
+void kg_stream_pooled(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
+                      const kg_stream_params *p);
 
 /// Pixels: kg_pool.c ///
 
@@ -147,8 +151,8 @@ void kg_mean_pool_grad(kg_block16 *dx, const kg_block16 *dy, const kg_mean_pool_
 /// The largest: kg_max_pool.c ///
 
 void kg_max_pool(int8_t *y, const int8_t *x, const kg_max_pool_params *p);
-void kg_arg_max(uint8_t *at, const int8_t *x, const kg_arg_max_params *p);
-void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *at,
+void kg_arg_max(void *at, const int8_t *x, const kg_arg_max_params *p);
+void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const void *at,
                       const kg_max_pool_grad_params *p);
 
 /// Parts: kg_shape.c ///

@@ -863,24 +863,28 @@ static inline int kg_max_pool_params_ok(const kg_max_pool_params *p) {
     return 1;
 }
 
-/* As for `kg_max_pool`: where it is. */
+/* As for `kg_max_pool`: where it is, in so many bytes each. */
 typedef struct {
     kg_window window;
+    int32_t bytes; /* 1 .. 2 */
 } kg_arg_max_params;
 
 static inline int kg_arg_max_params_ok(const kg_arg_max_params *p) {
     if (!kg_window_ok(&p->window)) return 0;
+    if (p->bytes < 1 || p->bytes > 2) return 0;
     return 1;
 }
 
 /* The gradient of x; `window` is of the forward pass: "in" is dx, "out" is dy. */
 typedef struct {
     kg_window window;
-    int32_t bits; /* 4 .. 15 */
+    int32_t bytes; /* 1 .. 2 */
+    int32_t bits;  /* 4 .. 15 */
 } kg_max_pool_grad_params;
 
 static inline int kg_max_pool_grad_params_ok(const kg_max_pool_grad_params *p) {
     if (!kg_window_ok(&p->window)) return 0;
+    if (p->bytes < 1 || p->bytes > 2) return 0;
     if (p->bits < 4 || p->bits > 15) return 0;
     return 1;
 }
@@ -1122,7 +1126,7 @@ typedef struct {
     const int32_t *b;
     int32_t row_bytes; /* 1 .. 2147483647 */
     int32_t offset;    /* 0 .. 2147483647 */
-    int16_t kind;      /* 0 .. 6 */
+    int16_t kind;      /* 0 .. 9 */
     int16_t source[2]; /* -1 .. 32766 */
     int16_t height;    /* 1 .. 32767 */
     int16_t rows;      /* 0 .. 32767 */
@@ -1131,7 +1135,7 @@ typedef struct {
 static inline int kg_stage_ok(const kg_stage *p) {
     if (p->row_bytes < 1) return 0;
     if (p->offset < 0) return 0;
-    if (p->kind < 0 || p->kind > 6) return 0;
+    if (p->kind < 0 || p->kind > 9) return 0;
     if (p->source[0] < -1 || p->source[0] > 32766) return 0;
     if (p->source[1] < -1 || p->source[1] > 32766) return 0;
     if (p->height < 1) return 0;

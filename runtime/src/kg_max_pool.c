@@ -26,10 +26,22 @@ void kg_max_pool(int8_t *y, const int8_t *x, const kg_max_pool_params *p) {
     }
 }
 
-void kg_arg_max(uint8_t *at, const int8_t *x, const kg_arg_max_params *p) {
+/* Positions, of 1 or 2 bytes. */
+static int32_t position(const void *at, int32_t i, int32_t bytes) {
+    return bytes == 1 ? ((const uint8_t *)at)[i] : ((const int16_t *)at)[i];
+}
+static void put_position(void *at, int32_t i, int32_t bytes, int32_t value) {
+    if (bytes == 1)
+        ((uint8_t *)at)[i] = (uint8_t)value;
+    else
+        ((int16_t *)at)[i] = (int16_t)value;
+}
+
+void kg_arg_max(void *at, const int8_t *x, const kg_arg_max_params *p) {
     KG_ASSERT(kg_arg_max_params_ok(p));
     KG_ASSERT(at && x);
     const kg_window *g = &p->window;
+    int32_t i = 0;
     for (int32_t oy = 0; oy < g->out_h; oy++) {
         const int32_t iy = oy * g->stride_h - g->pad_top;
         const int32_t ky1 = kg_tap_end(iy, g->kernel_h, g->in_h);
@@ -45,13 +57,13 @@ void kg_arg_max(uint8_t *at, const int8_t *x, const kg_arg_max_params *p) {
                         best = code;
                         found = ky * g->kernel_w + kx;
                     }
-                *at++ = (uint8_t)found;
+                put_position(at, i++, p->bytes, found);
             }
         }
     }
 }
 
-void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *at,
+void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const void *at,
                       const kg_max_pool_grad_params *p) {
     KG_ASSERT(kg_max_pool_grad_params_ok(p));
     KG_ASSERT(kg_aligned(dx) && kg_aligned(dy) && at);
@@ -72,7 +84,7 @@ void kg_max_pool_grad(kg_block16 *dx, const kg_block16 *dy, const uint8_t *at,
                         const int32_t kx = ix + g->pad_left - ox * g->stride_w;
                         const int32_t from = (oy * g->out_w + ox) * g->in_c + c;
                         for (int32_t k = 0; k < n; k++)
-                            if (at[from + k] == ky * g->kernel_w + kx)
+                            if (position(at, from + k, p->bytes) == ky * g->kernel_w + kx)
                                 acc[k] += dy->mantissa[from + k];
                     }
                 }

@@ -23,7 +23,7 @@ typedef struct {
                     const kg_stage *stage, const kg_window *g);
 } stream;
 
-/* The window is what records of convolutions begin with. */
+/* The window is what records of convolutions and pools begin with. */
 static const kg_window *window_of(const kg_stage *s) {
     return s->kind & KG_STAGE_ADD ? 0 : (const kg_window *)s->params;
 }
@@ -150,6 +150,27 @@ static void limited_row(int8_t *y, const int8_t *a, const int8_t *c, int8_t *scr
     } else {
         kg_add_limited(y, a, c, stage->params);
     }
+}
+
+static void pooled_row(int8_t *y, const int8_t *a, const int8_t *c, int8_t *scratch,
+                       const kg_stage *stage, const kg_window *g) {
+    if (stage->kind == KG_STAGE_MAX_POOL) {
+        const kg_max_pool_params p = {*g};
+        kg_max_pool(y, a, &p);
+    } else if (stage->kind == KG_STAGE_MEAN_POOL) {
+        kg_mean_pool_params p = *(const kg_mean_pool_params *)stage->params;
+        p.window = *g;
+        kg_mean_pool(y, a, &p);
+    } else {
+        limited_row(y, a, c, scratch, stage, g);
+    }
+}
+
+void kg_stream_pooled(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,
+                      const kg_stream_params *p) {
+    KG_ASSERT(kg_stream_params_ok(p));
+    KG_ASSERT(kg_aligned(scratch) && y);
+    run(&(stream){p, x, rows, y, scratch, (progress *)(void *)scratch, pooled_row});
 }
 
 void kg_stream_limited(int8_t *y, const int8_t *x, const kg_rows *rows, uint8_t *scratch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from kilograd.ir import (
     Node,
     Op,
     Params,
+    Range,
     TensorType,
     Value,
 )
@@ -23,8 +25,12 @@ from kilograd.ops._common import Normalising, array, block, no_macs, no_vjp, req
 from kilograd.ops.window import Window, WindowParams
 from kilograd.quant import normalise
 
-_POSITIONS = 256  # of a kernel, which a byte tells apart
+_BYTE = 256  # positions of a kernel that a byte tells apart
+_MOST = 1 << 15
 _BELOW = 129  # added to codes, it leaves none at or below the zeros of padding
+
+
+PositionBytes = Annotated[int, Range("int32_t", 1, 2)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +42,9 @@ class MaxPoolParams(Params):
 
 @dataclass(frozen=True, eq=False)
 class ArgMaxParams(MaxPoolParams):
-    """As for `kg_max_pool`: where it is."""
+    """As for `kg_max_pool`: where it is, in so many bytes each."""
+
+    bytes: PositionBytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,7 @@ class MaxPoolGradParams(Params):
     """The gradient of x; `window` is of the forward pass: "in" is dx, "out" is dy."""
 
     window: WindowParams
+    bytes: PositionBytes
     bits: Bits
 
 
@@ -85,17 +94,22 @@ class MaxPool(Op):
 
 @dataclass(frozen=True)
 class ArgMax(Op):
-    """Where in its kernel `pool` found each code: the first of the largest, row by row; a byte."""
+    """Where in its kernel `pool` found each code: the first of the largest, row by row.
+
+    A byte each, or an int16 where the kernel has more than 256 positions.
+    """
 
     pool: MaxPool
 
     def infer(self, *xs: TensorType) -> TensorType:
         height, width = self.pool.size
-        require(height * width <= _POSITIONS, f"a byte has no room for {height}x{width} positions")
-        return TensorType(self.pool.infer(*xs).shape, DType.U8)
+        positions = height * width
+        require(positions <= _MOST, f"a gradient of a pool of {height}x{width} pixels")
+        kind = DType.U8 if positions <= _BYTE else DType.I16
+        return TensorType(self.pool.infer(*xs).shape, kind)
 
     def reference(self, node: Node, *xs: Value) -> Value:
-        return self.pool.patches(array(xs[0])).argmax(axis=2).astype(np.uint8)
+        return self.pool.patches(array(xs[0])).argmax(axis=2).astype(node.type.dtype.numpy)
 
     vjp = no_vjp
     macs = no_macs
@@ -103,7 +117,7 @@ class ArgMax(Op):
     def kernel(self, node: Node) -> Kernel:
         (x,) = node.inputs
         window = self.pool.window.params(x.type.shape, self.pool.size, node.type.shape)
-        return Kernel("kg_arg_max", (x,), ArgMaxParams(window))
+        return Kernel("kg_arg_max", (x,), ArgMaxParams(window, node.type.dtype.nbytes))
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class MaxPoolGrad(Normalising):
         dy, at = xs
         size = self.pool.window.seen(self.shape, self.pool.size).shape
         require(
-            dy.shape == at.shape == (*size, self.shape[2]) and at.dtype is DType.U8,
+            dy.shape == at.shape == (*size, self.shape[2]) and at.dtype in {DType.U8, DType.I16},
             f"dy {dy} and positions {at} do not give a gradient of {self.shape}",
         )
         return TensorType(self.shape, DType.I16, BlockExponent(self.bits))
@@ -140,4 +154,5 @@ class MaxPoolGrad(Normalising):
 
     def kernel(self, node: Node) -> Kernel:
         window = self.pool.window.params(self.shape, self.pool.size, node.inputs[0].type.shape)
-        return Kernel("kg_max_pool_grad", node.inputs, MaxPoolGradParams(window, self.bits))
+        params = MaxPoolGradParams(window, node.inputs[1].type.dtype.nbytes, self.bits)
+        return Kernel("kg_max_pool_grad", node.inputs, params)

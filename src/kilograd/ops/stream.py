@@ -30,11 +30,14 @@ from kilograd.ops._common import array, no_vjp, require
 from kilograd.ops.conv import Conv
 from kilograd.ops.depthwise import Depthwise
 from kilograd.ops.elementwise import Add, AddLimitedParams, AddParams
+from kilograd.ops.max_pool import MaxPool
+from kilograd.ops.mean_pool import MeanPool
 
 INPUT = -1
 """The source that stands for the input of the stream."""
 
-_KINDS = {Conv: 0, Depthwise: 1, Add: 2}  # kg_stage_kind in kg.h
+StageOp = Conv | Depthwise | Add | MaxPool | MeanPool
+_KINDS = {Conv: 0, Depthwise: 1, Add: 2, MaxPool: 8, MeanPool: 9}  # kg_stage_kind in kg.h
 _LIMITED = 4  # added for layers with limits or another rounding
 _ROWS = 3
 COUNTER_BYTES = 4  # per stage: first and last row in its buffer, int16 each
@@ -47,14 +50,13 @@ Bytes = Annotated[int, Range("int32_t", 0, (1 << 31) - 1)]
 class StageParams(Params):
     """A layer of a stream: what it computes a whole map with (`params`: kg_conv_params,
     kg_depthwise_params or kg_add_params, or kg_conv_limited_params and so on; null for the rows of
-    an image), and the buffer that keeps
-    its newest rows, at `offset` of the scratch memory.  source: stages whose rows it reads; -1: the
-    input.
+    an image), and the buffer that keeps its newest rows, at `offset` of the scratch memory.
+    source: stages whose rows it reads; -1: the input.
     """
 
     row_bytes: Count
     offset: Bytes
-    kind: Annotated[int, Range("int16_t", 0, 6)]  # kg_stage_kind
+    kind: Annotated[int, Range("int16_t", 0, 9)]  # kg_stage_kind
     source: Annotated[tuple[int, int], Range("int16_t", -1, 32766)]
     height: Size
     rows: Annotated[int, Range("int16_t", 0, 32767)]
@@ -79,7 +81,7 @@ class StreamParams(Params):
 class Stage:
     """A layer of a stream.  Its maps come from earlier stages, or from the `INPUT`."""
 
-    op: Conv | Depthwise | Add
+    op: StageOp
     sources: tuple[int, ...]
 
 
@@ -106,7 +108,7 @@ class Stream(Op):
     ) -> Iterator[tuple[Stage, tuple[TensorType, ...]]]:
         taken = 0
         for stage in self.stages:
-            count = 0 if isinstance(stage.op, Add) else 2
+            count = 2 if isinstance(stage.op, Conv | Depthwise) else 0
             yield stage, params[taken : taken + count]
             taken += count
         require(taken == len(params), f"the stages take {taken} parameters, not {len(params)}")
@@ -117,7 +119,7 @@ class Stream(Op):
         params = iter(node.inputs[1:])
         for i, stage in enumerate(self.stages):
             inputs = [node.inputs[0] if s == INPUT else out[s] for s in stage.sources]
-            if not isinstance(stage.op, Add):
+            if isinstance(stage.op, Conv | Depthwise):
                 inputs += [next(params), next(params)]
             kind = stage.op.infer(*(x.type for x in inputs))
             out.append(Node(stage.op, tuple(inputs), kind, f"{node.name}.{i}"))
@@ -153,16 +155,15 @@ class Stream(Op):
             if isinstance(stage.op, Add):
                 assert isinstance(k.params, AddParams | AddLimitedParams)  # noqa: S101 says so to the type checker
                 k = replace(k, params=replace(k.params, size=row_bytes))
-            constants = () if isinstance(stage.op, Add) else (n.inputs[1], n.inputs[2])
+            constants = n.inputs[1:] if isinstance(stage.op, Conv | Depthwise) else ()
             source = (stage.sources[0] + delivered, stage.sources[-1] + delivered)
-            kind = _KINDS[type(stage.op)] + (0 if stage.op.usual else _LIMITED)
+            kind = _kind(stage.op)
             layout = StageParams(row_bytes, offset, kind, source, n.type.shape[0], rows)
             stages.append(StageCall(k, layout, *constants))
             offset += aligned(rows * row_bytes)
             work = max(work, k.scratch)
-        usual = all(stage.op.usual for stage in self.stages)
         return Kernel(
-            "kg_stream" if usual else "kg_stream_limited",
+            _symbol(max(_kind(stage.op) for stage in self.stages)),
             (None, image) if delivered else (image, None),
             StreamParams(len(stages), width * channels, height, offset),
             scratch=offset + work,
@@ -202,6 +203,19 @@ class Stream(Op):
         return tuple(kept)
 
 
+def _kind(op: StageOp) -> int:
+    """Return the kg_stage_kind of a layer."""
+    limited = isinstance(op, Conv | Depthwise | Add) and not op.usual
+    return _KINDS[type(op)] + (_LIMITED if limited else 0)
+
+
+def _symbol(kind: int) -> str:
+    """Return the function that knows kinds up to one: programs hold the kernels of few."""
+    if kind >= _KINDS[MaxPool]:
+        return "kg_stream_pooled"
+    return "kg_stream_limited" if kind >= _LIMITED else "kg_stream"
+
+
 def _rows_read(n: Node) -> list[tuple[int, int]]:
     """Return, for every row of a stage, the half-open range of input rows that it reads."""
     rows, height = n.type.shape[0], n.inputs[0].type.shape[0]
@@ -210,6 +224,8 @@ def _rows_read(n: Node) -> list[tuple[int, int]]:
             kernel = n.inputs[1].type.shape[1]
         case Depthwise(window=window):
             kernel = n.inputs[1].type.shape[0]
+        case MaxPool(size=(kernel, _), window=window) | MeanPool(size=(kernel, _), window=window):
+            pass
         case _:
             return [(row, row + 1) for row in range(rows)]
     starts = [row * window.stride[0] - window.pad[0] for row in range(rows)]
@@ -217,8 +233,8 @@ def _rows_read(n: Node) -> list[tuple[int, int]]:
 
 
 def streamable(n: Node, learned: frozenset[str]) -> bool:
-    """Say whether a node can be a stage: a layer with constant weights, or a residual sum."""
-    if isinstance(n.op, Add):
+    """Say whether a node can be a stage: a layer with constant weights, a residual sum, a pool."""
+    if isinstance(n.op, Add | MaxPool | MeanPool):
         return True
     return isinstance(n.op, Conv | Depthwise) and all(
         isinstance(p.op, Param) and p.name not in learned for p in n.inputs[1:]

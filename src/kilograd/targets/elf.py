@@ -214,9 +214,14 @@ def build_elf(program: Program, target: ElfTarget, ram: int | None = None) -> El
             compiler.compile(folder, *_INCLUDES, *sources, *link, "-o", to)
 
         elf = cached(f"firmware-{digest(compiler.fingerprint, *texts)}", make) / "firmware.elf"
-    # what calls through a pointer calls the camera, if there is one
-    called = ("kg_image_row",) if camera_image(program) else ()
-    return _read_elf(elf, harness, functions, size, {"kg_stream": called})
+    # what calls through a pointer calls the camera, if there is one, and rows of more kinds
+    camera = ("kg_image_row",) if camera_image(program) else ()
+    pointers = {
+        "kg_stream": camera,
+        "kg_stream_limited": (*camera, "limited_row"),
+        "kg_stream_pooled": (*camera, "pooled_row"),
+    }
+    return _read_elf(elf, harness, functions, size, pointers)
 
 
 def _read_elf(

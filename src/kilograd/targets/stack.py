@@ -55,7 +55,8 @@ def stack_bound(
 ) -> StackBound:
     """Return the bound over some functions of an ELF file for Thumb or AArch64.
 
-    `pointers` names, for functions that call through a pointer, what they may call.
+    `pointers` names, for functions that call through a pointer, what they may call; what is not in
+    the file was made part of its caller.
 
     Raises `StackError` for recursion and for frames whose size is not constant.
     """
@@ -76,7 +77,7 @@ def stack_bound(
             circle = " -> ".join(functions[a].name for a in above[above.index(address) :])
             raise StackError(f"recursion has no bound: {circle}")
         if address not in known:
-            named = frozenset(at[name] for name in through.get(f.name, ()))
+            named = frozenset(at[name] for name in through.get(f.name, ()) if name in at)
             inside, path = deepest(f.calls | named, above)
             after, tail = deepest(f.tails, above)
             within = f.frame + inside
