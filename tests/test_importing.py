@@ -74,12 +74,16 @@ def test_a_float_network_comes_in_and_learns(run: Run, here: Path, toys: Path) -
     assert 0 <= learned.json["accuracy_after"] <= 1
 
 
-def test_a_float_network_needs_data(run: Run, here: Path) -> None:
+def test_a_float_network_needs_data(run: Run, here: Path, toys: Path) -> None:
     file = classifier(here)
     error = run("import", file, "--out", "net").error
     assert "--data" in error
     assert not (here / "net").exists()
-    assert "kilograd import" in run("plan", "--model", file).error
+    assert "kilograd import" in run("export", "--model", file, "--out", "project").error
+    planned = run("plan", "--model", file, "--json")
+    assert run("import", file, "--data", toys, "--out", "net").code == 0
+    assert planned.json == run("plan", "--model", "net/", "--json").json
+    assert "learns" in run("models", "show", file).out
 
 
 def test_quantising_says_what_each_layer_loses(run: Run, here: Path, toys: Path) -> None:

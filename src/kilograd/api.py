@@ -20,7 +20,7 @@ from kilograd.data.remarks import remark_left_out, remark_seen
 from kilograd.data.toys import EACH, write_toys
 from kilograd.emit.project import PROJECT_FILES
 from kilograd.errors import InputError, option
-from kilograd.frontend import Arrays, Model, load_model
+from kilograd.frontend import Arrays, Model, load_model, load_sizes
 from kilograd.frontend import pull as fetch
 from kilograd.importing import from_file, from_onnx, from_tflite, from_torch
 from kilograd.interruption import goes_on
@@ -360,7 +360,7 @@ def plan(
             check_ram(found, there)
         return found
     build = with_given(record_given("build", build, Build()), given)
-    network = load_model(model, size)
+    network = load_sizes(model, size)
     there = _board_for(network, board)
     limits = build.limits if there is None else within(build.limits, there)
     with fitting(there, network, build.recipe):
@@ -402,6 +402,8 @@ def export(  # noqa: PLR0913 options by name
         check_apart(folder, place)
     places = () if place is None else (place,)
     learned = None if adapted is None else learned_from(adapted, places)
+    if learned is None:
+        model = load_model(model)
     compiled = plan(model, method, ways, build, size=size, board=board, adapted=learned, **options)
     room = ROOM
     if there is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kilograd.frontend.files import read_network
 from kilograd.frontend.layouts import graph_layout
 from kilograd.ir import Affine, Array, Graph, Node
 from kilograd.layers.calibrate import affine
+from kilograd.layers.evaluate import real
 from kilograd.layers.learned import Learned
 from kilograd.layers.network import Convolution, Dense, Network, Tensor
 from kilograd.layers.simplify import simplify
@@ -32,6 +34,8 @@ from kilograd.targets import build_host
 
 Place = str | Path
 _SAMPLES = 128
+_CLOSE = 1e-4
+"""Of the largest: what reals may be off that were multiplied and divided again."""
 _ROOM = 1.25
 """A logit may be so many times as large as those that were seen."""
 
@@ -106,20 +110,52 @@ def _checksum(file: Path) -> str:
     return hashlib.sha256(read_bytes(file, limits.TENSOR_BYTES)).hexdigest()
 
 
-def _write(file: Path, out: Path, learned: dict[str, Learned]) -> None:
+def _write(file: Path, out: Path, learned: Mapping[str, Learned]) -> None:
     match file.suffix.lower():
         case ".tflite":
             from kilograd.frontend.tflite import write_tflite
 
-            write_file(out, write_tflite(file, learned))
+            new = write_tflite(file, learned)
         case ".onnx":
             from kilograd.frontend.onnx import write_onnx
 
-            write_file(out, write_onnx(file, learned))
+            new = write_onnx(file, learned)
         case _:
             from kilograd.frontend.torch_export import read_program, save_state_dict, state_dict
 
             save_state_dict(out, state_dict(read_program(file), learned))
+            return
+    _check_written(file, new, learned)
+    write_file(out, new)
+
+
+def _check_written(file: Path, new: bytes, learned: Mapping[str, Learned]) -> None:
+    """Raise `InputError` unless a file with new numbers, read again, has them.
+
+    What is simplified in a network of reals may join a layer with what stands behind it in the
+    file: then the numbers of the one are not those of the other.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch, file.name)
+        copy.write_bytes(new)
+        layers = {x.name: x.op for x in simplify(read_network(copy)).layers}
+    for name, wanted in learned.items():
+        op = layers.get(name)
+        if not isinstance(op, Convolution | Dense) or not _same(op.weight, wanted.weight):
+            raise InputError(
+                f"{file}: what follows {name} is joined with it on the way in, and cannot be taken "
+                "apart; let it not learn, or fold it in the file"
+            )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Tell whether two tensors are the same: codes to the bit, reals within float32."""
+    if a.values.shape != b.values.shape:
+        return False
+    if a.quant is not None and b.quant is not None:
+        return bool((a.values == b.values).all())
+    x, y = real(a, np.float64), real(b, np.float64)
+    return bool(np.abs(x - y).max(initial=0) <= _CLOSE * np.abs(y).max(initial=0))
 
 
 # -- layers ----------------------------------------------------------------------------------------

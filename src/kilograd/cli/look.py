@@ -29,7 +29,7 @@ from kilograd.emit import Entry, Program
 from kilograd.errors import InputError, shown
 from kilograd.frontend import (
     Model,
-    load_model,
+    load_sizes,
     with_last_conv,
 )
 from kilograd.learn.recipe import Compiled
@@ -120,7 +120,7 @@ def cost_command(
     as_json: AsJson = False,
 ) -> None:
     """Count memory and work of training by the convention of a paper, or of the real program."""
-    network = load_model(model, size)
+    network = load_sizes(model, size)
     if last_conv is not None:
         network = with_last_conv(network, last_conv)
     cost = count(network, settings, convention)

@@ -25,7 +25,14 @@ from kilograd.cli.layers import (
 )
 from kilograd.cli.numbers import in_short
 from kilograd.errors import InputError, flag, shown
-from kilograd.frontend import PUBLISHED, Model, available_models, load_model, model_places
+from kilograd.frontend import (
+    PUBLISHED,
+    Model,
+    available_models,
+    load_model,
+    load_sizes,
+    model_places,
+)
 from kilograd.importing import Importing, import_file, quantise_file, save_imported
 from kilograd.names import spelled
 from kilograd.output import check_apart, check_out
@@ -53,7 +60,7 @@ def models(
         return
     if name is None:
         raise InputError("models show: which one? kilograd models lists them")
-    model = load_model(name)
+    model = load_sizes(name)
     if as_json:
         print(json.dumps(_described(model)))
     else:

@@ -7,6 +7,7 @@ from kilograd.frontend.find import (
     available_models,
     is_model,
     load_model,
+    load_sizes,
     model_places,
     usual_model,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "is_model",
     "load_model",
     "load_model_folder",
+    "load_sizes",
     "model_places",
     "pull",
     "resized",

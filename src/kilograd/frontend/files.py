@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kilograd.errors import InputError, option
-from kilograd.frontend.imported import Samples, model_of
+from kilograd.frontend.imported import Samples, model_of, sketched
 from kilograd.frontend.model_folder import Model
 from kilograd.layers.network import Network
 from kilograd.layers.simplify import simplify
@@ -43,6 +43,14 @@ def model_of_file(path: Path) -> Model:
             f"gives it some: its {option('data')} is samples of what the network is for"
         )
     return model_of(plain, Samples(), path.stem, path)
+
+
+def sizes_of_file(path: Path) -> Model:
+    """Return a model of a file that needs the memory and the work of its network.
+
+    One of reals gets codes without data: its answers mean nothing.
+    """
+    return model_of(sketched(simplify(read_network(path))), Samples(), path.stem, path)
 
 
 def read_network(path: Path) -> Network:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import kilograd
 from kilograd.errors import InputError, option
-from kilograd.frontend.files import is_network_file, model_of_file
+from kilograd.frontend.files import is_network_file, model_of_file, sizes_of_file
 from kilograd.frontend.model_folder import Model, load_model_folder
 from kilograd.frontend.published import PUBLISHED
 from kilograd.frontend.resize import resized
@@ -92,6 +92,17 @@ def load_model(name: str | Path | Model | None = None, size: int | str | None = 
         _log.info("network: %s%s, as none was named%s", name, pixels, better)
     model = name if isinstance(name, Model) else _load(str(name))
     return model if size is None else resized(model, size)
+
+
+def load_sizes(name: str | Path | Model | None = None, size: int | str | None = None) -> Model:
+    """Load a network as `load_model` does, to look at what it needs and not at its answers.
+
+    A file that computes in float needs no data for that.
+    """
+    file = None if name is None or isinstance(name, Model) else Path(name)
+    if file is not None and is_network_file(file):
+        name = sizes_of_file(file)
+    return load_model(name, size)
 
 
 def _load(name: str) -> Model:
