@@ -1,19 +1,45 @@
 /* Products of two maps, and their gradients. */
 #include "kg_kernels.h"
 
+/* How a product of codes, of 17 bits at most, comes to the scale of the result: as kg_requantise or
+ * kg_requantise_tflite; by its high word alone where at least 32 bits are shifted out. */
+typedef enum { ANY, HIGH, HIGH_TFLITE } way;
+
+static inline int32_t rescaled(int32_t product, kg_factor f, int32_t tflite, way how) {
+    const int64_t scaled = (int64_t)product * f.multiplier;
+    if (how == HIGH)
+        return (int32_t)((scaled + ((int64_t)1 << (f.shift - 1))) >> 32) >> (f.shift - 32);
+    if (how == HIGH_TFLITE) {
+        const int32_t high = (int32_t)((scaled + (1 << 30)) >> 31), more = f.shift - 31;
+        return (high + (1 << (more - 1)) - (high < 0)) >> more;
+    }
+    const int64_t wide = tflite ? kg_requantise_tflite(product, f) : kg_requantise(product, f);
+    return (int32_t)(wide < -512 ? -512 : wide > 512 ? 512 : wide); /* beyond all codes */
+}
+
+/* Parameters come by value: for all a compiler knows, y may lie over what p points to. */
+KG_INLINE void multiply(int8_t *y, const int8_t *x, const int8_t *factor, kg_product_params p,
+                        way how) {
+    const kg_factor scale = {p.multiplier, p.shift};
+    for (int32_t i = 0; i < p.pixels; i++) {
+        const int8_t *f = factor + i * p.pixel_step;
+        for (int32_t c = 0; c < p.channels; c++, f += p.channel_step) {
+            const int32_t product = (*x++ - p.x_zero) * (*f - p.factor_zero);
+            const int32_t code = p.y_zero + rescaled(product, scale, p.tflite, how);
+            *y++ = (int8_t)kg_max(p.least, kg_min(code, p.most));
+        }
+    }
+}
+
 void kg_product(int8_t *y, const int8_t *x, const int8_t *factor, const kg_product_params *p) {
     KG_ASSERT(kg_product_params_ok(p));
     KG_ASSERT(y && x && factor);
-    const kg_factor scale = {p->multiplier, p->shift};
-    for (int32_t i = 0; i < p->pixels; i++)
-        for (int32_t c = 0; c < p->channels; c++) {
-            const int32_t f = factor[i * p->pixel_step + c * p->channel_step] - p->factor_zero;
-            const int32_t product = (*x++ - p->x_zero) * f;
-            const int64_t rounded =
-                p->tflite ? kg_requantise_tflite(product, scale) : kg_requantise(product, scale);
-            const int64_t code = p->y_zero + rounded;
-            *y++ = (int8_t)(code < p->least ? p->least : code > p->most ? p->most : code);
-        }
+    if (p->shift < 32)
+        multiply(y, x, factor, *p, ANY);
+    else if (p->tflite)
+        multiply(y, x, factor, *p, HIGH_TFLITE);
+    else
+        multiply(y, x, factor, *p, HIGH);
 }
 
 /* dx may be dy: the exponent is found before anything is written. */
