@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from devices import needs_emulator
+from samples import activation, bias, weight
 
 from kilograd.boards import BOARDS, find_board
+from kilograd.emit import link
 from kilograd.frontend import load_model
+from kilograd.ir import Affine, Builder
 from kilograd.learn.recipe import compile_recipe
+from kilograd.ops import Conv, Window
 from kilograd.select import Budget
 from kilograd.settings import HeadKind, OptimizerKind, Recipe
 from kilograd.targets import CORTEX_M33, estimated, measure, seconds
@@ -70,3 +75,21 @@ def test_what_is_not_called_takes_no_time() -> None:
     board = find_board("pico-2")
     assert estimated(made, "step", board) is None
     assert estimated(made, "infer", board) is not None
+
+
+@needs_emulator
+@pytest.mark.parametrize(("side", "channels", "out"), [(14, 16, 16), (8, 64, 64), (9, 24, 40)])
+def test_convolutions_behind_the_first_layer_are_estimated(
+    side: int, channels: int, out: int
+) -> None:
+    b, rng = Builder(), np.random.default_rng(side)
+    x = b.input("x", activation(side, side, channels))
+    w = b.param(
+        "w", rng.integers(-90, 90, (out, 3, 3, channels)).astype(np.int8), weight(out).affine
+    )
+    shift = b.param("b", rng.integers(-90, 90, out).astype(np.int32), bias(out).affine)
+    y = b(Conv(Window.same(3), Affine((0.04 * 1.6 * 3 * channels**0.5,), 5)), x, w, shift, name="y")
+    device = CORTEX_M33.build(link({"run": b.graph(y)}))
+    device.call("run", x=rng.integers(-128, 128, x.type.shape).astype(np.int8))
+    assert device.instructions is not None
+    assert abs(instructions(b.graph(y)) / device.instructions - 1) < ERROR

@@ -27,7 +27,8 @@ class Work(enum.StrEnum):
     POINTWISE_MACS = "multiply-accumulates of 1x1 convolutions"
     POINTWISE_RESULTS = "results of 1x1 convolutions"
     POINTWISE_WEIGHTS = "weights read by 1x1 convolutions"
-    CONV_RESULTS = "results of other convolutions"
+    CONV_RESULTS = "results of other convolutions, of few products each"
+    CONV_MACS = "multiply-accumulates of other convolutions, of many products a result"
     DEPTHWISE_MACS = "multiply-accumulates of depthwise convolutions"
     DEPTHWISE_RESULTS = "results of depthwise convolutions"
     DEPTHWISE_WEIGHTS = "weights read by depthwise convolutions"
@@ -53,6 +54,7 @@ RATES: Mapping[Work, float] = MappingProxyType(
         Work.POINTWISE_RESULTS: 7.72,
         Work.POINTWISE_WEIGHTS: 3.92,
         Work.CONV_RESULTS: 35.7,
+        Work.CONV_MACS: 1.09,
         Work.DEPTHWISE_MACS: 1.2,
         Work.DEPTHWISE_RESULTS: 18.7,
         Work.DEPTHWISE_WEIGHTS: 8.98,
@@ -71,6 +73,8 @@ RATES: Mapping[Work, float] = MappingProxyType(
         Work.CALLS: 4370.0,
     }
 )
+
+_FEW = 75  # products of a result of a first layer, 5x5 of three channels
 
 #: The largest share by which the model missed a call of a network that it was not fitted on.
 ERROR = 0.25
@@ -109,13 +113,17 @@ def _work(n: Node, calls: int) -> Iterator[tuple[Work, float]]:
             yield Work.POINTWISE_MACS, macs
             yield Work.POINTWISE_RESULTS, results
             yield Work.POINTWISE_WEIGHTS, calls * n.inputs[1].type.size
-        case ops.Conv():
+        case ops.Conv() if macs <= _FEW * results:
             yield Work.CONV_RESULTS, results
+        case ops.Conv() | ops.GroupedConv():
+            yield Work.CONV_MACS, macs
+            yield Work.POINTWISE_RESULTS, results
+            yield Work.POINTWISE_WEIGHTS, calls * n.inputs[1].type.size
         case ops.Depthwise():
             yield Work.DEPTHWISE_MACS, macs
             yield Work.DEPTHWISE_RESULTS, results
             yield Work.DEPTHWISE_WEIGHTS, calls * n.inputs[1].type.size
-        case ops.ConvInputGrad():
+        case ops.ConvInputGrad() | ops.GroupedInputGrad():
             yield Work.DX_MACS, macs
             yield Work.DX_RESULTS, results
             yield Work.DX_WEIGHTS, n.inputs[1].type.size
@@ -140,6 +148,8 @@ def _gradient(n: Node) -> Work:
     match n.op:
         case ops.RowUpdate(grad=ops.DepthwiseWeightGrad()):
             return Work.DEPTHWISE_DW_MACS
+        case ops.RowUpdate(grad=ops.GroupedWeightGrad()):
+            return Work.POINTWISE_DW_MACS
         case ops.RowUpdate(grad=ops.ConvWeightGrad()):
             one = n.inputs[0].type.shape[1] == 1
             return Work.POINTWISE_DW_MACS if one else Work.CONV_DW_MACS
