@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from tflite_files import File, integers
 from tflm import Tensor
 
 from kilograd.errors import InputError
-from kilograd.frontend.tflite import read_tflite
+from kilograd.frontend.tflite import pointwise, read_tflite
 from kilograd.frontend.tflite.oracle import runtime_values
 from kilograd.frontend.tflite.schema import FileGraph, parse
 from kilograd.layers.evaluate import Arithmetic, evaluate
+from kilograd.layers.lower import lower
 from kilograd.layers.network import Convolution, Network, Slice
+from kilograd.layers.simplify import simplify
+from kilograd.settings import HeadKind
 
 FOUND = Path(os.environ.get("KILOGRAD_SHARED", "")) / "models-found"
 
@@ -147,6 +151,16 @@ def test_what_is_not_imported_is_called_by_name(name: str, words: list[str]) -> 
     assert all(word in str(e.value) for word in words), e.value
 
 
+def test_what_is_advised_instead_of_an_operator_exists(tmp_path: Path) -> None:
+    f = File(int8=True)
+    y = f.add("L2_NORMALIZATION", [f.x], f.tensor((1, 6, 8, 4)))
+    w, b = f.weights((7, 192), 0, y)
+    f.out(f.add("FULLY_CONNECTED", [y, w, b], f.tensor((1, 7)), f.options("FullyConnected")))
+    with pytest.raises(InputError, match="`--head ") as e:
+        read(f.build(), tmp_path)
+    assert HeadKind(re.findall(r"--head (\w+)", str(e.value))[0])
+
+
 @pytest.mark.parametrize("name", ["mediapipe_face_short_range_f16", "mlperf_resnet8_float"])
 def test_a_float_file_computes_what_litert_computes(name: str) -> None:
     file = found(name)
@@ -257,6 +271,7 @@ def _dense(**changes: object) -> bytes:
         ({"w__shape": [7, 96]}, "has 1,344 bytes"),
         ({"w__buffer": 0}, "has weights that the file does not hold"),
         ({"w__buffer": 9}, "is in buffer 9 of 5"),
+        ({"y__type": 0, "y__scale": [], "y__zeroPoint": []}, "reads codes and makes reals"),
         ({"y__shape": [1, 8]}, "makes [7], and the file says [1, 8]"),
         ({"b__shape": [1, 1, 1, 1, 1, 1, 1, 1, 7]}, "has 9 axes"),
     ],
@@ -267,6 +282,19 @@ def test_what_is_wrong_with_a_tensor_is_said(
     with pytest.raises(InputError, match=r"net\.tflite") as e:
         read(_dense(**changes), tmp_path)
     assert words in str(e.value)
+
+
+@pytest.mark.parametrize("kind", sorted(pointwise._CURVES.keys() | {"GELU"}))
+def test_a_curve_of_codes_has_a_kernel_or_is_refused(kind: str, tmp_path: Path) -> None:
+    f = File(int8=True)
+    y = f.add(kind, [f.x], f.tensor((1, 6, 8, 4)))
+    w, b = f.weights((7, 192), 0, y)
+    f.out(f.add("FULLY_CONNECTED", [y, w, b], f.tensor((1, 7)), f.options("FullyConnected")))
+    if kind in {"LOGISTIC", "TANH", "HARD_SWISH", "ELU"}:
+        assert lower(simplify(read(f.build(), tmp_path))).graph.nodes
+        return
+    with pytest.raises(InputError, match="in int8 that is read in float only"):
+        read(f.build(), tmp_path)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

@@ -174,3 +174,33 @@ def test_samples_need_no_classes(run: Run, here: Path, toys: Path) -> None:
     assert run("import", file, "--data", "flat", "--out", "net").code == 0
     (here / "empty").mkdir()
     assert "empty" in run("import", file, "--data", "empty", "--out", "other").error
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--count", 0, "--count 0: must be at least 1"),
+        ("--count", -3, "--count -3: must be at least 1"),
+        ("--percentile", "nan", "--percentile nan: must be above 50"),
+        ("--percentile", 50, "--percentile 50: must be above 50"),
+        ("--resize", 0, "--resize 0: must be at least 32"),
+        ("--resize", 31, "--resize 31: must be at least 32"),
+    ],
+)
+def test_an_option_out_of_range_is_named(
+    option: str, value: object, words: str, run: Run, here: Path, toys: Path
+) -> None:
+    done = run("import", classifier(here), "--data", toys, "--out", "net", option, value)
+    assert (done.code, words in done.error) == (2, True), done
+    assert not (here / "net").exists()
+
+
+@pytest.mark.parametrize("size", [1e36, 1e300])
+def test_numbers_beyond_float32_are_refused_without_warnings(
+    size: float, run: Run, here: Path
+) -> None:
+    x = np.random.default_rng(0).normal(0, size, (8, 32, 32, 3))
+    np.savez("far.npz", x=x, y=np.arange(8))
+    done = run("import", classifier(here), "--data", "far.npz", "--out", "net", "--input", "array")
+    assert done.code == 2
+    assert "Warning" not in done.err

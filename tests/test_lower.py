@@ -23,6 +23,7 @@ from kilograd.layers.network import (
     Sum,
     Tensor,
 )
+from kilograd.layers.quantise import coded as quantise_coded
 from kilograd.layers.quantise import quantise
 from kilograd.layers.simplify import simplify
 from kilograd.ops import Add, AvgPool, Conv, Depthwise, GroupedConv, Mean, Table, Take
@@ -109,6 +110,27 @@ def test_all_that_no_op_computes_is_listed() -> None:
         lower(made)
     assert len(e.value.reasons) == 1
     assert "differ in shape" in e.value.reasons[0]
+
+
+def test_more_than_a_model_folder_can_say_is_refused() -> None:
+    s = Sketch(LAST)
+    joined = s.concat(2, *[s.input(2, 2, 3)] * 257)
+    with pytest.raises(NoGraphError, match="joins 257 maps; 256 are the most"):
+        lower(coded(s.network(joined)))
+    s = Sketch(LAST)
+    x = s.input(2, 2, 3)
+    with pytest.raises(NoGraphError, match="257 outputs; 256 are the most"):
+        lower(coded(s.network(*(s.slice(x, 2, 0, 1) for _ in range(257)))))
+    s = Sketch(LAST)
+    y = s.input(2, 2, 3)
+    for _ in range(4097):
+        y = s.relu(y, (-0.5, 0.5))
+    with pytest.raises(NoGraphError, match=r"operators; 4,096 are the most"):
+        lower(coded(s.network(y)))
+
+
+def coded(network: Network) -> Network:
+    return quantise_coded(network, dict.fromkeys(network.values(), (-1.0, 1.0)))
 
 
 @pytest.mark.parametrize("rounding", Rounding)

@@ -386,5 +386,5 @@ def test_labels_that_do_not_fit() -> None:
 
 
 def test_a_percentile_of_nothing() -> None:
-    with pytest.raises(InputError, match="percentile is 0"):
+    with pytest.raises(InputError, match="percentile 0: must be above 50"):
         Calibration(Method.PERCENTILE, 0)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Place = str | Path
 
 _AT_ONCE = 256  # samples in memory
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Quantising:
     count: Annotated[
         int, Option("Samples of the data that ranges come from, at most.", limits.COUNT)
     ] = 128
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data; raises `InputError`."""
+        if self.count < 1:
+            raise InputError(f"{option('count')} {self.count}: must be at least 1")
+        Calibration(self.calibration, self.percentile)
 
     @property
     def recipe(self) -> Recipe:
@@ -253,6 +260,9 @@ def _array(dataset: Dataset, index: int, preprocess: Preprocess) -> Array:
             "otherwise"
         )
     try:
-        return as_map(sample, preprocess).astype(np.float32)
+        given = as_map(sample, preprocess)
     except InputError as e:
         raise InputError(f"{where} {e}") from e
+    if np.abs(given).max() > _LARGEST:
+        raise InputError(f"{where} has numbers that float32 cannot hold; scale the data")
+    return given.astype(np.float32)

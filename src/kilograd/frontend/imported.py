@@ -96,7 +96,13 @@ class Samples:
             return Preprocess(*shape, Arrays(affine, taken))
         normal = self.normal(shape[2])
         normalised = None if normal is None else Normalised(*normal, affine)
-        side = min(shape[:2]) if self.resize is None else self.resize
+        least = min(shape[:2])
+        side = least if self.resize is None else self.resize
+        if side < least:
+            raise InputError(
+                f"{option('resize')} {side}: must be at least {least}, the shorter side of the "
+                "network's input"
+            )
         return Preprocess(*shape, Images(side, normalised))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kilograd.errors import InputError
+from kilograd.errors import InputError, option
 from kilograd.ir import Affine, Array
 from kilograd.layers.evaluate import computed, dequantised
 from kilograd.layers.network import Network, Value
@@ -52,7 +52,9 @@ class Calibration:
     def __post_init__(self) -> None:
         """Check the percentage; raises `InputError`."""
         if not 50 < self.percentile <= 100:
-            raise InputError(f"percentile is {self.percentile:g}; give one above 50, at most 100")
+            raise InputError(
+                f"{option('percentile')} {self.percentile:g}: must be above 50 and at most 100"
+            )
 
 
 def affine(observed: Range, *, one_sided: bool = False) -> Affine:

@@ -89,7 +89,8 @@ def computed(
         yield v, values[v]
     dtype = np.result_type(*inputs.values())
     for i, layer in enumerate(network.layers):
-        y = applied(layer, [values[v] for v in layer.inputs], network.layout, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # who asks looks at what is not finite
+            y = applied(layer, [values[v] for v in layer.inputs], network.layout, dtype)
         y = rounded(y, layer.output.quant, arithmetic)
         for v in layer.inputs:
             if last[v] == i:

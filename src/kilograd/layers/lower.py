@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kilograd import ops
+from kilograd import limits, ops
 from kilograd.errors import InputError
 from kilograd.ir import (
     Affine,
@@ -20,6 +20,7 @@ from kilograd.ir import (
     Builder,
     DType,
     Graph,
+    Input,
     Node,
     Op,
     Param,
@@ -108,12 +109,22 @@ def lower(network: Network) -> Lowered:
         raise NoGraphError(lowering.reasons)
     outputs = [lowering.nodes[v] for v in network.outputs]
     graph = dead_code(b.graph(_features(b, outputs), *outputs))
+    _check_size(network, graph)
     try:
         check_ranges(graph)
         accumulator_bounds(graph, ())
     except (AccumulatorError, LimitError) as e:
         raise InputError(f"{network.source.file or network.name}: {e}") from e
     return Lowered(graph, trunk(graph), lowering.nodes)
+
+
+def _check_size(network: Network, graph: Graph) -> None:
+    """Raise `NoGraphError` for more than a model folder can say."""
+    count = sum(not isinstance(n.op, Param | Input) for n in graph.nodes)
+    if count > limits.OPERATORS:
+        raise NoGraphError([f"it has {count:,} operators; {limits.OPERATORS:,} are the most"])
+    if len(network.outputs) > limits.INPUTS:
+        raise NoGraphError([f"it has {len(network.outputs)} outputs; {limits.INPUTS} are the most"])
 
 
 def _features(b: Builder, outputs: list[Node]) -> Node:
@@ -218,6 +229,9 @@ class _Lowering:
                 return self._as(xs[0], out, name)
             case Curve() as curve:
                 return self._table(curve, xs[0], out, name)
+            case Concat() if len(xs) > limits.INPUTS:
+                self._refuse(layer, f"joins {len(xs)} maps; {limits.INPUTS} are the most")
+                return None
             case Concat(axis):
                 parts = [self._as(x, out, f"{name}.{i}") for i, x in enumerate(xs)]
                 return b(ops.Concat(axis + 3 - len(out.shape)), *parts, name=name)

@@ -44,7 +44,7 @@ _CURVES = {
     "ABS": CurveKind.ABS,
     "NEG": CurveKind.NEG,
 }
-_EXACT = {"LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "GELU", "ELU"}
+_EXACT = {"LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU", "ELU"}
 """Curves that are read in int8 as well."""
 
 

@@ -86,7 +86,7 @@ _OTHERWISE = {
     "CALL": "calls of other graphs cannot be imported; convert them inlined",
     "ARG_MAX": "take it away: the network ends in what it compares",
     "FAKE_QUANT": "convert it to int8, or without quantisation-aware training",
-    "L2_NORMALIZATION": "take it away, and choose `--head cosine`",
+    "L2_NORMALIZATION": "take it away, and choose `--head proto`",
     "ethos-u": "compiled by Vela: give the file before Vela",
     "edgetpu-custom-op": "compiled for the Edge TPU: give the file before edgetpu_compiler",
     "TFLite_Detection_PostProcess": "take it away: the network ends in boxes and scores",

@@ -123,6 +123,8 @@ def _numbers(r: Reader, op: FileOperator, values: Array, x: Value) -> tuple[Tens
     tensor, *biases = op.inputs[1:]
     if tensor is None:
         raise Refusal("lacks weights")
+    if (r.quant(op.outputs[0]) is None) != (x.quant is None):
+        raise Refusal("reads codes and makes reals, or the other way: convert all layers to int8")
     r.spend(values.size)
     if values.dtype.kind == "f":
         if x.quant is not None:
