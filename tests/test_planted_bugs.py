@@ -384,8 +384,14 @@ C_BUGS = [
     CBug(
         "groups share the scales of the first",
         "src/kg_grouped.c",
-        "k++, part.scaling.scale += out)",
+        "k++, part->scaling.scale += out)",
         "k++)",
+    ),
+    CBug(
+        "groups share the shifts of the first",
+        "src/kg_grouped.c",
+        "if (limited.limits.shift) limited.limits.shift += out;",
+        ";",
     ),
     CBug("a group has its own exponent", "src/kg_grouped.c", "old && k < c", "old && k < 0 * c"),
     CBug(
