@@ -129,6 +129,16 @@ def test_more_than_a_model_folder_can_say_is_refused() -> None:
         lower(coded(s.network(y)))
 
 
+def test_a_value_without_codes_among_others_is_refused() -> None:
+    plain = simplify(gated())
+    network = quantise(plain, samples(plain)).network
+    layer = network.layers[3]
+    bare = replace(layer, output=replace(layer.output, quant=None))
+    broken = replace(network, layers=(*network.layers[:3], bare, *network.layers[4:]))
+    with pytest.raises(NoGraphError, match="it is in float, and others have codes"):
+        lower(broken)
+
+
 def coded(network: Network) -> Network:
     return quantise_coded(network, dict.fromkeys(network.values(), (-1.0, 1.0)))
 

@@ -15,7 +15,7 @@ from kilograd.frontend.onnx import read_onnx
 from kilograd.frontend.onnx.oracle import runtime_values
 from kilograd.ir import Affine, interpret
 from kilograd.layers.evaluate import Arithmetic, codes, computed
-from kilograd.layers.lower import lower
+from kilograd.layers.lower import NoGraphError, lower
 from kilograd.layers.network import (
     Convolution,
     Dense,
@@ -428,3 +428,20 @@ def test_the_oracle_says_why_a_file_does_not_run(tmp_path: Path) -> None:
     x = np.zeros((4, 5, 6), np.int8)
     with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
         runtime_values(path, [{read_onnx(path).inputs[0].name: x}])
+
+
+@pytest.mark.parametrize("weight", ["w", "v"])
+def test_weights_without_a_scale_among_layers_with_codes_are_refused(
+    weight: str, tmp_path: Path
+) -> None:
+    constants = INT8 | {"v": weights(2, 4, 1, 1), "w2": INT8["w"][:, :2]}
+    nodes = [
+        node("Conv", f"xd {weight}", "c1"),
+        node("QuantizeLinear", "c1 t y0", "q1"),
+        node("DequantizeLinear", "q1 t y0", "d1"),
+        node("DequantizeLinear", "w2 ws", "wd2", axis=0),
+        node("Conv", "d1 wd2", "c"),
+    ]
+    path = saved(hand_made(*nodes, constants=constants), tmp_path)
+    with pytest.raises((InputError, NoGraphError), match=r"n_c1.*(no scale|in floats)"):
+        lower(simplify(read_onnx(path)))

@@ -437,6 +437,19 @@ def test_a_truncated_file_is_refused(net: Path) -> None:
             read_pt2(other)
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400), "NaN"])
+def test_a_number_beyond_floats_is_refused(net: Path, number: object) -> None:
+    def changed(data: bytes) -> bytes:
+        text = re.sub(
+            rb'"as_float": ?[-0-9.e]+', b'"as_float": ' + json.dumps(number).encode(), data
+        )
+        assert text != data
+        return text
+
+    with pytest.raises(InputError):
+        read_pt2(rewritten(net, {"model.json": changed}))
+
+
 def test_a_file_with_other_bytes_is_read_or_refused(net: Path) -> None:
     draw = random.Random(2)
     data = net.read_bytes()

@@ -176,7 +176,9 @@ def load_model_folder(path: Path) -> Model:
     try:
         check_ranges(model.graph)
         accumulator_bounds(model.graph, ())
-    except (AccumulatorError, LimitError) as e:
+    except AccumulatorError as e:
+        raise InputError(f"{path}: {e} (use the sanitised model file)") from e
+    except LimitError as e:
         raise InputError(f"{path}: {e}") from e
     return model
 

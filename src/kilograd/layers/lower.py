@@ -175,6 +175,9 @@ class _Lowering:
         if wide:
             self._refuse(layer, f"{wide[0].name} has {len(wide[0].shape)} axes; 3 are the most")
             return
+        if any(v.quant is None for v in (*layer.inputs, layer.output)):
+            self._refuse(layer, "it is in float, and others have codes; quantise it too")
+            return
         try:
             node = self._node(layer, [self.nodes[v] for v in layer.inputs])
         except ShapeError as e:
@@ -275,7 +278,8 @@ class _Lowering:
         b, name = self.builder, layer.name
         codes, quant = op.weight.values, op.weight.quant
         if quant is None or codes.dtype != np.int8:
-            raise TypeError(f"{name} has no codes")
+            self._refuse(layer, "its weights have no scale, and others do; quantise them too")
+            return None
         channels, depthwise = codes.shape[0], 1 < op.groups == x.type.shape[2]
         if depthwise and channels > op.groups:
             # Several filters a channel.  A copy of it for each costs less than their own groups:

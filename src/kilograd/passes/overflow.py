@@ -158,7 +158,7 @@ def accumulator_bounds(graph: Graph, learned: Iterable[str]) -> tuple[Bound, ...
         if worst > _INT32:
             raise AccumulatorError(
                 f"{n.name!r} can reach {worst}, which int32 cannot hold; the biases or weights of "
-                f"this layer are out of proportion (use the sanitised model file)"
+                "this layer are out of proportion"
             )
         if worst:
             bounds.append(Bound(n.name, worst))

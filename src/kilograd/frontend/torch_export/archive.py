@@ -356,6 +356,8 @@ def _item(given: Any) -> Ref | Scalar | None:  # noqa: ANN401 JSON
 def _scalar(x: Any, real: bool) -> Scalar:  # noqa: ANN401, FBT001 JSON; 1.0 may be written as 1
     if real and isinstance(x, str):
         return {"Infinity": math.inf, "-Infinity": -math.inf}.get(x, math.nan)
+    if real and isinstance(x, int) and abs(x) > 1 << 1000:
+        return math.nan  # float() would raise
     if isinstance(x, int | float | str):
         return float(x) if real else x
     return math.nan
