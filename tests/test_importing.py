@@ -204,3 +204,31 @@ def test_numbers_beyond_float32_are_refused_without_warnings(
     done = run("import", classifier(here), "--data", "far.npz", "--out", "net", "--input", "array")
     assert done.code == 2
     assert "Warning" not in done.err
+
+
+def test_a_check_that_cannot_be_made_says_what_is_there(
+    run: Run, here: Path, toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: Path) -> None:
+        raise InputError("pip install onnxruntime")
+
+    monkeypatch.setattr("kilograd.cli.networks.check", missing)
+    done = run("import", classifier(here), "--data", toys, "--out", "net", "--check")
+    assert "pip install onnxruntime; the network itself is written to net" in done.error
+    assert load_model("net").layers
+
+
+@pytest.mark.parametrize(("channels", "advised"), [(3, True), (4, False)])
+def test_images_for_arrays_are_refused_with_advice_that_works(
+    channels: int, advised: bool, run: Run, here: Path, toys: Path
+) -> None:
+    nodes = [node("GlobalAveragePool", "x", "e"), node("Flatten", "e", "f")]
+    w = np.random.default_rng(0).normal(size=(2, channels)).astype(np.float32)
+    nodes.append(node("Gemm", "f w b", "y", transB=1))
+    constants = {"w": w, "b": np.zeros(2, np.float32)}
+    file = onnx_files.saved(onnx_files.model(nodes, [1, channels, 9, 12], constants), here)
+    given = ["import", file, "--data", toys, "--out", "net"]
+    error = run(*given).error
+    assert "the network takes arrays of" in error
+    assert ("--input image" in error) == advised
+    assert run(*given, "--input", "image").code == (0 if advised else 2)

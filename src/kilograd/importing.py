@@ -255,9 +255,10 @@ def _array(dataset: Dataset, index: int, preprocess: Preprocess) -> Array:
     where = f"{dataset.name}: sample {dataset.image_names[index]}"
     sample = dataset.sample(index)
     if not isinstance(sample, np.ndarray):
+        other = f", or {option('input')} image" if preprocess.channels in {1, 3} else ""
         raise InputError(
-            f"{where} is an image, and the network takes arrays; {option('input')} image says "
-            "otherwise"
+            f"{where} is an image, and the network takes arrays of {preprocess.spelled}; give "
+            f".npy files{other}"
         )
     try:
         given = as_map(sample, preprocess)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kilograd import api
-from kilograd.checking import check
+from kilograd.checking import Checked, check
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import ERR, OUT, Table, bar, say, word
 from kilograd.cli.layers import (
@@ -142,7 +142,7 @@ def import_command(
     name = spelled(out.resolve().name, ())
     found = import_file(file, data, settings, name)
     save_imported(found, out)
-    checked = check(file) if with_check else None
+    checked = _checked(file, out) if with_check else None
     if as_json:
         report = None if found.report is None else asdict(found.report)
         print(
@@ -162,6 +162,13 @@ def import_command(
     if checked is not None:
         show_checked(checked)
     say(f"Written to {out}, a model folder: --model {word(out)}")
+
+
+def _checked(file: Path, out: Path) -> Checked:
+    try:
+        return check(file)
+    except InputError as e:
+        raise InputError(f"{e}; the network itself is written to {out}") from e
 
 
 @command(app, "quantize", Group.LOOK)

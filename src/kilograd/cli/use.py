@@ -161,6 +161,7 @@ def merge_command(
     if as_json:
         print(json.dumps({**asdict(merged), "path": str(merged.path)}))
         return
-    say(f"new numbers in {len(merged.layers)} layers, of {len(merged.classes)} classes:")
+    layers = "1 layer" if len(merged.layers) == 1 else f"{len(merged.layers)} layers"
+    say(f"new numbers in {layers}, of {len(merged.classes)} classes:")
     say(f"  {', '.join(merged.layers)}")
     say(f"Written to {out}")
