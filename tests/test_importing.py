@@ -74,6 +74,35 @@ def test_a_float_network_comes_in_and_learns(run: Run, here: Path, toys: Path) -
     assert 0 <= learned.json["accuracy_after"] <= 1
 
 
+def dense(folder: Path) -> Path:
+    """Write a float network of ONNX of dense layers alone: 2 x 6 numbers, 3 classes."""
+    rng = np.random.default_rng(0)
+    constants = {"w1": rng.normal(size=(8, 12)), "w2": rng.normal(size=(3, 8))}
+    nodes = [
+        node("Flatten", "x", "a"),
+        node("Gemm", "a w1", "b", transB=1),
+        node("Relu", "b", "c"),
+        node("Gemm", "c w2", "y", transB=1),
+    ]
+    single = {k: v.astype(np.float32) for k, v in constants.items()}
+    return onnx_files.saved(onnx_files.model(nodes, [1, 2, 6], single), folder)
+
+
+@pytest.mark.parametrize("shape", [(12,), (2, 6)])
+def test_a_float_network_of_dense_layers_comes_in(
+    run: Run, here: Path, shape: tuple[int, ...]
+) -> None:
+    file = dense(here)
+    samples = np.random.default_rng(1).normal(size=(30, *shape)).astype(np.float32)
+    np.savez("data.npz", x=samples, y=np.arange(30) % 3)
+    done = run("import", file, "--data", "data.npz", "--out", "net")
+    assert done.code == 0, done.err
+    done = run("quantize", file, "--data", "data.npz", "--test", "data.npz", "--out", "q", "--json")
+    assert done.json["accuracy"]["agreement"] > 0.9
+    learned = run("adapt", "data.npz", "--model", "net/", "--method", "last:1", "--json")
+    assert learned.code == 0, learned.err
+
+
 def test_a_float_network_needs_data(run: Run, here: Path, toys: Path) -> None:
     file = classifier(here)
     error = run("import", file, "--out", "net").error
@@ -144,6 +173,14 @@ def test_every_layer_is_compared_with_the_runtime(run: Run, here: Path, toys: Pa
     assert checked["runtime"] == "ONNX Runtime"
     assert len(checked["layers"]) >= 4
     assert not any(x["differ"] for x in checked["layers"])
+
+
+def test_an_input_in_another_order_is_no_difference(here: Path) -> None:
+    torch = pytest.importorskip("torch", reason="modules of PyTorch need torch")
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
+    program = torch.export.export(module, (torch.zeros(1, 2, 6),))
+    torch.export.save(program, "net.pt2")
+    assert check(Path("net.pt2")).exact
 
 
 def test_another_network_differs_from_the_runtime(

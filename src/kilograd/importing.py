@@ -18,7 +18,7 @@ from kilograd.frontend.files import read_network
 from kilograd.frontend.imported import Samples, model_of, sketched
 from kilograd.ir import Array
 from kilograd.layers.calibrate import Calibration, Method, affine
-from kilograd.layers.network import Network
+from kilograd.layers.network import Network, Value
 from kilograd.layers.quantise import Recipe, quantise
 from kilograd.layers.report import Accuracy, Report, accuracy, total
 from kilograd.layers.simplify import simplify
@@ -129,11 +129,12 @@ def quantise_file(
             f"{dataset.name}: has {len(dataset.classes)} classes, and {file} gives {classes} "
             f"numbers; {option('test')} takes samples of the classes of the network"
         )
+    (image,) = floats.inputs
     parts = [
         accuracy(
             floats,
             found.network,
-            {floats.inputs[0].name: _some(dataset, part, found.model.preprocess, how)},
+            {image.name: _some(dataset, part, image, found.model.preprocess, how)},
             dataset.labels[part],
         )
         for part in np.array_split(np.arange(len(dataset)), -(-len(dataset) // _AT_ONCE))
@@ -201,8 +202,8 @@ def imported(
             f"{network.source.file or network.name}: computes in float; give {option('data')}, "
             "samples of what it is for: they show which ranges its layers need"
         )
-    seen = _reals(load_samples(as_path("data", data)), model.preprocess, how)
     (image,) = plain.inputs
+    seen = _reals(load_samples(as_path("data", data)), image, model.preprocess, how)
     made = quantise(
         _with_pixels(plain, model, how.samples), {image.name: seen}, how.quantising.recipe
     )
@@ -231,14 +232,23 @@ def _normal(samples: Samples, channels: int) -> tuple[tuple[float, ...], tuple[f
     return samples.normal(channels) or ((0.0,) * channels, (1.0,) * channels)
 
 
-def _reals(dataset: Dataset, preprocess: Preprocess, how: Importing) -> Array:
-    """Return samples as a float network takes them, float32 [n, height, width, channels]."""
+def _reals(dataset: Dataset, image: Value, preprocess: Preprocess, how: Importing) -> Array:
+    """Return samples as a float network takes them as `image`: float32, one behind the other."""
     count = min(how.quantising.count, len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-    return _some(dataset, chosen, preprocess, how)
+    return _some(dataset, chosen, image, preprocess, how)
 
 
-def _some(dataset: Dataset, chosen: Array, preprocess: Preprocess, how: Importing) -> Array:
+def _some(
+    dataset: Dataset, chosen: Array, image: Value, preprocess: Preprocess, how: Importing
+) -> Array:
+    """Return some samples: a network of dense layers takes vectors, `preprocess` makes maps."""
+    maps = _maps(dataset, chosen, preprocess, how)
+    return maps.reshape(len(maps), *image.shape)
+
+
+def _maps(dataset: Dataset, chosen: Array, preprocess: Preprocess, how: Importing) -> Array:
+    """Return some samples as float32 [n, height, width, channels]."""
     if isinstance(preprocess.samples, Images):
         pixels = replace(preprocess, samples=Images(preprocess.samples.resize))
         seen = (

@@ -137,7 +137,8 @@ def _features(b: Builder, outputs: list[Node]) -> Node:
 
 def trunk(graph: Graph) -> tuple[str, ...]:
     """Name the layers with weights that the features stand on."""
-    before = _ancestors(graph.outputs[0])
+    features = graph.outputs[0]
+    before = _ancestors(features) | {features}
     return tuple(n.name for n in graph.nodes if n in before and isinstance(n.op, ops.LayerOp))
 
 
