@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from kilograd.frontend.onnx import read_onnx
 from kilograd.frontend.onnx.oracle import runtime_values
 from kilograd.ir import interpret
 from kilograd.learn.adapted import Adapted, load_adapted
+from kilograd.merging import merge
+from kilograd.targets import Driver
 
 SIZE = 32
 QUICK = ("--method", "last:2", "--iterations", 5, "--shots", 3, "--queries", 3, "--ways", 3)
@@ -68,10 +71,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def adapted(run: Run, file: str) -> Adapted:
+def adapted(run: Run, file: str, head: str = "linear") -> Adapted:
     done = run("import", file, "--data", "toys", "--out", "net")
     assert done.code == 0, done.err
-    done = run("adapt", "toys", "--model", "net/", *QUICK, "--head", "linear", "--out", "learned")
+    done = run("adapt", "toys", "--model", "net/", *QUICK, "--head", head, "--out", "learned")
     assert done.code == 0, done.err
     return load_adapted(Path("learned"))
 
@@ -103,6 +106,24 @@ def test_onnx_runtime_computes_the_codes_that_were_learned(run: Run, here: Path)
     for image, values in zip(images, theirs, strict=True):
         np.testing.assert_array_equal(features(found, image), values[before.name].ravel())
     assert before.quant is not None
+
+
+def test_a_file_of_codes_chooses_as_prototypes_do(run: Run, here: Path) -> None:
+    """Those of like images are nearly alike: what tells them apart must not be lost in rounding."""
+    path = quantised(network(), here)
+    found = adapted(run, path.name, "proto")
+    table = found.tensors["head.prototypes"]
+    unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+    alike = (unit + 10 * unit.mean(axis=0)).astype(np.float32)
+    found = replace(found, tensors={**found.tensors, "head.prototypes": alike})
+    merge(found, path, "new.onnx", "toys")
+    toys, new = load_dataset(Path("toys")), read_onnx(Path("new.onnx"))
+    images = [toys.prepared(i, found.compiled.model.preprocess) for i in range(len(toys))]
+    feeds = [{new.inputs[0].name: one.transpose(2, 0, 1)} for one in images]
+    values = runtime_values(Path("new.onnx"), feeds)
+    theirs = [one[new.outputs[0].name].argmax() for one in values]
+    ours = [Driver(found.host()).infer(one).argmax() for one in images]
+    assert np.mean(np.array(theirs) == ours) > 0.9
 
 
 def test_a_float_file_chooses_the_same_classes(run: Run, here: Path) -> None:

@@ -263,7 +263,8 @@ def _dense(found: Adapted, node: Node) -> tuple[Array, Array]:
         table = tensors[PrototypeHead.table].astype(np.float64)
         lengths = np.linalg.norm(table, axis=1, keepdims=True)
         weight = head.scale * table / np.where(lengths == 0, 1, lengths)
-        return weight, np.zeros(len(weight))
+        # what all classes have in common chooses none, and takes most of what int8 has room for
+        return weight - weight.mean(axis=0), np.zeros(len(weight))
     weight, bias = (tensors[name].astype(np.float64) for name in head.learned)
     if isinstance(head, Int8Head):
         scale = head.weight_scale(node.inputs[0])
