@@ -67,7 +67,8 @@ def check(path: Path, samples: int = SAMPLES, seed: int = 0) -> Checked:
     plain = simplify(network)
     x = _inputs(network, plain, samples, seed)
     theirs = runtime_values(path, network, x)
-    ours = _codes(plain, x) if plain.quantised else _reals(plain, x)
+    values = _codes(plain, x) if plain.quantised else _reals(plain, x)
+    ours = {v: y for v, y in values.items() if v not in plain.inputs}
     layers = tuple(_compared(network.layout, theirs, ours, quantised=plain.quantised))
     if not layers:
         raise InputError(f"{path}: its runtime shows nothing that an imported layer computes too")
