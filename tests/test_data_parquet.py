@@ -141,7 +141,7 @@ def test_groups_come_from_class_names(
         ({"label": [0]}, None, "needs a column 'image' .* it has label$"),
         ({"image": [], "label": []}, None, "the file has no rows"),
         ({"image": [b"x"], "label": [0]}, None, r"no image in it can be read \(1 tried"),
-        ({"image": ["x"], "label": [0]}, None, "must hold encoded image bytes; row 0"),
+        ({"image": ["x"], "label": [0]}, None, "must hold encoded image bytes, or lists .* row 0"),
         ({"image": [{"path": "x"}], "label": [0]}, None, "must hold encoded image bytes"),
         ({"image": [b"x"], "label": [[1]]}, None, "column 'label' holds list"),
         ({"image": [b"x"], "class_name": ["a\x1b"]}, None, r"holds the character '\\x1b'"),
