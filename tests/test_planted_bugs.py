@@ -864,8 +864,8 @@ PY_BUGS = [
     PyBug(
         "learned weights count as ones",
         "kilograd.passes.overflow",
-        "return np.full(w.type.shape, _WIDEST_WEIGHT, np.int64)",
-        "return np.ones(w.type.shape, np.int64)",
+        "        out = np.maximum(out, _WIDEST_WEIGHT)\n    return out",
+        "        out = np.ones(w.type.shape, np.int64)\n    return out",
         (
             "kilograd.passes.training:narrow_gradients",
             "kilograd.passes.training:accumulator_bounds",
