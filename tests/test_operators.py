@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from kilograd.frontend import Arrays, Model, Preprocess, load_model_folder, save_model
 from kilograd.ir import Affine, Builder, DType, Graph, Node, Role, TensorType
@@ -63,7 +62,6 @@ def come_back(graph: Graph, layers: tuple[str, ...], folder: Path) -> Graph:
     return again.graph
 
 
-@pytest.mark.xfail(raises=NotImplementedError, reason="kernels follow")
 def test_limits_rounding_and_two_strides(tmp_path: Path) -> None:
     b, x = start()
     op = Conv(Window((2, 1)), Affine((0.05,), -10), limits=(-10, 90), rounding=Rounding.TFLITE)
