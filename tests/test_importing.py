@@ -108,6 +108,7 @@ def test_a_float_network_needs_data(run: Run, here: Path, toys: Path) -> None:
     error = run("import", file, "--out", "net").error
     assert "--data" in error
     assert not (here / "net").exists()
+    assert "--std" in run("import", file, "--data", toys, "--out", "first").out
     assert "kilograd import" in run("export", "--model", file, "--out", "project").error
     planned = run("plan", "--model", file, "--json")
     assert run("import", file, "--data", toys, "--out", "net").code == 0

@@ -217,7 +217,7 @@ def test_a_network_that_halves_and_doubles_takes_even_maps_only() -> None:
     assert call(linked({"infer": even.graph}), "infer", {"image": photo}).keys() == {
         n.name for n in even.graph.outputs
     }
-    with pytest.raises(InputError, match=r"^size 17: .*squares of 2x2 pixels; .*, here 16 or \d+;"):
+    with pytest.raises(InputError, match=r"^size 17: .*boxes of 2x2 pixels; .*, here 16 or \d+;"):
         resized(wider, 17)
 
 

@@ -100,7 +100,7 @@ def taken(model: Model) -> str:
 
     >>> from kilograd.frontend import load_model
     >>> taken(load_model("digits"))
-    'images 8x8x1, pixel - 128'
+    'images 16x16x1, pixels 0 ... 255 as -1 ... 0.996'
     """
     shape = model.preprocess.spelled
     match model.preprocess.samples:
@@ -110,7 +110,19 @@ def taken(model: Model) -> str:
         case Arrays(affine):
             scale, zero = affine.scale[0], affine.zero_point
             return f"arrays {shape} of reals, code = real / {scale:.6g} + {zero}"
-    return f"images {shape}, pixel - 128"
+    quant = model.graph.inputs()[0].type.affine
+    black, white = (quant.scale[0] * (code - quant.zero_point) for code in (-128, 127))
+    return f"images {shape}, pixels 0 ... 255 as {black:.3g} ... {white:.3g}"
+
+
+def doubt_pixels(model: Model) -> None:
+    """Say that a float file does not say what pixels were in training, where nobody else did."""
+    samples = model.preprocess.samples
+    if isinstance(samples, Images) and samples.normalised is None:
+        say(
+            "note: the file does not say what pixels were in training; if not 0 ... 1, give --mean "
+            "and --std (0 ... 255 is --std 0.00392157)"
+        )
 
 
 def show_codes(report: Report, accuracy: Accuracy | None) -> None:

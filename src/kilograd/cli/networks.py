@@ -15,6 +15,7 @@ from kilograd.checking import Checked, check
 from kilograd.cli.command import AsJson, Group, command, with_settings
 from kilograd.cli.console import ERR, OUT, Table, bar, say, word
 from kilograd.cli.layers import (
+    doubt_pixels,
     lines,
     show_checked,
     show_codes,
@@ -159,6 +160,7 @@ def import_command(
     show_model(found.model)
     if found.report is not None:
         show_report(found.report)
+        doubt_pixels(found.model)
     if checked is not None:
         show_checked(checked)
     say(f"Written to {out}, a model folder: --model {word(out)}")
