@@ -64,10 +64,10 @@ def firmware(name: str, network: Network) -> Row:
     try:
         model = model_of(sketched(simplify(network)), Samples(), name, Path(name))
         program = compiled(model, min(2, len(model.layers)))
+        need, macs = footprint(program, CORTEX_M7), model.graph.macs()
     except InputError as e:
         return Row(name, why=said(e))
     parameters = sum(p.type.size for p in model.graph.params())
-    need, macs = footprint(program, CORTEX_M7), model.graph.macs()
     row = Row(name, len(model.layers), parameters, macs, need.ram_bytes, need.flash_bytes or 0)
     row = replace(row, whole=most_layers(model))
     if macs > LARGEST:

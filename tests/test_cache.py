@@ -411,6 +411,20 @@ def test_another_process_makes_the_folder_first(
             '#!/bin/sh\n[ "$1" = --version ] || { echo "No space left on device" >&2; exit 1; }\n',
             "No space",
         ),
+        (  # GNU's linker, with its quotes, and LLVM's
+            (
+                '#!/bin/sh\n[ "$1" = --version ] || '
+                """{ echo "region \\`FLASH' overflowed by 4096 bytes" >&2; exit 1; }\n"""
+            ),
+            "4,096 bytes larger than the target's FLASH",
+        ),
+        (
+            (
+                '#!/bin/sh\n[ "$1" = --version ] || '
+                """{ echo "will not fit in region 'RAM': overflowed by 12 bytes" >&2; exit 1; }\n"""
+            ),
+            "12 bytes larger than the target's RAM",
+        ),
         (  # as in a container with gcc and without libc6-dev
             '#!/bin/sh\n[ "$1" = --version ] || { echo "error: no stdint.h" >&2; exit 1; }\n',
             "cannot compile the simplest program (error: no stdint.h)",

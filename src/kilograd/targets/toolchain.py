@@ -29,6 +29,9 @@ OPTIMISE = ("-O3", "-march=native")
 _HEADERS = ("-include", "stdint.h", "-include", "string.h")
 _PROBE = (*_HEADERS, "-x", "c", "-c", os.devnull, "-o", "probe.o")
 
+#: What linkers say, LLVM's and GNU's, where a program is larger than a memory.
+_OVERFULL = re.compile(r"region [`'](\w+)':? overflowed by (\d+)")
+
 #: What a compiler says where one of its parts was killed.
 _KILLED = re.compile(r"[Kk]illed signal|terminated (with|by) signal|Killed|(O|o)ut of memory")
 
@@ -76,6 +79,11 @@ class Compiler:
             raise InputError(
                 f"{self._name}: the C compiler was killed, perhaps for lack of memory or room; "
                 f"make some, and try again"
+            )
+        if over := _OVERFULL.search(done.stderr):
+            raise InputError(
+                f"{self._name}: the program is {int(over[2]):,} bytes larger than the target's "
+                f"{over[1]}; choose a smaller network, or a board with more"
             )
         self._check_able(folder)
         raise RuntimeError(f"{' '.join(done.args)} failed:\n{done.stderr}")
