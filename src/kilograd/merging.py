@@ -267,10 +267,9 @@ def _dense(found: Adapted, node: Node) -> tuple[Array, Array]:
         return weight - weight.mean(axis=0), np.zeros(len(weight))
     weight, bias = (tensors[name].astype(np.float64) for name in head.learned)
     if isinstance(head, Int8Head):
-        scale = head.weight_scale(node.inputs[0])
-        return weight.reshape(len(weight), -1) * scale, bias * scale * node.inputs[
-            0
-        ].type.affine.scale[0]
+        (features, *_) = node.inputs
+        scale, unit = head.weight_scale(features), features.type.affine.scale[0]
+        return weight.reshape(len(weight), -1) * scale, bias * scale * unit
     return weight, bias
 
 

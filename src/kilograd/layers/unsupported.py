@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from kilograd.errors import InputError
 
 
+class UnsupportedError(Exception):
+    """A reader meets what cannot be a layer; the text says why, and what to do.
+
+    It goes on from the name of a layer, as in "has open shapes: convert it without".  Readers catch
+    it, go on, and tell all of them at once (`refuse`).
+    """
+
+
 @dataclass(frozen=True)
 class Unsupported:
     """A layer that cannot be imported: its operator as the file calls it, and what to do.

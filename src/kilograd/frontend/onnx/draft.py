@@ -41,7 +41,7 @@ from kilograd.layers.network import (
     Transpose,
     Value,
 )
-from kilograd.layers.unsupported import Unsupported
+from kilograd.layers.unsupported import Unsupported, UnsupportedError
 from kilograd.names import spelled
 
 
@@ -97,10 +97,6 @@ class Unknown:
 
 
 Entry = Known | Flow | Function | Codes | Unknown
-
-
-class UnsupportedError(Exception):
-    """An operator cannot be imported; the text says why, or what to do."""
 
 
 class UnreachedError(Exception):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, UnsupportedError, reals
+from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, reals
 from kilograd.frontend.onnx.file import Operator
 from kilograd.frontend.onnx.functions import MOST_PARTS, Function
 from kilograd.ir import Array
@@ -23,6 +23,7 @@ from kilograd.layers.network import (
     Sum,
     Value,
 )
+from kilograd.layers.unsupported import UnsupportedError
 from kilograd.quant.curves import curve
 
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from kilograd import limits
 from kilograd.frontend.onnx.constants import numbers
-from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, UnsupportedError, reals
+from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, reals
 from kilograd.frontend.onnx.file import Operator
 from kilograd.ir import Affine, Array
 from kilograd.layers.network import (
@@ -27,6 +27,7 @@ from kilograd.layers.network import (
     Softmax,
     Tensor,
 )
+from kilograd.layers.unsupported import UnsupportedError
 
 _SCALES_ALIKE = 1e-4
 """Of a bias, and of what it is added to."""

@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from kilograd.frontend.onnx.constants import numbers, parts, slices
-from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, UnsupportedError, reals
+from kilograd.frontend.onnx.draft import Draft, Entry, Flow, Known, reals
 from kilograd.frontend.onnx.file import Operator
 from kilograd.layers.network import Concat, Gather, Pad, Slice, Transpose
+from kilograd.layers.unsupported import UnsupportedError
 
 
 def read(draft: Draft, node: Operator) -> list[Entry] | None:

@@ -24,7 +24,6 @@ from kilograd.frontend.onnx.draft import (
     Known,
     Unknown,
     UnreachedError,
-    UnsupportedError,
     reals,
 )
 from kilograd.frontend.onnx.file import Declared, Operator, Program, Subgraph, read_program
@@ -47,7 +46,7 @@ from kilograd.layers.network import (
     Transpose,
     Value,
 )
-from kilograd.layers.unsupported import Unsupported, refuse
+from kilograd.layers.unsupported import Unsupported, UnsupportedError, refuse
 from kilograd.names import spelled
 
 _FLOATS, _CODES = {1, 10, 11}, {2, 3}  # TensorProto.DataType

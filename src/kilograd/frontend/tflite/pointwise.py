@@ -9,7 +9,6 @@ import numpy as np
 from kilograd.frontend.tflite.builtin import Element
 from kilograd.frontend.tflite.moving import real
 from kilograd.frontend.tflite.reader import Reader, data_of, own
-from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileOperator, FileTensor
 from kilograd.frontend.tflite.weighted import clamp
 from kilograd.ir import Affine
@@ -27,6 +26,7 @@ from kilograd.layers.network import (
     Tensor,
     Value,
 )
+from kilograd.layers.unsupported import UnsupportedError
 
 _CLAMPS: dict[str, Bounds] = {
     "RELU": (0.0, math.inf),
@@ -64,13 +64,13 @@ def subtract(r: Reader, op: FileOperator) -> None:
     b = op.inputs[1] if len(op.inputs) > 1 else None
     made = Sum(clamp(op, 0))
     if b is None:
-        raise Refusal("lacks an input")
+        raise UnsupportedError("lacks an input")
     if r.is_constant(b):
         opposite = _opposite(r, b)
     else:
         given = r.value(b)
         if given.quant is not None:
-            raise Refusal("subtracts int8 maps: add one that is negated before")
+            raise UnsupportedError("subtracts int8 maps: add one that is negated before")
         opposite = r.layer(Curve(CurveKind.NEG), (given,), b.name, given.shape, None)
     _make(r, made, (r.value(x), opposite), y)
 
@@ -80,10 +80,10 @@ def divide(r: Reader, op: FileOperator) -> None:
     x, y = data_of(op)
     b = op.inputs[1] if len(op.inputs) > 1 else None
     if b is None or not r.is_constant(b) or b.element is not Element.FLOAT32:
-        raise Refusal("divides by no float constant: multiply by its inverse")
+        raise UnsupportedError("divides by no float constant: multiply by its inverse")
     values = r.constant(b, "numbers")
     if not values.all():
-        raise Refusal("divides by 0")
+        raise UnsupportedError("divides by 0")
     inverse = Tensor((np.float32(1) / values).astype(np.float32).reshape(own(b.shape)))
     factor = r.layer(Constant(inverse), (), b.name, own(b.shape), None)
     _make(r, Product(clamp(op, 0)), (r.value(x), factor), y)
@@ -95,10 +95,12 @@ def bound(r: Reader, op: FileOperator) -> None:
     constant = [t for t in op.inputs if r.is_constant(t)]
     others = [t for t in op.inputs if t is not None and not r.is_constant(t)]
     if len(constant) != 1 or len(others) != 1:
-        raise Refusal("compares two tensors: only one with one constant number can be imported")
+        raise UnsupportedError(
+            "compares two tensors: only one with one constant number can be imported"
+        )
     value, given = real(r, constant[0]), r.value(others[0])
     if given.quant != r.quant(y):
-        raise Refusal("compares codes of another quantisation than it makes")
+        raise UnsupportedError("compares codes of another quantisation than it makes")
     bounds: Bounds = (value, UNBOUNDED[1]) if op.kind == "MAXIMUM" else (UNBOUNDED[0], value)
     _make(r, Clamp(bounds), (given,), y)
 
@@ -114,7 +116,7 @@ def curve(r: Reader, op: FileOperator) -> None:
     x, y = data_of(op)
     given = r.value(x)
     if given.quant is not None and op.kind not in _EXACT:
-        raise Refusal("computes a function in int8 that is read in float only")
+        raise UnsupportedError("computes a function in int8 that is read in float only")
     if op.kind == "LEAKY_RELU":
         made = Curve(CurveKind.LEAKY, op.real(0))
     elif op.kind == "GELU":
@@ -130,7 +132,7 @@ def leaky_per_channel(r: Reader, op: FileOperator) -> None:
     slopes = r.constant(op.inputs[1] if len(op.inputs) > 1 else None, "slopes")
     given = r.value(x)
     if given.quant is not None or slopes.dtype.kind != "f" or np.ptp(slopes):
-        raise Refusal("has a slope for each channel: use LEAKY_RELU with one slope")
+        raise UnsupportedError("has a slope for each channel: use LEAKY_RELU with one slope")
     _make(r, Curve(CurveKind.LEAKY, float(slopes.reshape(-1)[0])), (given,), y)
 
 
@@ -138,7 +140,9 @@ def softmax(r: Reader, op: FileOperator) -> None:
     """SOFTMAX inside a network, which is a constant where it is over one element."""
     x, y = data_of(op)
     if not x.shape or x.shape[-1] != 1 or x.shape != y.shape:
-        raise Refusal("is no last layer: only a softmax at the end is left out; take it away")
+        raise UnsupportedError(
+            "is no last layer: only a softmax at the end is left out; take it away"
+        )
     quant = r.quant(y)
     r.spend(y.size)
     if quant is None:
@@ -166,7 +170,9 @@ def quantise(r: Reader, op: FileOperator) -> None:
             _make(r, Requantise(), (given,), y)
         return
     if r.quant(x) is None or quant is None:
-        raise Refusal("turns reals of a layer into codes: convert all layers to int8, or none")
+        raise UnsupportedError(
+            "turns reals of a layer into codes: convert all layers to int8, or none"
+        )
     if r.quant(x) == quant:
         r.move(x, y, None)
     else:
@@ -179,7 +185,7 @@ def _quantise_constant(r: Reader, x: FileTensor, y: FileTensor) -> None:
     r.spend(y.size)
     before, after = r.quant(x), r.quant(y)
     if after is None or before is None:
-        raise Refusal("turns constants into codes: convert it again")
+        raise UnsupportedError("turns constants into codes: convert it again")
     real = (values.astype(np.float64) - before.zero_point) * before.scale[0] / after.scale[0]
     codes = np.sign(real) * np.floor(np.abs(real) + 0.5) + after.zero_point
     r.compute(y, np.clip(codes, -128, 127).astype(np.int8))
@@ -189,28 +195,30 @@ def dequantise(r: Reader, op: FileOperator) -> None:
     """DEQUANTIZE of weights: float16, or int8 of the dynamic range."""
     x, y = data_of(op)
     if not r.is_constant(x):
-        raise Refusal("turns codes of a layer into reals: convert all layers to int8, or none")
+        raise UnsupportedError(
+            "turns codes of a layer into reals: convert all layers to int8, or none"
+        )
     values = r.constant(x, "numbers")
     r.spend(y.size)
     if values.size != y.size:
-        raise Refusal(f"makes another number of elements than {y}")
+        raise UnsupportedError(f"makes another number of elements than {y}")
     if x.element is Element.INT8 and x.scales:
         if len(x.scales) not in {1, *x.shape[x.axis : x.axis + 1]} or x.axis < 0:
-            raise Refusal(f"has {len(x.scales)} scales along axis {x.axis} of {x}")
+            raise UnsupportedError(f"has {len(x.scales)} scales along axis {x.axis} of {x}")
         shape = [1] * len(x.shape)
         if len(x.scales) > 1:
             shape[x.axis] = -1
         scale, zero = (np.reshape(v, shape) for v in (x.scales, x.zeros))
         values = (values.astype(np.float64) - zero) * scale
     elif values.dtype.kind != "f":
-        raise Refusal(f"turns numbers in {x.element.name} into reals")
+        raise UnsupportedError(f"turns numbers in {x.element.name} into reals")
     r.compute(y, values.astype(np.float32))
 
 
 def _binary(r: Reader, op: FileOperator, made: Operation) -> None:
     x, y = data_of(op)
     if len(op.inputs) != 2:
-        raise Refusal("lacks an input")
+        raise UnsupportedError("lacks an input")
     _make(r, made, (r.value(x), r.value(op.inputs[1])), y)
 
 
@@ -219,7 +227,7 @@ def _opposite(r: Reader, tensor: FileTensor) -> Value:
     values, quant = r.constant(tensor, "numbers"), r.quant(tensor)
     if quant is not None:
         if values.min() == -128 or quant.zero_point == -128:
-            raise Refusal("subtracts codes of -128: add what is negated before")
+            raise UnsupportedError("subtracts codes of -128: add what is negated before")
         quant = Affine(quant.scale, -quant.zero_point)
     held = Tensor((-values).reshape(own(tensor.shape)), quant, "")
     return r.layer(Constant(held), (), tensor.name, own(tensor.shape), quant)
@@ -228,9 +236,13 @@ def _opposite(r: Reader, tensor: FileTensor) -> Value:
 def _make(r: Reader, made: Operation, inputs: tuple[Value, ...], y: FileTensor) -> None:
     """Let an operation on each element make a tensor; shapes are broadcast as numpy does."""
     if any((v.quant is None) != (r.quant(y) is None) for v in inputs):
-        raise Refusal("computes with codes and reals at once: convert all layers to int8, or none")
+        raise UnsupportedError(
+            "computes with codes and reals at once: convert all layers to int8, or none"
+        )
     try:
         shape = np.broadcast_shapes(*(v.shape for v in inputs))
     except ValueError as e:
-        raise Refusal(f"has inputs of unlike shapes {[list(v.shape) for v in inputs]}") from e
+        raise UnsupportedError(
+            f"has inputs of unlike shapes {[list(v.shape) for v in inputs]}"
+        ) from e
     r.make(made, inputs, y, shape)

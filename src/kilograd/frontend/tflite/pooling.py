@@ -8,11 +8,11 @@ import numpy as np
 
 from kilograd.frontend.tflite.moving import axis
 from kilograd.frontend.tflite.reader import Moved, Reader, data_of, own
-from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileOperator, FileTensor
 from kilograd.frontend.tflite.weighted import clamp, geometry
 from kilograd.layers import moves
 from kilograd.layers.network import Mean, Pool, PoolKind, Resize
+from kilograd.layers.unsupported import UnsupportedError
 
 _KINDS = {"MAX_POOL_2D": PoolKind.MAX, "AVERAGE_POOL_2D": PoolKind.MEAN}
 
@@ -24,7 +24,7 @@ def pool(r: Reader, op: FileOperator) -> None:
     out, pad = geometry(op, x, y, kernel, stride)
     given = r.value(x)
     if given.quant != r.quant(y):
-        raise Refusal("pools into another quantisation")
+        raise UnsupportedError("pools into another quantisation")
     made = Pool(_KINDS[op.kind], kernel, stride, pad, clamp=clamp(op, 5))
     r.make(made, (given,), y, (*out, x.shape[3]))
 
@@ -32,7 +32,7 @@ def pool(r: Reader, op: FileOperator) -> None:
 def _axes(r: Reader, op: FileOperator, rank: int) -> list[int]:
     values = r.constant(op.inputs[1] if len(op.inputs) > 1 else None, "axes")
     if values.dtype.kind != "i" or not 0 < values.size <= rank:
-        raise Refusal(f"has {values.size} axes")
+        raise UnsupportedError(f"has {values.size} axes")
     return sorted({axis(int(a), rank) for a in values.reshape(-1)})
 
 
@@ -42,14 +42,16 @@ def mean(r: Reader, op: FileOperator) -> None:
     lengths = own(x.shape)
     over = [a - len(x.shape) + len(lengths) for a in _axes(r, op, len(x.shape))]
     if min(over) < 0:
-        raise Refusal("is a mean over the batch axis")
+        raise UnsupportedError("is a mean over the batch axis")
     order = _order(r, x)
     source = r.moved(x).value
     axes = dict(zip([a for a, n in enumerate(lengths) if n > 1], order, strict=False))
     there = tuple(sorted(axes[a] for a in over if a in axes))
     kept = tuple(1 if a in there else n for a, n in enumerate(source.shape))
     if not there or math.prod(kept) != y.size:
-        raise Refusal(f"makes {math.prod(kept)} numbers over axes {over}, and the file says {y}")
+        raise UnsupportedError(
+            f"makes {math.prod(kept)} numbers over axes {over}, and the file says {y}"
+        )
     made = r.layer(Mean(there), (source,), y.name, kept, r.quant(y))
     index = moves.in_order(kept).transpose(order)
     if np.array_equal(index.reshape(-1), np.arange(index.size)):
@@ -73,14 +75,14 @@ def largest(r: Reader, op: FileOperator) -> None:
     """REDUCE_MAX over both axes of a map: one window."""
     x, y = data_of(op)
     if len(x.shape) != 4 or x.shape[0] != 1 or _axes(r, op, 4) != [1, 2]:
-        raise Refusal("is a maximum over other axes than height and width")
+        raise UnsupportedError("is a maximum over other axes than height and width")
     given = r.value(x)
     if given.quant != r.quant(y):
-        raise Refusal("pools into another quantisation")
+        raise UnsupportedError("pools into another quantisation")
     size = (x.shape[1], x.shape[2])
     shape = (1, 1, x.shape[3])
     if y.size != x.shape[3]:
-        raise Refusal(f"makes {list(shape)}, and the file says {y}")
+        raise UnsupportedError(f"makes {list(shape)}, and the file says {y}")
     r.stand(y, r.layer(Pool(PoolKind.MAX, size, (1, 1)), (given,), y.name, shape, given.quant))
 
 
@@ -88,12 +90,14 @@ def resize(r: Reader, op: FileOperator) -> None:
     """RESIZE_NEAREST_NEIGHBOR by whole factors."""
     x, y = data_of(op)
     if len(x.shape) != 4 or len(y.shape) != 4:
-        raise Refusal(f"resizes {x} to {y}")
+        raise UnsupportedError(f"resizes {x} to {y}")
     down, across = (divmod(b, a) for a, b in zip(x.shape[1:3], y.shape[1:3], strict=True))
     if down[1] or across[1] or not down[0] or not across[0] or op.flag(0):
-        raise Refusal(f"resizes {x} to {y}: only whole factors, without align_corners, are read")
+        raise UnsupportedError(
+            f"resizes {x} to {y}: only whole factors, without align_corners, are read"
+        )
     given = r.value(x)
     if given.quant != r.quant(y):
-        raise Refusal("resizes into another quantisation")
+        raise UnsupportedError("resizes into another quantisation")
     factors = (down[0], across[0])
     r.make(Resize(factors), (given,), y, (y.shape[1], y.shape[2], x.shape[3]))

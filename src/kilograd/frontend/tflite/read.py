@@ -10,12 +10,11 @@ from pathlib import Path
 from kilograd.errors import InputError
 from kilograd.frontend.tflite import moving, pointwise, pooling, weighted
 from kilograd.frontend.tflite.reader import Moved, Reader, data_of, own
-from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileGraph, FileOperator, FileTensor, parse, read_file
 from kilograd.frontend.tflite.stream import LAST, has_state, unrolled
 from kilograd.ir import Affine
 from kilograd.layers.network import Layout, Network, Source, Value
-from kilograd.layers.unsupported import Unsupported, refuse
+from kilograd.layers.unsupported import Unsupported, UnsupportedError, refuse
 from kilograd.limits import OPERATORS
 from kilograd.names import spelled
 from kilograd.quant import Rounding
@@ -138,7 +137,7 @@ def read_network(path: Path, signature: str = "") -> Reading:
     for op in plain.operators:
         try:
             _read(reader, op, ends)
-        except Refusal as e:
+        except UnsupportedError as e:
             kind = f"custom operator {op.custom!r}" if op.kind == "CUSTOM" else op.kind
             refused.append(Unsupported(op.name.partition(";")[0], kind, _shape(op), str(e)))
     refuse(plain.where, refused)
@@ -151,7 +150,7 @@ def _without_state(graph: FileGraph) -> FileGraph:
         return graph
     try:
         return unrolled(graph)
-    except Refusal as e:
+    except UnsupportedError as e:
         raise InputError(
             f"{graph.where}: {e}; give a network that takes its whole window at once"
         ) from e
@@ -196,7 +195,7 @@ def _read(reader: Reader, op: FileOperator, ends: set[FileOperator]) -> None:
         moved = reader.moved(x)
         for t in op.outputs:
             if t.size != x.size:
-                raise Refusal(f"makes {t} of {x}")
+                raise UnsupportedError(f"makes {t} of {x}")
             reader.ended[t] = reader.ended.get(x, x)
             kept = None if moved.index is None else moved.index.reshape(t.shape)
             reader.held[t] = Moved(moved.value, kept)
@@ -204,10 +203,10 @@ def _read(reader: Reader, op: FileOperator, ends: set[FileOperator]) -> None:
     read = _READ.get(op.kind)
     if read is None:
         _skip(reader, op)
-        raise Refusal(_OTHERWISE.get(op.custom or op.kind, "cannot be imported"))
+        raise UnsupportedError(_OTHERWISE.get(op.custom or op.kind, "cannot be imported"))
     try:
         read(reader, op)
-    except Refusal:
+    except UnsupportedError:
         _skip(reader, op)
         raise
 
@@ -222,7 +221,7 @@ def _skip(reader: Reader, op: FileOperator) -> None:
 def _quant(reader: Reader, t: FileTensor) -> Affine | None:
     try:
         return reader.quant(t)
-    except Refusal:
+    except UnsupportedError:
         return None
 
 
@@ -237,7 +236,7 @@ def _made(reader: Reader, name: str, source: Source) -> Network:
         for t in reader.graph.inputs:
             if t not in reader.inputs:
                 reader.given(t, t, reader.quant(t))
-    except Refusal as e:
+    except UnsupportedError as e:
         raise InputError(f"{reader.graph.where}: {e}; give another network") from e
     inputs = tuple(reader.inputs[t] for t in reader.graph.inputs)
     made = {x.output for x in reader.layers}

@@ -9,11 +9,11 @@ import numpy as np
 
 from kilograd.errors import InputError
 from kilograd.frontend.tflite.builtin import Element
-from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileGraph, FileOperator, FileTensor
 from kilograd.ir import Affine, Array
 from kilograd.layers import moves
 from kilograd.layers.network import Constant, Layer, Operation, Reshape, Tensor, Value
+from kilograd.layers.unsupported import UnsupportedError
 from kilograd.limits import IMPORTED_ELEMENTS, IMPORTED_MOVED
 from kilograd.names import spelled
 
@@ -56,12 +56,12 @@ class Reader:
     # -- tensors of the file -------------------------------------------------------------------
 
     def constant(self, tensor: FileTensor | None, what: str) -> Array:
-        """Return the numbers of a tensor; raises `Refusal` where it has none."""
+        """Return the numbers of a tensor; raises `UnsupportedError` where it has none."""
         found = None if tensor is None else self.constants.get(tensor, tensor.values)
         if tensor is None or found is None:
-            raise Refusal(f"has {what} that the file does not hold: it must be constant")
+            raise UnsupportedError(f"has {what} that the file does not hold: it must be constant")
         if tensor.trouble:
-            raise Refusal(f"has {what} that {tensor.trouble}")
+            raise UnsupportedError(f"has {what} that {tensor.trouble}")
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             raise InputError(
                 f"{self.graph.where}: tensor {tensor.name!r} holds NaN or infinity; train again"
@@ -94,9 +94,11 @@ class Reader:
         if tensor.element is Element.FLOAT32:
             return None
         if len(tensor.scales) != 1:
-            raise Refusal(f"has an int8 tensor with {len(tensor.scales)} scales: convert it with 1")
+            raise UnsupportedError(
+                f"has an int8 tensor with {len(tensor.scales)} scales: convert it with 1"
+            )
         if not -128 <= tensor.zeros[0] <= 127:
-            raise Refusal(f"has the zero point {tensor.zeros[0]}, which is no int8")
+            raise UnsupportedError(f"has the zero point {tensor.zeros[0]}, which is no int8")
         return Affine(tensor.scales, tensor.zeros[0])
 
     # -- values --------------------------------------------------------------------------------
@@ -104,26 +106,28 @@ class Reader:
     def moved(self, tensor: FileTensor | None) -> Moved:
         """Return what stands for a tensor that an operator reads."""
         if tensor is None:
-            raise Refusal("lacks an input")
+            raise UnsupportedError("lacks an input")
         if tensor not in self.held:
             if self.is_constant(tensor):
                 self.held[tensor] = Moved(self._constant(tensor))
             elif tensor in self.graph.inputs:
                 self.held[tensor] = Moved(self.given(tensor, tensor, self.quant(tensor)))
             else:
-                raise Refusal("reads what nothing makes")
+                raise UnsupportedError("reads what nothing makes")
         return self.held[tensor]
 
     def given(self, tensor: FileTensor, like: FileTensor, quant: Affine | None) -> Value:
         """Return the value of an input, with the codes of the tensor `like`."""
         if tensor not in self.inputs:
             if len(tensor.shape) > 1 and tensor.shape[0] != 1:
-                raise Refusal(f"takes {tensor.shape[0]} inputs at once: convert it for one")
+                raise UnsupportedError(
+                    f"takes {tensor.shape[0]} inputs at once: convert it for one"
+                )
             if tensor.trouble:
-                raise Refusal(f"reads an input that {tensor.trouble}")
+                raise UnsupportedError(f"reads an input that {tensor.trouble}")
             self.inputs[tensor] = Value(self.name(tensor.name), own(tensor.shape), quant)
         if self.inputs[tensor].quant != quant:
-            raise Refusal("reads an input in another quantisation than others do")
+            raise UnsupportedError("reads an input in another quantisation than others do")
         return self.inputs[tensor]
 
     def value(self, tensor: FileTensor | None, shape: Shape | None = None) -> Value:
@@ -132,7 +136,7 @@ class Reader:
         `shape`: another one than its own without the batch axis.
         """
         if tensor is None:
-            raise Refusal("lacks an input")
+            raise UnsupportedError("lacks an input")
         value = self._placed(
             self.moved(tensor), own(tensor.shape) if shape is None else shape, tensor.name
         )
@@ -148,7 +152,9 @@ class Reader:
         self.spend(moved.index.size + math.prod(moved.value.shape))
         found = moves.steps(moved.value.shape, moved.index.reshape(shape))
         if found is None:
-            raise Refusal("reads elements that were moved as no slice or permutation of axes does")
+            raise UnsupportedError(
+                "reads elements that were moved as no slice or permutation of axes does"
+            )
         value = moved.value
         for op, made in found:
             value = self.layer(op, (value,), name, made, value.quant)
@@ -161,7 +167,7 @@ class Reader:
     def elements(self, tensor: FileTensor | None) -> Array:
         """Return the numbers of the elements of a tensor, in the shape of the file."""
         if tensor is None or tensor.size > IMPORTED_MOVED:
-            raise Refusal(f"moves nothing, or more than {IMPORTED_MOVED:,} elements")
+            raise UnsupportedError(f"moves nothing, or more than {IMPORTED_MOVED:,} elements")
         self.spend(tensor.size)
         index = None if self.is_constant(tensor) else self.moved(tensor).index
         return moves.in_order(tensor.shape) if index is None else index
@@ -173,9 +179,9 @@ class Reader:
         """
         moved = self.moved(source)
         if (source.size if index is None else index.size) != to.size:
-            raise Refusal(f"moves another number of elements than {to} has")
+            raise UnsupportedError(f"moves another number of elements than {to} has")
         if self.quant(to) != moved.value.quant:
-            raise Refusal("moves elements into another quantisation")
+            raise UnsupportedError("moves elements into another quantisation")
         kept = moved.index if index is None else index
         self.held[to] = Moved(moved.value, None if kept is None else kept.reshape(to.shape))
 
@@ -189,7 +195,9 @@ class Reader:
     ) -> None:
         """Let a layer make a tensor, whose shape without batch must be `shape`."""
         if own(tensor.shape) != shape:
-            raise Refusal(f"makes {list(shape)}, and the file says {list(own(tensor.shape))}")
+            raise UnsupportedError(
+                f"makes {list(shape)}, and the file says {list(own(tensor.shape))}"
+            )
         self.stand(tensor, self.layer(op, inputs, tensor.name, shape, self.quant(tensor)))
 
     def layer(
@@ -228,23 +236,25 @@ class Reader:
 
 
 def require_usable(tensor: FileTensor) -> None:
-    """Raise `Refusal` for element types and shapes that are not computed with."""
+    """Raise `UnsupportedError` for element types and shapes that are not computed with."""
     if tensor.trouble:
-        raise Refusal(tensor.trouble)
+        raise UnsupportedError(tensor.trouble)
     if tensor.element is Element.UINT8:
-        raise Refusal("computes in uint8: convert it again with a current converter, to int8")
+        raise UnsupportedError(
+            "computes in uint8: convert it again with a current converter, to int8"
+        )
     if tensor.element is Element.INT16:
-        raise Refusal("computes in int16: convert it with int8 activations")
+        raise UnsupportedError("computes in int16: convert it with int8 activations")
     if tensor.element is Element.FLOAT32:
         return
     if tensor.element is not Element.INT8:
-        raise Refusal(f"computes in {tensor.element.name}: convert it to float32 or int8")
+        raise UnsupportedError(f"computes in {tensor.element.name}: convert it to float32 or int8")
     if not tensor.scales:
-        raise Refusal("has int8 numbers without a scale")
+        raise UnsupportedError("has int8 numbers without a scale")
 
 
 def data_of(op: FileOperator) -> tuple[FileTensor, FileTensor]:
     """Return the first input and the first output of an operator."""
     if not op.inputs or op.inputs[0] is None or not op.outputs:
-        raise Refusal("lacks an input or an output")
+        raise UnsupportedError("lacks an input or an output")
     return op.inputs[0], op.outputs[0]

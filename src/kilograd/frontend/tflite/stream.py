@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileGraph, FileOperator, FileTensor
+from kilograd.layers.unsupported import UnsupportedError
 from kilograd.limits import MAP_ELEMENTS
 
 LAST = "KILOGRAD_LAST"
@@ -47,15 +47,17 @@ class _Stream:
 def unrolled(graph: FileGraph) -> FileGraph:
     """Return a network without variables, the inputs of which are whole windows.
 
-    Raises `Refusal` where what it keeps is not the past of one axis.
+    Raises `UnsupportedError` where what it keeps is not the past of one axis.
     """
     stream = _Stream(graph)
     _find_past(stream)
     if len(graph.inputs) != 1:
-        raise Refusal("keeps frames of several inputs: give it whole windows, without variables")
+        raise UnsupportedError(
+            "keeps frames of several inputs: give it whole windows, without variables"
+        )
     timed = _timed(stream)
     if not timed.issuperset(stream.before) or stream.before.keys() & set(graph.outputs):
-        raise Refusal("keeps what is no past of its input")
+        raise UnsupportedError("keeps what is no past of its input")
     for op in reversed(graph.operators):
         if op not in stream.dropped:
             for t, steps in _looks_at(stream, op, timed):
@@ -84,7 +86,7 @@ def _find_past(stream: _Stream) -> None:
         if read.kind == "READ_VARIABLE":
             writes = kept.get(variables.get(_first(read), ""), [])
             if len(writes) != 1 or not read.outputs:
-                raise Refusal("keeps a variable that is not written once a call")
+                raise UnsupportedError("keeps a variable that is not written once a call")
             whole = _joined(stream, read.outputs[0])
             _require_end(stream, writes[0].inputs[1], whole, read.outputs[0])
 
@@ -103,9 +105,9 @@ def _joined(stream: _Stream, past: FileTensor) -> FileTensor:
         after = users.get(past, [])
     new = after[0].inputs[-1] if len(after) == 1 and after[0].inputs else None
     if new is None or after[0].kind != "CONCATENATION" or after[0].inputs != (past, new):
-        raise Refusal("keeps a variable that is not the past of what comes in")
+        raise UnsupportedError("keeps a variable that is not the past of what comes in")
     if _axis(after[0]) != 1:
-        raise Refusal("keeps a variable along another axis than the first")
+        raise UnsupportedError("keeps a variable along another axis than the first")
     stream.dropped.add(after[0])
     whole = _made(after[0])
     stream.before[whole] = new
@@ -115,26 +117,26 @@ def _joined(stream: _Stream, past: FileTensor) -> FileTensor:
 def _require_end(
     stream: _Stream, end: FileTensor | None, whole: FileTensor, past: FileTensor
 ) -> None:
-    """Raise `Refusal` where what a variable is given is not the end of `whole`."""
+    """Raise `UnsupportedError` where what a variable is given is not the end of `whole`."""
     cut = stream.graph.made.get(end) if end is not None and end is not whole else None
     if cut is not None:
         stream.dropped.add(cut)
         end = _ending(cut)
     if end is None or (end is not whole and (cut is None or _first(cut) is not whole)):
-        raise Refusal("keeps something else than the end of what came in")
+        raise UnsupportedError("keeps something else than the end of what came in")
     if end.shape != past.shape:
-        raise Refusal("keeps a variable of another length than it reads")
+        raise UnsupportedError("keeps a variable of another length than it reads")
 
 
 def _first(op: FileOperator) -> FileTensor:
     if not op.inputs or op.inputs[0] is None:
-        raise Refusal(f"has a {op.kind} of nothing")
+        raise UnsupportedError(f"has a {op.kind} of nothing")
     return op.inputs[0]
 
 
 def _made(op: FileOperator) -> FileTensor:
     if not op.outputs:
-        raise Refusal(f"has a {op.kind} that makes nothing")
+        raise UnsupportedError(f"has a {op.kind} that makes nothing")
     return op.outputs[0]
 
 
@@ -146,7 +148,7 @@ def _axis(op: FileOperator) -> int:
 def _ending(op: FileOperator) -> FileTensor:
     """Return the output of a slice that takes the last steps and nothing else."""
     x, y = _first(op), _made(op)
-    wrong = Refusal("keeps something else than the end of what came in")
+    wrong = UnsupportedError("keeps something else than the end of what came in")
     if op.kind != "STRIDED_SLICE" or len(op.inputs) != 4 or len(x.shape) != len(y.shape):
         raise wrong
     begin, end, step = (t.values if t is not None else None for t in op.inputs[1:])
@@ -214,10 +216,12 @@ def _own(stream: _Stream, t: FileTensor, steps: int) -> Iterator[tuple[FileTenso
 
 
 def _require_pace(op: FileOperator, new: FileTensor) -> None:
-    """Raise `Refusal` where a call does not go on by what it makes, times the stride."""
+    """Raise `UnsupportedError` where a call does not go on by what it makes, times the stride."""
     stride = op.option(2) if op.kind in _WINDOWED else 1
     if new.shape[1] != op.outputs[0].shape[1] * stride:
-        raise Refusal("does not go on by what comes in: its windows are at no fixed distance")
+        raise UnsupportedError(
+            "does not go on by what comes in: its windows are at no fixed distance"
+        )
 
 
 def _reach(op: FileOperator, steps: int, x: FileTensor) -> int:
@@ -226,13 +230,15 @@ def _reach(op: FileOperator, steps: int, x: FileTensor) -> int:
         return steps
     weight = op.inputs[1] if len(op.inputs) > 1 else None
     if weight is None or len(weight.shape) != 4:
-        raise Refusal("has a filter without four axes")
+        raise UnsupportedError("has a filter without four axes")
     size, stride = weight.shape[1], op.option(2)
     if stride < 1 or (op.option(0, "b") != 1 and size > 1):
-        raise Refusal("pads what comes in with zeros at every call: convert it without padding")
+        raise UnsupportedError(
+            "pads what comes in with zeros at every call: convert it without padding"
+        )
     new = op.outputs[0].shape[1]
     if x.shape[1] - size != (new - 1) * stride:
-        raise Refusal("looks back by another length than its filter")
+        raise UnsupportedError("looks back by another length than its filter")
     return (steps - 1) * stride + size
 
 
@@ -250,7 +256,7 @@ def _longer(stream: _Stream, t: FileTensor) -> FileTensor:
 def _stretched(t: FileTensor, steps: int) -> tuple[int, ...]:
     """Return the shape of a tensor with so many steps."""
     if steps * t.size > MAP_ELEMENTS:
-        raise Refusal(f"looks back {steps:,} steps of {t}, more than is taken")
+        raise UnsupportedError(f"looks back {steps:,} steps of {t}, more than is taken")
     return (t.shape[0], steps, *t.shape[2:])
 
 

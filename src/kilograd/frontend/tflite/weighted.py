@@ -8,10 +8,10 @@ import numpy as np
 
 from kilograd.frontend.tflite.builtin import ACTIVATIONS, Element
 from kilograd.frontend.tflite.reader import Reader, data_of
-from kilograd.frontend.tflite.refusal import Refusal
 from kilograd.frontend.tflite.schema import FileOperator, FileTensor
 from kilograd.ir import Affine, Array
 from kilograd.layers.network import Bounds, Convolution, Dense, Pair, Sides, Tensor, Value
+from kilograd.layers.unsupported import UnsupportedError
 from kilograd.limits import SIDE
 
 
@@ -20,7 +20,9 @@ def clamp(op: FileOperator, number: int) -> Bounds:
     kind = op.option(number, "b")
     found = ACTIVATIONS[kind] if 0 <= kind < len(ACTIVATIONS) else None
     if found is None:
-        raise Refusal("has an activation of its own that is no ReLU: convert it with one behind")
+        raise UnsupportedError(
+            "has an activation of its own that is no ReLU: convert it with one behind"
+        )
     return found
 
 
@@ -32,12 +34,12 @@ def geometry(
     Padding of an odd number of rows has one more at the end.
     """
     if len(x.shape) != 4 or len(y.shape) != 4 or x.shape[0] != 1:
-        raise Refusal(f"reads {x}: maps have a batch of 1, height, width and channels")
+        raise UnsupportedError(f"reads {x}: maps have a batch of 1, height, width and channels")
     if not all(1 <= k <= SIDE for k in (*kernel, *stride)):
-        raise Refusal(f"has a window of {kernel} at strides {stride}")
+        raise UnsupportedError(f"has a window of {kernel} at strides {stride}")
     padding = op.option(0, "b")
     if padding not in {0, 1}:
-        raise Refusal(f"has padding of kind {padding}")
+        raise UnsupportedError(f"has padding of kind {padding}")
     out, sides = [], []
     for length, k, s in zip(x.shape[1:3], kernel, stride, strict=True):
         count = -(-length // s) if padding == 0 else (length - k) // s + 1
@@ -45,7 +47,7 @@ def geometry(
         out.append(count)
         sides += [total // 2, total - total // 2]
     if min(out) < 1:
-        raise Refusal(f"has a window of {kernel}, larger than its input {x}")
+        raise UnsupportedError(f"has a window of {kernel}, larger than its input {x}")
     return (out[0], out[1]), (sides[0], sides[1], sides[2], sides[3])
 
 
@@ -60,7 +62,7 @@ def convolution(r: Reader, op: FileOperator) -> None:
     _require_undilated(dilation)
     groups, left = divmod(x.shape[3], depth)
     if left or groups < 1 or values.shape[0] % groups:
-        raise Refusal(f"has filters {list(values.shape)} over {x}")
+        raise UnsupportedError(f"has filters {list(values.shape)} over {x}")
     given = r.value(x)
     weight, bias = _numbers(r, op, values, given)
     made = Convolution(weight, bias, stride, pad, (1, 1), groups, clamp(op, 3))
@@ -77,7 +79,7 @@ def depthwise(r: Reader, op: FileOperator) -> None:
     out, pad = geometry(op, x, y, (height, width), stride)
     _require_undilated(dilation)
     if one != 1 or channels % x.shape[3]:
-        raise Refusal(f"has filters {list(values.shape)} over {x}")
+        raise UnsupportedError(f"has filters {list(values.shape)} over {x}")
     given = r.value(x)
     filters = np.moveaxis(values, 3, 0).reshape(channels, height, width, 1)
     weight, bias = _numbers(r, op, filters, given)
@@ -89,46 +91,48 @@ def dense(r: Reader, op: FileOperator) -> None:
     """FULLY_CONNECTED: weight [out, in] over all that is in, or over its last axis."""
     x, y = data_of(op)
     if op.option(1, "b"):
-        raise Refusal("has shuffled weights: convert it without")
+        raise UnsupportedError("has shuffled weights: convert it without")
     values = r.constant(op.inputs[1] if len(op.inputs) > 1 else None, "weights")
     if values.ndim != 2:
-        raise Refusal(f"has weights {list(values.shape)}; they have two axes")
+        raise UnsupportedError(f"has weights {list(values.shape)}; they have two axes")
     count, size = values.shape
     rows, left = divmod(x.size, size) if size else (0, 1)
     if left or not rows:
-        raise Refusal(f"has weights {list(values.shape)} over {x}")
+        raise UnsupportedError(f"has weights {list(values.shape)} over {x}")
     given = r.value(x, (size,) if rows == 1 else (rows, size))
     weight, bias = _numbers(r, op, values, given)
     made = Dense(weight, bias, clamp(op, 0))
     shape = (count,) if rows == 1 else (rows, count)
     if y.size != math.prod(shape):
-        raise Refusal(f"makes {list(shape)}, and the file says {y}")
+        raise UnsupportedError(f"makes {list(shape)}, and the file says {y}")
     r.stand(y, r.layer(made, (given,), y.name, shape, r.quant(y)))
 
 
 def _filters(r: Reader, op: FileOperator) -> Array:
     values = r.constant(op.inputs[1] if len(op.inputs) > 1 else None, "filters")
     if values.ndim != 4 or not values.size:
-        raise Refusal(f"has filters {list(values.shape)}; they have four axes")
+        raise UnsupportedError(f"has filters {list(values.shape)}; they have four axes")
     return values
 
 
 def _require_undilated(dilation: Pair) -> None:
     if dilation != (1, 1):
-        raise Refusal(f"is dilated by {dilation}: use a layer without dilation")
+        raise UnsupportedError(f"is dilated by {dilation}: use a layer without dilation")
 
 
 def _numbers(r: Reader, op: FileOperator, values: Array, x: Value) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias, the outputs of which are the first axis of `values`."""
     tensor, *biases = op.inputs[1:]
     if tensor is None:
-        raise Refusal("lacks weights")
+        raise UnsupportedError("lacks weights")
     if (r.quant(op.outputs[0]) is None) != (x.quant is None):
-        raise Refusal("reads codes and makes reals, or the other way: convert all layers to int8")
+        raise UnsupportedError(
+            "reads codes and makes reals, or the other way: convert all layers to int8"
+        )
     r.spend(values.size)
     if values.dtype.kind == "f":
         if x.quant is not None:
-            raise Refusal("has float weights over int8 inputs")
+            raise UnsupportedError("has float weights over int8 inputs")
         weight, unit = Tensor(values.astype(np.float32, copy=False), origin=r.origin(tensor)), None
     elif x.quant is None:  # of the dynamic range: int8 for a smaller file, reals in the layer
         scale = np.asarray(_scales(tensor, len(values)).scale, np.float32)
@@ -145,11 +149,15 @@ def _numbers(r: Reader, op: FileOperator, values: Array, x: Value) -> tuple[Tens
 def _scales(tensor: FileTensor, count: int) -> Affine:
     """Return the scales of int8 weights: one, or one for each output."""
     if tensor.element is not Element.INT8:
-        raise Refusal(f"has weights in {tensor.element.name}: convert it with int8 weights")
+        raise UnsupportedError(
+            f"has weights in {tensor.element.name}: convert it with int8 weights"
+        )
     if any(tensor.zeros):
-        raise Refusal("has weights with a zero point: convert it again, to int8 per channel")
+        raise UnsupportedError(
+            "has weights with a zero point: convert it again, to int8 per channel"
+        )
     if len(tensor.scales) not in {1, count}:
-        raise Refusal(f"has {len(tensor.scales)} scales for {count} outputs")
+        raise UnsupportedError(f"has {len(tensor.scales)} scales for {count} outputs")
     return Affine(tensor.scales, axis=0 if len(tensor.scales) > 1 else None)
 
 
@@ -157,9 +165,11 @@ def _bias(r: Reader, tensor: FileTensor, count: int, quant: Affine | None) -> Te
     """Return biases: reals, or codes in the scales of their layer's input and weights."""
     values = r.constant(tensor, "biases")
     if values.size != count or values.dtype.kind != ("f" if quant is None else "i"):
-        raise Refusal(f"has biases {tensor} in {tensor.element.name}")
+        raise UnsupportedError(f"has biases {tensor} in {tensor.element.name}")
     if quant is None:
         return Tensor(values.reshape(count).astype(np.float32), None, r.origin(tensor))
     if values.dtype.itemsize != 4:
-        raise Refusal(f"has biases in {tensor.element.name}: convert it with int8 activations")
+        raise UnsupportedError(
+            f"has biases in {tensor.element.name}: convert it with int8 activations"
+        )
     return Tensor(values.reshape(count), quant, r.origin(tensor))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from kilograd.frontend.torch_export.building import At, Held, Translation, finite, scalar
-from kilograd.frontend.torch_export.program import Argument, Ref, RefusedError, Stored
+from kilograd.frontend.torch_export.program import Argument, Ref, Stored
 from kilograd.layers.network import (
     UNBOUNDED,
     Clamp,
@@ -19,6 +19,7 @@ from kilograd.layers.network import (
     Sum,
     Value,
 )
+from kilograd.layers.unsupported import UnsupportedError
 
 
 def curve(kind: CurveKind) -> Translation:
@@ -47,7 +48,7 @@ def clamp(at: At) -> Held:
 
 def _clamped(at: At, low: float, high: float) -> Held:
     if low > high:
-        raise RefusedError(f"it clamps to {low} ... {high}")
+        raise UnsupportedError(f"it clamps to {low} ... {high}")
     return at.make(Clamp((low, high)), at.input())
 
 
@@ -59,7 +60,7 @@ def gelu(at: At) -> Held:
         case "tanh":
             kind = CurveKind.GELU_TANH
         case other:
-            raise RefusedError(f"its approximation {other!r} is unknown")
+            raise UnsupportedError(f"its approximation {other!r} is unknown")
     return at.make(Curve(kind), at.input())
 
 
@@ -73,7 +74,9 @@ def prelu(at: At) -> Held:
     """prelu with one slope for all channels."""
     slope = at.stored("weight")
     if slope.array.size != 1:
-        raise RefusedError("it has a slope for each channel; use nn.PReLU() with one, or LeakyReLU")
+        raise UnsupportedError(
+            "it has a slope for each channel; use nn.PReLU() with one, or LeakyReLU"
+        )
     parameter = float(finite(slope.array, slope.origin).item())
     return at.make(Curve(CurveKind.LEAKY, parameter), at.input())
 
@@ -81,14 +84,14 @@ def prelu(at: At) -> Held:
 def elu(at: At) -> Held:
     """elu without scales."""
     if at.call.number("scale", 1) != 1 or at.call.number("input_scale", 1) != 1:
-        raise RefusedError("it has scales; use nn.ELU")
+        raise UnsupportedError("it has scales; use nn.ELU")
     return at.make(Curve(CurveKind.ELU, at.call.number("alpha", 1.0)), at.input())
 
 
 def softplus(at: At) -> Held:
     """softplus with beta 1; its threshold changes no float32 result."""
     if at.call.number("beta", 1) != 1 or at.call.number("threshold", 20) < 15:
-        raise RefusedError("its beta or threshold are not those of nn.Softplus()")
+        raise UnsupportedError("its beta or threshold are not those of nn.Softplus()")
     return at.make(Curve(CurveKind.SOFTPLUS), at.input())
 
 
@@ -96,7 +99,7 @@ def softmax(at: At) -> Held:
     """softmax and log_softmax of the last axis."""
     x = at.input()
     if at.axis(at.call.integer("dim"), len(x.shape)) != len(x.shape) - 1:
-        raise RefusedError("it is along another axis than the last; move that axis to the end")
+        raise UnsupportedError("it is along another axis than the last; move that axis to the end")
     return at.make(LogSoftmax() if at.call.operator == "log_softmax" else Softmax(), x)
 
 
@@ -116,7 +119,7 @@ def power(at: At) -> Held:
         case 1:
             return at.input()
         case other:
-            raise RefusedError(f"the exponent is {other}; 2 and 0.5 are read")
+            raise UnsupportedError(f"the exponent is {other}; 2 and 0.5 are read")
 
 
 def add(at: At) -> Held:
@@ -132,7 +135,7 @@ def subtract(at: At) -> Held:
 def subtract_from(at: At) -> Held:
     """other - alpha * self."""
     if at.call.number("alpha", 1) != 1:
-        raise RefusedError("its alpha is not 1; multiply before")
+        raise UnsupportedError("its alpha is not 1; multiply before")
     a, b = _operand(at, at.call.get("other")), at.input()
     negative = at.step(Curve(CurveKind.NEG), b.shape, b)
     return at.make(Sum(), negative, _operand_value(at, a, b))
@@ -145,7 +148,7 @@ def _sum(at: At, factor: float) -> Held:
     elif factor == -1:
         b = at.step(Curve(CurveKind.NEG), b.shape, b)
     elif factor != 1:
-        raise RefusedError(f"its alpha is {factor}; multiply before")
+        raise UnsupportedError(f"its alpha is {factor}; multiply before")
     return at.make(Sum(), *_pair(at, a, b))
 
 
@@ -158,12 +161,12 @@ def multiply(at: At) -> Held:
 def divide(at: At) -> Held:
     """Self / other, which is not computed."""
     if at.given("rounding_mode"):
-        raise RefusedError("it divides integers; leave it out of the module")
+        raise UnsupportedError("it divides integers; leave it out of the module")
     a, b = (_operand(at, at.call.get(name)) for name in ("self", "other"))
     if not isinstance(b, Stored):
-        raise RefusedError("it divides by what is computed; multiply instead")
+        raise UnsupportedError("it divides by what is computed; multiply instead")
     if not np.all(b.array):
-        raise RefusedError("it divides by zero")
+        raise UnsupportedError("it divides by zero")
     inverse = (1 / b.array.astype(np.float64)).astype(np.float32)
     return at.make(Product(), *_pair(at, a, Stored("", inverse)))
 
@@ -176,7 +179,7 @@ def _operand(at: At, argument: Argument) -> Held:
 def _number(argument: Argument) -> Stored:
     found = scalar(argument)
     if found is None or not math.isfinite(found.array.item()):
-        raise RefusedError("an operand is neither a tensor nor a finite number")
+        raise UnsupportedError("an operand is neither a tensor nor a finite number")
     return found
 
 
@@ -184,13 +187,13 @@ def _pair(at: At, a: Held, b: Held) -> tuple[Value, Value]:
     """Return both as values of one rank."""
     if isinstance(a, Value) and isinstance(b, Value):
         if len(a.shape) != len(b.shape):
-            raise RefusedError("its operands differ in rank; give both the same axes")
+            raise UnsupportedError("its operands differ in rank; give both the same axes")
         return a, b
     if isinstance(a, Value):
         return a, _operand_value(at, b, a)
     if isinstance(b, Value):
         return _operand_value(at, a, b), b
-    raise RefusedError("both operands are constants; compute it before the export")
+    raise UnsupportedError("both operands are constants; compute it before the export")
 
 
 def _operand_value(at: At, held: Held, other: Value) -> Value:
@@ -198,12 +201,14 @@ def _operand_value(at: At, held: Held, other: Value) -> Value:
     if isinstance(held, Value):
         return held
     if held.quant is not None:
-        raise RefusedError(f"{held.origin!r} has codes; only those of weights and biases are read")
+        raise UnsupportedError(
+            f"{held.origin!r} has codes; only those of weights and biases are read"
+        )
     rank, array = len(other.shape), held.array
     if array.ndim == rank + 1:
         if len(array) != 1:
-            raise RefusedError(f"{held.origin!r} differs from image to image")
+            raise UnsupportedError(f"{held.origin!r} differs from image to image")
         array = array[0]
     if array.ndim > rank:
-        raise RefusedError(f"{held.origin!r} has more axes than what it is used with")
+        raise UnsupportedError(f"{held.origin!r} has more axes than what it is used with")
     return at.constant(array.reshape((1,) * (rank - array.ndim) + array.shape), held.origin)

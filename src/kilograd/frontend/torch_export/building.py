@@ -10,15 +10,7 @@ import numpy as np
 
 from kilograd import limits, names
 from kilograd.errors import InputError
-from kilograd.frontend.torch_export.program import (
-    Argument,
-    Call,
-    Program,
-    Ref,
-    RefusedError,
-    Stored,
-    is_number,
-)
+from kilograd.frontend.torch_export.program import Argument, Call, Program, Ref, Stored, is_number
 from kilograd.ir import Affine, Array
 from kilograd.layers.network import (
     Concat,
@@ -41,6 +33,7 @@ from kilograd.layers.network import (
 )
 from kilograd.layers.parameters import bias_codes
 from kilograd.layers.shapes import fits
+from kilograd.layers.unsupported import UnsupportedError
 
 Held = Value | Stored
 """What a name of the program stands for: what a layer makes, or numbers that are there."""
@@ -82,26 +75,28 @@ class Building:
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one of the program's tensors without the axis of the batch.
 
-        Raises `RefusedError` where that is not the first axis, or others have no fixed length.
+        Raises `UnsupportedError` where that is not the first axis, or others have no fixed length.
         """
         given = self.program.tensors.get(name)
         if given is None:
-            raise RefusedError("its result is no tensor")
+            raise UnsupportedError("its result is no tensor")
         if given.dtype != "float32":
-            raise RefusedError(
+            raise UnsupportedError(
                 f"it makes {given.dtype}; only float32 is read: call module.float(), and leave "
                 f"arithmetic of other types out"
             )
         if not given.shape or given.shape[0] != self.batch:
-            raise RefusedError(
+            raise UnsupportedError(
                 "it drops the axis of the batch or mixes images; keep axis 0 as it is, as "
                 "torch.flatten(x, 1) does"
             )
         shape = tuple(n for n in given.shape[1:] if n is not None)
         if len(shape) + 1 < len(given.shape):
-            raise RefusedError("an axis other than the first is dynamic; export with fixed shapes")
+            raise UnsupportedError(
+                "an axis other than the first is dynamic; export with fixed shapes"
+            )
         if not shape or not 1 <= math.prod(shape) <= limits.MAP_ELEMENTS:
-            raise RefusedError(
+            raise UnsupportedError(
                 f"it makes {list(shape)} of an image; 1 to {limits.MAP_ELEMENTS:,} numbers on one "
                 f"axis at least are read"
             )
@@ -112,11 +107,11 @@ class Building:
         given = self.program.tensors.get(name)
         shape = tuple(n for n in given.shape if n is not None) if given else ()
         if given is None or len(shape) != len(given.shape):
-            raise RefusedError("its result has no fixed shape; export with fixed shapes")
+            raise UnsupportedError("its result has no fixed shape; export with fixed shapes")
         return shape
 
     def make(self, label: str, op: Operation, inputs: tuple[Value, ...], output: Value) -> Value:
-        """Add a layer; raises `RefusedError` where the shapes do not fit."""
+        """Add a layer; raises `UnsupportedError` where the shapes do not fit."""
         if len(self.layers) >= limits.OPERATORS:
             raise InputError(
                 f"{self.program.file}: has more than {limits.OPERATORS:,} layers, the most read"
@@ -125,7 +120,7 @@ class Building:
         layer = Layer(name, op, inputs, output)
         if not fits(layer, Layout.CHANNELS_FIRST):
             read = " and ".join(str(list(v.shape)) for v in inputs)
-            raise RefusedError(
+            raise UnsupportedError(
                 f"it makes {list(output.shape)} of {read}, which is not what it does to each image "
                 f"by itself"
             )
@@ -156,10 +151,10 @@ class At:
     def held(self, argument: Argument) -> Held:
         """Return what an argument stands for."""
         if not isinstance(argument, Ref):
-            raise RefusedError("an argument is no tensor")
+            raise UnsupportedError("an argument is no tensor")
         found = self.building.held.get(argument.name)
         if found is None:
-            raise RefusedError(f"it reads {argument.name!r}, which nothing makes")
+            raise UnsupportedError(f"it reads {argument.name!r}, which nothing makes")
         return found
 
     def input(self, name: str = "self") -> Value:
@@ -172,10 +167,12 @@ class At:
         if isinstance(found, Stored):
             _need_reals(found)
             if found.array.ndim < 2 or len(found.array) != 1:
-                raise RefusedError(f"it reads {found.origin!r}, which is the same for all images")
+                raise UnsupportedError(
+                    f"it reads {found.origin!r}, which is the same for all images"
+                )
             return self.constant(found.array[0], found.origin)
         if found.shape != self.building.shape(ref.name):
-            raise RefusedError("it reads what was expanded; only sums and products may")
+            raise UnsupportedError("it reads what was expanded; only sums and products may")
         return found
 
     def constant(self, array: Array, origin: str = "") -> Value:
@@ -188,7 +185,7 @@ class At:
         """Return an argument that is a parameter, a buffer or a constant."""
         found = self.held(self.call.get(name))
         if not isinstance(found, Stored):
-            raise RefusedError(
+            raise UnsupportedError(
                 f"its {name} is computed when it runs; make it a plain parameter before the "
                 f"export (torch.nn.utils.parametrize.remove_parametrizations)"
             )
@@ -202,7 +199,7 @@ class At:
         """Return a parameter as float32, or in the int8 codes that it has."""
         found = self.stored(name)
         if found.array.ndim != rank:
-            raise RefusedError(f"{found.origin!r} has {found.array.ndim} axes; {rank} are read")
+            raise UnsupportedError(f"{found.origin!r} has {found.array.ndim} axes; {rank} are read")
         if found.quant is not None and found.array.dtype == np.int8:
             return Tensor(np.ascontiguousarray(found.array), found.quant, found.origin)
         _need_reals(found)
@@ -211,12 +208,16 @@ class At:
     def bias(self, weight: Tensor, x: Value) -> Tensor | None:
         """Return the argument `bias` for a weight, and in codes for codes of it and of `x`."""
         if weight.quant is not None and x.quant is None:
-            raise RefusedError("its weights have codes, and what it reads has none; quantise both")
+            raise UnsupportedError(
+                "its weights have codes, and what it reads has none; quantise both"
+            )
         if weight.quant is None and x.quant is not None:
-            raise RefusedError("what it reads has codes, and its weights have none; quantise both")
+            raise UnsupportedError(
+                "what it reads has codes, and its weights have none; quantise both"
+            )
         found = self.stored("bias") if self.given("bias") else None
         if found is not None and found.array.shape != weight.values.shape[:1]:
-            raise RefusedError("its bias does not fit its weight")
+            raise UnsupportedError("its bias does not fit its weight")
         if weight.quant is None or x.quant is None:
             return None if found is None else self.tensor("bias", 1)
         real, origin = np.zeros(len(weight.values)), ""
@@ -241,29 +242,29 @@ class At:
     def gather(self, x: Value, axis: int, index: Sequence[int]) -> Value:
         """Add the layer that takes slices along an axis, so many as a side may have."""
         if len(index) > limits.SIDE:
-            raise RefusedError(f"it takes {len(index):,} slices; {limits.SIDE:,} are the most")
+            raise UnsupportedError(f"it takes {len(index):,} slices; {limits.SIDE:,} are the most")
         return self.make(Gather(axis, tuple(index)), x)
 
     def axis(self, axis: int, rank: int) -> int:
         """Return an axis of a tensor with a batch as one of an image; `rank` is an image's."""
         found = axis + rank + 1 if axis < 0 else axis
         if found == 0:
-            raise RefusedError("it works along the axis of the batch; leave axis 0 as it is")
+            raise UnsupportedError("it works along the axis of the batch; leave axis 0 as it is")
         if not 0 < found <= rank:
-            raise RefusedError(f"axis {axis} is none of its tensor's")
+            raise UnsupportedError(f"axis {axis} is none of its tensor's")
         return found - 1
 
     def pair(self, name: str, flat: bool, default: int | None = None) -> Pair:  # noqa: FBT001
         """Return an argument for both axes of a map; for 1 and the only one where `flat`."""
         numbers = self.call.integers(name, None if default is None else (default,))
         if max(numbers, default=0) > limits.SIDE:
-            raise RefusedError(f"its {name} is {list(numbers)}; {limits.SIDE:,} is the most")
+            raise UnsupportedError(f"its {name} is {list(numbers)}; {limits.SIDE:,} is the most")
         if flat and len(numbers) == 1:
             return (0 if default == 0 else 1), numbers[0]
         if len(numbers) == 1:
             return numbers[0], numbers[0]
         if len(numbers) != 2 or flat:
-            raise RefusedError(f"its {name} is {list(numbers)}")
+            raise UnsupportedError(f"its {name} is {list(numbers)}")
         return numbers[0], numbers[1]
 
     def _label(self, op: Operation) -> str:
@@ -290,19 +291,19 @@ _MOVES = Concat | Gather | Reshape | Resize | Slice | Transpose
 
 def _need_reals(stored: Stored) -> None:
     if stored.quant is not None:
-        raise RefusedError(
+        raise UnsupportedError(
             f"{stored.origin!r} has codes; only those of weights and biases are read"
         )
 
 
 def finite(array: Array, origin: str) -> Array:
-    """Return numbers as float32; raises `RefusedError` where one is not finite."""
+    """Return numbers as float32; raises `UnsupportedError` where one is not finite."""
     if array.dtype.kind not in "fiu":
-        raise RefusedError(f"{origin!r} is of type {array.dtype}; make it float32")
+        raise UnsupportedError(f"{origin!r} is of type {array.dtype}; make it float32")
     with np.errstate(over="ignore"):
         out = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(out).all():
-        raise RefusedError(f"{origin!r} holds numbers that are not finite; train it again")
+        raise UnsupportedError(f"{origin!r} holds numbers that are not finite; train it again")
     return out.reshape(array.shape)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from kilograd.frontend.torch_export.building import At, Held
-from kilograd.frontend.torch_export.program import RefusedError, Stored
+from kilograd.frontend.torch_export.program import Stored
 from kilograd.ir import Affine
 from kilograd.layers.network import (
     UNBOUNDED,
@@ -26,6 +26,7 @@ from kilograd.layers.network import (
     Sum,
     Value,
 )
+from kilograd.layers.unsupported import UnsupportedError
 
 
 def quantize(at: At) -> Held:
@@ -37,7 +38,9 @@ def quantize(at: At) -> Held:
     if x.quant is not None:
         return at.building.make(at.call.outputs[0], Requantise(), (x,), coded)
     if at.building.read_later(x, at.index) or any(x in y.inputs for y in at.building.layers):
-        raise RefusedError("what it reads is read in float as well; quantise all of its readers")
+        raise UnsupportedError(
+            "what it reads is read in float as well; quantise all of its readers"
+        )
     if x in at.building.inputs:
         coded = replace(x, quant=quant)  # the device is given codes
         at.building.inputs[at.building.inputs.index(x)] = coded
@@ -82,7 +85,9 @@ def dequantize(at: At) -> Held:
     if isinstance(held, Stored):
         return _coded_weights(held, replace(quant, scale=quant.scale * len(held.array), axis=0))
     if held.quant != quant:
-        raise RefusedError("it reads codes of another scale or zero point than they were made with")
+        raise UnsupportedError(
+            "it reads codes of another scale or zero point than they were made with"
+        )
     return held
 
 
@@ -91,18 +96,18 @@ def dequantize_channels(at: At) -> Held:
     held = at.stored("input")
     scales, zeros = (at.stored(n).array for n in ("scales", "zero_points"))
     if at.call.integer("axis") != 0 or scales.shape != held.array.shape[:1] or np.any(zeros):
-        raise RefusedError("its weights have zero points, or their scales are not of outputs")
+        raise UnsupportedError("its weights have zero points, or their scales are not of outputs")
     return _coded_weights(held, Affine(tuple(map(float, scales)), axis=0))
 
 
 def _coded_weights(held: Stored, quant: Affine) -> Stored:
     if held.array.dtype not in (np.int8, np.int32) or quant.zero_point != 0:
-        raise RefusedError(
+        raise UnsupportedError(
             f"{held.origin!r} has codes of {held.array.dtype} with zero point {quant.zero_point}; "
             f"quantise weights to int8, symmetrically"
         )
     if not all(np.isfinite(s) and s > 0 for s in quant.scale):
-        raise RefusedError(f"{held.origin!r} has scales that are not above zero")
+        raise UnsupportedError(f"{held.origin!r} has scales that are not above zero")
     return replace(held, quant=quant)
 
 
@@ -112,7 +117,7 @@ def _affine(at: At) -> Affine:
     limits = at.call.integer("quant_min"), at.call.integer("quant_max")
     weights = dtype in {"int8", "int32"} and "dequantize" in at.call.target  # whose codes are there
     if not weights and (dtype, limits) != ("int8", (-128, 127)):
-        raise RefusedError("activations are read in int8 from -128 to 127; quantise to them")
+        raise UnsupportedError("activations are read in int8 from -128 to 127; quantise to them")
     if not (np.isfinite(scale) and scale > 0 and -128 <= zero <= 127):
-        raise RefusedError(f"its scale {scale} or zero point {zero} is none of int8 codes")
+        raise UnsupportedError(f"its scale {scale} or zero point {zero} is none of int8 codes")
     return Affine((scale,), zero)

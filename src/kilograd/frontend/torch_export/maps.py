@@ -9,7 +9,6 @@ import numpy as np
 
 from kilograd import limits
 from kilograd.frontend.torch_export.building import At, Held, finite
-from kilograd.frontend.torch_export.program import RefusedError
 from kilograd.layers.network import (
     ChannelScale,
     Convolution,
@@ -25,6 +24,7 @@ from kilograd.layers.network import (
     Tensor,
     Value,
 )
+from kilograd.layers.unsupported import UnsupportedError
 
 EVAL = "it is in training mode; call module.eval() before the export"
 
@@ -46,7 +46,7 @@ def convolution(at: At) -> Held:
         at.call.integer("groups", 1),
     )
     if op.groups < 1:
-        raise RefusedError("it has no groups")
+        raise UnsupportedError("it has no groups")
     return at.make(op, x)
 
 
@@ -70,18 +70,18 @@ def batch_norm(at: At) -> Held:
     """batch_norm with the statistics that the module has learned."""
     x = at.input("input")
     if at.call.flag("training"):
-        raise RefusedError(EVAL)
+        raise UnsupportedError(EVAL)
     if not at.given("running_mean") or not at.given("running_var"):
-        raise RefusedError("it keeps no statistics; make it with track_running_stats=True")
+        raise UnsupportedError("it keeps no statistics; make it with track_running_stats=True")
     mean, var = (at.tensor(n, 1).values.astype(np.float64) for n in ("running_mean", "running_var"))
     eps = at.call.number("eps")
     if var.size == 0 or not var.min() + eps > 0:
-        raise RefusedError("its running_var is below zero")
+        raise UnsupportedError("its running_var is below zero")
     factor = 1 / np.sqrt(var + eps)
     if at.given("weight"):
         factor = _times(factor, at.tensor("weight", 1))
     if factor.shape != mean.shape:
-        raise RefusedError("its statistics do not fit each other")
+        raise UnsupportedError("its statistics do not fit each other")
     offset = -mean * factor
     if at.given("bias"):
         offset = offset + at.tensor("bias", 1).values
@@ -91,7 +91,7 @@ def batch_norm(at: At) -> Held:
 
 def _times(factor: np.ndarray, weight: Tensor) -> np.ndarray:
     if weight.values.shape != factor.shape:
-        raise RefusedError("its weight does not fit its statistics")
+        raise UnsupportedError("its weight does not fit its statistics")
     return factor * weight.values
 
 
@@ -103,7 +103,7 @@ def max_pool(at: At) -> Held:
 def mean_pool(at: At) -> Held:
     """avg_pool1d and avg_pool2d."""
     if at.given("divisor_override"):
-        raise RefusedError("it has a divisor of its own; use a mean")
+        raise UnsupportedError("it has a divisor of its own; use a mean")
     return _pool(at, PoolKind.MEAN)
 
 
@@ -114,13 +114,13 @@ def _pool(at: At, kind: PoolKind) -> Held:
     stride = at.pair("stride", flat) if at.call.get("stride") else kernel
     pad = at.pair("padding", flat, 0)
     if at.pair("dilation", flat, 1) != (1, 1):
-        raise RefusedError("its windows have holes; use dilation 1")
+        raise UnsupportedError("its windows have holes; use dilation 1")
     if min(stride) < 1:
-        raise RefusedError("its stride is below 1")
+        raise UnsupportedError("its stride is below 1")
     size = x.shape[1:] if not flat else (1, *x.shape[1:])
     out = at.shape[1:] if not flat else (1, *at.shape[1:])
     if len(out) != 2:
-        raise RefusedError(f"it makes {list(at.shape)} of {list(x.shape)}")
+        raise UnsupportedError(f"it makes {list(at.shape)} of {list(x.shape)}")
     # With ceil_mode the last windows may reach beyond the padding.
     reach = [
         (o - 1) * s + k - n - p
@@ -128,11 +128,11 @@ def _pool(at: At, kind: PoolKind) -> Held:
     ]
     far = [max(p, r) for p, r in zip(pad, reach, strict=True)]
     if max(far) > limits.SIDE:
-        raise RefusedError(f"it pads by more than {limits.SIDE:,}")
+        raise UnsupportedError(f"it pads by more than {limits.SIDE:,}")
     beyond = tuple(far) != pad
     count_pad = at.call.flag("count_include_pad", default=True) and any(pad)
     if kind is PoolKind.MEAN and beyond and count_pad:
-        raise RefusedError("it counts padding and has ceil_mode; use one of them")
+        raise UnsupportedError("it counts padding and has ceil_mode; use one of them")
     sides = pad[0], far[0], pad[1], far[1]
     return at.make(Pool(kind, kernel, stride, sides, kind is PoolKind.MEAN and count_pad), x)
 
@@ -155,7 +155,7 @@ def adaptive_max(at: At) -> Held:
 def _adaptive(at: At, x: Value, kind: PoolKind) -> Held:
     out = at.shape[1:]
     if len(out) != len(x.shape) - 1 or any(n % o for n, o in zip(x.shape[1:], out, strict=True)):
-        raise RefusedError(
+        raise UnsupportedError(
             f"windows of {list(x.shape)} for {list(out)} differ in size; export with an example "
             f"whose map is a multiple of it"
         )
@@ -184,7 +184,7 @@ def largest(at: At) -> Held:
     x = at.input()
     axes = _axes(at, x)
     if len(x.shape) < 2 or axes != tuple(range(1, len(x.shape))):
-        raise RefusedError("the largest of other axes than all pixels; use a max pool")
+        raise UnsupportedError("the largest of other axes than all pixels; use a max pool")
     size = x.shape[1:] if len(x.shape) == 3 else (1, *x.shape[1:])
     kernel = size[0], size[1]
     whole = Pool(PoolKind.MAX, kernel, kernel)
@@ -196,7 +196,7 @@ def largest(at: At) -> Held:
 
 def _axes(at: At, x: Value) -> tuple[int, ...]:
     if not at.call.get("dim"):
-        raise RefusedError("it is over the batch as well; name its axes, as in x.mean((2, 3))")
+        raise UnsupportedError("it is over the batch as well; name its axes, as in x.mean((2, 3))")
     given = at.call.integers("dim")
     return tuple(sorted({at.axis(a, len(x.shape)) for a in given}))
 
@@ -206,20 +206,20 @@ def upsample(at: At) -> Held:
     x = at.input(next(n for n in ("input", "self") if at.given(n) or n == "self"))
     size, out = x.shape[1:], at.shape[1:]
     if not 2 <= len(x.shape) <= 3 or len(out) != len(size):
-        raise RefusedError("it resizes no map")
+        raise UnsupportedError("it resizes no map")
     if any(o % n for n, o in zip(size, out, strict=True)):
-        raise RefusedError("it enlarges by no whole number; use scale_factor=2")
+        raise UnsupportedError("it enlarges by no whole number; use scale_factor=2")
     factors = [o // n for n, o in zip(size, out, strict=True)]
     if len(factors) == 2:
         return at.make(Resize((factors[0], factors[1])), x)
     if out[0] > limits.SIDE:
-        raise RefusedError(f"it makes {out[0]:,} of a side; {limits.SIDE:,} is the most")
+        raise UnsupportedError(f"it makes {out[0]:,} of a side; {limits.SIDE:,} is the most")
     return at.gather(x, 1, np.repeat(range(size[0]), factors[0]).tolist())
 
 
 def _need_map(x: Value, flat: bool) -> None:  # noqa: FBT001
     if len(x.shape) != (2 if flat else 3):
-        raise RefusedError(
+        raise UnsupportedError(
             f"it reads {list(x.shape)} without the batch; give an example with a batch axis, "
             f"[1, {'c, l' if flat else 'c, h, w'}]"
         )

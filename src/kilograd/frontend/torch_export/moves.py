@@ -10,8 +10,9 @@ import numpy as np
 from kilograd import limits
 from kilograd.frontend.torch_export.building import At, Held
 from kilograd.frontend.torch_export.maps import EVAL
-from kilograd.frontend.torch_export.program import Ref, RefusedError, Stored
+from kilograd.frontend.torch_export.program import Ref, Stored
 from kilograd.layers.network import Concat, Pad, Reshape, Slice, Transpose, Value
+from kilograd.layers.unsupported import UnsupportedError
 
 
 def same(at: At) -> Held:
@@ -22,7 +23,7 @@ def same(at: At) -> Held:
 def dropout(at: At) -> Held:
     """Dropout that is switched off."""
     if at.call.flag("train", default=True) and at.call.number("p") != 0:
-        raise RefusedError(EVAL)
+        raise UnsupportedError(EVAL)
     return same(at)
 
 
@@ -40,7 +41,7 @@ def reshape(at: At) -> Held:
     if isinstance(held, Stored):
         whole = at.building.whole(at.call.outputs[0])
         if math.prod(whole) != held.array.size:
-            raise RefusedError(f"it makes {list(whole)} of {held.array.size} numbers")
+            raise UnsupportedError(f"it makes {list(whole)} of {held.array.size} numbers")
         return replace(held, array=held.array.reshape(whole))
     x = at.input()
     return x if at.shape == x.shape else at.make(Reshape(), x)
@@ -50,7 +51,7 @@ def expand(at: At) -> Held:
     """What is repeated; sums and products do so by themselves."""
     x = at.input()
     if len(at.shape) != len(x.shape):
-        raise RefusedError("it adds axes; unsqueeze before")
+        raise UnsupportedError("it adds axes; unsqueeze before")
     return x
 
 
@@ -59,7 +60,7 @@ def permute(at: At) -> Held:
     x = at.input()
     dims = [d + len(x.shape) + 1 if d < 0 else d for d in at.call.integers("dims")]
     if dims[:1] != [0]:
-        raise RefusedError("it moves the axis of the batch; leave axis 0 first")
+        raise UnsupportedError("it moves the axis of the batch; leave axis 0 first")
     return at.make(Transpose(tuple(d - 1 for d in dims[1:])), x)
 
 
@@ -93,7 +94,7 @@ def parts(at: At) -> list[Held]:
     axis = at.axis(at.call.integer("dim", 0), len(x.shape))
     shapes = [at.building.shape(name) for name in at.call.outputs]
     if any(len(s) != len(x.shape) for s in shapes) or sum(s[axis] for s in shapes) != x.shape[axis]:
-        raise RefusedError("its parts are not the whole")
+        raise UnsupportedError("its parts are not the whole")
     out: list[Held] = []
     begin = 0
     for i, shape in enumerate(shapes):
@@ -108,7 +109,7 @@ def unbind(at: At) -> list[Held]:
     x = at.input()
     axis = at.axis(at.call.integer("dim", 0), len(x.shape))
     if len(at.call.outputs) != x.shape[axis]:
-        raise RefusedError("its parts are not the whole")
+        raise UnsupportedError("its parts are not the whole")
     thin = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
     steps = [at.step(Slice(axis, i, 1), thin, x) for i in range(x.shape[axis])]
     return [at.make(Reshape(), s, output=i) for i, s in enumerate(steps)]
@@ -136,7 +137,7 @@ def narrow(at: At) -> Held:
 
 def _taken(at: At, x: Value, axis: int, taken: range) -> Held:
     if not taken or taken.step < 1:
-        raise RefusedError("it takes nothing")
+        raise UnsupportedError("it takes nothing")
     if taken == range(x.shape[axis]):
         return x
     return at.make(Slice(axis, taken[0], len(taken), taken.step), x)
@@ -164,16 +165,16 @@ def index(at: At) -> Held:
     items = given if isinstance(given, tuple) else ()
     found = [(i, r) for i, r in enumerate(items) if isinstance(r, Ref)]
     if len(found) != 1:
-        raise RefusedError("it takes single elements; index one axis, by constants")
+        raise UnsupportedError("it takes single elements; index one axis, by constants")
     held = at.held(found[0][1])
     if not isinstance(held, Stored):
-        raise RefusedError("its numbers are computed when it runs; use constants")
+        raise UnsupportedError("its numbers are computed when it runs; use constants")
     return _gathered(at, x, at.axis(found[0][0], len(x.shape)), held)
 
 
 def _gathered(at: At, x: Value, axis: int, numbers: Stored) -> Held:
     if numbers.array.ndim != 1 or numbers.array.dtype.kind not in "iu":
-        raise RefusedError("its numbers are no list of integers")
+        raise UnsupportedError("its numbers are no list of integers")
     index = numbers.array.astype(np.int64)
     return at.gather(x, axis, np.where(index < 0, index + x.shape[axis], index).tolist())
 
@@ -190,10 +191,10 @@ def channel_shuffle(at: At) -> Held:
     """Channels dealt to groups."""
     x, groups = at.input(), at.call.integer("groups")
     if groups < 1 or x.shape[0] % groups:
-        raise RefusedError("its groups do not divide the channels")
+        raise UnsupportedError("its groups do not divide the channels")
     each = x.shape[0] // groups
     if x.shape[0] > limits.SIDE:
-        raise RefusedError(f"it has {x.shape[0]:,} channels; {limits.SIDE:,} are the most")
+        raise UnsupportedError(f"it has {x.shape[0]:,} channels; {limits.SIDE:,} are the most")
     return at.gather(x, 0, [g * each + i for i in range(each) for g in range(groups)])
 
 
@@ -201,20 +202,20 @@ def pad(at: At) -> Held:
     """Constants around; numbers for the last axis first, two each."""
     x, mode = at.input(), at.call.text("mode", "constant")
     if mode != "constant":
-        raise RefusedError(f"it pads by {mode}; use zeros")
+        raise UnsupportedError(f"it pads by {mode}; use zeros")
     numbers = at.call.integers("pad")
     given = list(zip(numbers[::2], numbers[1::2], strict=False))[::-1]
     rank = len(x.shape)
     while len(given) > rank and given[0] == (0, 0):
         del given[0]
     if len(given) > rank or len(numbers) % 2:
-        raise RefusedError("it pads the axis of the batch")
+        raise UnsupportedError("it pads the axis of the batch")
     sides = ((0, 0),) * (rank - len(given)) + tuple(given)
     if not any(map(any, sides)):
         return x
     if max(map(max, sides)) > limits.SIDE:
-        raise RefusedError(f"it pads by more than {limits.SIDE:,}")
+        raise UnsupportedError(f"it pads by more than {limits.SIDE:,}")
     if min(map(min, sides)) < 0:
-        raise RefusedError("it cuts edges off by negative padding; slice instead")
+        raise UnsupportedError("it cuts edges off by negative padding; slice instead")
     value = at.call.number("value") if at.given("value") else 0.0
     return at.make(Pad(sides, value), x)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from kilograd.ir import Affine, Array
+from kilograd.layers.unsupported import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,6 @@ class Other:
 
 Scalar = int | float | bool | str
 Argument = Ref | Other | Scalar | None | tuple["Ref | Scalar | None", ...]
-
-
-class RefusedError(Exception):
-    """A call cannot be a layer; the text says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -83,28 +80,28 @@ class Call:
         """Return an argument that is a tensor."""
         found = self.get(name)
         if not isinstance(found, Ref):
-            raise RefusedError(f"its {name} is no tensor")
+            raise UnsupportedError(f"its {name} is no tensor")
         return found
 
     def refs_of(self, name: str) -> list[Ref]:
         """Return an argument that is a list of tensors."""
         found = self.get(name)
         if not isinstance(found, tuple) or not all(isinstance(x, Ref) for x in found) or not found:
-            raise RefusedError(f"its {name} are no tensors")
+            raise UnsupportedError(f"its {name} are no tensors")
         return [x for x in found if isinstance(x, Ref)]
 
     def number(self, name: str, default: float | None = None) -> float:
         """Return an argument that is a number, perhaps an infinite one."""
         found = self.get(name, default)
         if not is_number(found) or math.isnan(found):
-            raise RefusedError(f"its {name} is no number")
+            raise UnsupportedError(f"its {name} is no number")
         return found
 
     def integer(self, name: str, default: int | None = None) -> int:
         """Return an argument that is an integer."""
         found = self.get(name, default)
         if type(found) is not int:
-            raise RefusedError(f"its {name} is no integer that is known before it runs")
+            raise UnsupportedError(f"its {name} is no integer that is known before it runs")
         return found
 
     def integers(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
@@ -113,7 +110,7 @@ class Call:
         items = found if isinstance(found, tuple) else (found,)
         numbers = tuple(x for x in items if type(x) is int)
         if len(numbers) != len(items):
-            raise RefusedError(f"its {name} are no integers that are known before it runs")
+            raise UnsupportedError(f"its {name} are no integers that are known before it runs")
         return numbers
 
     def flag(self, name: str, *, default: bool = False) -> bool:
@@ -124,7 +121,7 @@ class Call:
         """Return an argument that is a word."""
         found = self.get(name, default)
         if not isinstance(found, str):
-            raise RefusedError(f"its {name} is no word")
+            raise UnsupportedError(f"its {name} is no word")
         return found
 
 

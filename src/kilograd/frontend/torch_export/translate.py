@@ -9,7 +9,7 @@ from kilograd import names
 from kilograd.errors import InputError
 from kilograd.frontend.torch_export import arithmetic, codes, maps, moves
 from kilograd.frontend.torch_export.building import At, Building, Translation
-from kilograd.frontend.torch_export.program import Call, Other, Program, RefusedError
+from kilograd.frontend.torch_export.program import Call, Other, Program
 from kilograd.layers.network import (
     CurveKind,
     Gather,
@@ -21,7 +21,7 @@ from kilograd.layers.network import (
     Transpose,
     Value,
 )
-from kilograd.layers.unsupported import Unsupported, refuse
+from kilograd.layers.unsupported import Unsupported, UnsupportedError, refuse
 
 _TRANSLATIONS: dict[str, Translation] = {
     **dict.fromkeys(("conv1d", "conv2d"), maps.convolution),
@@ -156,7 +156,7 @@ def translated(program: Program) -> Network:
     for i, call in enumerate(program.calls):
         try:
             _translate(building, sharing, i, call)
-        except RefusedError as e:
+        except UnsupportedError as e:
             found.append(_unsupported(building, call, str(e)))
     refuse(where, found)
     network = _network(building)
@@ -204,7 +204,7 @@ def _add_inputs(building: Building) -> None:
     for name in building.program.inputs:
         try:
             building.held[name] = value = Value(name, building.shape(name))
-        except RefusedError as e:
+        except UnsupportedError as e:
             raise InputError(f"{building.program.file}: input {name}: {e}") from e
         building.inputs.append(value)
 
@@ -225,12 +225,12 @@ def _translate(building: Building, sharing: _Sharing, index: int, call: Call) ->
     before = len(building.layers)
     translation = _TRANSLATIONS.get(call.operator)
     if translation is None:
-        raise RefusedError(_advice(call))
+        raise UnsupportedError(_advice(call))
     if building.lost.intersection(call.refs()):
         building.lost |= set(call.outputs)  # what it reads was refused: no more is known
         return
     if not call.outputs:
-        raise RefusedError("it makes no tensor; save the program again")
+        raise UnsupportedError("it makes no tensor; save the program again")
     made = translation(At(call, building, index))
     held = made if isinstance(made, list) else [made]
     building.held |= dict(zip(call.outputs, held, strict=False))
@@ -263,12 +263,14 @@ class _Sharing:
     def written(self, call: Call, index: int) -> str:
         """Return the name that an in-place call overwrites.
 
-        Raises `RefusedError` where another name for the same memory is read afterwards.
+        Raises `UnsupportedError` where another name for the same memory is read afterwards.
         """
         name = call.ref("self" if "self" in call.arguments else "input").name
         others = self._memory.get(name, {name}) - {name, *call.outputs}
         if any(self._building.last_read(n) > index for n in others):
-            raise RefusedError("it overwrites what is read again under another name; not in place")
+            raise UnsupportedError(
+                "it overwrites what is read again under another name; not in place"
+            )
         return name
 
 
@@ -308,7 +310,7 @@ def _unsupported(building: Building, call: Call, advice: str) -> Unsupported:
     for name in call.outputs:
         try:
             building.held[name] = Value(name, shape := building.shape(name))
-        except RefusedError:
+        except UnsupportedError:
             building.lost.add(name)
     place = ".".join(x for x in (call.path, call.name) if x)
     return Unsupported(place, call.operator, shape, advice)
