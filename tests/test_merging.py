@@ -145,9 +145,11 @@ def agreement(run: Run, file: str) -> float:
 def test_a_float_file_of_onnx_takes_it(run: Run, here: Path) -> None:
     file = float_file(here)
     learned(run, file)
-    done = run("merge", "learned", "--into", file, "--out", "new.onnx")
-    assert done.code == 0, done.err
-    assert agreement(run, "new.onnx") > 0.9
+    done = run("merge", "learned", "--into", file, "--out", "new.onnx", "--data", "toys", "--json")
+    share = agreement(run, "new.onnx")
+    assert share > 0.9
+    same, count = done.json["agreement"]
+    assert same / count == pytest.approx(share, abs=0.05)
     again = run("merge", "learned", "--into", file, "--out", "new.onnx")
     assert "exists" in again.error
 

@@ -19,10 +19,11 @@ from kilograd.frontend.files import read_network
 from kilograd.frontend.layouts import graph_layout
 from kilograd.ir import Affine, Array, Graph, Node
 from kilograd.layers.calibrate import affine
-from kilograd.layers.evaluate import real
+from kilograd.layers.evaluate import Arithmetic, dequantised, evaluate, real
 from kilograd.layers.learned import Learned
-from kilograd.layers.network import Convolution, Dense, Network, Tensor
+from kilograd.layers.network import Convolution, Dense, Layer, Network, Tensor, Value
 from kilograd.layers.simplify import simplify
+from kilograd.layers.simplify.edit import edited
 from kilograd.learn.adapted import Adapted, load_adapted
 from kilograd.ops import Conv
 from kilograd.options import as_path
@@ -42,11 +43,16 @@ _ROOM = 1.25
 
 @dataclass(frozen=True)
 class Merged:
-    """What was written: how many layers have new numbers, and the classes of the new classifier."""
+    """What was written: which layers have new numbers, and the classes of the new classifier.
+
+    `agreement`: of how many samples the file's numbers give the class that the device gives, and of
+    how many; `None` without samples.
+    """
 
     path: Path
     layers: tuple[str, ...]
     classes: tuple[str, ...]
+    agreement: tuple[int, int] | None = None
 
 
 def merge(
@@ -60,8 +66,9 @@ def merge(
     """Write the learned numbers into a copy of the file that the network was imported from.
 
     `into`: that file, of TFLite, ONNX or PyTorch; of PyTorch a state dict is written.
-    `data`: samples of the classes; from them the range of the logits is, which the int8 classifier
-    of a file with codes needs.  Without, it is the widest there can be, and logits are coarse.
+    `data`: samples of the classes.  From them the range of the logits is, which the int8 classifier
+    of a file with codes needs (without, it is the widest there can be, and logits are coarse); and
+    they show how often the file and the device say the same.
 
     The weights, biases and the classifier are what the device has: a file with codes computes the
     same features to the bit.  A classifier of prototypes becomes a dense layer that chooses the
@@ -84,7 +91,8 @@ def merge(
     if not learned:
         raise InputError(f"{file}: nothing has learned that it holds")
     _write(file, place, learned)
-    return Merged(place, tuple(learned), found.classes)
+    same = None if samples is None else _agreement(found, renewed(plain, learned), samples)
+    return Merged(place, tuple(learned), found.classes, same)
 
 
 def _check_origin(network: Model, file: Path) -> None:
@@ -156,6 +164,45 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return bool((a.values == b.values).all())
     x, y = real(a, np.float64), real(b, np.float64)
     return bool(np.abs(x - y).max(initial=0) <= _CLOSE * np.abs(y).max(initial=0))
+
+
+def renewed(network: Network, learned: Mapping[str, Learned]) -> Network:
+    """Return a simple network with new numbers in some of its layers, by their names."""
+    new: dict[Layer, list[Layer]] = {}
+    same: dict[Value, Value] = {}
+    for x in network.layers:
+        if x.name in learned and isinstance(x.op, Convolution | Dense):
+            numbers, y = learned[x.name], x.output
+            op = replace(x.op, weight=numbers.weight, bias=numbers.bias)
+            shape = (*y.shape[:-1], len(numbers.weight.values))
+            output = replace(y, shape=shape, quant=numbers.output or y.quant)
+            new[x] = [replace(x, op=op, output=output)]
+            if output != y:
+                same[y] = output
+    return edited(network, new, same)
+
+
+def _agreement(found: Adapted, network: Network, samples: Dataset) -> tuple[int, int]:
+    """Return of how many samples a network gives the class that the device gives, of how many."""
+    model, host = found.compiled.model, found.host()
+    images = _chosen(samples, model)
+    device = [host.call(EntryPoint.INFER, image=x)["logits"].argmax() for x in images]
+    (image,) = network.inputs
+    reals = dequantised(images, model.graph.inputs()[0].type.affine).astype(np.float32)
+    given = {image.name: reals.reshape(-1, *image.shape)}
+    arithmetic = Arithmetic.CODES if network.quantised else Arithmetic.REALS
+    classifier = _classifier(model).name
+    (logits,) = (x.output for x in network.layers if x.name == classifier)
+    made = evaluate(network, given, [logits], arithmetic)[logits]
+    chosen = made.reshape(len(images), -1).argmax(axis=1)
+    return int((chosen == np.array(device)).sum()), len(images)
+
+
+def _chosen(samples: Dataset, model: Model) -> Array:
+    """Return some samples as the network takes them, int8 [n, height, width, channels]."""
+    count = min(len(samples), _SAMPLES)
+    chosen = np.linspace(0, len(samples) - 1, count).astype(int).tolist()
+    return np.stack([samples.prepared(i, model.preprocess) for i in chosen])
 
 
 # -- layers ----------------------------------------------------------------------------------------
@@ -299,16 +346,11 @@ def _range(
 
 def features_of(found: Adapted, samples: Dataset) -> Array:
     """Return the codes of the features of some samples, int8 [n, features], after learning."""
-    model = found.compiled.model
     graph = learned_graph(found)
     features = graph.outputs[0]
     host = build_host(link({EntryPoint.INFER: replace(graph, outputs=(features,))}))
-    count = min(len(samples), _SAMPLES)
-    chosen = np.linspace(0, len(samples) - 1, count).astype(int).tolist()
-    rows = []
-    for i in chosen:
-        image = samples.prepared(i, model.preprocess)
-        rows.append(host.call(EntryPoint.INFER, image=image)[features.name].ravel().copy())
+    images = _chosen(samples, found.compiled.model)
+    rows = [host.call(EntryPoint.INFER, image=x)[features.name].ravel().copy() for x in images]
     return np.stack(rows)
 
 

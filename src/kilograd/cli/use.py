@@ -151,7 +151,9 @@ def merge_command(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Samples of the classes; they show how far logits of int8 must reach."),
+        typer.Option(
+            help="Samples of the classes: how far int8 logits reach, and if file and device agree."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
@@ -164,4 +166,7 @@ def merge_command(
     layers = "1 layer" if len(merged.layers) == 1 else f"{len(merged.layers)} layers"
     say(f"new numbers in {layers}, of {len(merged.classes)} classes:")
     say(f"  {', '.join(merged.layers)}")
+    if merged.agreement is not None:
+        same, count = merged.agreement
+        say(f"{same} of {count} samples get the class that the device gives")
     say(f"Written to {out}")
